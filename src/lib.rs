@@ -1,0 +1,4 @@
+pub mod digest;
+pub mod sink;
+pub mod tree;
+pub mod units;

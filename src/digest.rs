@@ -1,0 +1,235 @@
+//! Names of content: OCI digests, and BLAKE3 of what the compiler writes.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::str::FromStr;
+
+use blake3::hazmat::{self, ChainingValue, HasherExt, Mode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 digest, written `sha256:<64 hex digits>` as OCI does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+/// Digest of a layer's uncompressed tar stream.
+pub type DiffId = Digest;
+
+/// A text that is no `sha256:` digest.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a digest of the form sha256:<64 lower-case hex digits>")]
+pub struct BadDigest(String);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 64 hex digits.
+    pub fn hex(&self) -> String {
+        hex(&self.0)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = BadDigest;
+
+    fn try_from(text: String) -> Result<Self, BadDigest> {
+        text.parse()
+    }
+}
+
+impl FromStr for Digest {
+    type Err = BadDigest;
+
+    fn from_str(text: &str) -> Result<Self, BadDigest> {
+        let bad = || BadDigest(text.to_owned());
+        let digits = text.strip_prefix("sha256:").ok_or_else(bad)?.as_bytes();
+        if digits.len() != 64 {
+            return Err(bad());
+        }
+        let nibble = |c: u8| match c {
+            b'0'..=b'9' => Ok(c - b'0'),
+            b'a'..=b'f' => Ok(c - b'a' + 10),
+            _ => Err(bad()),
+        };
+        let mut out = [0; 32];
+        for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(out))
+    }
+}
+
+/// Hashes and counts what is read through it.
+pub struct HashingReader<R> {
+    inner: R,
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl<R> HashingReader<R> {
+    /// Reads from `inner`.
+    pub fn new(inner: R) -> Self {
+        Self { inner, sha256: Sha256::new(), bytes: 0 }
+    }
+
+    /// Bytes read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The digest of all that was read.
+    pub fn digest(self) -> Digest {
+        Digest(self.sha256.finalize().into())
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.sha256.update(&buf[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+}
+
+/// Bytes of input under one chaining value of [`TreeHash`].
+const GROUP: usize = 1 << 20;
+
+/// BLAKE3 of a stream whose first bytes are known last.
+///
+/// BLAKE3 is a tree: everything behind the first group of 1 MiB can be hashed
+/// while that group is still open. Holds 32 bytes per MiB.
+pub struct TreeHash {
+    /// The first group, whole.
+    first: Vec<u8>,
+    /// The group being filled (unused while the first one is).
+    current: blake3::Hasher,
+    filled: usize,
+    /// One for each full group behind the first.
+    groups: Vec<ChainingValue>,
+}
+
+impl Default for TreeHash {
+    fn default() -> Self {
+        Self { first: Vec::new(), current: Self::group(1), filled: 0, groups: Vec::new() }
+    }
+}
+
+impl TreeHash {
+    fn group(index: u64) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(index * GROUP as u64);
+        hasher
+    }
+
+    /// Takes the bytes that come next.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        let head = bytes.len().min(GROUP - self.first.len());
+        self.first.extend_from_slice(&bytes[..head]);
+        bytes = &bytes[head..];
+        while !bytes.is_empty() {
+            if self.filled == GROUP {
+                self.groups.push(self.current.finalize_non_root());
+                self.current = Self::group(self.groups.len() as u64 + 1);
+                self.filled = 0;
+            }
+            let take = bytes.len().min(GROUP - self.filled);
+            self.current.update(&bytes[..take]);
+            self.filled += take;
+            bytes = &bytes[take..];
+        }
+    }
+
+    /// Takes `len` zero bytes.
+    pub fn update_zeros(&mut self, mut len: u64) {
+        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        while len > 0 {
+            let take = len.min(ZEROS.len() as u64);
+            self.update(&ZEROS[..take as usize]);
+            len -= take;
+        }
+    }
+
+    /// Ends the stream, `head` standing in the place of its first bytes.
+    ///
+    /// # Panics
+    /// When `head` is longer than the stream or than a group.
+    pub fn finish(mut self, head: &[u8]) -> blake3::Hash {
+        self.first[..head.len()].copy_from_slice(head);
+        if self.filled == 0 {
+            return blake3::hash(&self.first);
+        }
+        let mut cvs = vec![blake3::Hasher::new().update(&self.first).finalize_non_root()];
+        cvs.append(&mut self.groups);
+        cvs.push(self.current.finalize_non_root());
+        let left = cvs.len().next_power_of_two() / 2;
+        hazmat::merge_subtrees_root(&merge(&cvs[..left]), &merge(&cvs[left..]), Mode::Hash)
+    }
+}
+
+/// The chaining value over neighbouring groups, split as BLAKE3 splits: the
+/// left side is the largest power of two that leaves something on the right.
+fn merge(cvs: &[ChainingValue]) -> ChainingValue {
+    match cvs {
+        [one] => *one,
+        _ => {
+            let left = cvs.len().next_power_of_two() / 2;
+            hazmat::merge_subtrees_non_root(&merge(&cvs[..left]), &merge(&cvs[left..]), Mode::Hash)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tree_hash_is_blake3_for_every_shape_of_tree() {
+        for groups in 0..9 {
+            for extra in [0, 1, 1024, 500_000] {
+                let len = groups * GROUP + extra;
+                let bytes: Vec<u8> = (0..len).map(|i| (i * 7 % 253) as u8).collect();
+                let mut hash = TreeHash::default();
+                for part in bytes.chunks(333_333) {
+                    hash.update(part);
+                }
+                assert_eq!(hash.finish(&[]), blake3::hash(&bytes), "{groups} groups + {extra}");
+            }
+        }
+    }
+
+    #[test]
+    fn digests_are_read_strictly() {
+        let text = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(text.parse::<Digest>().unwrap().to_string(), text);
+        for bad in ["", "sha256:", "sha512:00", &text[1..], &text.to_uppercase(), &text[..70]] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Where a writer's bytes go, in address order.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::digest::TreeHash;
+
+/// Takes the bytes of one file from its first to its last.
+pub trait Sink {
+    /// The bytes that come next.
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// `len` zero bytes come next. They need not take space.
+    fn zeros(&mut self, len: u64) -> io::Result<()>;
+
+    /// How many bytes came so far.
+    fn position(&self) -> u64;
+}
+
+/// Runs of zeros from this length on become holes of the host's file.
+const HOLE: u64 = 4096;
+
+const BUFFER: usize = 1 << 20;
+
+/// A sink into a new file, with holes where zeros are.
+///
+/// With [`FileSink::hashed`] the file's BLAKE3 is taken on the way; its first
+/// bytes may then be set at the end, because a superblock is known last.
+pub struct FileSink {
+    file: File,
+    buffer: Vec<u8>,
+    /// Offset of the buffer's first byte.
+    flushed: u64,
+    hash: Option<TreeHash>,
+}
+
+impl FileSink {
+    /// Writes `file`, which is empty, from its start.
+    pub fn new(file: File) -> Self {
+        Self { file, buffer: Vec::with_capacity(BUFFER), flushed: 0, hash: None }
+    }
+
+    /// As [`FileSink::new`], and takes the BLAKE3 of what is written.
+    pub fn hashed(file: File) -> Self {
+        Self { hash: Some(TreeHash::default()), ..Self::new(file) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.buffer, self.flushed)?;
+        self.flushed += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Ends the file. `head` replaces its first bytes, which must have been
+    /// written as zeros. Returns it with its BLAKE3 if that was asked for.
+    pub fn finish(mut self, head: &[u8]) -> io::Result<(File, Option<blake3::Hash>)> {
+        self.flush()?;
+        self.file.set_len(self.flushed)?;
+        if !head.is_empty() {
+            self.file.write_all_at(head, 0)?;
+        }
+        let hash = self.hash.map(|h| h.finish(head));
+        Ok((self.file, hash))
+    }
+}
+
+impl Sink for FileSink {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER {
+            self.file.write_all_at(bytes, self.flushed)?;
+            self.flushed += bytes.len() as u64;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, len: u64) -> io::Result<()> {
+        if let Some(hash) = &mut self.hash {
+            hash.update_zeros(len);
+        }
+        if len < HOLE {
+            if self.buffer.len() + len as usize > BUFFER {
+                self.flush()?;
+            }
+            self.buffer.resize(self.buffer.len() + len as usize, 0);
+            return Ok(());
+        }
+        self.flush()?;
+        self.flushed = self.flushed.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(())
+    }
+
+    fn position(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+}
+
+impl Sink for Vec<u8> {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn zeros(&mut self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.resize(self.len() + len, 0);
+        Ok(())
+    }
+
+    fn position(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hashed_file_sink_writes_and_hashes_the_same_bytes_with_a_late_head() {
+        for len in [0usize, 1, 4096, 1 << 20, (1 << 20) + 1, (3 << 20) + 777] {
+            let path = std::env::temp_dir().join(format!("sink-{}-{len}", std::process::id()));
+            let file = File::create(&path).unwrap();
+            let mut sink = FileSink::hashed(file);
+            let mut expected = vec![0u8; 4096];
+            sink.zeros(4096).unwrap();
+            let body: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            for part in body.chunks(70_001) {
+                sink.data(part).unwrap();
+            }
+            expected.extend_from_slice(&body);
+            sink.zeros(10_000).unwrap();
+            expected.resize(expected.len() + 10_000, 0);
+            assert_eq!(sink.position(), expected.len() as u64);
+            let head = [7u8; 128];
+            expected[..128].copy_from_slice(&head);
+            let (_, hash) = sink.finish(&head).unwrap();
+            let written = std::fs::read(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            assert!(written == expected, "length {len}");
+            assert_eq!(hash.unwrap(), blake3::hash(&expected), "length {len}");
+        }
+    }
+}

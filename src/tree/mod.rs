@@ -1,0 +1,343 @@
+//! A file tree in memory: an arena of inodes, and directories that name them.
+//!
+//! One type serves a layer (which may hold whiteouts, opaque and implied
+//! directories and links into lower layers), the merged image, and the upper.
+
+pub mod extents;
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Index of an inode in its tree. 0 is the root directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId(pub u32);
+
+impl InodeId {
+    /// The root directory.
+    pub const ROOT: InodeId = InodeId(0);
+}
+
+/// A file tree; `C` is how a regular file's content is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree<C> {
+    inodes: Vec<Inode<C>>,
+}
+
+/// What a name leads to. A hard link is a second entry with the same id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode<C> {
+    pub stat: Stat,
+    pub xattrs: Xattrs,
+    pub kind: Kind<C>,
+}
+
+/// Owner, permissions and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stat {
+    /// Permission bits with setuid, setgid and sticky: `0o0000..=0o7777`.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timestamp,
+}
+
+impl Stat {
+    /// What a directory gets that no layer describes: 0755, root's, 1970.
+    pub const IMPLIED_DIR: Stat = Stat { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::EPOCH };
+}
+
+/// A point in time, in the kernel's form: whole seconds towards the past, and
+/// nanoseconds (below 10⁹) towards the future from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    pub sec: i64,
+    pub nsec: u32,
+}
+
+impl Timestamp {
+    /// 1970-01-01 00:00 UTC.
+    pub const EPOCH: Timestamp = Timestamp { sec: 0, nsec: 0 };
+}
+
+/// File type, with what only that type has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind<C> {
+    Dir(Dir),
+    File(C),
+    Symlink(Box<[u8]>),
+    Char(Rdev),
+    Block(Rdev),
+    Fifo,
+    Socket,
+    /// In a layer: hides what lower layers have under this name.
+    Whiteout,
+    /// In a layer: a hard link whose target only lower layers have.
+    LowerLink(GuestPath),
+}
+
+/// A directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dir {
+    /// In the order of the names' bytes.
+    pub entries: BTreeMap<Name, InodeId>,
+    /// In a layer: nothing of lower layers shows through.
+    pub opaque: bool,
+    /// In a layer: only implied by paths below it, so the lower directory's
+    /// metadata stay.
+    pub implied: bool,
+}
+
+/// Device number of a character or block device: 12 bits of major, 20 of minor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rdev {
+    major: u32,
+    minor: u32,
+}
+
+impl Rdev {
+    /// `None` when a number does not fit what Linux can store.
+    pub fn new(major: u64, minor: u64) -> Option<Self> {
+        let major = u32::try_from(major).ok().filter(|m| *m < 1 << 12)?;
+        let minor = u32::try_from(minor).ok().filter(|m| *m < 1 << 20)?;
+        Some(Self { major, minor })
+    }
+
+    /// The 32-bit form of the kernel's `new_encode_dev`.
+    pub fn encode(self) -> u32 {
+        (self.minor & 0xff) | self.major << 8 | (self.minor & !0xff) << 12
+    }
+
+    /// The inverse of [`Rdev::encode`].
+    pub fn decode(dev: u32) -> Self {
+        Self { major: dev >> 8 & 0xfff, minor: dev & 0xff | dev >> 12 & 0xfff00 }
+    }
+
+    pub fn major(self) -> u32 {
+        self.major
+    }
+
+    pub fn minor(self) -> u32 {
+        self.minor
+    }
+}
+
+/// Extended attributes of one inode, by full name (`user.origin`), in the
+/// order of the names' bytes, each name once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Xattrs(Vec<Xattr>);
+
+/// One extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Xattr {
+    pub name: Box<[u8]>,
+    pub value: Box<[u8]>,
+}
+
+impl Xattrs {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Xattr> {
+        self.0.iter()
+    }
+
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        let at = self.0.binary_search_by(|x| (*x.name).cmp(name)).ok()?;
+        Some(&self.0[at].value)
+    }
+
+    /// Sets `name`, in place of an earlier value.
+    pub fn set(&mut self, name: impl Into<Box<[u8]>>, value: impl Into<Box<[u8]>>) {
+        let xattr = Xattr { name: name.into(), value: value.into() };
+        match self.0.binary_search_by(|x| x.name.cmp(&xattr.name)) {
+            Ok(at) => self.0[at] = xattr,
+            Err(at) => self.0.insert(at, xattr),
+        }
+    }
+
+    /// Takes `name` away and returns its value.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Box<[u8]>> {
+        let at = self.0.binary_search_by(|x| (*x.name).cmp(name)).ok()?;
+        Some(self.0.remove(at).value)
+    }
+}
+
+/// One component of a path: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<[u8]>);
+
+/// Why bytes are no [`Name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    #[error("a name is empty")]
+    Empty,
+    #[error("a name is \".\" or \"..\"")]
+    Dots,
+    #[error("a name holds a NUL or a slash")]
+    Forbidden,
+    #[error("a name has {0} bytes; Linux allows 255")]
+    Long(usize),
+}
+
+impl Name {
+    pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
+        match bytes {
+            b"" => Err(BadName::Empty),
+            b"." | b".." => Err(BadName::Dots),
+            _ if bytes.len() > 255 => Err(BadName::Long(bytes.len())),
+            _ if bytes.iter().any(|b| matches!(b, 0 | b'/')) => Err(BadName::Forbidden),
+            _ => Ok(Self(bytes.into())),
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// A path inside the image, from its root; empty is the root itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestPath(pub Vec<Name>);
+
+impl GuestPath {
+    /// The components of `bytes`, `/` and `.` between them dropped.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BadName> {
+        bytes
+            .split(|b| *b == b'/')
+            .filter(|part| !part.is_empty() && *part != b".")
+            .map(Name::new)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The components joined by `/`, with none in front.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/')
+    }
+}
+
+impl fmt::Display for GuestPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("/");
+        }
+        write!(f, "{}", self.to_bytes().escape_ascii())
+    }
+}
+
+/// A tree would need more than 2³² inodes.
+#[derive(Debug, thiserror::Error)]
+#[error("more than 2^32 inodes")]
+pub struct TooManyInodes;
+
+impl<C> Tree<C> {
+    /// A tree of one empty directory.
+    pub fn new(root: Stat) -> Self {
+        let kind = Kind::Dir(Dir::default());
+        Self { inodes: vec![Inode { stat: root, xattrs: Xattrs::default(), kind }] }
+    }
+
+    /// How many inodes the arena holds, reachable or not.
+    pub fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Never: there is always a root.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Adds an inode that no directory names yet.
+    pub fn push(&mut self, inode: Inode<C>) -> Result<InodeId, TooManyInodes> {
+        let id = u32::try_from(self.inodes.len()).map_err(|_| TooManyInodes)?;
+        self.inodes.push(inode);
+        Ok(InodeId(id))
+    }
+
+    pub fn inode(&self, id: InodeId) -> &Inode<C> {
+        &self.inodes[id.0 as usize]
+    }
+
+    pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode<C> {
+        &mut self.inodes[id.0 as usize]
+    }
+
+    /// The directory `id`, or `None` if it is something else.
+    pub fn dir(&self, id: InodeId) -> Option<&Dir> {
+        match &self.inode(id).kind {
+            Kind::Dir(dir) => Some(dir),
+            _ => None,
+        }
+    }
+
+    /// The directory `id`, or `None` if it is something else.
+    pub fn dir_mut(&mut self, id: InodeId) -> Option<&mut Dir> {
+        match &mut self.inode_mut(id).kind {
+            Kind::Dir(dir) => Some(dir),
+            _ => None,
+        }
+    }
+
+    /// What `path` names, no symbolic link followed.
+    pub fn lookup(&self, path: &GuestPath) -> Option<InodeId> {
+        path.0.iter().try_fold(InodeId::ROOT, |at, name| self.dir(at)?.entries.get(name).copied())
+    }
+
+    /// The inodes of the arena, taken apart.
+    pub fn into_inodes(self) -> Vec<Inode<C>> {
+        self.inodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bytes_but_never_more_than_one_component() {
+        assert!(Name::new(b"new\nline\\\xe8").is_ok());
+        assert!(Name::new(&[b'x'; 255]).is_ok());
+        assert_eq!(Name::new(&[b'x'; 256]), Err(BadName::Long(256)));
+        assert_eq!(Name::new(b".."), Err(BadName::Dots));
+        assert_eq!(Name::new(b"a/b"), Err(BadName::Forbidden));
+        assert_eq!(Name::new(b"a\0"), Err(BadName::Forbidden));
+        assert_eq!(Name::new(b""), Err(BadName::Empty));
+    }
+
+    #[test]
+    fn paths_are_normalised() {
+        let path = GuestPath::parse(b"/./usr//lib/").unwrap();
+        assert_eq!(path.to_bytes(), b"usr/lib");
+        assert!(GuestPath::parse(b"a/../b").is_err());
+        assert_eq!(GuestPath::parse(b"./").unwrap(), GuestPath::default());
+    }
+
+    #[test]
+    fn device_numbers_have_the_kernels_bits() {
+        // 0x12345 in the minor keeps its low byte at the bottom, the rest above the major.
+        assert_eq!(Rdev::new(0xabc, 0x12345).unwrap().encode(), 0x123a_bc45);
+        assert_eq!(Rdev::decode(0x123a_bc45), Rdev::new(0xabc, 0x12345).unwrap());
+        assert!(Rdev::new(4096, 0).is_none());
+        assert!(Rdev::new(0, 1 << 20).is_none());
+    }
+}

@@ -1,0 +1,71 @@
+//! Numbers that must not be mixed up.
+
+/// Bytes in a block of every file that the compiler writes.
+///
+/// Guest kernels have 4 KiB pages and refuse larger blocks; VMDK extents and
+/// the boundary between two files of a bundle are padded to it.
+pub const BLOCK_SIZE: u64 = 4096;
+
+/// log2 of [`BLOCK_SIZE`].
+pub const BLOCK_BITS: u8 = 12;
+
+/// A block's address on its device, in units of [`BLOCK_SIZE`].
+///
+/// EROFS stores 32 bits, so a device ends at 16 TiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockAddr(pub u32);
+
+impl BlockAddr {
+    /// The block that holds byte `offset`, which must be a block's first.
+    ///
+    /// `None` when it is not, or lies beyond 32 bits of blocks.
+    pub fn from_offset(offset: u64) -> Option<Self> {
+        if !offset.is_multiple_of(BLOCK_SIZE) {
+            return None;
+        }
+        u32::try_from(offset / BLOCK_SIZE).ok().map(Self)
+    }
+
+    /// The offset of the block's first byte.
+    pub fn offset(self) -> u64 {
+        u64::from(self.0) * BLOCK_SIZE
+    }
+}
+
+/// Number of an EROFS inode: its offset behind `meta_blkaddr` in units of 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nid(pub u64);
+
+/// Which disk of an image a block lies on: 0 is the one that holds the
+/// superblock, n the n-th slot of its device table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub u16);
+
+impl DeviceId {
+    /// The disk that holds the superblock.
+    pub const PRIMARY: DeviceId = DeviceId(0);
+}
+
+/// `value` rounded up to a multiple of `align`, or `None` past `u64::MAX`.
+pub fn align_up(value: u64, align: u64) -> Option<u64> {
+    value.checked_next_multiple_of(align)
+}
+
+/// Blocks that `bytes` fill, the last one perhaps in part.
+pub fn blocks_of(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_address_is_a_whole_block_below_16_tib() {
+        assert_eq!(BlockAddr::from_offset(0), Some(BlockAddr(0)));
+        assert_eq!(BlockAddr::from_offset(8192), Some(BlockAddr(2)));
+        assert_eq!(BlockAddr::from_offset(1), None);
+        assert_eq!(BlockAddr::from_offset((1 << 44) - 4096).map(|b| b.0), Some(u32::MAX));
+        assert_eq!(BlockAddr::from_offset(1 << 44), None);
+    }
+}
