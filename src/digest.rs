@@ -168,7 +168,7 @@ impl TreeHash {
 
     /// Takes `len` zero bytes.
     pub fn update_zeros(&mut self, mut len: u64) {
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         while len > 0 {
             let take = len.min(ZEROS.len() as u64);
             self.update(&ZEROS[..take as usize]);
