@@ -1,4 +1,5 @@
 pub mod digest;
+pub mod erofs;
 pub mod sink;
 pub mod tree;
 pub mod units;

@@ -303,6 +303,27 @@ impl<C> Tree<C> {
         path.0.iter().try_fold(InodeId::ROOT, |at, name| self.dir(at)?.entries.get(name).copied())
     }
 
+    /// A path of `id`, found by search: for messages, where it need not be fast.
+    pub fn path_of(&self, id: InodeId) -> Option<GuestPath> {
+        let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
+        while let Some((at, path)) = dirs.pop() {
+            if at == id {
+                return Some(path);
+            }
+            for (name, child) in self.dir(at).into_iter().flat_map(|dir| &dir.entries) {
+                let mut path = path.clone();
+                path.0.push(name.clone());
+                if *child == id {
+                    return Some(path);
+                }
+                if self.dir(*child).is_some() {
+                    dirs.push((*child, path));
+                }
+            }
+        }
+        None
+    }
+
     /// The inodes of the arena, taken apart.
     pub fn into_inodes(self) -> Vec<Inode<C>> {
         self.inodes

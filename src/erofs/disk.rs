@@ -1,0 +1,417 @@
+//! The on-disk structures of EROFS, little-endian throughout.
+//!
+//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12.
+//! This is the one file that the writers and the reader share.
+
+use crate::units::BLOCK_BITS;
+
+pub const SUPER_OFFSET: usize = 1024;
+pub const SUPER_SIZE: usize = 128;
+pub const MAGIC: u32 = 0xe0f5_e1e2;
+
+/// The superblock's checksum is present.
+pub const COMPAT_SB_CHKSUM: u32 = 0x1;
+/// Inode times are modification times.
+pub const COMPAT_MTIME: u32 = 0x2;
+/// Some files are addressed by chunks.
+pub const INCOMPAT_CHUNKED_FILE: u32 = 0x4;
+/// There is a device table.
+pub const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
+
+/// Unit of a nid, in bytes.
+pub const NID_SLOT: u64 = 32;
+pub const COMPACT_SIZE: u64 = 32;
+pub const EXTENDED_SIZE: u64 = 64;
+pub const DEVICE_SLOT_SIZE: u64 = 128;
+pub const DIRENT_SIZE: usize = 12;
+pub const XATTR_HEADER_SIZE: u64 = 12;
+pub const XATTR_ENTRY_SIZE: u64 = 4;
+pub const CHUNK_INDEX_SIZE: u64 = 8;
+
+/// Values of `i_format` bits 1 to 3.
+pub const LAYOUT_FLAT_PLAIN: u16 = 0;
+pub const LAYOUT_FLAT_INLINE: u16 = 2;
+pub const LAYOUT_CHUNK_BASED: u16 = 4;
+
+/// In a chunk-based inode's `i_u`: low five bits are log2 of blocks in a chunk.
+pub const CHUNK_BITS_MASK: u32 = 0x1f;
+/// In a chunk-based inode's `i_u`: indexes have 8 bytes.
+pub const CHUNK_INDEXES: u32 = 0x20;
+/// Block address of a hole.
+pub const NULL_ADDR: u32 = u32::MAX;
+
+pub const S_IFMT: u16 = 0o170000;
+pub const S_IFSOCK: u16 = 0o140000;
+pub const S_IFLNK: u16 = 0o120000;
+pub const S_IFREG: u16 = 0o100000;
+pub const S_IFBLK: u16 = 0o060000;
+pub const S_IFDIR: u16 = 0o040000;
+pub const S_IFCHR: u16 = 0o020000;
+pub const S_IFIFO: u16 = 0o010000;
+
+/// `file_type` of a dirent.
+pub fn file_type(mode: u16) -> Option<u8> {
+    Some(match mode & S_IFMT {
+        S_IFREG => 1,
+        S_IFDIR => 2,
+        S_IFCHR => 3,
+        S_IFBLK => 4,
+        S_IFIFO => 5,
+        S_IFSOCK => 6,
+        S_IFLNK => 7,
+        _ => return None,
+    })
+}
+
+/// Xattr name prefixes by their index; those of ACLs are whole names.
+pub const XATTR_PREFIXES: [(u8, &[u8]); 5] = [
+    (1, b"user."),
+    (2, b"system.posix_acl_access"),
+    (3, b"system.posix_acl_default"),
+    (4, b"trusted."),
+    (6, b"security."),
+];
+
+/// Xattrs by which a layer's own EROFS keeps what only the merge needs.
+pub const MARK_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// A directory that no entry describes.
+pub const MARK_IMPLIED: &[u8] = b"trusted.rootfs-compile.implied";
+/// A hard link to this path of lower layers.
+pub const MARK_LOWER_LINK: &[u8] = b"trusted.rootfs-compile.lower-link";
+/// A character device 0:0 that is one, and no whiteout.
+pub const MARK_DEVICE: &[u8] = b"trusted.rootfs-compile.device";
+
+/// Reads little-endian numbers at fixed offsets; the caller has checked the length.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn u8(&self, at: usize) -> u8 {
+        self.0[at]
+    }
+
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from(self.u32(at)) | u64::from(self.u32(at + 4)) << 32
+    }
+}
+
+/// The superblock: 128 bytes at offset 1024.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuperBlock {
+    /// Raw CRC32C (no final inversion) from offset 1024 to the block's end,
+    /// this field taken as zero.
+    pub checksum: u32,
+    pub feature_compat: u32,
+    /// log2 of the block size.
+    pub blkszbits: u8,
+    pub root_nid: u16,
+    /// How many inodes.
+    pub inos: u64,
+    /// mtime of all compact inodes: seconds, two's complement.
+    pub epoch: u64,
+    /// mtime of all compact inodes: nanoseconds.
+    pub fixed_nsec: u32,
+    /// Blocks of the primary device.
+    pub blocks: u32,
+    /// Block where nids count from.
+    pub meta_blkaddr: u32,
+    /// Block where shared xattr ids count from.
+    pub xattr_blkaddr: u32,
+    pub uuid: [u8; 16],
+    pub feature_incompat: u32,
+    pub extra_devices: u16,
+    /// Offset of the device table in units of 128 bytes.
+    pub devt_slotoff: u16,
+}
+
+impl SuperBlock {
+    pub fn encode(&self) -> [u8; SUPER_SIZE] {
+        let mut b = [0; SUPER_SIZE];
+        b[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        b[4..8].copy_from_slice(&self.checksum.to_le_bytes());
+        b[8..12].copy_from_slice(&self.feature_compat.to_le_bytes());
+        b[12] = self.blkszbits;
+        b[14..16].copy_from_slice(&self.root_nid.to_le_bytes());
+
+        b[16..24].copy_from_slice(&self.inos.to_le_bytes());
+        b[24..32].copy_from_slice(&self.epoch.to_le_bytes());
+
+        b[32..36].copy_from_slice(&self.fixed_nsec.to_le_bytes());
+        b[36..40].copy_from_slice(&self.blocks.to_le_bytes());
+        b[40..44].copy_from_slice(&self.meta_blkaddr.to_le_bytes());
+        b[44..48].copy_from_slice(&self.xattr_blkaddr.to_le_bytes());
+
+        b[48..64].copy_from_slice(&self.uuid);
+
+        b[80..84].copy_from_slice(&self.feature_incompat.to_le_bytes());
+        b[86..88].copy_from_slice(&self.extra_devices.to_le_bytes());
+        b[88..90].copy_from_slice(&self.devt_slotoff.to_le_bytes());
+        b
+    }
+
+    /// `Err` says what makes these bytes unreadable for this reader.
+    pub fn decode(bytes: &[u8; SUPER_SIZE]) -> Result<Self, String> {
+        let f = Fields(bytes);
+        if f.u32(0) != MAGIC {
+            return Err(format!("magic is {:#010x}, EROFS has {MAGIC:#010x}", f.u32(0)));
+        }
+        let feature_incompat = f.u32(80);
+        let unknown = feature_incompat & !(INCOMPAT_CHUNKED_FILE | INCOMPAT_DEVICE_TABLE);
+        if unknown != 0 {
+            return Err(format!("incompatible features {unknown:#x} are not known"));
+        }
+        if f.u8(90) != 0 {
+            return Err(format!("dirblkbits is {}, not 0", f.u8(90)));
+        }
+        if f.u8(12) != BLOCK_BITS {
+            return Err(format!("blkszbits is {}, not {BLOCK_BITS}", f.u8(12)));
+        }
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&bytes[48..64]);
+        Ok(Self {
+            checksum: f.u32(4),
+            feature_compat: f.u32(8),
+            blkszbits: f.u8(12),
+            root_nid: f.u16(14),
+            inos: f.u64(16),
+            epoch: f.u64(24),
+            fixed_nsec: f.u32(32),
+            blocks: f.u32(36),
+            meta_blkaddr: f.u32(40),
+            xattr_blkaddr: f.u32(44),
+            uuid,
+            feature_incompat,
+            extra_devices: f.u16(86),
+            devt_slotoff: f.u16(88),
+        })
+    }
+
+    /// The checksum of a first block, whose own field must be zero.
+    pub fn checksum_of(block: &[u8]) -> u32 {
+        !crc32c::crc32c(&block[SUPER_OFFSET..])
+    }
+}
+
+/// One slot of the device table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSlot {
+    pub tag: [u8; 64],
+    /// Blocks on the device.
+    pub blocks: u32,
+    /// Where the device begins when all are strung together, in blocks.
+    pub uniaddr: u32,
+}
+
+impl DeviceSlot {
+    pub fn encode(&self) -> [u8; DEVICE_SLOT_SIZE as usize] {
+        let mut b = [0; DEVICE_SLOT_SIZE as usize];
+        b[..64].copy_from_slice(&self.tag);
+        b[64..68].copy_from_slice(&self.blocks.to_le_bytes());
+        b[68..72].copy_from_slice(&self.uniaddr.to_le_bytes());
+        b
+    }
+
+    pub fn decode(bytes: &[u8; DEVICE_SLOT_SIZE as usize]) -> Self {
+        let f = Fields(bytes);
+        let mut tag = [0; 64];
+        tag.copy_from_slice(&bytes[..64]);
+        Self { tag, blocks: f.u32(64), uniaddr: f.u32(68) }
+    }
+}
+
+/// An inode, compact (32 bytes) or extended (64).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskInode {
+    pub extended: bool,
+    /// One of `LAYOUT_*`.
+    pub layout: u16,
+    /// 0, or 1 + a quarter of the xattr bytes behind their header.
+    pub xattr_icount: u16,
+    /// Type and permissions.
+    pub mode: u16,
+    /// Compact: below 2³².
+    pub size: u64,
+    /// Block address, device number or chunk format, by type and layout.
+    pub u: u32,
+    /// A number for `stat` on 32-bit systems.
+    pub ino: u32,
+    /// Compact: below 2¹⁶, as is `gid`, and `nlink`.
+    pub uid: u32,
+    pub gid: u32,
+    /// Extended only: two's complement seconds.
+    pub mtime: u64,
+    /// Extended only.
+    pub mtime_nsec: u32,
+    pub nlink: u32,
+}
+
+impl DiskInode {
+    /// Bytes on disk.
+    pub fn size_on_disk(&self) -> u64 {
+        if self.extended { EXTENDED_SIZE } else { COMPACT_SIZE }
+    }
+
+    /// Appends the inode to `out`. Compact numbers must fit; the plan saw to it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let format = u16::from(self.extended) | self.layout << 1;
+        out.extend_from_slice(&format.to_le_bytes());
+        out.extend_from_slice(&self.xattr_icount.to_le_bytes());
+        out.extend_from_slice(&self.mode.to_le_bytes());
+        if self.extended {
+            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&self.size.to_le_bytes());
+
+            out.extend_from_slice(&self.u.to_le_bytes());
+            out.extend_from_slice(&self.ino.to_le_bytes());
+            out.extend_from_slice(&self.uid.to_le_bytes());
+            out.extend_from_slice(&self.gid.to_le_bytes());
+
+            out.extend_from_slice(&self.mtime.to_le_bytes());
+            out.extend_from_slice(&self.mtime_nsec.to_le_bytes());
+            out.extend_from_slice(&self.nlink.to_le_bytes());
+
+            out.extend_from_slice(&[0; 16]);
+        } else {
+            out.extend_from_slice(&(self.nlink as u16).to_le_bytes());
+            out.extend_from_slice(&(self.size as u32).to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+
+            out.extend_from_slice(&self.u.to_le_bytes());
+            out.extend_from_slice(&self.ino.to_le_bytes());
+            out.extend_from_slice(&(self.uid as u16).to_le_bytes());
+            out.extend_from_slice(&(self.gid as u16).to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+        }
+    }
+
+    /// `bytes` begins with the inode; `None` when it ends too soon.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let format = Fields(bytes.get(..2)?).u16(0);
+        let extended = format & 1 == 1;
+        let len = if extended { EXTENDED_SIZE } else { COMPACT_SIZE };
+        let f = Fields(bytes.get(..len as usize)?);
+        let common = Self {
+            extended,
+            layout: format >> 1 & 7,
+            xattr_icount: f.u16(2),
+            mode: f.u16(4),
+            size: 0,
+            u: f.u32(16),
+            ino: f.u32(20),
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            mtime_nsec: 0,
+            nlink: 0,
+        };
+        Some(if extended {
+            Self {
+                size: f.u64(8),
+                uid: f.u32(24),
+                gid: f.u32(28),
+                mtime: f.u64(32),
+                mtime_nsec: f.u32(40),
+                nlink: f.u32(44),
+                ..common
+            }
+        } else {
+            Self {
+                nlink: f.u16(6).into(),
+                size: f.u32(8).into(),
+                uid: f.u16(24).into(),
+                gid: f.u16(26).into(),
+                ..common
+            }
+        })
+    }
+}
+
+/// Where one chunk of a file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkIndex {
+    pub device_id: u16,
+    pub blkaddr: u32,
+}
+
+impl ChunkIndex {
+    pub const HOLE: ChunkIndex = ChunkIndex { device_id: 0, blkaddr: NULL_ADDR };
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.device_id.to_le_bytes());
+        out.extend_from_slice(&self.blkaddr.to_le_bytes());
+    }
+
+    pub fn decode(bytes: &[u8; CHUNK_INDEX_SIZE as usize]) -> Self {
+        let f = Fields(bytes);
+        Self { device_id: f.u16(2), blkaddr: f.u32(4) }
+    }
+}
+
+/// The fixed part of a directory entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskDirent {
+    pub nid: u64,
+    /// Offset of the name in its directory block.
+    pub nameoff: u16,
+    pub file_type: u8,
+}
+
+impl DiskDirent {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.nid.to_le_bytes());
+        out.extend_from_slice(&self.nameoff.to_le_bytes());
+        out.extend_from_slice(&[self.file_type, 0]);
+    }
+
+    pub fn decode(bytes: &[u8; DIRENT_SIZE]) -> Self {
+        let f = Fields(bytes);
+        Self { nid: f.u64(0), nameoff: f.u16(8), file_type: f.u8(10) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inodes_have_their_sizes_and_come_back() {
+        let compact = DiskInode {
+            extended: false,
+            layout: LAYOUT_CHUNK_BASED,
+            xattr_icount: 3,
+            mode: S_IFREG | 0o644,
+            size: 77,
+            u: 63,
+            ino: 5,
+            uid: 1000,
+            gid: 65535,
+            mtime: 0,
+            mtime_nsec: 0,
+            nlink: 2,
+        };
+        let extended = DiskInode {
+            extended: true,
+            size: 1 << 40,
+            uid: u32::MAX - 1,
+            mtime: (-3i64) as u64,
+            mtime_nsec: 999_999_999,
+            ..compact
+        };
+        for (inode, len) in [(compact, 32), (extended, 64)] {
+            let mut bytes = Vec::new();
+            inode.encode(&mut bytes);
+            assert_eq!(bytes.len(), len);
+            assert_eq!(inode.size_on_disk(), len as u64);
+            assert_eq!(DiskInode::decode(&bytes), Some(inode));
+            assert_eq!(DiskInode::decode(&bytes[..len - 1]), None);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! EROFS: the file system of layers and of the merged metadata.
+//!
+//! [`plan`] fixes every address, [`encode`] writes them; [`read`] reads what
+//! anyone wrote.
+
+pub mod disk;
+
+mod dirent;
+mod encode;
+pub mod fsmeta;
+pub mod layer;
+pub mod plan;
+pub mod read;
+mod xattr;
+
+pub use xattr::split_name as split_xattr_name;

@@ -1,0 +1,156 @@
+//! What an inode holds: entries, a link's target, a file's extents.
+
+use super::inode::RawInode;
+use super::{ReadError, Reader, Result, bad, index_bytes};
+use crate::erofs::disk::{
+    self, CHUNK_BITS_MASK, CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, DIRENT_SIZE, DiskDirent,
+};
+use crate::tree::extents::{Extent, Extents};
+use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, Nid, align_up, blocks_of};
+
+/// A name in a directory.
+pub struct RawEntry<'d> {
+    pub name: &'d [u8],
+    pub nid: Nid,
+    pub file_type: u8,
+}
+
+/// The blocks of an inode whose content lies among the metadata.
+fn flat<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<Vec<&'d [u8]>> {
+    let size = inode.disk.size;
+    let (plain, tail) = match inode.disk.layout {
+        disk::LAYOUT_FLAT_PLAIN => (size, 0),
+        disk::LAYOUT_FLAT_INLINE => (size - size % BLOCK_SIZE, size % BLOCK_SIZE),
+        layout => return Err(bad(inode.nid, format!("layout {layout} for this type"))),
+    };
+    let past = || bad(inode.nid, "content past the end of the file");
+    let at = u64::from(inode.disk.u) * BLOCK_SIZE;
+    let mut blocks = Vec::new();
+    if plain > 0 {
+        blocks.extend(reader.bytes(at, plain).ok_or_else(past)?.chunks(BLOCK_SIZE as usize));
+    }
+    if tail > 0 {
+        if inode.tail_at % BLOCK_SIZE + tail > BLOCK_SIZE {
+            return Err(bad(inode.nid, "an inline tail crosses a block's end"));
+        }
+        blocks.push(reader.bytes(inode.tail_at, tail).ok_or_else(past)?);
+    }
+    Ok(blocks)
+}
+
+/// The target of a symbolic link.
+pub fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8>> {
+    if inode.disk.size >= BLOCK_SIZE {
+        return Err(bad(inode.nid, format!("a link of {} bytes", inode.disk.size)));
+    }
+    let target = flat(reader, inode)?.concat();
+    if target.is_empty() || target.contains(&0) {
+        return Err(bad(inode.nid, "a link's target is empty or holds a NUL"));
+    }
+    Ok(target)
+}
+
+/// All entries of a directory, in order.
+pub fn entries<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<Vec<RawEntry<'d>>> {
+    let mut all: Vec<RawEntry<'d>> = Vec::new();
+    for block in flat(reader, inode)? {
+        block_entries(inode.nid, block, &mut all)?;
+    }
+    for pair in all.windows(2) {
+        if pair[0].name >= pair[1].name {
+            return Err(ReadError::Dirent {
+                nid: inode.nid,
+                name: pair[1].name.escape_ascii().to_string(),
+                what: "it is not behind the one before it".into(),
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn block_entries<'d>(nid: Nid, block: &'d [u8], all: &mut Vec<RawEntry<'d>>) -> Result<()> {
+    let cut = || bad(nid, "a directory block's entries do not fit it");
+    let dirent = |i: usize| {
+        let bytes = block.get(i * DIRENT_SIZE..)?.first_chunk()?;
+        Some(DiskDirent::decode(bytes))
+    };
+    let first = usize::from(dirent(0).ok_or_else(cut)?.nameoff);
+    if first == 0 || !first.is_multiple_of(DIRENT_SIZE) {
+        return Err(cut());
+    }
+    let count = first / DIRENT_SIZE;
+    for i in 0..count {
+        let this = dirent(i).ok_or_else(cut)?;
+        let start = usize::from(this.nameoff);
+        let end = if i + 1 < count {
+            usize::from(dirent(i + 1).ok_or_else(cut)?.nameoff)
+        } else {
+            // The last name ends with the block, or with a NUL.
+            let rest = block.get(start..).ok_or_else(cut)?;
+            start + rest.iter().position(|b| *b == 0).unwrap_or(rest.len())
+        };
+        let name = block.get(start..end).filter(|_| start >= first).ok_or_else(cut)?;
+        all.push(RawEntry { name, nid: Nid(this.nid), file_type: this.file_type });
+    }
+    Ok(())
+}
+
+/// Where a regular file's bytes lie, on devices that hold them.
+pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
+    let size = inode.disk.size;
+    let blocks = blocks_of(size);
+    let mut runs: Vec<Extent> = Vec::new();
+    let mut add = |file_block, device: u16, start: u32, len: u64| {
+        let capacity = match device {
+            0 => reader.superblock.blocks,
+            slot => {
+                reader
+                    .devices
+                    .get(usize::from(slot) - 1)
+                    .ok_or_else(|| bad(inode.nid, format!("device {slot} is not in the table")))?
+                    .blocks
+            }
+        };
+        let past = || bad(inode.nid, format!("blocks past the end of device {device}"));
+        let end = u64::from(start).checked_add(len).ok_or_else(past)?;
+        if end > u64::from(capacity) {
+            return Err(past());
+        }
+        let len = u32::try_from(len).map_err(|_| past())?;
+        if let Some(last) = runs.last_mut()
+            && last.device.0 == device
+            && last.file_block + u64::from(last.len) == file_block
+            && last.start.0.checked_add(last.len) == Some(start)
+        {
+            last.len = last.len.checked_add(len).ok_or_else(past)?;
+            return Ok(());
+        }
+        runs.push(Extent { file_block, device: DeviceId(device), start: BlockAddr(start), len });
+        Ok(())
+    };
+    match inode.disk.layout {
+        _ if size == 0 => {}
+        disk::LAYOUT_FLAT_PLAIN => add(0, 0, inode.disk.u, blocks)?,
+        disk::LAYOUT_CHUNK_BASED => {
+            let format = inode.disk.u;
+            if format & !CHUNK_BITS_MASK != CHUNK_INDEXES {
+                return Err(bad(inode.nid, format!("chunk format {format:#x}")));
+            }
+            let bits = format & CHUNK_BITS_MASK;
+            let past = || bad(inode.nid, "chunk indexes past the end of the file");
+            let at = align_up(inode.tail_at, CHUNK_INDEX_SIZE).ok_or_else(past)?;
+            let len = index_bytes(size, bits).ok_or_else(past)?;
+            let indexes = reader.bytes(at, len).ok_or_else(past)?;
+            for (i, bytes) in indexes.as_chunks().0.iter().enumerate() {
+                let index = ChunkIndex::decode(bytes);
+                let first = (i as u64) << bits;
+                if index.blkaddr != disk::NULL_ADDR {
+                    let len = (blocks - first).min(1 << bits);
+                    add(first, index.device_id, index.blkaddr, len)?;
+                }
+            }
+        }
+        layout => return Err(bad(inode.nid, format!("layout {layout} for a file"))),
+    }
+    Ok(Extents { size, runs: runs.into() })
+}

@@ -1,0 +1,305 @@
+//! Reads an EROFS and believes nothing.
+//!
+//! Shares only the on-disk structures with the writers. Serves the merge from
+//! cached objects, `verify`, and the tests' round trip.
+
+mod content;
+mod inode;
+
+use std::collections::HashMap;
+
+use self::inode::RawInode;
+use super::disk::{
+    self, CHUNK_INDEX_SIZE, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET,
+    SUPER_SIZE, SuperBlock,
+};
+use super::plan::Form;
+use crate::tree::extents::Extents;
+use crate::tree::{
+    BadName, Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev, Stat, Timestamp, Tree, Xattrs,
+};
+use crate::units::{BLOCK_SIZE, Nid, blocks_of};
+
+/// What is wrong with a file system.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("superblock: {0}")]
+    SuperBlock(String),
+    #[error("inode {}: {what}", nid.0)]
+    Inode { nid: Nid, what: String },
+    #[error("directory {}, entry {name:?}: {what}", nid.0)]
+    Dirent { nid: Nid, name: String, what: String },
+}
+
+type Result<T, E = ReadError> = std::result::Result<T, E>;
+
+fn bad(nid: Nid, what: impl Into<String>) -> ReadError {
+    ReadError::Inode { nid, what: what.into() }
+}
+
+/// An EROFS whose superblock and device table are sound.
+pub struct Reader<'d> {
+    /// The primary device.
+    data: &'d [u8],
+    superblock: SuperBlock,
+    devices: Vec<DeviceSlot>,
+}
+
+impl<'d> Reader<'d> {
+    /// Checks the superblock, its checksum, and the device table.
+    pub fn new(data: &'d [u8]) -> Result<Self> {
+        let fail = |what: String| ReadError::SuperBlock(what);
+        let first = data
+            .get(..BLOCK_SIZE as usize)
+            .ok_or_else(|| fail(format!("the file has {} bytes", data.len())))?;
+        let bytes: &[u8; SUPER_SIZE] =
+            first[SUPER_OFFSET..].first_chunk().expect("a block holds a superblock");
+        let superblock = SuperBlock::decode(bytes).map_err(fail)?;
+        let mut unsigned = first.to_vec();
+        unsigned[SUPER_OFFSET + 4..SUPER_OFFSET + 8].fill(0);
+        let checksum = SuperBlock::checksum_of(&unsigned);
+        if superblock.feature_compat & disk::COMPAT_SB_CHKSUM == 0 {
+            return Err(fail("there is no checksum".into()));
+        }
+        if superblock.checksum != checksum {
+            let told = superblock.checksum;
+            return Err(fail(format!("checksum is {checksum:#010x}, but {told:#010x} is written")));
+        }
+        let len = u64::from(superblock.blocks) * BLOCK_SIZE;
+        if len != data.len() as u64 {
+            return Err(fail(format!("{len} bytes of blocks in a file of {}", data.len())));
+        }
+        if superblock.fixed_nsec >= 1_000_000_000 {
+            return Err(fail(format!("{} nanoseconds", superblock.fixed_nsec)));
+        }
+        let devices = device_table(data, &superblock).map_err(fail)?;
+        Ok(Self { data, superblock, devices })
+    }
+
+    pub fn superblock(&self) -> &SuperBlock {
+        &self.superblock
+    }
+
+    /// Slot 1 first.
+    pub fn devices(&self) -> &[DeviceSlot] {
+        &self.devices
+    }
+
+    /// The whole tree, every inode and entry of it checked. A layer's marks
+    /// (`Form::Object`) become what they mean.
+    pub fn tree(&self, form: Form) -> Result<Tree<Extents>> {
+        let mut walk = Walk {
+            reader: self,
+            form,
+            tree: Tree::new(Stat::IMPLIED_DIR),
+            ids: HashMap::new(),
+            links: Vec::new(),
+            dir_bytes: 0,
+            // Sharing lets xattrs grow beyond their file, but not without bound.
+            xattr_budget: self.data.len() as u64 * 64,
+        };
+        walk.run()?;
+        let inodes = walk.tree.len() as u64;
+        if inodes != self.superblock.inos {
+            let told = self.superblock.inos;
+            return Err(ReadError::SuperBlock(format!("{told} inodes, but there are {inodes}")));
+        }
+        Ok(walk.tree)
+    }
+
+    /// Bytes `[at, at + len)` of the primary device.
+    fn bytes(&self, at: u64, len: u64) -> Option<&'d [u8]> {
+        let start = usize::try_from(at).ok()?;
+        let end = usize::try_from(at.checked_add(len)?).ok()?;
+        self.data.get(start..end)
+    }
+}
+
+fn device_table(data: &[u8], superblock: &SuperBlock) -> Result<Vec<DeviceSlot>, String> {
+    let count = u64::from(superblock.extra_devices);
+    if (superblock.feature_incompat & INCOMPAT_DEVICE_TABLE != 0) != (count > 0) {
+        return Err(format!("{count} devices, and the device table's bit says otherwise"));
+    }
+    let at = u64::from(superblock.devt_slotoff) * DEVICE_SLOT_SIZE;
+    let end = at + count * DEVICE_SLOT_SIZE;
+    let table = usize::try_from(at).ok().zip(usize::try_from(end).ok());
+    let table = table.and_then(|(at, end)| data.get(at..end)).ok_or("device table past the end")?;
+    let mut uniaddr = superblock.blocks;
+    let mut devices = Vec::new();
+    for (i, slot) in table.as_chunks().0.iter().enumerate() {
+        let slot = DeviceSlot::decode(slot);
+        if slot.uniaddr != uniaddr {
+            return Err(format!("device {} begins at {}, not {uniaddr}", i + 1, slot.uniaddr));
+        }
+        uniaddr = uniaddr.checked_add(slot.blocks).ok_or("devices past 2^32 blocks")?;
+        devices.push(slot);
+    }
+    Ok(devices)
+}
+
+struct Walk<'r, 'd> {
+    reader: &'r Reader<'d>,
+    form: Form,
+    tree: Tree<Extents>,
+    ids: HashMap<Nid, InodeId>,
+    /// By id: nlink as written, and entries counted.
+    links: Vec<(Nid, u32, u32)>,
+    dir_bytes: u64,
+    xattr_budget: u64,
+}
+
+impl<'d> Walk<'_, 'd> {
+    fn run(&mut self) -> Result<()> {
+        let root_nid = Nid(self.reader.superblock.root_nid.into());
+        let (raw, root) = self.inode(root_nid)?;
+        if !matches!(root.kind, Kind::Dir(_)) {
+            return Err(bad(root_nid, "the root is no directory"));
+        }
+        *self.tree.inode_mut(InodeId::ROOT) = root;
+        self.ids.insert(root_nid, InodeId::ROOT);
+        self.links.push((root_nid, raw.disk.nlink, 2));
+        let mut dirs = vec![(InodeId::ROOT, raw, root_nid)];
+        while let Some((id, raw, parent)) = dirs.pop() {
+            self.dir(id, &raw, parent, &mut dirs)?;
+        }
+        for (nid, told, counted) in &self.links {
+            if told != counted {
+                return Err(bad(*nid, format!("nlink is {told}, but {counted} entries lead here")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the entries of directory `id`; new subdirectories go onto `dirs`.
+    fn dir(
+        &mut self,
+        id: InodeId,
+        raw: &RawInode<'d>,
+        parent: Nid,
+        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+    ) -> Result<()>
+where {
+        self.dir_bytes += raw.disk.size;
+        if self.dir_bytes > self.reader.data.len() as u64 {
+            return Err(bad(raw.nid, "directories that lie over each other"));
+        }
+        let listing = content::entries(self.reader, raw)?;
+        let (mut dot, mut dotdot) = (None, None);
+        let mut found = Vec::with_capacity(listing.len());
+        for entry in listing {
+            let wrong = |what: String| ReadError::Dirent {
+                nid: raw.nid,
+                name: entry.name.escape_ascii().to_string(),
+                what,
+            };
+            match entry.name {
+                b"." => dot = Some(entry.nid),
+                b".." => dotdot = Some(entry.nid),
+                _ => {
+                    let name = Name::new(entry.name).map_err(|e: BadName| wrong(e.to_string()))?;
+                    let child = self.child(id, raw.nid, entry.nid, dirs)?;
+                    let mode = self.reader.raw_inode(entry.nid)?.disk.mode;
+                    if disk::file_type(mode) != Some(entry.file_type) {
+                        return Err(wrong(format!("type {} for {mode:o}", entry.file_type)));
+                    }
+                    found.push((name, child));
+                }
+            }
+        }
+        if dot != Some(raw.nid) || dotdot != Some(parent) {
+            return Err(bad(raw.nid, "\".\" or \"..\" is missing or leads elsewhere"));
+        }
+        let dir = self.tree.dir_mut(id).expect("only directories are walked");
+        dir.entries.extend(found);
+        Ok(())
+    }
+
+    /// The inode that an entry of directory `dir` leads to.
+    fn child(
+        &mut self,
+        dir: InodeId,
+        dir_nid: Nid,
+        nid: Nid,
+        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+    ) -> Result<InodeId> {
+        if let Some(id) = self.ids.get(&nid) {
+            if self.tree.dir(*id).is_some() {
+                return Err(bad(nid, "a directory with two names"));
+            }
+            self.links[id.0 as usize].2 += 1;
+            return Ok(*id);
+        }
+        let (raw, inode) = self.inode(nid)?;
+        let is_dir = matches!(inode.kind, Kind::Dir(_));
+        let id = self.tree.push(inode).map_err(|e| bad(nid, e.to_string()))?;
+        self.ids.insert(nid, id);
+        self.links.push((nid, raw.disk.nlink, if is_dir { 2 } else { 1 }));
+        if is_dir {
+            self.links[dir.0 as usize].2 += 1;
+            dirs.push((id, self.reader.raw_inode(nid)?, dir_nid));
+        }
+        Ok(id)
+    }
+
+    fn inode(&mut self, nid: Nid) -> Result<(RawInode<'d>, Inode<Extents>)> {
+        let reader = self.reader;
+        let raw = reader.raw_inode(nid)?;
+        let mut xattrs = reader.xattrs(&raw)?;
+        let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
+        self.xattr_budget = self
+            .xattr_budget
+            .checked_sub(bytes as u64)
+            .ok_or_else(|| bad(nid, "more xattrs than the file could hold"))?;
+        let d = &raw.disk;
+        let mtime = if d.extended {
+            Timestamp { sec: d.mtime as i64, nsec: d.mtime_nsec }
+        } else {
+            let superblock = &reader.superblock;
+            Timestamp { sec: superblock.epoch as i64, nsec: superblock.fixed_nsec }
+        };
+        if mtime.nsec >= 1_000_000_000 {
+            return Err(bad(nid, format!("{} nanoseconds", mtime.nsec)));
+        }
+        let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
+        let kind = self.kind(&raw, &mut xattrs)?;
+        Ok((raw, Inode { stat, xattrs, kind }))
+    }
+
+    fn kind(&self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
+        let object = self.form == Form::Object;
+        let mut mark = |name| if object { xattrs.remove(name) } else { None };
+        Ok(match raw.disk.mode & disk::S_IFMT {
+            disk::S_IFDIR => Kind::Dir(Dir {
+                opaque: mark(disk::MARK_OPAQUE).is_some(),
+                implied: mark(disk::MARK_IMPLIED).is_some(),
+                ..Dir::default()
+            }),
+            disk::S_IFREG => match mark(disk::MARK_LOWER_LINK) {
+                Some(target) => Kind::LowerLink(
+                    GuestPath::parse(&target).map_err(|e| bad(raw.nid, e.to_string()))?,
+                ),
+                None => Kind::File(content::extents(self.reader, raw)?),
+            },
+            disk::S_IFLNK => Kind::Symlink(content::target(self.reader, raw)?.into()),
+            disk::S_IFCHR => {
+                let real = mark(disk::MARK_DEVICE).is_some();
+                match raw.disk.u {
+                    0 if object && !real => Kind::Whiteout,
+                    dev => Kind::Char(Rdev::decode(dev)),
+                }
+            }
+            disk::S_IFBLK => Kind::Block(Rdev::decode(raw.disk.u)),
+            disk::S_IFIFO => Kind::Fifo,
+            disk::S_IFSOCK => Kind::Socket,
+            _ => return Err(bad(raw.nid, format!("mode {:o} is no file type", raw.disk.mode))),
+        })
+    }
+}
+
+/// Bytes of chunk indexes for a file of `size` bytes in chunks of 2^`bits` blocks.
+fn index_bytes(size: u64, bits: u32) -> Option<u64> {
+    blocks_of(size).div_ceil(1 << bits).checked_mul(CHUNK_INDEX_SIZE)
+}
+
+#[cfg(test)]
+mod tests;
