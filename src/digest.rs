@@ -27,6 +27,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest that `hasher` comes to.
+    pub fn from_hasher(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
     /// The 64 hex digits.
     pub fn hex(&self) -> String {
         hex(&self.0)
@@ -99,7 +104,7 @@ impl<R> HashingReader<R> {
     }
 
     /// Bytes read so far.
-    pub fn bytes(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.bytes
     }
 

@@ -127,6 +127,12 @@ impl Rdev {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Xattrs(Vec<Xattr>);
 
+/// Names that begin so are the compiler's own and never reach an image.
+pub const PRIVATE_XATTRS: &[u8] = b"trusted.rootfs-compile.";
+
+/// In a layer: names of xattrs that were not taken over, joined by NUL.
+pub const DROPPED_XATTRS: &[u8] = b"trusted.rootfs-compile.dropped";
+
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {

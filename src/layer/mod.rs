@@ -1,0 +1,187 @@
+//! A layer: blob in, object and tree out, in one pass.
+
+mod entry;
+mod limits;
+mod number;
+mod pax;
+pub mod place;
+mod sparse;
+mod stream;
+mod xattr;
+
+use std::fs::File;
+use std::io::Read;
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::entry::{Entry, Stored, What};
+pub use self::limits::Limits;
+use self::place::{Placer, Target};
+pub use self::stream::BlobSeen;
+use self::stream::Stream;
+use crate::digest::DiffId;
+use crate::erofs::layer::ObjectWriter;
+use crate::sink::{FileSink, Sink};
+use crate::tree::extents::{Extent, Extents};
+use crate::tree::{Inode, Kind, Tree};
+use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
+
+/// A layer compiled.
+pub struct Compiled {
+    pub tree: Tree<Extents>,
+    /// Its object, complete, not yet synced.
+    pub file: File,
+    pub blake3: blake3::Hash,
+    /// Digest of the tar stream, all of it.
+    pub diff_id: DiffId,
+    /// Bytes of the tar stream.
+    pub uncompressed: u64,
+}
+
+/// Compiles `blob` into `file`, which is empty. `diff_id` is what the image
+/// says the layer is; the caller compares it with [`Compiled::diff_id`], and
+/// [`BlobSeen`] with the manifest, before the object is used.
+pub fn compile(
+    blob: impl Read + Send,
+    diff_id: DiffId,
+    file: File,
+    limits: &Limits,
+    progress: &(dyn Fn(u64) + Sync),
+) -> (Result<Compiled>, BlobSeen) {
+    stream::with_stream(blob, limits.layer_bytes, progress, |stream| {
+        let mut object = ObjectWriter::new(file)?;
+        let tree = ingest(stream, object.data(), limits)?;
+        let (seen, uncompressed) = stream.finish()?;
+        let (file, blake3) = object.finish(&tree, diff_id)?;
+        Ok(Compiled { tree, file, blake3, diff_id: seen, uncompressed })
+    })
+}
+
+fn ingest(stream: &mut Stream<'_>, data: &mut FileSink, limits: &Limits) -> Result<Tree<Extents>> {
+    let mut placer = Placer::new(limits);
+    let mut entries = 0u64;
+    while let Some(entry) = entry::next(stream, limits)? {
+        entries += 1;
+        ensure!(
+            entries <= limits.entries,
+            "more than {} entries (raise --max-entries to allow it)",
+            limits.entries
+        );
+        let shown = entry.path.escape_ascii().to_string();
+        place(entry, &mut placer, stream, data, limits).context(shown)?;
+    }
+    placer.finish()
+}
+
+fn place(
+    entry: Entry,
+    placer: &mut Placer,
+    stream: &mut Stream<'_>,
+    data: &mut FileSink,
+    limits: &Limits,
+) -> Result<()> {
+    let target = Target::parse(&entry.path, limits)?;
+    let (parent, name) = match target {
+        Target::Entry(parent, name) => (parent, name),
+        other => {
+            if let What::File(stored) = &entry.what {
+                stream.skip(stored.stored + stored.padding)?;
+            }
+            return match other {
+                Target::Root => {
+                    ensure!(matches!(entry.what, What::Dir), "the root is no directory");
+                    placer.root(entry.stat, entry.xattrs);
+                    Ok(())
+                }
+                Target::Whiteout(parent, name) => placer.whiteout(&parent, name),
+                Target::Opaque(dir) => placer.opaque(&dir),
+                Target::Entry(..) | Target::Dropped => Ok(()),
+            };
+        }
+    };
+    let Entry { mut stat, xattrs, what, .. } = entry;
+    let kind = match what {
+        What::Dir => return placer.dir(&parent, name, stat, xattrs),
+        What::HardLink(target) => return placer.hard_link(&parent, name, &target),
+        What::File(stored) => Kind::File(write_file(stream, &stored, data)?),
+        What::Symlink(target) => {
+            // Linux has no other mode for them, whatever a tar says.
+            stat.mode = 0o777;
+            ensure!(!target.is_empty(), "a symbolic link without target");
+            ensure!(!target.contains(&0), "a symbolic link's target holds a NUL");
+            ensure!(
+                target.len() < 4096,
+                "a symbolic link's target has {} bytes; Linux allows 4095",
+                target.len()
+            );
+            Kind::Symlink(target.into())
+        }
+        What::Char(rdev) => Kind::Char(rdev),
+        What::Block(rdev) => Kind::Block(rdev),
+        What::Fifo => Kind::Fifo,
+    };
+    placer.inode(&parent, name, Inode { stat, xattrs, kind })
+}
+
+/// Chunk indexes that a sparse file may have: finer ones would make metadata
+/// of what should be data.
+const MAX_CHUNKS: u64 = 1 << 16;
+
+/// Copies a file's bytes to the next free blocks.
+fn write_file(stream: &mut Stream<'_>, stored: &Stored, data: &mut FileSink) -> Result<Extents> {
+    let Some(map) = &stored.map else {
+        let start = next_block(data)?;
+        stream.copy(stored.stored, data)?;
+        let len = pad(data, start)?;
+        stream.skip(stored.padding)?;
+        return Ok(Extents::contiguous(stored.size, DeviceId::PRIMARY, start, len));
+    };
+    let mut chunk = BLOCK_SIZE;
+    while map.size.div_ceil(chunk) > MAX_CHUNKS {
+        chunk *= 2;
+    }
+    let mut extents: Vec<Extent> = Vec::new();
+    // Where the stored chunks have come to in the file.
+    let mut at = 0u64;
+    let mut open: Option<(u64, BlockAddr)> = None;
+    for (offset, len) in &map.runs {
+        let first = offset - offset % chunk;
+        // Chunks between the last run's and this one's are a hole.
+        if open.is_none() || first > at.next_multiple_of(chunk) {
+            if let Some((from, start)) = open.take() {
+                data.zeros(at.next_multiple_of(chunk) - at)?;
+                extents.push(extent(from, start, at.next_multiple_of(chunk)));
+            }
+            open = Some((first, next_block(data)?));
+            at = first;
+        }
+        data.zeros(offset - at)?;
+        stream.copy(*len, data)?;
+        at = offset + len;
+    }
+    if let Some((from, start)) = open {
+        let end = at.next_multiple_of(chunk).min(map.size.next_multiple_of(BLOCK_SIZE));
+        data.zeros(end - at)?;
+        extents.push(extent(from, start, end));
+    }
+    next_block(data)?;
+    stream.skip(stored.padding)?;
+    Ok(Extents { size: map.size, runs: extents.into() })
+}
+
+fn extent(from: u64, start: BlockAddr, end: u64) -> Extent {
+    // A device has 2³² blocks, and `next_block` saw that this one ends on it.
+    let len = blocks_of(end - from) as u32;
+    Extent { file_block: from / BLOCK_SIZE, device: DeviceId::PRIMARY, start, len }
+}
+
+fn next_block(data: &FileSink) -> Result<BlockAddr> {
+    BlockAddr::from_offset(data.position()).context("the layer's data go past 16 TiB")
+}
+
+/// Fills the last block; returns how many blocks there are since `start`.
+fn pad(data: &mut FileSink, start: BlockAddr) -> Result<u32> {
+    let position = data.position();
+    data.zeros(position.next_multiple_of(BLOCK_SIZE) - position)?;
+    Ok(next_block(data)?.0 - start.0)
+}
