@@ -7,10 +7,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::limits::Limits;
 use crate::tree::extents::Extents;
+use crate::tree::links::{self, MAX_LINKS, Step};
 use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
-
-/// Symbolic links followed in one path, as many as Linux follows.
-pub const MAX_LINKS: usize = 40;
 
 /// A layer's tree while entries arrive.
 pub struct Placer {
@@ -158,6 +156,7 @@ impl Placer {
                 Some(id) => {
                     if let Some(dir) = self.tree.dir_mut(id) {
                         dir.opaque = true;
+                        dir.implied = false;
                     }
                 }
                 None => {
@@ -209,10 +208,10 @@ impl Placer {
         self.tree.dir(dir)?.entries.get(name).copied()
     }
 
-    /// A new directory that nothing describes yet. What lower layers have is
-    /// hidden when the name was something else before.
+    /// A new directory that no entry describes yet. One that takes the place of
+    /// something else starts empty: nothing of lower layers is in it.
     fn new_dir(&mut self, parent: InodeId, name: Name, replaces: bool) -> Result<InodeId> {
-        let kind = Kind::Dir(Dir { opaque: replaces, implied: true, ..Dir::default() });
+        let kind = Kind::Dir(Dir { opaque: replaces, implied: !replaces, ..Dir::default() });
         let inode = Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind };
         let id = self.tree.push(inode)?;
         self.entries(parent).insert(name, id);
@@ -237,12 +236,10 @@ impl Placer {
 
     fn walk(&mut self, path: &GuestPath, create: bool) -> Result<Option<InodeId>> {
         let mut stack = vec![InodeId::ROOT];
-        let mut todo: Vec<Name> = path.0.iter().rev().cloned().collect();
-        // `..` of a link's target is kept as `None`.
-        let mut steps: Vec<Option<Name>> = todo.drain(..).map(Some).collect();
-        let mut links = 0;
+        let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
+        let mut followed = 0;
         while let Some(step) = steps.pop() {
-            let Some(name) = step else {
+            let Step::Into(name) = step else {
                 if stack.len() > 1 {
                     stack.pop();
                 }
@@ -253,13 +250,12 @@ impl Placer {
             match known.map(|id| (id, &self.tree.inode(id).kind)) {
                 Some((id, Kind::Dir(_))) => stack.push(id),
                 Some((_, Kind::Symlink(target))) => {
-                    links += 1;
-                    ensure!(links <= MAX_LINKS, "{path}: symbolic links lead in a circle");
-                    let target = target.clone();
+                    followed += 1;
+                    ensure!(followed <= MAX_LINKS, "{path}: symbolic links lead in a circle");
                     if target.starts_with(b"/") {
                         stack.truncate(1);
                     }
-                    steps.extend(link_steps(&target)?.into_iter().rev());
+                    steps.extend(links::steps(target)?);
                 }
                 _ if !create => return Ok(None),
                 _ => {
@@ -275,15 +271,4 @@ impl Placer {
         }
         Ok(stack.last().copied())
     }
-}
-
-/// The steps of a link's target, `None` for `..`.
-pub fn link_steps(target: &[u8]) -> Result<Vec<Option<Name>>> {
-    let parts = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
-    let step = |part: &[u8]| match part {
-        b".." => Ok(None),
-        _ => Name::new(part).map(Some),
-    };
-    let steps = parts.map(step).collect::<Result<_, _>>();
-    steps.with_context(|| format!("the link's target {}", target.escape_ascii()))
 }

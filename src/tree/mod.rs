@@ -4,6 +4,9 @@
 //! directories and links into lower layers), the merged image, and the upper.
 
 pub mod extents;
+mod graft;
+pub mod links;
+pub mod merge;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

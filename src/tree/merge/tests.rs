@@ -1,0 +1,153 @@
+use super::*;
+use crate::tree::{Dir, Inode, Name, Timestamp, Xattrs};
+
+/// A tree from lines: `d path mode`, `f path size`, `l path target`, `i path`
+/// (implied), `o path` (opaque), `w path` (whiteout), `h path target` (of lower).
+fn tree(lines: &[&str]) -> Tree<Extents> {
+    let mut tree = Tree::new(Stat::IMPLIED_DIR);
+    tree.dir_mut(InodeId::ROOT).unwrap().implied = true;
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let path = GuestPath::parse(words[1].as_bytes()).unwrap();
+        let arg = words.get(2).copied().unwrap_or("0");
+        let mode = u16::from_str_radix(arg, 8).unwrap_or(0o644);
+        let stat = Stat { mode, uid: 1, gid: 2, mtime: Timestamp { sec: 9, nsec: 9 } };
+        let kind = match words[0] {
+            "d" => Kind::Dir(Dir::default()),
+            "i" => Kind::Dir(Dir { implied: true, ..Dir::default() }),
+            "o" => Kind::Dir(Dir { opaque: true, ..Dir::default() }),
+            "f" => Kind::File(Extents { size: arg.parse().unwrap(), runs: Box::default() }),
+            "l" => Kind::Symlink(arg.as_bytes().into()),
+            "h" => Kind::LowerLink(GuestPath::parse(arg.as_bytes()).unwrap()),
+            "w" => Kind::Whiteout,
+            other => panic!("{other}"),
+        };
+        let stat = if words[0] == "i" { Stat::IMPLIED_DIR } else { stat };
+        let id = tree.push(Inode { stat, xattrs: Xattrs::default(), kind }).unwrap();
+        let (name, parent) = path.0.split_last().unwrap();
+        let parent = tree.lookup(&GuestPath(parent.to_vec())).unwrap();
+        tree.dir_mut(parent).unwrap().entries.insert(name.clone(), id);
+    }
+    tree
+}
+
+fn merged(layers: &[&[&str]]) -> Result<Vec<String>, MergeError> {
+    let mut merger = Merger::default();
+    for layer in layers {
+        merger.add(tree(layer), DeviceId(1))?;
+    }
+    let tree = merger.finish();
+    let mut lines = Vec::new();
+    let mut dirs = vec![(InodeId::ROOT, String::new())];
+    while let Some((id, path)) = dirs.pop() {
+        let dir = tree.dir(id).unwrap();
+        assert!(!dir.opaque && !dir.implied || id == InodeId::ROOT);
+        for (name, child) in &dir.entries {
+            let name: &Name = name;
+            let path = format!("{path}{name}");
+            let inode = tree.inode(*child);
+            lines.push(match &inode.kind {
+                Kind::Dir(_) => {
+                    dirs.push((*child, format!("{path}/")));
+                    format!("{path}/ {:o}", inode.stat.mode)
+                }
+                Kind::File(extents) => format!("{path} {}", extents.size),
+                Kind::Symlink(target) => format!("{path} -> {}", target.escape_ascii()),
+                other => panic!("{path}: {other:?} is left"),
+            });
+        }
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+fn check(layers: &[&[&str]], expected: &[&str]) {
+    assert_eq!(merged(layers).unwrap(), expected);
+}
+
+#[test]
+fn whiteouts_hide_below_and_nothing_else() {
+    check(&[&["d a 700", "f a/x 1", "f b 2"], &["w a", "w nothing"]], &["b 2"]);
+    check(&[&["d a 700", "f a/x 1"], &["i a", "w a/x", "f a/y 3"]], &["a/ 700", "a/y 3"]);
+    check(&[&["f b 2"], &["i new", "w new/x"]], &["b 2", "new/ 755"]);
+}
+
+#[test]
+fn an_implied_directory_keeps_what_is_below_and_is_0755_over_nothing() {
+    check(
+        &[&["d a 1777"], &["i a", "f a/x 1", "i n", "i n/m", "f n/m/x 2"]],
+        &["a/ 1777", "a/x 1", "n/ 755", "n/m/ 755", "n/m/x 2"],
+    );
+    check(&[&["d a 1777"], &["d a 711"]], &["a/ 711"]);
+}
+
+#[test]
+fn opaque_directories_and_changes_of_type_show_nothing_of_below() {
+    check(&[&["d a 700", "f a/x 1"], &["o a 711", "f a/y 2"]], &["a/ 711", "a/y 2"]);
+    check(&[&["d a 700", "f a/x 1"], &["f a 5"], &["d a 711"]], &["a/ 711"]);
+    check(&[&["f a 5"], &["i a", "f a/x 1"]], &["a/ 755", "a/x 1"]);
+}
+
+#[test]
+fn entries_go_where_a_link_below_leads() {
+    let base: &[&str] = &["d usr 755", "d usr/lib 711", "f usr/lib/old 1", "l lib usr/lib"];
+    check(
+        &[base, &["i lib", "f lib/new 2", "w lib/old"]],
+        &["lib -> usr/lib", "usr/ 755", "usr/lib/ 711", "usr/lib/new 2"],
+    );
+    // What the layer has there itself, no whiteout hides.
+    check(
+        &[base, &["i lib", "w lib/new", "i usr", "i usr/lib", "f usr/lib/new 3"]],
+        &["lib -> usr/lib", "usr/ 755", "usr/lib/ 711", "usr/lib/new 3", "usr/lib/old 1"],
+    );
+    // Described, it replaces the link.
+    check(
+        &[base, &["d lib 700", "f lib/new 2"]],
+        &["lib/ 700", "lib/new 2", "usr/ 755", "usr/lib/ 711", "usr/lib/old 1"],
+    );
+}
+
+#[test]
+fn links_on_the_way_may_climb_chain_and_dangle_but_not_circle() {
+    check(
+        &[
+            &[
+                "d a 700",
+                "d a/b 711",
+                "l a/up ../../../c",
+                "d c 755",
+                "l c/on /a/b",
+                "l gone to/no/where",
+            ],
+            &["i a", "i a/up", "i a/up/on", "f a/up/on/x 1", "i gone", "f gone/y 2"],
+        ],
+        &[
+            "a/ 700",
+            "a/b/ 711",
+            "a/b/x 1",
+            "a/up -> ../../../c",
+            "c/ 755",
+            "c/on -> /a/b",
+            "gone -> to/no/where",
+            "to/ 755",
+            "to/no/ 755",
+            "to/no/where/ 755",
+            "to/no/where/y 2",
+        ],
+    );
+    let circle = merged(&[&["l a b", "l b a"], &["i a", "f a/x 1"]]).unwrap_err();
+    assert!(circle.to_string().starts_with("a: symbolic links lead in a circle"), "{circle}");
+}
+
+#[test]
+fn links_to_files_below_outlive_the_first_name() {
+    let base: &[&str] = &["d d 700", "f d/x 7", "l s d"];
+    check(&[base, &["h y d/x", "i d", "w d/x"]], &["d/ 700", "s -> d", "y 7"]);
+    check(&[base, &["h y s/x"]], &["d/ 700", "d/x 7", "s -> d", "y 7"]);
+    check(&[base, &["h y s"]], &["d/ 700", "d/x 7", "s -> d", "y -> d"]);
+    check(&[base, &["h y z", "h z d/x"]], &["d/ 700", "d/x 7", "s -> d", "y 7", "z 7"]);
+    let nowhere = merged(&[base, &["h y d/none"]]).unwrap_err().to_string();
+    assert!(nowhere.contains("y: a hard link to d/none"), "{nowhere}");
+    assert!(merged(&[base, &["h y d"]]).is_err());
+    assert!(merged(&[base, &["h y z", "h z y"]]).is_err());
+}
