@@ -1,6 +1,10 @@
+pub mod bundle;
+pub mod cache;
 pub mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod map;
+pub mod progress;
 pub mod sink;
 pub mod tree;
 pub mod units;

@@ -1,0 +1,23 @@
+//! The bundle: a directory that can be moved, and what is said of it.
+
+pub mod content;
+pub mod index;
+pub mod publish;
+pub mod verify;
+pub mod vmdk;
+
+/// The merged metadata.
+pub const FSMETA: &str = "fsmeta.erofs";
+/// The writable upper.
+pub const UPPER: &str = "upper.ext4";
+/// The disk descriptor.
+pub const VMDK: &str = "bundle.vmdk";
+/// The index.
+pub const INDEX: &str = "bundle.json";
+/// The directory of layers.
+pub const LAYERS: &str = "layers";
+
+/// Path of a layer in its bundle.
+pub fn layer_path(diff_id: crate::digest::DiffId) -> String {
+    format!("{LAYERS}/sha256-{}.erofs", diff_id.hex())
+}
