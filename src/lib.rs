@@ -3,6 +3,7 @@ pub mod cache;
 pub mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod manifest;
 pub mod map;
 pub mod progress;
 pub mod sink;

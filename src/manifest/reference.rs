@@ -1,0 +1,127 @@
+//! Image references: `TRANSPORT:PATH[:REFERENCE][@sha256:…]`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+
+/// Where an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// An OCI layout directory.
+    Oci,
+    /// An OCI layout in a tar.
+    OciArchive,
+    /// What `docker save` writes.
+    DockerArchive,
+}
+
+/// An image, as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ImageRef {
+    /// As written; what a bundle says of its origin.
+    text: String,
+    pub transport: Transport,
+    /// Relative to the current directory once the manifest is loaded.
+    pub path: PathBuf,
+    /// A tag, or a name in a docker-archive.
+    pub reference: Option<String>,
+    /// The manifest (or an index above it) must have this digest.
+    pub pin: Option<Digest>,
+}
+
+/// A text that names no image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadReference {
+    #[error(
+        "{0:?} names no image; write oci:DIR[:TAG], oci-archive:FILE[:TAG] or \
+         docker-archive:FILE[:NAME], and @sha256:… behind it to pin the digest"
+    )]
+    Form(String),
+    #[error("{0:?}: what follows @ is no digest (sha256: and 64 lower-case hex digits)")]
+    Pin(String),
+}
+
+impl FromStr for ImageRef {
+    type Err = BadReference;
+
+    /// The path ends at the last colon that no slash follows (of a
+    /// docker-archive: at the first colon, because names hold more of them).
+    fn from_str(text: &str) -> Result<Self, BadReference> {
+        let form = || BadReference::Form(text.to_owned());
+        let (transport, rest) = text.split_once(':').ok_or_else(form)?;
+        let transport = match transport {
+            "oci" => Transport::Oci,
+            "oci-archive" => Transport::OciArchive,
+            "docker-archive" => Transport::DockerArchive,
+            _ => return Err(form()),
+        };
+        let (rest, pin) = match rest.rsplit_once("@sha256:") {
+            Some((rest, hex)) => {
+                let pin = format!("sha256:{hex}").parse();
+                (rest, Some(pin.map_err(|_| BadReference::Pin(text.to_owned()))?))
+            }
+            None => (rest, None),
+        };
+        let split = match transport {
+            Transport::DockerArchive => rest.split_once(':'),
+            _ => rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')),
+        };
+        let (path, reference) = split.map_or((rest, None), |(path, tag)| (path, Some(tag)));
+        if path.is_empty() || reference == Some("") {
+            return Err(form());
+        }
+        let reference = reference.map(str::to_owned);
+        Ok(Self { text: text.to_owned(), transport, path: path.into(), reference, pin })
+    }
+}
+
+impl ImageRef {
+    /// Takes a relative path as relative to `dir`.
+    pub fn resolve(&mut self, dir: &Path) {
+        self.path = dir.join(&self.path);
+    }
+}
+
+impl TryFrom<String> for ImageRef {
+    type Error = BadReference;
+
+    fn try_from(text: String) -> Result<Self, BadReference> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_ends_where_the_tag_begins() {
+        let read = |text: &str| {
+            let image: ImageRef = text.parse().unwrap();
+            assert_eq!(image.to_string(), text);
+            (image.path.to_str().unwrap().to_owned(), image.reference, image.pin.is_some())
+        };
+        let pin = format!("@sha256:{}", "0".repeat(64));
+        assert_eq!(read("oci:dir"), ("dir".into(), None, false));
+        assert_eq!(read("oci:../dir:latest"), ("../dir".into(), Some("latest".into()), false));
+        assert_eq!(read("oci:a:b/dir"), ("a:b/dir".into(), None, false));
+        assert_eq!(read(&format!("oci:dir{pin}")), ("dir".into(), None, true));
+        assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
+        let name = "docker-archive:x.tar:example.com:5000/a:b";
+        assert_eq!(read(name), ("x.tar".into(), Some("example.com:5000/a:b".into()), false));
+        for bad in ["", "oci", "oci:", "oci::tag", "docker:x", "oci:x:", "oci:x@sha256:12"] {
+            assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
+        }
+    }
+}
