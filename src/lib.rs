@@ -7,5 +7,6 @@ pub mod manifest;
 pub mod map;
 pub mod progress;
 pub mod sink;
+pub mod source;
 pub mod tree;
 pub mod units;

@@ -1,0 +1,118 @@
+//! Images where they are: which one is meant, what it consists of, its blobs.
+//!
+//! Everything read here is checked against the digest and size that led to it.
+//! A layer's blob is checked by whoever reads it to its end.
+
+mod docker;
+mod layout;
+mod store;
+
+use std::io::Read;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use oci_spec::image::ImageConfiguration;
+
+use self::store::{DirStore, Store, TarStore};
+use crate::digest::{DiffId, Digest};
+use crate::manifest::{ImageRef, Platform, Transport};
+
+/// One image, for one platform.
+pub struct Image {
+    /// `None` in a classic docker-archive, which has no manifest to digest.
+    pub manifest_digest: Option<Digest>,
+    /// Digest of the config: the image ID.
+    pub config_digest: Digest,
+    pub config: ImageConfiguration,
+    pub platform: Platform,
+    /// The lowest first.
+    pub layers: Vec<Layer>,
+    store: Box<dyn Store>,
+}
+
+/// A layer as the image describes it.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub diff_id: DiffId,
+    /// Digest of the blob; a classic docker-archive has none.
+    pub digest: Option<Digest>,
+    /// Bytes of the blob.
+    pub size: u64,
+    pub media_type: String,
+    /// What the store calls it.
+    name: String,
+}
+
+impl Layer {
+    /// How to call it in messages and progress.
+    pub fn label(&self) -> String {
+        self.digest.unwrap_or(self.diff_id).to_string()
+    }
+
+    /// Compares the blob that was read with what the manifest says.
+    pub fn check(&self, digest: Digest, size: u64) -> Result<()> {
+        ensure!(size == self.size, "the blob has {size} bytes, not {}", self.size);
+        match self.digest {
+            Some(expected) if expected != digest => {
+                bail!("the blob has the digest {digest}, not {expected}: it is damaged")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Image {
+    /// Finds what `reference` means for `platform`.
+    pub fn open(reference: &ImageRef, platform: &Platform) -> Result<Self> {
+        let path = &reference.path;
+        let open = || match reference.transport {
+            Transport::Oci => {
+                ensure!(path.is_dir(), "there is no such directory");
+                layout::open(Box::new(DirStore(path.clone())), reference, platform)
+            }
+            Transport::OciArchive => {
+                layout::open(Box::new(TarStore::open(path)?), reference, platform)
+            }
+            Transport::DockerArchive => {
+                docker::open(Box::new(TarStore::open(path)?), reference, platform)
+            }
+        };
+        open().with_context(|| format!("{}", path.display()))
+    }
+
+    /// The blob of layer `index`, as it is stored.
+    pub fn blob(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
+        let layer = &self.layers[index];
+        let opened = self.store.open(&layer.name)?;
+        let (blob, size) = opened.ok_or_else(|| anyhow!("the blob is missing"))?;
+        ensure!(
+            size == layer.size,
+            "the blob has {size} bytes, not {}: it is cut or damaged",
+            layer.size
+        );
+        Ok(blob)
+    }
+}
+
+/// Reads a config and checks that it fits `platform`.
+fn config(bytes: &[u8], platform: &Platform) -> Result<(ImageConfiguration, Platform)> {
+    let config: ImageConfiguration =
+        serde_json::from_slice(bytes).context("the image config is not as OCI has it")?;
+    let is = Platform {
+        os: config.os().to_string(),
+        architecture: config.architecture().to_string(),
+        variant: config.variant().clone(),
+    };
+    ensure!(is.serves(platform), "there is no {platform}; there is {is}");
+    Ok((config, is))
+}
+
+/// The config's diff IDs, of which there must be as many as layers.
+fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
+    let diff_ids = config.rootfs().diff_ids();
+    ensure!(
+        diff_ids.len() == layers,
+        "{layers} layers, but {} diff IDs in the config",
+        diff_ids.len()
+    );
+    diff_ids.iter().map(|id| id.parse().context("a diff ID of the config")).collect()
+}

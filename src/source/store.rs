@@ -1,0 +1,130 @@
+//! Named bytes: a directory's files, or an archive's members in place.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::map::{self, Mapped};
+
+/// Manifests, indexes and configs end here: registries allow 4 MiB.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// Something that holds an image.
+pub trait Store: Send + Sync {
+    /// The bytes called `name` and how many there are; `None` if there are none.
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
+
+    /// All of a small file.
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some((mut reader, size)) = self.open(name)? else {
+            return Ok(None);
+        };
+        ensure!(size <= MAX_DOCUMENT, "{name} has {size} bytes; {MAX_DOCUMENT} are allowed");
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).with_context(|| name.to_owned())?;
+        Ok(Some(bytes))
+    }
+}
+
+/// A directory.
+pub struct DirStore(pub PathBuf);
+
+impl Store for DirStore {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let path = self.0.join(name);
+        match File::open(&path) {
+            Ok(file) => {
+                let size = file.metadata()?.len();
+                Ok(Some((Box::new(file), size)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+}
+
+/// A tar, mapped; nothing of it is unpacked.
+pub struct TarStore {
+    bytes: Mapped,
+    members: HashMap<String, Member>,
+}
+
+enum Member {
+    Bytes(Range<usize>),
+    /// Another member, by its name.
+    Link(String),
+}
+
+/// Links followed from one member to another.
+const MAX_LINKS: usize = 10;
+
+impl TarStore {
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path)?;
+        let bytes = map::file(&file)?;
+        if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            bail!(
+                "the archive is compressed as a whole; decompress it first (it is read in place)"
+            );
+        }
+        let mut members = HashMap::new();
+        let mut archive = tar::Archive::new(Cursor::new(&bytes[..]));
+        for entry in archive.entries_with_seek().context("no tar archive")? {
+            let entry = entry.context("the archive is cut or damaged")?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let kind = entry.header().entry_type();
+            let member = if kind.is_file() || kind.is_contiguous() {
+                let start = usize::try_from(entry.raw_file_position())?;
+                let end = start.checked_add(usize::try_from(entry.size())?);
+                match end.filter(|end| *end <= bytes.len()) {
+                    Some(end) => Member::Bytes(start..end),
+                    None => bail!("the archive is cut inside {name}"),
+                }
+            } else if kind.is_symlink() || kind.is_hard_link() {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                let target = String::from_utf8_lossy(&target).into_owned();
+                let dir = name.rsplit_once('/').map_or("", |(dir, _)| dir);
+                let from = if kind.is_symlink() && !target.starts_with('/') { dir } else { "" };
+                Member::Link(normal(&format!("{from}/{target}")))
+            } else {
+                continue;
+            };
+            members.insert(normal(&name), member);
+        }
+        Ok(Self { bytes, members })
+    }
+}
+
+/// A member's name without what may be written in more than one way.
+fn normal(name: &str) -> String {
+    let mut parts = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+impl Store for TarStore {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let mut name = normal(name);
+        for _ in 0..MAX_LINKS {
+            match self.members.get(&name) {
+                None => return Ok(None),
+                Some(Member::Bytes(range)) => {
+                    let bytes = &self.bytes[range.clone()];
+                    return Ok(Some((Box::new(bytes), bytes.len() as u64)));
+                }
+                Some(Member::Link(target)) => name = target.clone(),
+            }
+        }
+        bail!("{name}: links of the archive lead in a circle")
+    }
+}
