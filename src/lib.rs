@@ -1,7 +1,9 @@
 pub mod bundle;
 pub mod cache;
+pub mod compile;
 pub mod digest;
 pub mod erofs;
+pub mod ext4;
 pub mod layer;
 pub mod manifest;
 pub mod map;

@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod index;
+pub mod inspect;
 pub mod publish;
 pub mod verify;
 pub mod vmdk;

@@ -1,0 +1,140 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rootfs_compile::layer::Limits;
+use rootfs_compile::manifest::{ByteSize, Platform};
+
+/// Compiles container images to bundles that a virtual machine boots.
+#[derive(Parser)]
+#[command(name = "rootfs-compile", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Compile the image of a manifest to a bundle
+    Build(Build),
+    /// Show what a bundle holds
+    Inspect(Inspect),
+    /// Check a bundle: every hash, block, inode and entry
+    Verify(Verify),
+}
+
+#[derive(Args)]
+pub struct Build {
+    /// The manifest (YAML)
+    pub manifest: PathBuf,
+    /// The bundle's directory
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace a bundle that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Take the image for this platform, whatever the manifest says
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Layers compiled at once [default: one for each core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    #[command(flatten)]
+    pub cache: CacheDir,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    pub progress: Progress,
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+#[derive(Args)]
+pub struct CacheDir {
+    /// Where compiled layers are kept [default: $XDG_CACHE_HOME/rootfs-compile]
+    #[arg(long = "cache-dir", env = "ROOTFS_COMPILE_CACHE", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// Bars on a terminal, else plain
+    Auto,
+    /// Bars
+    Tty,
+    /// A line for each layer
+    Plain,
+    /// A JSON object for each step
+    Json,
+    /// Nothing
+    None,
+}
+
+/// Bounds against images that are made to exhaust the machine.
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Uncompressed bytes of one layer [default: 256GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_layer_bytes: Option<u64>,
+    /// Bytes of one file, holes included [default: 1TiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_file_bytes: Option<u64>,
+    /// Entries of one layer [default: 16777216]
+    #[arg(long, value_name = "N")]
+    pub max_entries: Option<u64>,
+    /// Bytes of a path [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub max_path: Option<u64>,
+    /// Directories on a path [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub max_depth: Option<u64>,
+    /// Bytes of one file's xattrs [default: 1MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_xattr_bytes: Option<u64>,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
+}
+
+impl LimitArgs {
+    /// The defaults with what was given in their place.
+    pub fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            layer_bytes: self.max_layer_bytes.unwrap_or(default.layer_bytes),
+            file_bytes: self.max_file_bytes.unwrap_or(default.file_bytes),
+            entries: self.max_entries.unwrap_or(default.entries),
+            path: self.max_path.unwrap_or(default.path),
+            depth: self.max_depth.unwrap_or(default.depth),
+            xattr_bytes: self.max_xattr_bytes.unwrap_or(default.xattr_bytes),
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// The bundle's directory
+    pub dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub cache: CacheDir,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// The bundle's directory
+    pub dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

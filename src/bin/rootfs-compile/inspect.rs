@@ -1,0 +1,67 @@
+//! `inspect`: a bundle as text or JSON.
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use indicatif::HumanBytes;
+use rootfs_compile::bundle::inspect::{Report, inspect as read};
+use rootfs_compile::cache::Cache;
+
+use crate::args::Inspect;
+
+pub fn inspect(args: &Inspect) -> Result<u8> {
+    let cache = args.cache.dir.clone().or_else(Cache::default_dir);
+    let report = read(&args.dir, cache.as_deref())?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        out.write_all(text(&report).as_bytes())?;
+    }
+    Ok(0)
+}
+
+fn text(report: &Report) -> String {
+    let image = &report.image;
+    let mut lines = vec![format!("image     {}", image.reference)];
+    if let Some(digest) = image.manifest_digest {
+        lines.push(format!("manifest  {digest}"));
+    }
+    lines.push(format!("config    {}", image.config_digest));
+    lines.push(format!("platform  {}", image.platform));
+    for (i, entry) in report.layers.iter().enumerate() {
+        let layer = &entry.layer;
+        let cached = if entry.cached { ", cached" } else { "" };
+        lines.push(format!(
+            "layer {:<3} {}  {} -> {}{cached}",
+            i + 1,
+            layer.diff_id,
+            HumanBytes(layer.compressed),
+            HumanBytes(entry.size),
+        ));
+        let through = layer.through_links.iter();
+        lines.extend(
+            through.map(|link| format!("          through a link: {} -> {}", link.path, link.to)),
+        );
+        let dropped = layer.dropped_xattrs.iter();
+        lines.extend(
+            dropped
+                .map(|x| format!("          dropped xattrs: {}: {}", x.path, x.names.join(", "))),
+        );
+    }
+    let totals = &report.totals;
+    lines.push(format!(
+        "total     {} inodes: {} directories, {} files, {} symlinks, {} others",
+        totals.inodes, totals.directories, totals.files, totals.symlinks, totals.devices_and_others
+    ));
+    lines.push(format!(
+        "bytes     {} compressed, {} uncompressed, {} on disk, {} in files",
+        HumanBytes(totals.compressed),
+        HumanBytes(totals.uncompressed),
+        HumanBytes(totals.disk),
+        HumanBytes(totals.file_bytes),
+    ));
+    let conflicts = report.case_conflicts.iter();
+    lines.extend(conflicts.map(|names| format!("case      {}", names.join("  "))));
+    lines.join("\n") + "\n"
+}

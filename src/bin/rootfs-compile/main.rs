@@ -1,0 +1,117 @@
+//! The command line: arguments, terminal, exit codes.
+
+mod args;
+mod inspect;
+mod show;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use indicatif::HumanBytes;
+use rootfs_compile::bundle;
+use rootfs_compile::cache::Cache;
+use rootfs_compile::compile::{self, Request};
+use rootfs_compile::manifest::Manifest;
+
+use self::args::{Build, CacheDir, Cli, Command, Progress, Verify};
+
+/// The build failed, or the bundle is not sound.
+const FAILED: u8 = 1;
+/// What was typed, or the manifest, makes no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Build(args) => build(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Verify(args) => verify(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // Standard error may be closed; the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn build(args: &Build) -> Result<u8> {
+    let started = Instant::now();
+    let manifest = match Manifest::load(&args.manifest) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            return Ok(USAGE);
+        }
+    };
+    let request = Request {
+        manifest,
+        output: args.output.clone(),
+        force: args.force,
+        cache_dir: cache_dir(&args.cache)?,
+        jobs: args.jobs.map_or(0, usize::from),
+        platform: args.platform.clone(),
+        limits: args.limits.limits(),
+    };
+    let summary = compile::build(&request, &*show::reporter(args.progress, args.quiet))?;
+    if args.quiet || args.progress == Progress::None {
+        return Ok(0);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let _ = if args.progress == Progress::Json {
+        let value = serde_json::json!({
+            "event": "done",
+            "output": args.output.to_string_lossy(),
+            "layers": summary.layers,
+            "cached": summary.cached,
+            "bytes_in": summary.bytes_in,
+            "bytes_out": summary.bytes_out,
+            "seconds": seconds,
+        });
+        writeln!(std::io::stderr(), "{value}")
+    } else {
+        let (read, made) = (HumanBytes(summary.bytes_in), HumanBytes(summary.bytes_out));
+        let more =
+            if args.verbose { format!(", {} inodes", summary.inodes) } else { String::new() };
+        writeln!(
+            std::io::stderr(),
+            "{}: {} layers ({} cached), {read} in, {made} out{more}, {seconds:.2} s",
+            args.output.display(),
+            summary.layers,
+            summary.cached,
+        )
+    };
+    Ok(0)
+}
+
+/// The cache that was named, or the user's own.
+fn cache_dir(cache: &CacheDir) -> Result<PathBuf> {
+    let dir = cache.dir.clone().or_else(Cache::default_dir);
+    dir.context("no place for the cache: set --cache-dir, ROOTFS_COMPILE_CACHE or HOME")
+}
+
+fn verify(args: &Verify) -> Result<u8> {
+    let problems = bundle::verify::verify(&args.dir)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let all = problems
+            .iter()
+            .map(|(file, what)| serde_json::json!({ "file": file, "problem": what }));
+        let value =
+            serde_json::json!({ "ok": problems.is_empty(), "problems": all.collect::<Vec<_>>() });
+        writeln!(out, "{value:#}")?;
+    } else {
+        for (file, what) in &problems {
+            writeln!(out, "{file}: {what}")?;
+        }
+        if problems.is_empty() {
+            writeln!(out, "{}: sound", args.dir.display())?;
+        }
+    }
+    Ok(if problems.is_empty() { 0 } else { FAILED })
+}

@@ -1,0 +1,103 @@
+//! Progress for eyes and programs, on standard error.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Mutex;
+
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use rootfs_compile::progress::{Event, LayerName, Reporter, Silent};
+use serde_json::json;
+
+use crate::args::Progress;
+
+/// The reporter for `progress`.
+pub fn reporter(progress: Progress, quiet: bool) -> Box<dyn Reporter> {
+    match progress {
+        _ if quiet => Box::new(Silent),
+        Progress::None => Box::new(Silent),
+        Progress::Json => Box::new(Json),
+        Progress::Tty => Box::new(Bars::default()),
+        Progress::Auto if std::io::stderr().is_terminal() => Box::new(Bars::default()),
+        Progress::Auto | Progress::Plain => Box::new(Plain::default()),
+    }
+}
+
+/// Writes a line; a closed standard error is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+#[derive(Default)]
+struct Plain {
+    layers: Mutex<Vec<LayerName>>,
+}
+
+impl Reporter for Plain {
+    fn event(&self, event: Event) {
+        let mut layers = self.layers.lock().expect("no holder panics");
+        match event {
+            Event::Layers(names) => *layers = names,
+            Event::Layer { layer, cached, bytes } => {
+                let (count, name) = (layers.len(), &layers[layer]);
+                let how = if cached { "cached" } else { "compiled" };
+                let (from, to) = (HumanBytes(name.bytes), HumanBytes(bytes));
+                say(&format!("layer {}/{count} {} {how}, {from} -> {to}", layer + 1, name.digest));
+            }
+            Event::Warning(text) => say(&format!("warning: {text}")),
+            Event::Read { .. } | Event::Stage(_) => {}
+        }
+    }
+}
+
+struct Json;
+
+impl Reporter for Json {
+    fn event(&self, event: Event) {
+        let value = match event {
+            Event::Layers(names) => {
+                let all = names.iter().map(|n| json!({ "digest": n.digest, "bytes": n.bytes }));
+                json!({ "event": "layers", "layers": all.collect::<Vec<_>>() })
+            }
+            Event::Layer { layer, cached, bytes } => {
+                json!({ "event": "layer", "layer": layer, "cached": cached, "bytes": bytes })
+            }
+            Event::Stage(stage) => json!({ "event": "stage", "stage": stage }),
+            Event::Warning(text) => json!({ "event": "warning", "text": text }),
+            Event::Read { .. } => return,
+        };
+        say(&value.to_string());
+    }
+}
+
+#[derive(Default)]
+struct Bars {
+    all: MultiProgress,
+    bars: Mutex<Vec<ProgressBar>>,
+}
+
+impl Reporter for Bars {
+    fn event(&self, event: Event) {
+        let mut bars = self.bars.lock().expect("no holder panics");
+        match event {
+            Event::Layers(names) => {
+                let template = "{prefix:.dim} {bar:30} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {msg}";
+                let style = ProgressStyle::with_template(template).expect("a fixed template");
+                *bars = names
+                    .iter()
+                    .map(|name| {
+                        let bar = self.all.add(ProgressBar::new(name.bytes));
+                        bar.set_style(style.clone());
+                        bar.set_prefix(name.digest.chars().skip(7).take(12).collect::<String>());
+                        bar
+                    })
+                    .collect();
+            }
+            Event::Read { layer, bytes } => bars[layer].inc(bytes),
+            Event::Layer { layer, cached, .. } => {
+                bars[layer].finish_with_message(if cached { "cached" } else { "done" });
+            }
+            Event::Stage(_) => {}
+            // What cannot be printed above the bars is lost with the terminal.
+            Event::Warning(text) => drop(self.all.println(format!("warning: {text}"))),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a bundle holds, for a person or a program.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::index::{Index, Layer};
+use super::publish::read_index;
+use super::{FSMETA, LAYERS};
+use crate::cache::Cache;
+use crate::erofs::plan::Form;
+use crate::erofs::read::Reader;
+use crate::map;
+use crate::tree::extents::Extents;
+use crate::tree::{GuestPath, InodeId, Kind, Name, Tree};
+
+/// What `inspect` tells.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub image: super::index::Image,
+    pub config: super::index::Config,
+    pub layers: Vec<LayerReport>,
+    pub totals: Totals,
+    /// Paths of one directory whose names differ only by case, together.
+    pub case_conflicts: Vec<Vec<String>>,
+}
+
+/// A layer, and what was noted of it.
+#[derive(Debug, Serialize)]
+pub struct LayerReport {
+    #[serde(flatten)]
+    pub layer: Layer,
+    /// Bytes of its file.
+    pub size: u64,
+    /// Whether the cache has it now.
+    pub cached: bool,
+}
+
+/// Sums over the image.
+#[derive(Debug, Default, Serialize)]
+pub struct Totals {
+    pub inodes: u64,
+    pub directories: u64,
+    pub files: u64,
+    pub symlinks: u64,
+    pub devices_and_others: u64,
+    /// Bytes of regular files, holes included, each inode once.
+    pub file_bytes: u64,
+    pub compressed: u64,
+    pub uncompressed: u64,
+    /// Bytes of fsmeta and of each layer's file once.
+    pub disk: u64,
+}
+
+/// Reads the bundle `dir`; `cache` is looked into, if given.
+pub fn inspect(dir: &Path, cache: Option<&Path>) -> Result<Report> {
+    let index = read_index(dir)?;
+    let bytes = map::file(&File::open(dir.join(FSMETA)).context(FSMETA)?)?;
+    let tree = Reader::new(&bytes).and_then(|reader| reader.tree(Form::Image)).context(FSMETA)?;
+    let size = |path: &str| index.files.iter().find(|f| f.path == path).map_or(0, |f| f.size);
+    let mut totals = totals(&tree, &index);
+    let counted = |path: &str| path == FSMETA || path.starts_with(LAYERS);
+    totals.disk = index.files.iter().filter(|f| counted(&f.path)).map(|f| f.size).sum();
+    let layers = index.layers.iter().map(|layer| LayerReport {
+        size: size(&layer.path),
+        cached: cache.is_some_and(|cache| Cache::has(cache, layer.diff_id)),
+        layer: layer.clone(),
+    });
+    let layers = layers.collect();
+    let case_conflicts = case_conflicts(&tree);
+    Ok(Report { image: index.image, config: index.config, layers, totals, case_conflicts })
+}
+
+fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
+    let mut totals = Totals::default();
+    for id in 0..tree.len() as u32 {
+        totals.inodes += 1;
+        match &tree.inode(InodeId(id)).kind {
+            Kind::Dir(_) => totals.directories += 1,
+            Kind::File(extents) => {
+                totals.files += 1;
+                totals.file_bytes = totals.file_bytes.saturating_add(extents.size);
+            }
+            Kind::Symlink(_) => totals.symlinks += 1,
+            _ => totals.devices_and_others += 1,
+        }
+    }
+    totals.compressed = index.layers.iter().map(|l| l.compressed).sum();
+    totals.uncompressed = index.layers.iter().map(|l| l.uncompressed).sum();
+    totals
+}
+
+fn case_conflicts(tree: &Tree<Extents>) -> Vec<Vec<String>> {
+    let mut conflicts = Vec::new();
+    let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
+    while let Some((id, path)) = dirs.pop() {
+        let entries = tree.dir(id).into_iter().flat_map(|dir| &dir.entries);
+        let mut folded: BTreeMap<String, Vec<&Name>> = BTreeMap::new();
+        for (name, child) in entries {
+            let fold = String::from_utf8_lossy(name.as_bytes()).to_lowercase();
+            folded.entry(fold).or_default().push(name);
+            if tree.dir(*child).is_some() {
+                dirs.push((*child, joined(&path, name)));
+            }
+        }
+        let same = folded.into_values().filter(|names| names.len() > 1);
+        conflicts.extend(
+            same.map(|names| {
+                names.into_iter().map(|name| joined(&path, name).to_string()).collect()
+            }),
+        );
+    }
+    conflicts.sort();
+    conflicts
+}
+
+fn joined(path: &GuestPath, name: &Name) -> GuestPath {
+    let mut path = path.clone();
+    path.0.push(name.clone());
+    path
+}

@@ -1,0 +1,66 @@
+//! Directory blocks: entries one behind the other, and a checksum at the end.
+//!
+//! `struct ext4_dir_entry_2`: inode u32, rec_len u16, name_len u8, file_type
+//! u8, name; the last entry of a block reaches up to the tail.
+
+use super::disk::{BLOCK, Fields, Seed};
+
+const HEAD: usize = 8;
+const TAIL: usize = 12;
+
+/// A name in a directory.
+pub struct Entry<'a> {
+    pub name: &'a [u8],
+    pub ino: u32,
+    /// As EROFS and the kernel's `fs_types.h` number them.
+    pub file_type: u8,
+}
+
+fn rec_len(name: &[u8]) -> usize {
+    (HEAD + name.len()).next_multiple_of(4)
+}
+
+/// How many blocks entries with these names fill.
+pub fn block_count<'n>(names: impl Iterator<Item = &'n [u8]>) -> usize {
+    let (mut blocks, mut used) = (1, 0);
+    for name in names {
+        if used + rec_len(name) > BLOCK - TAIL {
+            blocks += 1;
+            used = 0;
+        }
+        used += rec_len(name);
+    }
+    blocks
+}
+
+/// The blocks of a directory; `seed` is its inode's.
+pub fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
+    let mut out = vec![0; block_count(entries.iter().map(|e| e.name)) * BLOCK];
+    let mut rest = entries;
+    for block in out.chunks_mut(BLOCK) {
+        let (mut used, mut last) = (0, 0);
+        while let Some((entry, others)) = rest.split_first() {
+            let len = rec_len(entry.name);
+            if used + len > BLOCK - TAIL {
+                break;
+            }
+            let mut f = Fields(block);
+            f.u32(used, entry.ino);
+            f.u16(used + 4, len as u16);
+            f.u8(used + 6, entry.name.len() as u8);
+            f.u8(used + 7, entry.file_type);
+            f.bytes(used + HEAD, entry.name);
+            last = used;
+            used += len;
+            rest = others;
+        }
+        let mut f = Fields(block);
+        f.u16(last + 4, (BLOCK - TAIL - last) as u16);
+        f.u16(BLOCK - TAIL + 4, TAIL as u16);
+        f.u8(BLOCK - TAIL + 7, 0xde);
+        let sum = seed.then(&block[..BLOCK - TAIL]).sum();
+        Fields(block).u32(BLOCK - 4, sum);
+    }
+    assert!(rest.is_empty(), "the count of blocks is that of the entries");
+    out
+}
