@@ -60,6 +60,9 @@ class Layer:
         self.diff_id = diff_id or sha256(self.tar)
         self.digest, self.size, self.symlinked = digest, size, symlinked
 
+    def digest_of_blob(self):
+        return hashlib.sha256(self.blob).hexdigest()
+
 
 class StreamedLayer:
     """A layer too big for memory: `chunks` yields its tar, and the blob is written as it comes."""
