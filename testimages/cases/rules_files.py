@@ -59,9 +59,9 @@ case('path-pax', 15, [f('short', '1', records={'path': DEEP + '/x'})], tree={**D
 case('linkpath-pax', 15, [sym('s', 'cut', records={'linkpath': DEEP}), f('t', '1'), hard('h', 'cut', records={'linkpath': 't'})],
      tree={'/s': S(DEEP), '/t': F('1'), '/h': H('/t')})
 case('symlink-4095', 15, [sym('s', 'cut', records={'linkpath': 't' * 4095})], tree={'/s': S('t' * 4095)})
-case('ustar-prefix', 15, [f('x', '1', prefix=DEEP[:143]), f('y' * 100, '2', prefix=DEEP[:143])],
-     tree={**{'/' + '/'.join(DEEP[:143].split('/')[:i + 1]): I for i in range(len(DEEP[:143].split('/')))},
-           '/' + DEEP[:143] + '/x': F('1'), '/' + DEEP[:143] + '/' + 'y' * 100: F('2')})
+case('ustar-prefix', 15, [f('x', '1', prefix=DEEP[:142]), f('y' * 100, '2', prefix=DEEP[:142])],
+     tree={**{'/' + '/'.join(DEEP[:142].split('/')[:i + 1]): I for i in range(len(DEEP[:142].split('/')))},
+           '/' + DEEP[:142] + '/x': F('1'), '/' + DEEP[:142] + '/' + 'y' * 100: F('2')})
 case('name-100-no-nul', 15, [f('n' * 100, '1'), sym('s', 't' * 100)], tree={'/' + 'n' * 100: F('1'), '/s': S('t' * 100)})
 case('v7', 15, [header('a', b'\0', 1, magic=V7) + pad(b'1'), header('dir/', b'\0', mode=0o755, magic=V7),
                 header('dir/l', b'2', mode=0o777, link='../a', magic=V7), header('h', b'1', link='a', magic=V7)],
