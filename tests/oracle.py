@@ -22,7 +22,7 @@ KNOWN = {name: why for why, names in {
     'checks nothing of the sort': 'blob-wrong-digest blob-wrong-size config-wrong-digest manifest-wrong-digest manifest-wrong-size '
                                   'manifest-unknown-media-type media-type-docker-foreign media-type-foreign bomb-symlink-forest '
                                   'device-major-too-large device-minor-too-large gid-no-id gid-pax-negative uid-negative uid-no-id '
-                                  'uid-pax-too-large uid-too-large stream-cut-in-padding stream-cut-zstd',
+                                  'uid-pax-too-large uid-too-large stream-cut-in-padding',
     'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
     'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
                                  'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there',
