@@ -1,0 +1,33 @@
+"""The longer suite: large images, and cases of size."""
+import os
+import time
+
+from checks import check
+from checks.cases import generate, run_case
+from checks.common import call, need  # noqa: F401
+from checks.images import compare_with_umoci, image
+
+
+def of_image(name):
+    return lambda: compare_with_umoci(image(name))
+
+
+for label in ('python', 'node', 'cuda-like'):
+    check('image-' + label)(of_image(label))
+
+NAMES = ('layers-128 layers-500 directory-100000 directory-names-255 subdirectories-70000 links-70000 link-chain-5000-backwards '
+         'files-60000-whiteouts-20000 files-60000-dirs-12000 xattr-65535 xattr-65536 xattr-area xattr-area-past file-4gib depth-1000 '
+         'path-longest empty-files-30000').split()
+
+
+def of_size(name):
+    def run():
+        out = generate('--scale', name)
+        start = time.monotonic()
+        run_case(os.path.join(out, name))
+        return '%.1f s of it built and judged' % (time.monotonic() - start)
+    return run
+
+
+for label in NAMES:
+    check('scale-' + label)(of_size(label))

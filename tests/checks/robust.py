@@ -1,0 +1,143 @@
+"""Same bytes, the cache, and what the command line refuses."""
+import os
+import shutil
+import subprocess
+
+import bundle
+from checks import check
+from checks.common import BINARY, HELLO, TOP, build, call, files, layers_of, need, need_no_leftovers, same_files, scratch
+
+
+@check('same-bytes')
+def same_bytes():
+    """Two builds that differ in all that must not matter."""
+    with scratch() as tmp:
+        first, second, third = (os.path.join(tmp, n) for n in ('first', 'second', 'third'))
+        cache = os.path.join(tmp, 'cache')
+        build(HELLO, first, '--jobs', '1', cache=cache)
+        env = {**os.environ, 'TZ': 'Pacific/Kiritimati', 'LANG': 'tr_TR.UTF-8', 'LC_ALL': 'C', 'HOME': tmp, 'SOURCE_DATE_EPOCH': '1'}
+        build(os.path.relpath(HELLO, tmp), second, '--jobs', '7', cwd=tmp, env=env, umask=0o077)
+        build(HELLO, third, cache=cache, cwd='/')                       # from the cache
+        same_files(first, second, 'other jobs, directory, umask, time zone, locale, cache')
+        same_files(first, third, 'built and taken from the cache')
+
+
+@check('force')
+def force():
+    with scratch() as tmp:
+        out = os.path.join(tmp, 'bundle')
+        build(HELLO, out)
+        before = files(out)
+        p = build(HELLO, out, ok=(1, 2))
+        need('--force' in p.stderr, 'a second build does not point at --force: ' + p.stderr)
+        build(HELLO, out, '--force')
+        need(files(out) == before, '--force made another bundle of the same image')
+        other = os.path.join(tmp, 'precious')
+        os.mkdir(other)
+        with open(os.path.join(other, 'file'), 'w') as file:
+            file.write('keep me')
+        build(HELLO, other, '--force', ok=(1, 2))
+        need(os.listdir(other) == ['file'], '--force touched a directory that is no bundle')
+
+
+@check('cache-damage')
+def cache_damage():
+    """A cut or flipped object is made again, not used."""
+    with scratch() as tmp:
+        cache, good = os.path.join(tmp, 'cache'), os.path.join(tmp, 'good')
+        build(HELLO, good, '--jobs', '1', cache=cache)
+        clean = os.path.join(tmp, 'clean')
+        shutil.copytree(good, clean)            # the objects of `good` may be hard links of those in the cache
+        shutil.rmtree(good)
+        objects = [os.path.join(at, n) for at, _, names in os.walk(cache) for n in names
+                   if os.path.getsize(os.path.join(at, n)) >= 4096]
+        need(objects, 'the cache holds no objects')
+        for path in objects:
+            need(os.stat(path).st_mode & 0o777 == 0o444, '%s is not of mode 0444' % path)
+        for how in ('flip', 'cut', 'empty'):
+            for path in objects:
+                if not os.path.exists(path):
+                    continue
+                os.chmod(path, 0o644)
+                size = os.path.getsize(path)
+                with open(path, 'r+b') as file:
+                    if how == 'flip':
+                        file.seek(size - 100)
+                        byte = file.read(1)
+                        file.seek(size - 100)
+                        file.write(bytes([byte[0] ^ 0x10]))
+                    else:
+                        file.truncate(size // 2 if how == 'cut' else 0)
+                os.chmod(path, 0o444)
+            out = os.path.join(tmp, how)
+            build(HELLO, out, cache=cache)
+            same_files(clean, out, 'after objects in the cache were damaged (%s)' % how)
+            shutil.rmtree(out)
+
+
+@check('two-at-once')
+def two_at_once():
+    with scratch() as tmp:
+        cache = os.path.join(tmp, 'cache')
+        running = [subprocess.Popen([BINARY, 'build', HELLO, '-o', os.path.join(tmp, 'b%d' % i), '--cache-dir', cache],
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(6)]
+        for p in running:
+            said, _ = p.communicate(timeout=120)
+            need(p.returncode == 0, 'one of six builds at once: ' + said)
+        for i in range(1, 6):
+            same_files(os.path.join(tmp, 'b0'), os.path.join(tmp, 'b%d' % i), 'builds at once')
+
+
+@check('sources')
+def sources():
+    """The forms of an image: archives of skopeo and plain tars of the layout give the bundle that the layout gives."""
+    need(shutil.which('skopeo'), 'skopeo is missing: apt-get install skopeo')
+    with scratch() as tmp:
+        layout = os.path.join(TOP, 'testimages/hello')
+        forms = {'oci-archive': 'oci-archive:%s/oci.tar:latest', 'docker-archive': 'docker-archive:%s/docker.tar:example.com/hello:latest'}
+        base = os.path.join(tmp, 'layout')
+        build(HELLO, base)
+        expected = [os.path.basename(p) for p in layers_of(base)]
+        for name, form in forms.items():
+            call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % layout, form % tmp)
+            m = os.path.join(tmp, name + '.yaml')
+            with open(m, 'w') as file:
+                file.write('image: "%s"\nplatform: linux/amd64\n' % (form % tmp))
+            out = os.path.join(tmp, name)
+            build(m, out)
+            need([os.path.basename(p) for p in layers_of(out)] == expected, name + ' gives other layers')
+            need(files(out)['fsmeta.erofs'] == files(base)['fsmeta.erofs'], name + ' gives another fsmeta')
+        tarred = os.path.join(tmp, 'plain.tar')
+        call('tar', '-C', layout, '-cf', tarred, '.')
+        m = os.path.join(tmp, 'plain.yaml')
+        with open(m, 'w') as file:
+            file.write('image: oci-archive:plain.tar\nplatform: linux/amd64\n')
+        build(m, os.path.join(tmp, 'plain'))
+        same_layers = [os.path.basename(p) for p in layers_of(os.path.join(tmp, 'plain'))] == expected
+        need(same_layers, 'a tar of the layout gives other layers')
+
+
+@check('usage')
+def usage():
+    with scratch() as tmp:
+        for args in ([], ['build'], ['build', HELLO], ['no-such-command'], ['build', HELLO, '-o', tmp + '/x', '--no-such-option'],
+                     ['build', HELLO, '-o', tmp + '/x', '--jobs', 'many'], ['build', tmp + '/absent.yaml', '-o', tmp + '/x']):
+            p = call(BINARY, *args, ok=(2,))
+            need(p.stderr.strip(), 'nothing said on ' + ' '.join(args))
+        for args in (['inspect', tmp], ['verify', tmp], ['inspect', tmp + '/absent'], ['verify', tmp + '/absent']):
+            call(BINARY, *args, ok=(1, 2))
+        p = build(HELLO, os.path.join(tmp, 'no/such/parent/bundle'), cache=os.path.join(tmp, 'cache'), ok=(0, 1))
+        need(p.returncode == 0 or 'no/such/parent' in p.stderr, 'the message does not name the directory: ' + p.stderr)
+        q = build(HELLO, os.path.join(tmp, 'quiet'), '-q', cache=os.path.join(tmp, 'cache'))
+        need(not q.stdout and not q.stderr, '-q is not quiet: ' + q.stdout + q.stderr)
+        need(bundle.extents(os.path.join(tmp, 'quiet')), 'no extents')
+
+
+@check('nothing-left-behind')
+def left_behind():
+    with scratch() as tmp:
+        os.mkdir(os.path.join(tmp, 'out'))
+        build(HELLO, os.path.join(tmp, 'out/bundle'), cache=os.path.join(tmp, 'cache'))
+        need_no_leftovers(os.path.join(tmp, 'out'), 'bundle')
+        need(sorted(os.listdir(os.path.join(tmp, 'out/bundle'))) == ['bundle.json', 'bundle.vmdk', 'fsmeta.erofs', 'layers', 'upper.ext4'],
+             'the bundle holds something else')

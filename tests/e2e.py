@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""End-to-end checks of the release binary, as root.
+
+    e2e.py [--long] [--list] [WORD...]      only the checks whose name holds one of the words
+
+Environment: ROOTFS_COMPILE (target/release/rootfs-compile), WORK (.work: images, mounts; may be deleted at any time).
+"""
+import argparse
+import os
+import subprocess
+import sys
+import time
+import traceback
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
+TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount'}
+os.environ['PATH'] += ':/usr/sbin:/sbin'
+
+
+def missing_tools(binary):
+    import shutil
+    out = ['%s (apt-get install %s)' % (t, p) for t, p in TOOLS.items() if not shutil.which(t)]
+    if not os.access(os.path.join(TOP, '.tools/bin/fsck.erofs'), os.X_OK):
+        out.append('.tools/bin/fsck.erofs (ci/tools)')
+    if not os.access(binary, os.X_OK):
+        out.append('%s (cargo build --release)' % binary)
+    if os.geteuid():
+        out.append('root: these checks mount')
+    with open('/proc/filesystems') as file:
+        known = file.read().split()
+    # A module that can be loaded is not listed until it is.
+    out += ['%s in the kernel' % fs for fs in ('erofs', 'ext4', 'overlay') if fs not in known and subprocess.run(['modprobe', '-q', fs]).returncode]
+    return out
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    ap.add_argument('words', nargs='*')
+    ap.add_argument('--long', action='store_true')
+    ap.add_argument('--list', action='store_true')
+    a = ap.parse_args()
+    from checks import CHECKS, cases, common, crash, images, robust, upper   # noqa: F401  (they register their checks)
+    if a.long or a.list:
+        from checks import long                                              # noqa: F401
+    chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]
+    if a.list:
+        print('\n'.join(c.name for c in chosen))
+        return 0
+    missing = missing_tools(common.BINARY)
+    if missing:
+        print('missing, so nothing was checked:\n  ' + '\n  '.join(missing))
+        return 1
+    os.makedirs(WORK, exist_ok=True)
+    failed, start = [], time.monotonic()
+    for check in chosen:
+        began = time.monotonic()
+        try:
+            note = check.run()
+            print('ok    %-40s %6.1f s  %s' % (check.name, time.monotonic() - began, note or ''), flush=True)
+        except Exception as e:
+            failed.append(check.name)
+            text = str(e) if isinstance(e, (common.Failed, OSError, ValueError)) else traceback.format_exc()
+            print('FAIL  %-40s %6.1f s\n    %s' % (check.name, time.monotonic() - began, text.strip().replace('\n', '\n    ')), flush=True)
+    print('%d checks, %d failed, %.0f s' % (len(chosen), len(failed), time.monotonic() - start))
+    for name in failed:
+        print('  failed: ' + name)
+    return 1 if failed or not chosen else 0
+
+
+if __name__ == '__main__':
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    sys.exit(main())

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Checks the written-down expectations of the cases against umoci.
+
+    oracle.py CASES [NAME...]
+
+Unpacks each case with `umoci unpack` (as root) and prints where it differs from what the case expects. umoci is no judge of all
+of them: where it is known to do otherwise, KNOWN says why, and only news make the exit status 1.
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import compare
+import transcode
+
+# Case names, by the reason why umoci is not followed.
+KNOWN = {name: why for why, names in {
+    'checks nothing of the sort': 'blob-wrong-digest blob-wrong-size config-wrong-digest manifest-wrong-digest manifest-wrong-size '
+                                  'manifest-unknown-media-type media-type-docker-foreign media-type-foreign bomb-symlink-forest '
+                                  'device-major-too-large device-minor-too-large gid-no-id gid-pax-negative uid-negative uid-no-id '
+                                  'uid-pax-too-large uid-too-large stream-cut-in-padding',
+    'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
+    'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
+                                 'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there',
+    'links in the order of the tar': 'link-before-target link-chain-backwards link-own-before-lower',
+    'knows no old GNU sparse files, contiguous files, global headers':
+        'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
+        'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',
+    'inherits default ACLs; knows no ACL text, no LIBARCHIVE record, no empty value, no SELinux label':
+        'acl-default-not-inherited acl-text acl-text-default xattr-libarchive xattr-empty-value xattr-shared',
+    'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '
+                                                                     'whiteout-dir-after-own-dir',
+    'keeps the marks of this project': 'xattr-own-marks-dropped',
+    'unpacks the links of aufs': 'aufs-bookkeeping',
+    'fails on a directory implied over a file': 'dir-file-implied-dir',
+    'clamps times to 32 bits': 'time-pax',
+}.items() for name in names.split()}
+
+
+def unpack(layout, tag, out, env=None):
+    """umoci's rootfs and what it said; None for the former if it failed."""
+    p = subprocess.run(['umoci', 'unpack', '--image', '%s:%s' % (layout, tag), out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                       text=True, errors='replace')
+    return (os.path.join(out, 'rootfs') if p.returncode == 0 else None), p.stdout
+
+
+def judge(case):
+    """None if umoci agrees, else a line on where it does not."""
+    with open(os.path.join(case, 'expect.json')) as file:
+        expect = json.load(file)
+    with tempfile.TemporaryDirectory(dir=os.environ.get('WORK')) as tmp:
+        layout = os.path.join(tmp, 'layout')
+        try:
+            transcode.copy(os.path.join(case, 'layout'), layout)
+        except Exception as e:                      # broken on purpose
+            return None if expect['exit'] else 'cannot be read: %s' % e
+        start = time.time_ns() - 10 ** 9
+        root, said = unpack(layout, 'latest', os.path.join(tmp, 'out'))
+        if root is None:
+            return None if expect['exit'] else 'umoci fails: ' + said.strip().split('\n')[-1][-200:]
+        if expect['exit']:
+            return 'umoci unpacks it'
+        return compare.show(expect['entries'], umoci_as_expected(compare.read(root), start)) or None
+
+
+def umoci_as_expected(entries, start):
+    """umoci leaves the current time on directories that it made itself."""
+    for e in entries.values():
+        if e['type'] == 'dir' and e['mtime'] > start:
+            e['mtime'] = 0
+    return entries
+
+
+def main():
+    cases, names = sys.argv[1], sys.argv[2:]
+    news = 0
+    for name in names or sorted(os.listdir(cases)):
+        if json.load(open(os.path.join(cases, name, 'expect.json')))['args']:
+            continue                                # limits are no matter of umoci's
+        text = judge(os.path.join(cases, name))
+        if text and name not in KNOWN:
+            news += 1
+            print('%s: %s' % (name, text.replace('\n', '\n    ')))
+        elif not text and name in KNOWN:
+            print('%s: umoci agrees by now' % name)
+    print('%d differ beyond the known %d' % (news, len(KNOWN)))
+    return 1 if news else 0
+
+
+if __name__ == '__main__':
+    shutil.which('umoci') or sys.exit('umoci is missing: apt-get install umoci')
+    sys.exit(main())
