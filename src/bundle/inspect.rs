@@ -103,22 +103,14 @@ fn case_conflicts(tree: &Tree<Extents>) -> Vec<Vec<String>> {
             let fold = String::from_utf8_lossy(name.as_bytes()).to_lowercase();
             folded.entry(fold).or_default().push(name);
             if tree.dir(*child).is_some() {
-                dirs.push((*child, joined(&path, name)));
+                dirs.push((*child, path.join(name)));
             }
         }
         let same = folded.into_values().filter(|names| names.len() > 1);
         conflicts.extend(
-            same.map(|names| {
-                names.into_iter().map(|name| joined(&path, name).to_string()).collect()
-            }),
+            same.map(|names| names.into_iter().map(|name| path.join(name).to_string()).collect()),
         );
     }
     conflicts.sort();
     conflicts
-}
-
-fn joined(path: &GuestPath, name: &Name) -> GuestPath {
-    let mut path = path.clone();
-    path.0.push(name.clone());
-    path
 }

@@ -149,7 +149,7 @@ impl Placer {
     /// Settles what needed the whole tar.
     pub fn finish(mut self) -> Result<Tree<Extents>> {
         for (parent, name) in std::mem::take(&mut self.pending) {
-            self.settle_link(parent, &name).with_context(|| format!("hard link {}", name))?;
+            self.settle_link(parent, &name).with_context(|| format!("hard link {name}"))?;
         }
         for (parent, name) in std::mem::take(&mut self.whiteouts) {
             match self.entry(parent, &name) {
@@ -189,7 +189,10 @@ impl Placer {
                 }
             }
             seen += 1;
-            ensure!(seen <= self.pending_limit(), "hard links to {target} lead in a circle");
+            ensure!(
+                seen <= self.pending_limit(),
+                "its target {target} is a hard link too, and they lead in a circle"
+            );
         }
         ensure!(self.tree.dir(at).is_none(), "a hard link to a directory");
         self.entries(parent).insert(name.clone(), at);

@@ -86,7 +86,7 @@ impl Image {
         let (blob, size) = opened.ok_or_else(|| anyhow!("the blob is missing"))?;
         ensure!(
             size == layer.size,
-            "the blob has {size} bytes, not {}: it is cut or damaged",
+            "the blob has the size {size}, not {}: it is cut or damaged",
             layer.size
         );
         Ok(blob)

@@ -4,7 +4,7 @@
 //! entries then belong where the link leads, so they are moved there within
 //! the layer's own tree. Links to files below are looked up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::extents::Extents;
 use super::links::{self, MAX_LINKS, Step};
@@ -28,6 +28,9 @@ pub struct Graft<'t> {
     places: Vec<Place>,
     /// Lower inodes that links of the layer lead to.
     pub links: HashMap<InodeId, InodeId>,
+    /// Implied directories of the layer in which there are only whiteouts: where
+    /// nothing is below, they are nothing either.
+    pub hollow: HashSet<InodeId>,
     pub notes: Notes,
 }
 
@@ -37,8 +40,9 @@ impl<'t> Graft<'t> {
     pub fn new(layer: &'t mut Tree<Extents>, lower: &'t Tree<Extents>) -> Self {
         let root = InodeId::ROOT;
         let place = Place { layer: root, lower: Some(root), parent: 0, name: None };
-        let (places, links, notes) = (vec![place], HashMap::new(), Notes::default());
-        Self { layer, lower, places, links, notes }
+        let places = vec![place];
+        let (links, hollow, notes) = (HashMap::new(), HashSet::new(), Notes::default());
+        Self { layer, lower, places, links, hollow, notes }
     }
 
     pub fn run(&mut self) -> Result<()> {
@@ -87,9 +91,13 @@ impl<'t> Graft<'t> {
             for (name, id, target) in through {
                 self.layer.dir_mut(layer).expect("a place is a directory").entries.remove(&name);
                 let from = self.path(at, Some(&name));
-                let to = self.resolve(at, &target, &from)?;
+                let moved = self.layer.dir(id).expect("only directories are moved");
+                let moved: Vec<Name> = moved.entries.keys().cloned().collect();
+                let first = moved.first().map_or_else(|| from.clone(), |name| from.join(name));
+                let to = self.resolve(at, &target, &first)?;
                 let whole = self.path(to, None);
-                self.notes.through_links.push((from, whole));
+                let notes = moved.iter().map(|name| (from.join(name), whole.join(name)));
+                self.notes.through_links.extend(notes);
                 self.unite(id, self.places[to].layer);
                 again.insert(self.places[to].layer, to);
             }
@@ -236,7 +244,9 @@ impl<'t> Graft<'t> {
         let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
         let mut found = Vec::new();
         let mut noted = Vec::new();
+        let mut order = Vec::new();
         while let Some((id, path)) = dirs.pop() {
+            order.push(id);
             if let Some(names) = self.layer.inode(id).xattrs.get(DROPPED_XATTRS) {
                 self.notes.dropped_xattrs.push((path.clone(), names.into()));
                 noted.push(id);
@@ -244,11 +254,7 @@ impl<'t> Graft<'t> {
             let dir = self.layer.dir(id).expect("only directories are pushed");
             for (name, child) in &dir.entries {
                 let inode = self.layer.inode(*child);
-                let path = || {
-                    let mut path = path.clone();
-                    path.0.push(name.clone());
-                    path
-                };
+                let path = || path.join(name);
                 match &inode.kind {
                     Kind::Dir(_) => dirs.push((*child, path())),
                     Kind::LowerLink(target) => {
@@ -261,6 +267,17 @@ impl<'t> Graft<'t> {
                         }
                     }
                 }
+            }
+        }
+        // Children come behind their parents in `order`.
+        for id in order.into_iter().rev() {
+            let dir = self.layer.dir(id).expect("only directories are in order");
+            let hides = |child: &InodeId| {
+                matches!(self.layer.inode(*child).kind, Kind::Whiteout)
+                    || self.hollow.contains(child)
+            };
+            if dir.implied && dir.entries.values().all(hides) {
+                self.hollow.insert(id);
             }
         }
         for id in noted {

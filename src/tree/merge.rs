@@ -49,7 +49,7 @@ impl Merger {
     pub fn add(&mut self, mut layer: Tree<Extents>, device: DeviceId) -> Result<Notes, MergeError> {
         let mut graft = Graft::new(&mut layer, &self.tree);
         graft.run()?;
-        let (links, notes) = (graft.links, graft.notes);
+        let (links, hollow, notes) = (graft.links, graft.hollow, graft.notes);
 
         // From here on, the layer's inodes live in the merged arena.
         let shift = u32::try_from(self.tree.len()).map_err(|_| TooManyInodes)?;
@@ -63,8 +63,9 @@ impl Merger {
             }
             self.tree.push(inode)?;
         }
-        let below = |id: InodeId| links.get(&InodeId(id.0 - shift)).copied();
-        self.overlay(InodeId(shift), &below);
+        let in_layer = |id: InodeId| InodeId(id.0 - shift);
+        let below = |id| links.get(&in_layer(id)).copied();
+        self.overlay(InodeId(shift), &below, &|id| hollow.contains(&in_layer(id)));
         Ok(notes)
     }
 
@@ -73,7 +74,12 @@ impl Merger {
         self.tree
     }
 
-    fn overlay(&mut self, layer_root: InodeId, below: &dyn Fn(InodeId) -> Option<InodeId>) {
+    fn overlay(
+        &mut self,
+        layer_root: InodeId,
+        below: &dyn Fn(InodeId) -> Option<InodeId>,
+        hollow: &dyn Fn(InodeId) -> bool,
+    ) {
         let mut pairs = vec![(InodeId::ROOT, layer_root)];
         while let Some((base, top)) = pairs.pop() {
             let inode = self.tree.inode_mut(top);
@@ -99,6 +105,7 @@ impl Merger {
                     }
                     Kind::Dir(_) => match entries.get(&name) {
                         Some(known) if self.tree.dir(*known).is_some() => pairs.push((*known, id)),
+                        _ if hollow(id) => {}
                         _ => {
                             // Nothing is below: it is laid over itself, which takes its
                             // marks away.

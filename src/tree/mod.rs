@@ -239,6 +239,11 @@ impl GuestPath {
             .map(Self)
     }
 
+    /// The path of `name` in the directory that this is.
+    pub fn join(&self, name: &Name) -> Self {
+        Self(self.0.iter().chain([name]).cloned().collect())
+    }
+
     /// The components joined by `/`, with none in front.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/')
@@ -320,8 +325,7 @@ impl<C> Tree<C> {
                 return Some(path);
             }
             for (name, child) in self.dir(at).into_iter().flat_map(|dir| &dir.entries) {
-                let mut path = path.clone();
-                path.0.push(name.clone());
+                let path = path.join(name);
                 if *child == id {
                     return Some(path);
                 }

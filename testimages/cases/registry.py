@@ -28,7 +28,7 @@ class Case:
         os.makedirs(path)
         self.write_layout(Layout(os.path.join(path, 'layout')))
         with open(os.path.join(path, 'manifest.yaml'), 'w') as file:
-            file.write(self._manifest or 'image: oci:layout:latest\nplatform: %s\n' % self._platform)
+            file.write('image: oci:layout:latest\nplatform: %s\n' % self._platform if self._manifest is None else self._manifest)
         expect = {'rule': self.rule, 'about': self.about, 'exit': self.exit, 'args': self.args, 'says': self.says,
                   'inspect': self.inspect, 'fits_in': self.fits_in}
         if self.tree is not None:

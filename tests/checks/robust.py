@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import bundle
+import transcode
 from checks import check
 from checks.common import BINARY, HELLO, TOP, build, call, files, layers_of, need, need_no_leftovers, same_files, scratch
 
@@ -94,12 +95,14 @@ def sources():
     need(shutil.which('skopeo'), 'skopeo is missing: apt-get install skopeo')
     with scratch() as tmp:
         layout = os.path.join(TOP, 'testimages/hello')
+        gzipped = os.path.join(tmp, 'gzipped')                 # a docker-archive takes no zstd
+        transcode.copy(layout, gzipped)
         forms = {'oci-archive': 'oci-archive:%s/oci.tar:latest', 'docker-archive': 'docker-archive:%s/docker.tar:example.com/hello:latest'}
         base = os.path.join(tmp, 'layout')
         build(HELLO, base)
         expected = [os.path.basename(p) for p in layers_of(base)]
         for name, form in forms.items():
-            call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % layout, form % tmp)
+            call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % gzipped, form % tmp)
             m = os.path.join(tmp, name + '.yaml')
             with open(m, 'w') as file:
                 file.write('image: "%s"\nplatform: linux/amd64\n' % (form % tmp))

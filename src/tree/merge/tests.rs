@@ -69,7 +69,9 @@ fn check(layers: &[&[&str]], expected: &[&str]) {
 fn whiteouts_hide_below_and_nothing_else() {
     check(&[&["d a 700", "f a/x 1", "f b 2"], &["w a", "w nothing"]], &["b 2"]);
     check(&[&["d a 700", "f a/x 1"], &["i a", "w a/x", "f a/y 3"]], &["a/ 700", "a/y 3"]);
-    check(&[&["f b 2"], &["i new", "w new/x"]], &["b 2", "new/ 755"]);
+    // Where there is nothing to hide, nothing is made.
+    check(&[&["f b 2"], &["i new", "i new/y", "w new/y/x", "w new/x", "i b", "w b/x"]], &["b 2"]);
+    check(&[&["f b 2"], &["d new 700", "i new/y", "w new/y/x"]], &["b 2", "new/ 700"]);
 }
 
 #[test]
@@ -136,7 +138,7 @@ fn links_on_the_way_may_climb_chain_and_dangle_but_not_circle() {
         ],
     );
     let circle = merged(&[&["l a b", "l b a"], &["i a", "f a/x 1"]]).unwrap_err();
-    assert!(circle.to_string().starts_with("a: symbolic links lead in a circle"), "{circle}");
+    assert!(circle.to_string().starts_with("a/x: symbolic links lead in a circle"), "{circle}");
 }
 
 #[test]
