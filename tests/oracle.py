@@ -26,10 +26,11 @@ KNOWN = {name: why for why, names in {
     'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
     'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
                                  'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there',
+    'goes by the media type': 'media-type-disagrees',
     'links in the order of the tar': 'link-before-target link-chain-backwards link-own-before-lower',
-    'knows no old GNU sparse files, contiguous files, global headers':
+    'knows no old GNU sparse files, contiguous files':
         'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
-        'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',
+        'sparse-gnu-trailing-hole sparse-linked type-contiguous',
     'inherits default ACLs; knows no ACL text, no LIBARCHIVE record, no empty value, no SELinux label':
         'acl-default-not-inherited acl-text acl-text-default xattr-libarchive xattr-empty-value xattr-shared',
     'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '

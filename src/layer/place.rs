@@ -151,23 +151,49 @@ impl Placer {
         for (parent, name) in std::mem::take(&mut self.pending) {
             self.settle_link(parent, &name).with_context(|| format!("hard link {name}"))?;
         }
-        for (parent, name) in std::mem::take(&mut self.whiteouts) {
-            match self.entry(parent, &name) {
-                Some(id) => {
-                    if let Some(dir) = self.tree.dir_mut(id) {
-                        dir.opaque = true;
-                        dir.implied = false;
-                    }
-                }
-                None => {
-                    let stat = Stat { mode: 0, ..Stat::IMPLIED_DIR };
-                    let kind = Kind::Whiteout;
-                    let id = self.tree.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
-                    self.entries(parent).insert(name, id);
-                }
+        let whiteouts = std::mem::take(&mut self.whiteouts);
+        for (parent, name) in &whiteouts {
+            if self.entry(*parent, name).is_none() {
+                self.hide(*parent, name)?;
+            }
+        }
+        for (parent, name) in &whiteouts {
+            let id = self.entry(*parent, name).expect("each name has something by now");
+            if self.is_hollow(id) {
+                self.hide(*parent, name)?;
+            } else if let Some(dir) = self.tree.dir_mut(id) {
+                dir.opaque = true;
+                dir.implied = false;
             }
         }
         Ok(self.tree)
+    }
+
+    /// Lets `name` hide what is below.
+    fn hide(&mut self, parent: InodeId, name: &Name) -> Result<()> {
+        let stat = Stat { mode: 0, ..Stat::IMPLIED_DIR };
+        let kind = Kind::Whiteout;
+        let id = self.tree.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
+        self.entries(parent).insert(name.clone(), id);
+        Ok(())
+    }
+
+    /// Whether `id` is a directory that only whiteouts in it imply.
+    fn is_hollow(&self, id: InodeId) -> bool {
+        let mut dirs = vec![id];
+        while let Some(id) = dirs.pop() {
+            let Some(dir) = self.tree.dir(id).filter(|dir| dir.implied) else {
+                return false;
+            };
+            for child in dir.entries.values() {
+                match self.tree.inode(*child).kind {
+                    Kind::Whiteout => {}
+                    Kind::Dir(_) => dirs.push(*child),
+                    _ => return false,
+                }
+            }
+        }
+        true
     }
 
     /// Binds a link to a target that came after it, through other links too.
@@ -175,6 +201,10 @@ impl Placer {
         let Some(id) = self.entry(parent, name) else {
             return Ok(());
         };
+        let Kind::LowerLink(wanted) = &self.tree.inode(id).kind else {
+            return Ok(());
+        };
+        let wanted = wanted.clone();
         let mut at = id;
         let mut seen = 0;
         while let Kind::LowerLink(target) = &self.tree.inode(at).kind {
@@ -191,7 +221,7 @@ impl Placer {
             seen += 1;
             ensure!(
                 seen <= self.pending_limit(),
-                "its target {target} is a hard link too, and they lead in a circle"
+                "its target {wanted} is a hard link too, and they lead in a circle"
             );
         }
         ensure!(self.tree.dir(at).is_none(), "a hard link to a directory");
