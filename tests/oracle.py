@@ -28,9 +28,9 @@ KNOWN = {name: why for why, names in {
                                  'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there',
     'goes by the media type': 'media-type-disagrees',
     'links in the order of the tar': 'link-before-target link-chain-backwards link-own-before-lower',
-    'knows no old GNU sparse files, contiguous files':
+    'knows no old GNU sparse files, contiguous files, global headers':
         'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
-        'sparse-gnu-trailing-hole sparse-linked type-contiguous',
+        'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',
     'inherits default ACLs; knows no ACL text, no LIBARCHIVE record, no empty value, no SELinux label':
         'acl-default-not-inherited acl-text acl-text-default xattr-libarchive xattr-empty-value xattr-shared',
     'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '

@@ -20,7 +20,7 @@ def main():
     ap.add_argument('names', nargs='*')
     ap.add_argument('--scale', action='store_true', help='the cases of size instead')
     ap.add_argument('--list', action='store_true')
-    a = ap.parse_args()
+    a = ap.parse_intermixed_args()
     cases = CASES
     if a.scale:
         from scale import SCALE         # composing them takes a while, so only when asked for
