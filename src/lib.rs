@@ -1,3 +1,25 @@
+//! An ahead-of-time compiler from container images to bundles: directories
+//! that a virtual machine boots from, with the guest's own kernel.
+//!
+//! ```text
+//! manifest ─► source ─► layer: inflate + digest ─► tar entries ─► object.erofs (data now, metadata at the end)
+//!             (OCI layout, OCI archive,                                │ one per layer, keyed by diff ID, cached
+//!              docker-archive)                                         ▼
+//!                                                     Tree per layer ─► merge ─► Tree of the image
+//!                                                                                 │            │
+//!                                                                                 ▼            ▼
+//!                                                bundle.vmdk ◄── fsmeta.erofs + layers     upper.ext4
+//! ```
+//!
+//! Think of a linker. A layer is an object file: compiled once, cached, shared
+//! by every image that has it; whiteouts, opaque and implied directories and
+//! links into lower layers are its relocations. [`tree::merge`] is the link, and
+//! `fsmeta.erofs` the linked program: metadata alone, whose file data lie on
+//! the layers, with no relocation left.
+//!
+//! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer,
+//! bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4` never meet.
+
 pub mod bundle;
 pub mod cache;
 pub mod compile;

@@ -97,7 +97,9 @@ def need_no_leftovers(parent, *expected):
 def fsck(directory):
     """fsck.erofs exits 0 for most of what is wrong, so a word from it is a failure as well."""
     meta, *layers = [path for path, _ in bundle.extents(directory)]
-    for image, devices in [(meta, layers)] + [(path, []) for path in dict.fromkeys(layers)]:
+    alone = [(path, []) for path in dict.fromkeys(layers)]
+    # fsck.erofs 1.9 keeps devices in an array of 256 and crashes beyond it; the kernel and our own reader have no such bound.
+    for image, devices in alone + ([(meta, layers)] if len(layers) < 256 else []):
         p = call(FSCK, *('--device=' + path for path in devices), image)
         need(not p.stderr.strip(), 'fsck.erofs of %s: %s' % (os.path.basename(image), p.stderr))
         need('<W>' not in p.stdout and '<E>' not in p.stdout, 'fsck.erofs of %s: %s' % (os.path.basename(image), p.stdout))
