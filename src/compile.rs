@@ -113,6 +113,13 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
             dropped_xattrs: Vec::new(),
         };
         entry.note(&notes);
+        if !notes.dropped_xattrs.is_empty() {
+            let (n, count) = (i + 1, notes.dropped_xattrs.len());
+            let text = format!(
+                "layer {n}: {count} files lost xattrs that an image cannot have; inspect lists them"
+            );
+            reporter.event(Event::Warning(text));
+        }
         entries.push(entry);
     }
     drop(ready);
@@ -120,10 +127,11 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     // From here on, there is one tree, and no layer matters to it.
 
     reporter.event(Event::Stage("write"));
-    let (file, fsmeta_hash) =
+    let fsmeta =
         fsmeta::write(&tree, &devices, staging.create(bundle::FSMETA)?).context(bundle::FSMETA)?;
-    file.sync_all()?;
-    let fsmeta_size = file.metadata()?.len();
+    fsmeta.file.sync_all()?;
+    let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
+    summary.inodes = fsmeta.inodes;
     summary.bytes_out += fsmeta_size;
     let upper = write_upper(&tree, manifest.upper.size.0, fsmeta_hash, &staging)?;
 
@@ -165,7 +173,6 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let mut json = serde_json::to_vec_pretty(&index)?;
     json.push(b'\n');
     write_file(&staging, bundle::INDEX, &json)?;
-    summary.inodes = tree.len();
     staging.publish(request.force)?;
     // From here on, the bundle is there, whole.
     Ok(summary)

@@ -29,13 +29,21 @@ pub struct LayerDevice {
     pub size: u64,
 }
 
+/// An image, written but not yet synced.
+pub struct Written {
+    pub file: File,
+    pub blake3: blake3::Hash,
+    /// How many inodes the image has.
+    pub inodes: usize,
+}
+
 /// Writes the image `tree`, whose extents lie on `layers` (slot 1 first), into
-/// `file`, which is empty. Returns it with its BLAKE3.
+/// `file`, which is empty.
 pub fn write(
     tree: &Tree<Extents>,
     layers: &[LayerDevice],
     file: File,
-) -> Result<(File, blake3::Hash), WriteError> {
+) -> Result<Written, WriteError> {
     let extra_devices =
         u16::try_from(layers.len()).map_err(|_| PlanError::TooLarge("number of layers"))?;
     let table = (SUPER_OFFSET + SUPER_SIZE) as u64;
@@ -74,7 +82,8 @@ pub fn write(
     superblock.checksum = SuperBlock::checksum_of(&head);
     head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&superblock.encode());
     let (file, hash) = inner.finish(&head)?;
-    Ok((file, hash.expect("the sink hashes")))
+    let inodes = plan.nodes.len();
+    Ok(Written { file, blake3: hash.expect("the sink hashes"), inodes })
 }
 
 /// Keeps a copy of the first block: its checksum is known last.

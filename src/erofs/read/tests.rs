@@ -126,9 +126,9 @@ fn an_image_comes_back_for_any_number_of_layers() {
             size: 9 * BLOCK_SIZE,
         };
         let devices = vec![device; layers.into()];
-        let (file, hash) = fsmeta::write(&tree, &devices, scratch()).unwrap();
-        let bytes = bytes_of(file);
-        assert_eq!(hash, blake3::hash(&bytes));
+        let written = fsmeta::write(&tree, &devices, scratch()).unwrap();
+        let bytes = bytes_of(written.file);
+        assert_eq!(written.blake3, blake3::hash(&bytes));
         let reader = Reader::new(&bytes).unwrap();
         assert_eq!(reader.devices().len(), usize::from(layers));
         same(&tree, &reader.tree(Form::Image).unwrap());

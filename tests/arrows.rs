@@ -1,0 +1,39 @@
+//! Data flows one way, and so do the uses between rooms.
+
+use std::fs;
+use std::path::Path;
+
+/// Each room, and those that it must not know.
+const FORBIDDEN: [(&str, &[&str]); 6] = [
+    ("tree", &["erofs", "ext4", "layer", "source", "bundle", "cache", "compile", "manifest"]),
+    ("erofs", &["ext4", "layer", "source", "bundle", "cache", "compile", "manifest"]),
+    ("ext4", &["erofs", "layer", "source", "bundle", "cache", "compile", "manifest"]),
+    ("source", &["tree", "erofs", "ext4", "layer", "bundle", "cache", "compile"]),
+    ("layer", &["ext4", "source", "bundle", "cache", "compile", "manifest"]),
+    ("manifest", &["tree", "erofs", "ext4", "layer", "source", "bundle", "cache", "compile"]),
+];
+
+#[test]
+fn no_room_knows_what_comes_behind_it() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut seen = 0;
+    for (room, forbidden) in FORBIDDEN {
+        let mut dirs = vec![src.join(room)];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                    continue;
+                }
+                seen += 1;
+                let text = fs::read_to_string(&path).unwrap();
+                for other in forbidden {
+                    let used = text.contains(&format!("crate::{other}"));
+                    assert!(!used, "{} uses {other}", path.display());
+                }
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} files were looked at");
+}
