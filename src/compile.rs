@@ -166,6 +166,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
             platform: image.platform.clone(),
         },
         config: Config::of(&image.config),
+        boot: manifest.boot.clone(),
         layers: entries,
         files,
         disk: disk_map(&disk),

@@ -20,6 +20,7 @@
 //! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer,
 //! bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4` never meet.
 
+pub mod boot;
 pub mod bundle;
 pub mod cache;
 pub mod compile;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 use crate::digest::{DiffId, Digest};
-use crate::manifest::Platform;
+use crate::manifest::{Boot, Platform};
 use crate::tree::GuestPath;
 use crate::tree::merge::Notes;
 
@@ -24,6 +24,9 @@ pub struct Index {
     pub version: u32,
     pub image: Image,
     pub config: Config,
+    /// The manifest's `boot:`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub boot: Boot,
     pub layers: Vec<Layer>,
     /// Every file but this one, by path.
     pub files: Vec<FileEntry>,
@@ -108,6 +111,10 @@ pub struct DiskExtent {
     /// Bytes from the disk's start.
     pub offset: u64,
     pub size: u64,
+}
+
+fn is_default(boot: &Boot) -> bool {
+    *boot == Boot::default()
 }
 
 impl Config {

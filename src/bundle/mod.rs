@@ -3,6 +3,7 @@
 pub mod content;
 pub mod index;
 pub mod inspect;
+pub mod open;
 pub mod publish;
 pub mod verify;
 pub mod vmdk;

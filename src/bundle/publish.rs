@@ -193,15 +193,14 @@ pub fn read_index(dir: &Path) -> Result<Index> {
     let path = dir.join(INDEX);
     let bytes =
         fs::read(&path).with_context(|| format!("{} is no bundle: {INDEX}", dir.display()))?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
-    ensure!(value["format"] == FORMAT, "{} is not the index of a bundle", path.display());
-    ensure!(
-        value["version"] == super::index::VERSION,
-        "{} has version {}; this program reads {}",
-        path.display(),
-        value["version"],
-        super::index::VERSION
-    );
-    serde_json::from_value(value).with_context(|| path.display().to_string())
+    parse_index(&bytes).with_context(|| path.display().to_string())
+}
+
+/// The index that `bytes` spell.
+pub fn parse_index(bytes: &[u8]) -> Result<Index> {
+    let value: serde_json::Value = serde_json::from_slice(bytes)?;
+    ensure!(value["format"] == FORMAT, "it is not the index of a bundle");
+    let (found, known) = (&value["version"], super::index::VERSION);
+    ensure!(*found == known, "it has version {found}; this program reads {known}");
+    Ok(serde_json::from_value(value)?)
 }

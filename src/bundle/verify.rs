@@ -83,16 +83,24 @@ fn descriptor(dir: &Path, index: &Index) -> Result<()> {
 fn merged(dir: &Path, index: &Index) -> Result<()> {
     let bytes = map::file(&open(dir, FSMETA)?)?;
     let reader = Reader::new(&bytes)?;
+    let size = |path: &str| Ok(open(dir, path)?.metadata()?.len());
+    let sizes = index.layers.iter().map(|layer| size(&layer.path)).collect::<Result<Vec<_>>>()?;
+    check_devices(&reader, index, &sizes)?;
+    reader.tree(Form::Image)?;
+    Ok(())
+}
+
+/// Whether the device table of fsmeta is the layers, whose files have `sizes` bytes.
+pub(super) fn check_devices(reader: &Reader<'_>, index: &Index, sizes: &[u64]) -> Result<()> {
     let count = reader.devices().len();
     ensure!(count == index.layers.len(), "{count} devices for {} layers", index.layers.len());
     for (i, (slot, layer)) in reader.devices().iter().zip(&index.layers).enumerate() {
         let blocks = u64::from(slot.blocks) * crate::units::BLOCK_SIZE;
-        let size = open(dir, &layer.path)?.metadata()?.len();
+        let size = sizes.get(i).copied().unwrap_or(0);
         ensure!(blocks == size, "device {} has {blocks} bytes, its layer {size}", i + 1);
         let tag = layer.diff_id.hex();
         ensure!(slot.tag == *tag.as_bytes(), "device {} is another layer", i + 1);
     }
-    reader.tree(Form::Image)?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The manifest: what a user asks for.
 
+mod boot;
 mod platform;
 mod reference;
 mod size;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use self::boot::{BadBoot, Boot, Publish, Tmpfs};
 pub use self::platform::{BadPlatform, Platform};
 pub use self::reference::{BadReference, ImageRef, Transport};
 pub use self::size::{BadSize, ByteSize};
@@ -24,6 +26,8 @@ pub struct Manifest {
     pub platform: Option<Platform>,
     #[serde(default)]
     pub upper: Upper,
+    #[serde(default)]
+    pub boot: Boot,
 }
 
 /// The writable upper.
@@ -120,7 +124,7 @@ mod tests {
     fn errors_tell_line_and_column_and_what_would_be_right() {
         let unknown = error("image: oci:a\nuper: { size: 1GiB }\n");
         assert!(unknown.starts_with(":2:1: ") && unknown.contains("uper"), "{unknown}");
-        assert!(unknown.contains("`image`, `platform`, `upper`"), "{unknown}");
+        assert!(unknown.contains("`image`, `platform`, `upper`, `boot`"), "{unknown}");
         let nested = error("image: oci:a\nupper:\n  sise: 1GiB\n");
         assert!(nested.starts_with(":3:3: ") && nested.contains("`size`"), "{nested}");
         let size = error("image: oci:a\nupper: { size: 1MiB }\n");

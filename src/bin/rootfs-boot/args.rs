@@ -1,0 +1,200 @@
+//! What was typed.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use rootfs_compile::boot::{Engine, Options, Volume};
+use rootfs_compile::manifest::{ByteSize, Publish, Tmpfs};
+
+/// Boots a bundle in a microVM and becomes the process inside.
+///
+/// Exit codes: the command's; 128+N if signal N ended it; 124 timeout; 125 the machine failed;
+/// 126 the command cannot be executed; 127 it is not there.
+#[derive(Parser)]
+#[command(name = "rootfs-boot", version, max_term_width = 100)]
+pub struct Cli {
+    /// The bundle: its bundle.vmdk, or its directory
+    pub bundle: PathBuf,
+    /// In place of the image's command; its entrypoint stays
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+
+    /// What runs the machine
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    pub engine: EngineArg,
+    /// The guest's kernel [default: ROOTFS_BOOT_KRUNFW, else the system's]
+    #[arg(long, value_name = "FILE")]
+    pub krunfw: Option<PathBuf>,
+    /// Processors of the machine [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub cpus: Option<u8>,
+    /// Memory of the machine [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+
+    /// Set a variable; a NAME alone is passed on from here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Read variables from a file, a line each
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory of the command
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<OsString>,
+    /// Who runs it, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// In place of the image's entrypoint and command; '' for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<OsString>,
+    /// Name of the machine [default: the bundle's directory]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+
+    /// Memory as a directory; /tmp, /run and /dev/shm are, where the image has nothing there.
+    /// 'none' for none of those
+    #[arg(long, value_name = "PATH[:SIZE]")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// A directory of this host in the guest (libkrun)
+    #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
+    pub volume: Vec<OsString>,
+    /// Keep what is written in memory, and no copy of the upper
+    #[arg(long, conflicts_with_all = ["upper", "upper_size"])]
+    pub read_only: bool,
+    /// Keep what is written in FILE, and begin with what it holds
+    #[arg(long, value_name = "FILE")]
+    pub upper: Option<PathBuf>,
+    /// Room for what is written [default: the bundle's]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub upper_size: Option<u64>,
+
+    /// Let the guest use this host's network (libkrun)
+    #[arg(long)]
+    pub net: bool,
+    /// Lead a port of this host into the guest; implies --net (libkrun)
+    #[arg(short, long, value_name = "HOST:GUEST")]
+    pub publish: Vec<Publish>,
+
+    /// End the command after so many seconds, with exit code 124
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// Write down what the guest's kernel says
+    #[arg(long, value_name = "FILE")]
+    pub console_log: Option<PathBuf>,
+    /// Hash every file of the bundle first, not only fsmeta and upper
+    #[arg(long)]
+    pub verify: bool,
+    /// Say how long each phase took
+    #[arg(long)]
+    pub timings: bool,
+    /// Print what would be launched, as JSON
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// libkrun where KVM works, else qemu
+    Auto,
+    /// On KVM, in this process
+    Libkrun,
+    /// In software emulation, anywhere
+    Qemu,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no number of seconds above 0");
+    let seconds = text.parse::<f64>().ok().filter(|s| *s > 0.0).ok_or_else(bad)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+}
+
+impl Cli {
+    /// What all of it means.
+    pub fn options(self) -> Result<Options> {
+        let mut env = Vec::new();
+        for path in &self.env_file {
+            env.extend(env_file(path).with_context(|| path.display().to_string())?);
+        }
+        for text in &self.env {
+            env.extend(variable(text.as_bytes())?);
+        }
+        let volumes = self.volume.iter().map(|text| volume(text.as_bytes()));
+        Ok(Options {
+            bundle: self.bundle,
+            engine: match self.engine {
+                EngineArg::Auto => None,
+                EngineArg::Libkrun => Some(Engine::Libkrun),
+                EngineArg::Qemu => Some(Engine::Qemu),
+            },
+            krunfw: self.krunfw,
+            cpus: self.cpus,
+            memory: self.memory,
+            command: self.command,
+            entrypoint: self.entrypoint,
+            env,
+            workdir: self.workdir,
+            user: self.user,
+            hostname: self.hostname,
+            tmpfs: self.tmpfs,
+            volumes: volumes.collect::<Result<_>>()?,
+            read_only: self.read_only,
+            upper: self.upper,
+            upper_size: self.upper_size,
+            net: self.net,
+            publish: self.publish,
+            timeout: self.timeout,
+            console_log: self.console_log,
+            verify: self.verify,
+            timings: self.timings,
+        })
+    }
+}
+
+/// `NAME=VALUE`, or a `NAME` whose value is this program's; none if it has none.
+fn variable(text: &[u8]) -> Result<Option<(OsString, OsString)>> {
+    let (name, value) = match text.iter().position(|b| *b == b'=') {
+        Some(at) => (&text[..at], Some(OsString::from_vec(text[at + 1..].to_vec()))),
+        None => (text, None),
+    };
+    ensure!(!name.is_empty(), "a variable without a name: {}", text.escape_ascii());
+    let name = OsString::from_vec(name.to_vec());
+    let value = value.or_else(|| std::env::var_os(&name));
+    Ok(value.map(|value| (name, value)))
+}
+
+/// A variable on each line; empty lines and those that begin with # are none.
+fn env_file(path: &Path) -> Result<Vec<(OsString, OsString)>> {
+    let text = std::fs::read(path)?;
+    let lines = text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let lines = lines.filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"));
+    Ok(lines.map(variable).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn volume(text: &[u8]) -> Result<Volume> {
+    let mut parts: Vec<&[u8]> = text.split(|b| *b == b':').collect();
+    let read_only = match parts.last() {
+        Some(&b"ro") => true,
+        Some(&b"rw") => false,
+        _ => {
+            parts.push(b"rw");
+            false
+        }
+    };
+    let shown = text.escape_ascii();
+    match parts[..] {
+        [host, guest, _] if !host.is_empty() && guest.len() > 1 && guest[0] == b'/' => Ok(Volume {
+            host: OsString::from_vec(host.to_vec()).into(),
+            guest: OsString::from_vec(guest.to_vec()),
+            read_only,
+        }),
+        _ => bail!("--volume {shown}: write HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path"),
+    }
+}

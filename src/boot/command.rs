@@ -1,0 +1,280 @@
+//! What runs in the guest, and what it finds there: the image's config, the
+//! bundle's defaults and the options, in this order, the last one winning.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{Options, hostname_of};
+use crate::bundle::open::OpenBundle;
+use crate::manifest::Tmpfs;
+
+/// What a container gets when its image says nothing.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Files that a process may have open, as container engines set it.
+const OPEN_FILES: u64 = 1 << 20;
+/// Bytes of the guest's configuration; its init reads no more.
+const MAX_CONFIG: usize = 2 << 20;
+/// Memory that is mounted unless somebody says otherwise, where the image has
+/// nothing of its own.
+const TMPFS: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
+
+/// A command for the guest's init.
+#[derive(Clone, Debug)]
+pub struct Command {
+    pub argv: Vec<OsString>,
+    pub env: Vec<OsString>,
+    pub user: String,
+    pub workdir: OsString,
+    pub hostname: String,
+    /// In order of mounting: path, bytes, and whether it may cover what is there.
+    pub tmpfs: Vec<(String, Option<u64>, bool)>,
+    /// Directories that must be there.
+    pub volumes: BTreeSet<String>,
+    /// A signal's number.
+    pub stop_signal: i32,
+    pub read_only: bool,
+    pub net: bool,
+}
+
+impl Command {
+    /// `terminal` is what the host calls its terminal, if the guest has one.
+    pub fn of(options: &Options, bundle: &OpenBundle, terminal: Option<&OsStr>) -> Result<Self> {
+        let (config, boot) = (&bundle.index.config, &bundle.index.boot);
+        let owned = |list: &[String]| list.iter().map(OsString::from).collect::<Vec<_>>();
+        let image_entrypoint = boot.entrypoint.as_ref().or(config.entrypoint.as_ref());
+        // A new entrypoint leaves nothing of the command that belonged to the old one.
+        let image_command = match (&boot.entrypoint, &boot.command) {
+            (_, Some(command)) => Some(command),
+            (Some(_), None) => None,
+            (None, None) => config.cmd.as_ref(),
+        };
+        let mut argv = match &options.entrypoint {
+            Some(one) if one.is_empty() => Vec::new(),
+            Some(one) => vec![one.clone()],
+            None => owned(image_entrypoint.map_or(&[][..], Vec::as_slice)),
+        };
+        if !options.command.is_empty() {
+            argv.extend(options.command.iter().cloned());
+        } else if options.entrypoint.is_none() {
+            argv.extend(owned(image_command.map_or(&[][..], Vec::as_slice)));
+        }
+        ensure!(
+            argv.first().is_some_and(|name| !name.is_empty()),
+            "the image has no entrypoint and no command; say which behind --"
+        );
+        let hostname = options.hostname.clone();
+        let hostname = hostname.map_or_else(|| hostname_of(bundle), Ok)?;
+        ensure!(
+            !hostname.is_empty()
+                && hostname.len() <= 64
+                && hostname.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+            "{hostname:?} is no host name: 1 to 64 letters, digits, hyphens and dots"
+        );
+        let workdir = options.workdir.clone();
+        let workdir = workdir.or_else(|| config.working_dir.clone().map(Into::into));
+        let workdir = workdir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into());
+        ensure!(
+            workdir.as_bytes().starts_with(b"/"),
+            "the working directory {workdir:?} is not absolute"
+        );
+        let mut env = Env::default();
+        env.set("PATH".into(), PATH.into());
+        env.set("HOSTNAME".into(), hostname.clone().into());
+        if let Some(terminal) = terminal {
+            env.set("TERM".into(), terminal.to_owned());
+        }
+        for line in &config.env {
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            env.set(name.into(), value.into());
+        }
+        for (name, value) in &boot.env {
+            env.set(name.into(), value.into());
+        }
+        for (name, value) in &options.env {
+            env.set(name.clone(), value.clone());
+        }
+        Ok(Self {
+            argv,
+            env: env.lines(),
+            user: options.user.clone().or_else(|| config.user.clone()).unwrap_or_default(),
+            workdir,
+            hostname,
+            tmpfs: tmpfs(options.tmpfs.iter()),
+            volumes: config.volumes.clone(),
+            stop_signal: signal_number(config.stop_signal.as_deref().unwrap_or("SIGTERM"))?,
+            read_only: options.read_only,
+            net: options.net,
+        })
+    }
+
+    /// The records that the guest's init reads.
+    pub fn records(&self) -> Result<Records> {
+        let mut out = Records(Vec::new());
+        self.argv.iter().try_for_each(|arg| out.add("arg", arg))?;
+        self.env.iter().try_for_each(|line| out.add("env", line))?;
+        out.add("user", &self.user)?;
+        out.add("cwd", &self.workdir)?;
+        out.add("hostname", &self.hostname)?;
+        out.add("hosts", hosts(&self.hostname))?;
+        // Without a network there is nothing to ask; with one, the host's servers answer.
+        let resolv = if self.net { std::fs::read("/etc/resolv.conf").ok() } else { None };
+        out.add("resolv", OsString::from_vec(resolv.unwrap_or_default()))?;
+        out.add("nofile", OPEN_FILES.to_string())?;
+        for (path, size, always) in &self.tmpfs {
+            let when = if *always { "always" } else { "if-empty" };
+            let size = size.map_or_else(String::new, |size| size.to_string());
+            out.add("tmpfs", format!("{when}:{size}:{path}"))?;
+        }
+        self.volumes.iter().try_for_each(|path| out.add("volume", path))?;
+        if self.read_only {
+            out.add("read-only", "1")?;
+        }
+        Ok(out)
+    }
+}
+
+/// `key=value` and NUL, over and over.
+pub struct Records(Vec<u8>);
+
+impl Records {
+    /// # Errors
+    /// When `value` holds a NUL, or there is too much in all.
+    pub fn add(&mut self, key: &str, value: impl AsRef<OsStr>) -> Result<()> {
+        let value = value.as_ref().as_bytes();
+        if value.contains(&0) {
+            bail!("a NUL byte in {key}: {}", value.escape_ascii());
+        }
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.push(b'=');
+        self.0.extend_from_slice(value);
+        self.0.push(0);
+        let (len, most) = (self.0.len(), MAX_CONFIG);
+        ensure!(len <= most, "command and environment have more than {most} bytes");
+        Ok(())
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn hosts(hostname: &str) -> String {
+    format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t{hostname}\n"
+    )
+}
+
+/// The default ones, and those that were asked for: a path named again keeps
+/// its place and takes the new size.
+fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<(String, Option<u64>, bool)> {
+    let mut list: Vec<_> = TMPFS.map(|path| (path.to_owned(), None, false)).to_vec();
+    for tmpfs in asked {
+        match tmpfs {
+            Tmpfs::None => list.clear(),
+            Tmpfs::At { path, size } => {
+                let new = (path.clone(), *size, true);
+                match list.iter_mut().find(|(known, ..)| known == path) {
+                    Some(known) => *known = new,
+                    None => list.push(new),
+                }
+            }
+        }
+    }
+    list
+}
+
+/// An environment whose names keep the place where they first came.
+#[derive(Default)]
+struct Env(Vec<(OsString, OsString)>);
+
+impl Env {
+    fn set(&mut self, name: OsString, value: OsString) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    fn lines(self) -> Vec<OsString> {
+        let line = |(mut name, value): (OsString, OsString)| {
+            name.push("=");
+            name.push(value);
+            name
+        };
+        self.0.into_iter().map(line).collect()
+    }
+}
+
+/// The number of a signal that is written as `SIGINT`, `INT` or `2`.
+fn signal_number(text: &str) -> Result<i32> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    // The first real-time signal that a C library leaves to programs.
+    const RTMIN: i32 = 34;
+    const RTMAX: i32 = 64;
+    let name = text.trim().to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = |rest: &str| match rest.split_at_checked(1) {
+        Some(("+", n)) => n.parse::<i32>().ok(),
+        None => Some(0),
+        Some(_) => None,
+    };
+    let number = match NAMES.iter().position(|known| *known == name) {
+        Some(i) => Some(i as i32 + 1),
+        None if name.starts_with("RTMIN") => {
+            real_time(&name[5..]).and_then(|n| n.checked_add(RTMIN))
+        }
+        None => name.parse().ok(),
+    };
+    let number = number.filter(|n| (1..=RTMAX).contains(n));
+    number.with_context(|| format!("the image's stop signal {text:?} is no signal"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_names_or_numbers() {
+        for (text, number) in [
+            ("SIGINT", 2),
+            ("int", 2),
+            ("15", 15),
+            ("SIGRTMIN+3", 37),
+            ("RTMIN", 34),
+            ("SIGSYS", 31),
+        ] {
+            assert_eq!(signal_number(text).unwrap(), number, "{text}");
+        }
+        for bad in ["", "SIG", "0", "65", "SIGFOO", "RTMIN-1", "SIGRTMIN+99"] {
+            assert!(signal_number(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn default_tmpfs_give_way() {
+        let list = |texts: &[&str]| {
+            let asked: Vec<Tmpfs> = texts.iter().map(|t| t.parse().unwrap()).collect();
+            tmpfs(asked.iter())
+        };
+        assert_eq!(list(&[]).len(), 3);
+        assert_eq!(list(&["/tmp:1MiB"])[0], ("/tmp".into(), Some(1 << 20), true));
+        assert_eq!(list(&["none", "/x"]), [("/x".into(), None, true)]);
+    }
+
+    #[test]
+    fn records_hold_any_bytes_but_nul() {
+        let mut records = Records(Vec::new());
+        records.add("arg", OsStr::from_bytes(b"a\n=\xff")).unwrap();
+        assert_eq!(records.bytes(), b"arg=a\n=\xff\0");
+        assert!(records.add("arg", "a\0b").is_err());
+        assert!(records.add("arg", "x".repeat(MAX_CONFIG)).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! Which program is the machine.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write as _;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::Options;
+
+/// What runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// In this program, on the processor's own virtualisation.
+    Libkrun,
+    /// `qemu-system-…`, in software.
+    Qemu,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Libkrun => "libkrun",
+            Self::Qemu => "qemu",
+        })
+    }
+}
+
+/// The engine to use.
+pub struct Choice {
+    pub engine: Engine,
+    /// Nobody asked for it, and qemu could do the same.
+    pub may_fall_back: bool,
+}
+
+/// Says something to the person at the terminal; with nobody there, nothing is lost.
+pub fn notice(text: &str) {
+    let _ = writeln!(std::io::stderr(), "rootfs-boot: {text}");
+}
+
+/// The engine that was asked for, or the best that works here.
+///
+/// # Errors
+/// When it cannot do what the options ask for.
+pub fn choose(options: &Options) -> Result<Choice> {
+    let needs = needs_libkrun(options);
+    match (options.engine, needs) {
+        (Some(Engine::Qemu), Some(what)) => {
+            bail!("the qemu engine has no {what}; --engine libkrun does (it needs /dev/kvm)")
+        }
+        (Some(Engine::Qemu), None) => Ok(Choice { engine: Engine::Qemu, may_fall_back: false }),
+        (Some(Engine::Libkrun), _) => match libkrun_works() {
+            Ok(()) => Ok(Choice { engine: Engine::Libkrun, may_fall_back: false }),
+            Err(why) => bail!("the libkrun engine cannot be used: {why}"),
+        },
+        (None, needs) => match (libkrun_works(), needs) {
+            (Ok(()), needs) => {
+                Ok(Choice { engine: Engine::Libkrun, may_fall_back: needs.is_none() })
+            }
+            (Err(why), Some(what)) => {
+                bail!("{what} needs the libkrun engine, which cannot be used: {why}")
+            }
+            (Err(why), None) => {
+                notice(&format!("{why}; software emulation (qemu) instead"));
+                Ok(Choice { engine: Engine::Qemu, may_fall_back: false })
+            }
+        },
+    }
+}
+
+fn needs_libkrun(options: &Options) -> Option<&'static str> {
+    if !options.volumes.is_empty() {
+        Some("--volume")
+    } else if !options.publish.is_empty() {
+        Some("--publish")
+    } else if options.net {
+        Some("--net")
+    } else {
+        None
+    }
+}
+
+fn libkrun_works() -> Result<(), String> {
+    if !cfg!(feature = "libkrun") {
+        return Err("this rootfs-boot was built without it (--no-default-features)".to_owned());
+    }
+    match File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err("/dev/kvm may not be opened (is the user in the group kvm?)".to_owned())
+        }
+        Err(error) => Err(format!("/dev/kvm: {error}")),
+    }
+}

@@ -1,0 +1,342 @@
+//! A machine, decided to the last descriptor, and the process that becomes it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::MemfdFlags;
+use rustix::io::FdFlags;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::command::Command;
+use super::engine::Engine;
+#[cfg(feature = "libkrun")]
+use super::krun;
+use super::qemu;
+use super::terminal::Terminal;
+use super::upper::Upper;
+use super::{Options, Timings, disk};
+use crate::bundle::open::OpenBundle;
+use crate::manifest::Publish;
+
+/// What comes before its number in the engine process's arguments.
+pub const ARGUMENT: &str = "--machine-from-descriptor";
+
+const DEFAULT_MEMORY: u64 = 1 << 30;
+const MIN_MEMORY: u64 = 128 << 20;
+const MIB: u64 = 1 << 20;
+
+/// What the engine process needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spec {
+    pub engine: Engine,
+    /// The supervisor: without it there is no machine.
+    supervisor: u32,
+    pub cpus: u8,
+    pub memory_mib: u32,
+    pub disks: Vec<Disk>,
+    pub ports: Vec<Port>,
+    /// A pipe that takes what the guest's kernel prints.
+    pub console: RawFd,
+    /// Words of the kernel's command line.
+    pub cmdline: Vec<String>,
+    pub shares: Vec<Share>,
+    pub net: bool,
+    pub publish: Vec<Publish>,
+    pub krunfw: PathBuf,
+}
+
+/// A disk of the machine, an open descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Disk {
+    pub serial: String,
+    pub fd: RawFd,
+    pub format: Format,
+    pub read_only: bool,
+    /// Whether it need not survive a crash of the host.
+    pub throwaway: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Raw,
+    Vmdk,
+}
+
+/// A named port of the guest, a socket here.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Port {
+    pub name: String,
+    pub fd: RawFd,
+}
+
+/// A directory of the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Share {
+    pub tag: String,
+    pub path: PathBuf,
+    pub read_only: bool,
+}
+
+/// A machine that is about to start, and the supervisor's ends of it.
+pub struct Launch {
+    pub spec: Spec,
+    /// The engine's ends; closed here once it runs.
+    theirs: Vec<OwnedFd>,
+    pub control: UnixStream,
+    pub stdin: Option<UnixStream>,
+    pub stdout: Option<UnixStream>,
+    pub stderr: Option<UnixStream>,
+    pub tty: Option<UnixStream>,
+    pub console: File,
+    pub console_log: Option<File>,
+    pub terminal: Terminal,
+    pub stop_signal: i32,
+    pub timeout: Option<Duration>,
+}
+
+impl Launch {
+    /// Makes everything that `engine` needs.
+    pub fn prepare(
+        options: &Options,
+        bundle: &OpenBundle,
+        engine: Engine,
+        krunfw: &Path,
+        timings: &mut Timings,
+    ) -> Result<Self> {
+        let terminal = Terminal::now();
+        let command = Command::of(options, bundle, terminal.name().as_deref())?;
+        let size = Size::of(options)?;
+        let upper = match (&options.upper, command.read_only) {
+            (_, true) => Upper::shared(bundle)?,
+            (Some(path), false) => Upper::kept(bundle, path, options.upper_size)?,
+            (None, false) => Upper::private(bundle, options.upper_size)?,
+        };
+        timings.host("upper ready");
+
+        let mut records = command.records()?;
+        records.add("stdio", terminal.kinds())?;
+        if let Some((rows, columns)) = terminal.size() {
+            records.add("window", format!("{rows}:{columns}"))?;
+        }
+        if upper.grow {
+            records.add("grow", "1")?;
+        }
+        let shares = shares(options)?;
+        for (share, volume) in shares.iter().zip(&options.volumes) {
+            let mode = if share.read_only { "ro" } else { "rw" };
+            let mut record = OsString::from(format!("{mode}:{}:", share.tag));
+            record.push(&volume.guest);
+            records.add("share", record)?;
+        }
+        let boot = disk::boot_disk(records.bytes())?;
+        let rootfs = disk::private_descriptor(&bundle.disk)?;
+        timings.host("boot disk made");
+
+        let mut theirs: Vec<OwnedFd> = Vec::new();
+        let mut disk = |serial: &str, file: File, format, read_only, throwaway| {
+            let fd = file.as_raw_fd();
+            theirs.push(file.into());
+            Disk { serial: serial.to_owned(), fd, format, read_only, throwaway }
+        };
+        let disks = vec![
+            disk("rootfs", rootfs, Format::Vmdk, true, true),
+            disk("upper", upper.file, Format::Raw, command.read_only, upper.throwaway),
+            disk("boot", boot, Format::Raw, true, true),
+        ];
+        let mut ports = Vec::new();
+        let mut port = |name: &str, wanted: bool| -> Result<Option<UnixStream>> {
+            if !wanted {
+                return Ok(None);
+            }
+            let (ours, others) = UnixStream::pair()?;
+            ports.push(Port { name: format!("rootfs.{name}"), fd: others.as_raw_fd() });
+            theirs.push(others.into());
+            Ok(Some(ours))
+        };
+        let control = port("control", true)?.expect("it is wanted");
+        let stdin = port("stdin", !terminal.stdin)?;
+        let stdout = port("stdout", !terminal.stdout)?;
+        let stderr = port("stderr", !terminal.stderr)?;
+        let tty = port("tty", terminal.any())?;
+        let (console, console_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let spec = Spec {
+            engine,
+            supervisor: std::process::id(),
+            cpus: size.cpus,
+            memory_mib: size.memory_mib,
+            disks,
+            ports,
+            console: console_end.as_raw_fd(),
+            cmdline: cmdline(),
+            shares,
+            net: command.net,
+            publish: options.publish.clone(),
+            krunfw: krunfw.to_owned(),
+        };
+        theirs.push(console_end);
+        for fd in theirs.iter().map(AsFd::as_fd).chain(bundle.disk.iter().map(|f| f.file.as_fd())) {
+            inherit(fd)?;
+        }
+        let console_log = options.console_log.as_ref().map(|path| {
+            File::create(path).with_context(|| format!("console log {}", path.display()))
+        });
+        Ok(Self {
+            spec,
+            theirs,
+            control,
+            stdin,
+            stdout,
+            stderr,
+            tty,
+            console: console.into(),
+            console_log: console_log.transpose()?,
+            terminal,
+            stop_signal: command.stop_signal,
+            timeout: options.timeout,
+        })
+    }
+
+    /// Starts the engine's process.
+    pub fn start(&mut self) -> Result<Child> {
+        let mut spec = File::from(rustix::fs::memfd_create("machine", MemfdFlags::empty())?);
+        spec.write_all(&serde_json::to_vec(&self.spec)?)?;
+        let output = || -> Result<Stdio> {
+            let last = self.theirs.last().expect("the console is the last one");
+            Ok(last.try_clone()?.into())
+        };
+        let child = Process::new("/proc/self/exe")
+            .arg0("rootfs-boot")
+            .args([ARGUMENT, &spec.as_raw_fd().to_string()])
+            .stdin(Stdio::null())
+            .stdout(output()?)
+            .stderr(output()?)
+            // ^C is the supervisor's to pass on.
+            .process_group(0)
+            .spawn()
+            .context("starting the engine's process")?;
+        self.theirs.clear();
+        Ok(child)
+    }
+}
+
+/// Lets the next process have `fd`, under the same number.
+fn inherit(fd: BorrowedFd<'_>) -> Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, FdFlags::empty())?)
+}
+
+/// Becomes the machine that descriptor `number` describes. Returns only to say
+/// why it could not.
+pub fn enter(number: &str) -> Result<std::convert::Infallible> {
+    let fd: RawFd = number.parse().context("the number of a descriptor")?;
+    ensure!(fd > 2, "descriptor {fd} is no machine");
+    let mut text = String::new();
+    let mut file = File::open(format!("/proc/self/fd/{fd}")).context("reading the machine")?;
+    file.read_to_string(&mut text).context("reading the machine")?;
+    let spec: Spec = serde_json::from_str(&text)?;
+    // The machine ends with its supervisor, however that ends.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid() as u32);
+    ensure!(parent == Some(spec.supervisor), "the supervisor is gone");
+    // A disk of many layers is as many open files.
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+    match spec.engine {
+        Engine::Qemu => qemu::exec(&spec),
+        #[cfg(feature = "libkrun")]
+        Engine::Libkrun => krun::enter(&spec),
+        #[cfg(not(feature = "libkrun"))]
+        Engine::Libkrun => anyhow::bail!("this program was built without libkrun"),
+    }
+}
+
+/// Processors and memory.
+struct Size {
+    cpus: u8,
+    memory_mib: u32,
+}
+
+impl Size {
+    fn of(options: &Options) -> Result<Self> {
+        let cpus = options.cpus.unwrap_or(1);
+        ensure!(cpus > 0, "a machine has at least one processor");
+        let memory = options.memory.unwrap_or(DEFAULT_MEMORY);
+        ensure!(memory >= MIN_MEMORY, "{memory} bytes of memory; a machine needs 128 MiB");
+        let memory_mib = u32::try_from(memory / MIB).context("that much memory")?;
+        Ok(Self { cpus, memory_mib })
+    }
+}
+
+/// The kernel's command line behind what the engine puts there itself.
+fn cmdline() -> Vec<String> {
+    // Disks are named in the order in which they are given: boot is the third.
+    ["quiet", "root=/dev/vdc", "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
+}
+
+fn shares(options: &Options) -> Result<Vec<Share>> {
+    let share = |(i, volume): (usize, &super::Volume)| {
+        let shown = volume.host.display();
+        let path = volume.host.canonicalize().with_context(|| format!("volume {shown}"))?;
+        ensure!(path.is_dir(), "volume {shown} is no directory");
+        Ok(Share { tag: format!("volume{i}"), path, read_only: volume.read_only })
+    };
+    options.volumes.iter().enumerate().map(share).collect()
+}
+
+/// What would be launched, for people and programs.
+pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Result<Value> {
+    let terminal = Terminal::now();
+    let command = Command::of(options, bundle, terminal.name().as_deref())?;
+    let size = Size::of(options)?;
+    let text = |list: &[OsString]| {
+        list.iter().map(|s| s.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let path = |name: &str| bundle.dir.join(name).to_string_lossy().into_owned();
+    let disk = |file: &crate::bundle::open::OpenFile| json!({ "path": path(&file.path), "bytes": file.size });
+    let upper = match (&options.upper, command.read_only) {
+        (_, true) => json!({ "path": path(&bundle.upper.path), "kind": "memory over it" }),
+        (Some(kept), false) => json!({ "path": kept, "kind": "kept" }),
+        (None, false) => json!({ "path": path(&bundle.upper.path), "kind": "private clone" }),
+    };
+    let tmpfs = command.tmpfs.iter().map(
+        |(path, size, always)| json!({ "path": path, "bytes": size, "only_if_empty": !always }),
+    );
+    Ok(json!({
+        "bundle": bundle.dir,
+        "image": bundle.index.image,
+        "engine": engine,
+        "cpus": size.cpus,
+        "memory_mib": size.memory_mib,
+        "kernel_command_line": cmdline(),
+        "disks": {
+            "rootfs": bundle.disk.iter().map(disk).collect::<Vec<_>>(),
+            "upper": upper,
+            "upper_bytes": options.upper_size.unwrap_or(bundle.upper.size),
+        },
+        "command": {
+            "argv": text(&command.argv),
+            "env": text(&command.env),
+            "user": command.user,
+            "workdir": command.workdir.to_string_lossy(),
+            "hostname": command.hostname,
+            "stop_signal": command.stop_signal,
+        },
+        "terminal": { "stdin": terminal.stdin, "stdout": terminal.stdout, "stderr": terminal.stderr },
+        "tmpfs": tmpfs.collect::<Vec<_>>(),
+        "image_volumes": command.volumes,
+        "volumes": shares(options)?,
+        "net": command.net,
+        "publish": options.publish,
+        "timeout_seconds": options.timeout.map(|t| t.as_secs_f64()),
+    }))
+}

@@ -1,0 +1,209 @@
+//! A bundle as a running machine.
+//!
+//! ```text
+//! bundle ─► open, checked ─┐
+//! options + image config ──┼─► Launch: three disks, ports, one command line ─► engine process (libkrun or qemu)
+//! bundle's upper, cloned ──┘                                                        │
+//!                         supervise: terminal, streams, signals, exit code ◄────────┘
+//! ```
+//!
+//! The engine is a process of its own, this program started again, which
+//! becomes the machine; whatever happens to it, the supervisor restores the
+//! terminal and tells an exit code. Disks reach it as open descriptors.
+
+mod command;
+mod disk;
+pub mod engine;
+#[cfg(feature = "libkrun")]
+mod krun;
+pub mod krunfw;
+mod machine;
+mod qemu;
+mod streams;
+mod supervise;
+mod terminal;
+mod upper;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+pub use self::engine::Engine;
+use self::machine::Launch;
+pub use self::machine::{ARGUMENT as MACHINE_ARGUMENT, enter as enter_machine};
+use crate::bundle::index::Index;
+use crate::bundle::open::OpenBundle;
+use crate::manifest::{Boot, Platform, Publish, Tmpfs};
+
+/// The machine failed, whatever the command was.
+pub const MACHINE_FAILED: u8 = 125;
+/// The time that `--timeout` gives was over.
+pub const TIMED_OUT: u8 = 124;
+
+/// What whoever starts a machine asked for. What is not set is the bundle's
+/// own default, the image's, or the program's.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The bundle's directory or its descriptor.
+    pub bundle: PathBuf,
+    /// None is whichever works.
+    pub engine: Option<Engine>,
+    pub krunfw: Option<PathBuf>,
+    pub cpus: Option<u8>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// In place of the image's command.
+    pub command: Vec<OsString>,
+    /// In place of the image's entrypoint and command; an empty one is none.
+    pub entrypoint: Option<OsString>,
+    /// Later ones win.
+    pub env: Vec<(OsString, OsString)>,
+    pub workdir: Option<OsString>,
+    pub user: Option<String>,
+    pub hostname: Option<String>,
+    pub tmpfs: Vec<Tmpfs>,
+    pub volumes: Vec<Volume>,
+    pub read_only: bool,
+    pub upper: Option<PathBuf>,
+    /// Bytes.
+    pub upper_size: Option<u64>,
+    pub net: bool,
+    pub publish: Vec<Publish>,
+    pub timeout: Option<Duration>,
+    pub console_log: Option<PathBuf>,
+    /// Hash every file of the bundle before it is used.
+    pub verify: bool,
+    pub timings: bool,
+}
+
+/// A directory of the host that the guest sees.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    pub host: PathBuf,
+    pub guest: OsString,
+    pub read_only: bool,
+}
+
+impl Options {
+    /// What was not asked for is as the bundle says.
+    fn with_defaults(&self, boot: &Boot) -> Self {
+        let mut all = self.clone();
+        all.cpus = all.cpus.or(boot.cpus);
+        all.memory = all.memory.or(boot.memory.map(|memory| memory.0));
+        all.workdir = all.workdir.or_else(|| boot.workdir.clone().map(Into::into));
+        all.user = all.user.or_else(|| boot.user.clone());
+        all.hostname = all.hostname.or_else(|| boot.hostname.clone());
+        all.timeout = all.timeout.or(boot.timeout.map(Duration::from_secs));
+        all.read_only |= boot.read_only && all.upper.is_none();
+        all.tmpfs.splice(0..0, boot.tmpfs.iter().cloned());
+        all.publish.splice(0..0, boot.publish.iter().copied());
+        // A published port is of no use without a network.
+        all.net |= boot.net || !all.publish.is_empty();
+        all
+    }
+}
+
+/// Runs the machine that `options` describe; returns the exit code to end with.
+pub fn run(options: &Options, started: Instant) -> Result<u8> {
+    let mut timings = Timings { on: options.timings, started, last: started };
+    let bundle = OpenBundle::open(&options.bundle, options.verify)?;
+    suits_this_machine(&bundle.index)?;
+    timings.host("bundle opened and checked");
+    // From here on, the bundle's files are open and what its index says.
+
+    let options = &options.with_defaults(&bundle.index.boot);
+    let choice = engine::choose(options)?;
+    let firmware = krunfw::find(options.krunfw.as_deref())?;
+    let mut engines = vec![choice.engine];
+    if choice.may_fall_back {
+        engines.push(Engine::Qemu);
+    }
+    for (i, engine) in engines.iter().enumerate() {
+        let launch = Launch::prepare(options, &bundle, *engine, &firmware, &mut timings)?;
+        bundle.unchanged()?;
+        // From here on, everything is decided; nothing was started.
+        match supervise::supervise(launch, &mut timings)? {
+            supervise::Outcome::Ended(code) => return Ok(code),
+            supervise::Outcome::NeverCameUp(why) if i + 1 < engines.len() => {
+                engine::notice(&format!("{engine}: {why}; software emulation (qemu) instead"));
+            }
+            supervise::Outcome::NeverCameUp(why) => bail!("{engine}: {why}"),
+        }
+    }
+    unreachable!("the last engine returns")
+}
+
+/// What [`run`] would launch, as JSON.
+pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
+    let bundle = OpenBundle::open(&options.bundle, options.verify)?;
+    suits_this_machine(&bundle.index)?;
+    let options = &options.with_defaults(&bundle.index.boot);
+    let choice = engine::choose(options)?;
+    machine::describe(options, &bundle, choice.engine)
+}
+
+/// A guest runs on the architecture of its host.
+fn suits_this_machine(index: &Index) -> Result<()> {
+    let (wanted, host) = (&index.image.platform, Platform::host());
+    ensure!(
+        wanted.architecture == host.architecture && wanted.os == "linux",
+        "the bundle is for {wanted}, this machine runs {host}"
+    );
+    Ok(())
+}
+
+/// Says how long each phase took, if that was asked for.
+struct Timings {
+    on: bool,
+    started: Instant,
+    last: Instant,
+}
+
+impl Timings {
+    /// A phase of the host's side is over.
+    fn host(&mut self, what: &str) {
+        let now = Instant::now();
+        let took = now - self.last;
+        self.last = now;
+        self.line("host", now - self.started, Some(took), what);
+    }
+
+    /// The guest's kernel started `micros` ago.
+    fn entered(&mut self, micros: u64) {
+        let now = Instant::now();
+        let entered = now - Duration::from_micros(micros);
+        let took = entered.saturating_duration_since(self.last);
+        self.line(
+            "host",
+            entered.saturating_duration_since(self.started),
+            Some(took),
+            "guest entered",
+        );
+        self.last = now;
+    }
+
+    /// The guest says what happened, `micros` after its kernel started.
+    fn guest(&self, micros: u64, what: &str) {
+        self.line("guest", Duration::from_micros(micros), None, what);
+    }
+
+    fn line(&self, side: &str, at: Duration, took: Option<Duration>, what: &str) {
+        if self.on {
+            let millis = |d: Duration| d.as_secs_f64() * 1e3;
+            let took = took.map_or_else(String::new, |t| format!("+{:.1}", millis(t)));
+            engine::notice(&format!("{side:<5} {:>8.1} ms {took:>8}  {what}", millis(at)));
+        }
+    }
+}
+
+/// The directory of a bundle as a host name, if it can be one.
+fn hostname_of(bundle: &OpenBundle) -> Result<String> {
+    let dir = std::path::absolute(&bundle.dir).context("the bundle's directory")?;
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().map(plain).take(63).collect();
+    let name = name.trim_matches('-');
+    Ok(if name.is_empty() { "rootfs".to_owned() } else { name.to_owned() })
+}

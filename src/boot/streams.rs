@@ -1,0 +1,179 @@
+//! Bytes between this program's streams and the machine's ports: a thread for
+//! each direction, so that one that waits holds up no other.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::Result;
+
+use super::supervise::Event;
+
+const BUFFER: usize = 1 << 16;
+
+/// A stream out of the machine.
+pub struct Output {
+    delivered: Arc<AtomicU64>,
+    refused: Arc<AtomicBool>,
+}
+
+impl Output {
+    /// Copies `port` to `to`; stream `number` of the command, 3 being its terminal.
+    pub fn start(
+        port: UnixStream,
+        to: BorrowedFd<'_>,
+        number: u8,
+        control: &Control,
+        events: &Sender<Event>,
+    ) -> Result<Self> {
+        let mut to = File::from(to.try_clone_to_owned()?);
+        let output = Self { delivered: Arc::default(), refused: Arc::default() };
+        let (delivered, refused) = (output.delivered.clone(), output.refused.clone());
+        let (control, events) = (control.clone(), events.clone());
+        thread::spawn(move || {
+            let mut port = port;
+            let mut buffer = vec![0; BUFFER];
+            while let Ok(n @ 1..) = port.read(&mut buffer) {
+                if !refused.load(Ordering::Relaxed) && write_all(&mut to, &buffer[..n]).is_err() {
+                    // The command learns it as it would from a pipe of the host.
+                    refused.store(true, Ordering::Relaxed);
+                    control.order(Order::Close(number));
+                }
+                delivered.fetch_add(n as u64, Ordering::Release);
+                if events.send(Event::Delivered).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(output)
+    }
+
+    /// Whether all of `bytes` arrived, or nobody wants them.
+    pub fn has(&self, bytes: u64) -> bool {
+        self.refused.load(Ordering::Relaxed) || self.delivered.load(Ordering::Acquire) >= bytes
+    }
+}
+
+/// A stream of the host may be one that does not block.
+fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Copies standard input to `port`, and says how long it was when it ends.
+pub fn input(port: UnixStream, control: &Control) {
+    let control = control.clone();
+    thread::spawn(move || {
+        let (mut port, mut total) = (port, 0);
+        let mut buffer = vec![0; BUFFER];
+        let mut stdin = io::stdin().lock();
+        loop {
+            match stdin.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) if port.write_all(&buffer[..n]).is_err() => return,
+                Ok(n) => total += n as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(std::time::Duration::from_millis(1));
+                }
+                Err(_) => break,
+            }
+        }
+        control.order(Order::InputEnds(total));
+        // The port stays open: what is still on its way must arrive.
+        thread::park();
+    });
+}
+
+/// The last that the guest's kernel and the engine said.
+#[derive(Clone, Default)]
+pub struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Console {
+    const KEPT: usize = 1 << 14;
+
+    /// Reads `pipe`, and copies it to `log`.
+    pub fn start(pipe: File, log: Option<File>) -> Self {
+        let console = Self::default();
+        let kept = console.clone();
+        thread::spawn(move || {
+            let (mut pipe, mut log) = (pipe, log);
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                if let Some(log) = &mut log {
+                    // A log that cannot be written must not stop the machine.
+                    let _ = log.write_all(&buffer[..n]);
+                }
+                let mut kept = kept.0.lock().expect("no holder panics");
+                kept.extend_from_slice(&buffer[..n]);
+                let excess = kept.len().saturating_sub(Self::KEPT);
+                kept.drain(..excess);
+            }
+        });
+        console
+    }
+
+    /// The last lines, for whoever has to find out what went wrong.
+    pub fn last_lines(&self) -> String {
+        const LINES: usize = 8;
+        let kept = self.0.lock().expect("no holder panics");
+        let text = String::from_utf8_lossy(&kept).into_owned();
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n    ")
+    }
+}
+
+/// What the host may tell the guest's init.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// Send the command this signal.
+    Signal(i32),
+    /// The terminal has so many rows and columns now.
+    Window(u16, u16),
+    /// Standard input had so many bytes in all.
+    InputEnds(u64),
+    /// Nobody reads this stream any more.
+    Close(u8),
+    /// End everything now.
+    Kill,
+}
+
+/// The way to the guest's init.
+#[derive(Clone)]
+pub struct Control(Arc<UnixStream>);
+
+impl Control {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self(Arc::new(socket.into()))
+    }
+
+    pub fn order(&self, order: Order) {
+        let (what, number) = match order {
+            Order::Signal(n) => (b'S', n as u64),
+            Order::Window(rows, columns) => (b'W', u64::from(rows) << 16 | u64::from(columns)),
+            Order::InputEnds(bytes) => (b'E', bytes),
+            Order::Close(stream) => (b'C', stream.into()),
+            Order::Kill => (b'K', 0),
+        };
+        let mut message = [0; 9];
+        message[0] = what;
+        message[1..].copy_from_slice(&number.to_le_bytes());
+        // A machine that is gone takes no orders; that it is gone is told elsewhere.
+        let _ = (&*self.0).write_all(&message);
+    }
+}

@@ -1,0 +1,104 @@
+//! The terminal this program was started from, if it was.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::os::fd::BorrowedFd;
+
+use anyhow::Result;
+use rustix::termios::{OptionalActions, Termios};
+
+/// Which of the three standard streams are a terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl Terminal {
+    pub fn now() -> Self {
+        Self {
+            stdin: std::io::stdin().is_terminal(),
+            stdout: std::io::stdout().is_terminal(),
+            stderr: std::io::stderr().is_terminal(),
+        }
+    }
+
+    pub fn any(self) -> bool {
+        self.stdin || self.stdout || self.stderr
+    }
+
+    /// As the guest's init reads it: `t` or `p` for each stream.
+    pub fn kinds(self) -> String {
+        let kind = |is_terminal| if is_terminal { 't' } else { 'p' };
+        [self.stdin, self.stdout, self.stderr].map(kind).iter().collect()
+    }
+
+    /// What kind of terminal the host says it is.
+    pub fn name(self) -> Option<OsString> {
+        self.any().then(|| std::env::var_os("TERM").unwrap_or_else(|| "xterm".into()))
+    }
+
+    /// Rows and columns.
+    pub fn size(self) -> Option<(u16, u16)> {
+        let size = rustix::termios::tcgetwinsize(self.stream()?).ok()?;
+        Some((size.ws_row, size.ws_col))
+    }
+
+    /// One of the streams that is the terminal.
+    fn stream(self) -> Option<BorrowedFd<'static>> {
+        use rustix::stdio;
+        if self.stdin {
+            Some(stdio::stdin())
+        } else if self.stdout {
+            Some(stdio::stdout())
+        } else if self.stderr {
+            Some(stdio::stderr())
+        } else {
+            None
+        }
+    }
+
+    /// Whether what the terminal's side of the guest writes goes to standard
+    /// output; else it goes to standard error, or to the terminal that is the input.
+    pub fn output(self) -> Option<BorrowedFd<'static>> {
+        use rustix::stdio;
+        match (self.stdout, self.stderr, self.stdin) {
+            (true, ..) => Some(stdio::stdout()),
+            (_, true, _) => Some(stdio::stderr()),
+            (.., true) => Some(stdio::stdin()),
+            _ => None,
+        }
+    }
+}
+
+/// Keys go to the guest as they are typed, until this is dropped.
+pub struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    /// Nothing, if standard input is no terminal.
+    pub fn enter(terminal: Terminal) -> Result<Option<Self>> {
+        if !terminal.stdin {
+            return Ok(None);
+        }
+        let stdin = rustix::stdio::stdin();
+        let before = rustix::termios::tcgetattr(stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw)?;
+        Ok(Some(Self { before }))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing restored.
+        let _ = rustix::termios::tcsetattr(
+            rustix::stdio::stdin(),
+            OptionalActions::Drain,
+            &self.before,
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! Disks by serial and ports by name: their numbers depend on the engine.
+
+use crate::config::{bare, number};
+use crate::sys::{self, Str, join};
+
+/// The device of the disk with this serial.
+pub fn disk(serial: &[u8]) -> sys::Result<Str> {
+    let mut device = Err(sys::ENOENT);
+    sys::each_name(b"/sys/block\0", |name| {
+        let mut buffer = [0; 64];
+        let found = sys::read_into(join(&[b"/sys/block/", name, b"/serial"]), &mut buffer);
+        let same = found.is_ok_and(|found| found.trim_ascii() == serial);
+        if same {
+            device = Ok(join(&[b"/dev/", name]));
+        }
+        same
+    })?;
+    device
+}
+
+/// How many bytes the disk at `device` has.
+pub fn size(device: Str) -> sys::Result<u64> {
+    let name = device.strip_prefix(b"/dev/").unwrap_or(device);
+    let mut buffer = [0; 64];
+    let text = sys::read_into(join(&[b"/sys/block/", bare(name), b"/size"]), &mut buffer)?;
+    Ok(number(text.trim_ascii()).unwrap_or(0) * 512)
+}
+
+/// Opens the port with this name, which the driver announces a while after start.
+pub fn port(name: &[u8]) -> Option<usize> {
+    for wait in 0..2000 {
+        let mut fd = None;
+        let _ = sys::each_name(b"/sys/class/virtio-ports\0", |port| {
+            let mut buffer = [0; 64];
+            let found = sys::read_into(
+                join(&[b"/sys/class/virtio-ports/", port, b"/name"]),
+                &mut buffer,
+            );
+            if found.is_ok_and(|found| found.trim_ascii() == name) {
+                fd = sys::open(join(&[b"/dev/", port]), sys::O_RDWR, 0).ok();
+            }
+            fd.is_some()
+        });
+        if fd.is_some() {
+            return fd;
+        }
+        // Eagerly at first, ten seconds in all.
+        let _ = sys::poll(&mut [], Some(if wait < 100 { 1 } else { 5 }));
+    }
+    None
+}

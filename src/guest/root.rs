@@ -1,0 +1,247 @@
+//! The command's root: overlay over EROFS and ext4, and what is mounted in it.
+
+use crate::config::{Config, bare, split};
+use crate::sys::{self, Str, join};
+use crate::{Doing, Failure, disks};
+
+const RDONLY: usize = 1;
+pub const NOSUID: usize = 2;
+const NODEV: usize = 4;
+const NOEXEC: usize = 8;
+/// Neither devices nor programs nor setuid.
+pub const NOTHING: usize = NOSUID | NODEV | NOEXEC;
+
+/// Mount trees of PID 1's that go into the command's root.
+pub struct Root {
+    /// Where each goes.
+    files: [(Str, usize); 3],
+    pts: usize,
+}
+
+/// Mounts the disks and joins them, and prepares what lies over the image.
+pub fn mount(config: &Config) -> Result<Root, Failure> {
+    let rootfs = disks::disk(b"rootfs").doing(&[b"looking for the disk rootfs"])?;
+    sys::mount(rootfs, b"/lower\0", b"erofs\0", RDONLY, b"\0").doing(&[b"mounting the image"])?;
+    let upper = disks::disk(b"upper").doing(&[b"looking for the disk upper"])?;
+    if config.has(b"read-only") {
+        // What the compiler baked into the upper stays visible below a new one in memory.
+        sys::mount(upper, b"/upper\0", b"ext4\0", RDONLY, b"noload\0")
+            .doing(&[b"mounting the upper"])?;
+        scratch().doing(&[b"making an upper in memory"])?;
+        let layers = b"lowerdir=/upper/upper:/lower,upperdir=/scratch/upper,workdir=/scratch/work\0";
+        overlay(layers)?;
+    } else {
+        sys::mount(upper, b"/upper\0", b"ext4\0", 0, b"\0").doing(&[b"mounting the upper"])?;
+        if config.has(b"grow") {
+            grow(upper).doing(&[b"growing the upper"])?;
+        }
+        overlay(b"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work\0")?;
+    }
+    let mut files = [(&b"/etc/hosts\0"[..], 0), (&b"/etc/resolv.conf\0"[..], 0), (&b"/etc/hostname\0"[..], 0)];
+    sys::mount(b"files\0", b"/files\0", b"tmpfs\0", NOTHING, b"mode=755\0")
+        .doing(&[b"making files for /etc"])?;
+    for ((path, tree), key) in files.iter_mut().zip([&b"hosts"[..], b"resolv", b"hostname"]) {
+        let from = join(&[b"/files/", key]);
+        let text = bare(config.one(key).unwrap_or(b"\0"));
+        let newline: &[u8] = if key == b"hostname" { b"\n" } else { b"" };
+        *tree = write(from, &[text, newline]).and_then(|()| sys::detached(from)).doing(&[b"making ", bare(path)])?;
+    }
+    let _ = sys::mkdir(b"/dev/pts\0", 0o755);
+    let _ = sys::mkdir(b"/dev/shm\0", 0o1777);
+    let options = b"gid=5,mode=620,ptmxmode=666\0";
+    sys::mount(b"devpts\0", b"/dev/pts\0", b"devpts\0", NOSUID | NOEXEC, options)
+        .doing(&[b"mounting /dev/pts"])?;
+    let pts = sys::detached(b"/dev/pts\0").doing(&[b"sharing /dev/pts"])?;
+    Ok(Root { files, pts })
+}
+
+fn overlay(options: Str) -> Result<(), Failure> {
+    sys::mount(b"overlay\0", b"/root\0", b"overlay\0", 0, options).doing(&[b"mounting the overlay"])
+}
+
+/// A tmpfs with an upper whose root looks like the image's.
+fn scratch() -> sys::Result<()> {
+    sys::mount(b"scratch\0", b"/scratch\0", b"tmpfs\0", 0, b"mode=755\0")?;
+    let like = sys::stat(b"/upper/upper\0")?;
+    sys::mkdir(b"/scratch/work\0", 0o700)?;
+    sys::mkdir(b"/scratch/upper\0", 0o755)?;
+    sys::chown(b"/scratch/upper\0", like.uid, like.gid)?;
+    sys::chmod(b"/scratch/upper\0", usize::from(like.mode & 0o7777))
+}
+
+/// Makes the ext4 as large as its disk.
+fn grow(device: Str) -> sys::Result<()> {
+    const BLOCK: u64 = 4096;
+    let blocks = disks::size(device)? / BLOCK;
+    let fd = sys::open(b"/upper\0", sys::O_DIRECTORY, 0)?;
+    let result = sys::resize_ext4(fd, blocks);
+    sys::close(fd);
+    result
+}
+
+fn write(path: Str, parts: &[&[u8]]) -> sys::Result<()> {
+    let fd = sys::open(path, sys::O_WRONLY | sys::O_CREAT, 0o644)?;
+    let result = parts.iter().try_for_each(|part| sys::write_all(fd, part));
+    sys::close(fd);
+    result
+}
+
+/// In the command's process: makes the overlay its root, with all that a
+/// container finds in its own.
+pub fn enter(root: &Root, config: &Config) -> Result<(), Failure> {
+    sys::unshare_mounts().doing(&[b"leaving PID 1's mounts"])?;
+    let enter = || -> sys::Result<()> {
+        sys::chdir(b"/root\0")?;
+        sys::pivot_root(b".\0", b".\0")?;
+        const DETACH: usize = 2;
+        sys::umount(b".\0", DETACH)?;
+        sys::chdir(b"/\0")
+    };
+    enter().doing(&[b"entering the image"])?;
+    on(b"/proc\0", b"proc\0", NOTHING, b"\0")?;
+    on(b"/sys\0", b"sysfs\0", NOTHING, b"\0")?;
+    on(b"/dev\0", b"devtmpfs\0", NOSUID, b"mode=755\0")?;
+    // Not every kernel has them, and few commands look.
+    let _ = sys::mount(b"cgroup\0", b"/sys/fs/cgroup\0", b"cgroup2\0", NOTHING, b"\0");
+    let _ = sys::mkdir(b"/dev/mqueue\0", 0o755);
+    let _ = sys::mount(b"mqueue\0", b"/dev/mqueue\0", b"mqueue\0", NOTHING, b"\0");
+    sys::attach(root.pts, b"/dev/pts\0").doing(&[b"mounting /dev/pts"])?;
+    for (path, target) in [
+        (&b"/dev/fd\0"[..], &b"/proc/self/fd\0"[..]),
+        (b"/dev/stdin\0", b"/proc/self/fd/0\0"),
+        (b"/dev/stdout\0", b"/proc/self/fd/1\0"),
+        (b"/dev/stderr\0", b"/proc/self/fd/2\0"),
+    ] {
+        let _ = sys::symlink(target, path);
+    }
+    // devtmpfs has a node of its own that leads to the first devpts only.
+    let _ = sys::attach_file(b"/dev/pts/ptmx\0", b"/dev/ptmx\0");
+    for tmpfs in config.all(b"tmpfs") {
+        memory(tmpfs)?;
+    }
+    for (path, tree) in root.files {
+        file(path, tree).doing(&[b"mounting ", bare(path)])?;
+    }
+    for share in config.all(b"share") {
+        share_of_host(share)?;
+    }
+    for dir in config.all(b"volume") {
+        make_dirs(dir).doing(&[b"making the volume ", bare(dir)])?;
+    }
+    for (path, value) in [
+        (&b"/proc/sys/net/ipv4/ip_unprivileged_port_start\0"[..], &b"0"[..]),
+        (b"/proc/sys/net/ipv4/ping_group_range\0", b"0 2147483647"),
+    ] {
+        // As containers have it; a kernel without network has no such files.
+        let _ = write(path, &[value]);
+    }
+    Ok(())
+}
+
+/// Mounts a file system of the kernel's own, on a directory that is made if need be.
+fn on(path: Str, kind: Str, flags: usize, options: Str) -> Result<(), Failure> {
+    let mount = || {
+        make_dirs(path)?;
+        sys::mount(kind, path, kind, flags, options)
+    };
+    mount().doing(&[b"mounting ", bare(path)])
+}
+
+/// A tmpfs from a record `always|if-empty:SIZE:PATH`, with the mode and owner of
+/// what it covers. What an image keeps in its own /run or /tmp is not covered
+/// unless somebody asked for it.
+fn memory(record: Str) -> Result<(), Failure> {
+    let parts = split(record, b':').and_then(|(when, rest)| Some((when, split(rest, b':')?)));
+    let Some((when, (size, path))) = parts else { return Ok(()) };
+    let make = || {
+        make_dirs(path)?;
+        let like = sys::stat(path)?;
+        let mut empty = true;
+        sys::each_name(path, |_| {
+            empty = false;
+            true
+        })?;
+        if when == b"if-empty" && !empty {
+            return Ok(());
+        }
+        let options = join(&[b"mode=0,size=", if size.is_empty() { b"50%" } else { size }]);
+        sys::mount(b"tmpfs\0", path, b"tmpfs\0", NOSUID | NODEV, options)?;
+        sys::chown(path, like.uid, like.gid)?;
+        sys::chmod(path, usize::from(like.mode & 0o7777))
+    };
+    make().doing(&[b"mounting a tmpfs on ", bare(path)])
+}
+
+/// A directory of the host from a record `ro|rw:TAG:PATH`.
+fn share_of_host(record: Str) -> Result<(), Failure> {
+    let parts = split(record, b':').and_then(|(mode, rest)| Some((mode, split(rest, b':')?)));
+    let Some((mode, (tag, path))) = parts else { return Ok(()) };
+    let flags = if mode == b"ro" { RDONLY } else { 0 };
+    let mount = || {
+        make_dirs(path)?;
+        sys::mount(join(&[tag]), path, b"virtiofs\0", flags | NOSUID | NODEV, b"\0")
+    };
+    mount().doing(&[b"mounting the host's directory on ", bare(path)])
+}
+
+/// Puts the file mount `tree` over `path`, which is made if it is not there.
+fn file(path: Str, tree: usize) -> sys::Result<()> {
+    match sys::attach(tree, path) {
+        Err(sys::ENOENT) => {
+            make_dirs(b"/etc\0")?;
+            // A symbolic link that leads nowhere: the file is made where it leads.
+            let made = sys::open(path, sys::O_WRONLY | sys::O_CREAT, 0o644);
+            match made {
+                Ok(fd) => sys::close(fd),
+                // And where even that has no directory, the image gets none.
+                Err(sys::ENOENT) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+            sys::attach(tree, path)
+        }
+        other => other,
+    }
+}
+
+/// Makes `path` and what leads there, 0755 and root's.
+pub fn make_dirs(path: Str) -> sys::Result<()> {
+    let text = bare(path);
+    for end in 1..=text.len() {
+        if end < text.len() && text[end] != b'/' {
+            continue;
+        }
+        match sys::mkdir(join(&[&text[..end]]), 0o755) {
+            // A file system that cannot be written may have it all the same.
+            Ok(()) | Err(sys::EEXIST | sys::EROFS | sys::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    if sys::stat(path)?.is_dir() { Ok(()) } else { Err(sys::ENOTDIR) }
+}
+
+/// Takes the disks down, so that the upper is clean, and proves it.
+pub fn unmount() -> Result<(), Failure> {
+    sys::sync();
+    for path in [&b"/root\0"[..], b"/scratch\0", b"/upper\0", b"/lower\0"] {
+        // What failed to come up is not there to take down.
+        let _ = again(|| match sys::umount(path, 0) {
+            Err(sys::EINVAL | sys::ENOENT) => Ok(()),
+            other => other,
+        });
+    }
+    let Ok(upper) = disks::disk(b"upper") else { return Ok(()) };
+    // The command's own mounts go with its last process, a moment later: only
+    // when nobody holds the disk, the journal is closed.
+    let free = again(|| sys::open(upper, sys::O_EXCL, 0));
+    free.map(sys::close).doing(&[b"unmounting the upper"])
+}
+
+fn again<T>(mut attempt: impl FnMut() -> sys::Result<T>) -> sys::Result<T> {
+    for _ in 0..1000 {
+        match attempt() {
+            Err(sys::EBUSY) => drop(sys::poll(&mut [], Some(2))),
+            other => return other,
+        }
+    }
+    Err(sys::EBUSY)
+}

@@ -1,0 +1,286 @@
+//! Bytes between the command and the host, and the host's orders.
+//!
+//! The command gets pipes and a pseudo-terminal, never a port itself: a port
+//! opens once, and images open /dev/stdout again.
+
+use crate::config::{Config, bare, number, split};
+use crate::sys::{self, POLLIN, POLLOUT, PollFd, decimal, join};
+use crate::{Doing, Failure, disks};
+
+/// Bytes that one direction holds.
+const BUFFER: usize = 1 << 16;
+/// Bytes of an order: what, and a number.
+const ORDER: usize = 9;
+
+/// How the command ended.
+pub struct End {
+    /// `exit` or `signal`.
+    pub how: &'static [u8],
+    pub number: u32,
+    /// Bytes that went to the host: stdout, stderr, terminal.
+    pub sent: [u64; 3],
+}
+
+pub struct Streams {
+    control: usize,
+    order: [u8; ORDER],
+    order_len: usize,
+    signals: usize,
+    stdin: Channel,
+    keys: Channel,
+    /// stdout, stderr, terminal.
+    out: [Channel; 3],
+    /// The terminal's side that belongs to the host.
+    master: Option<usize>,
+    /// What the command takes as 0, 1 and 2.
+    theirs: [usize; 3],
+    is_terminal: [bool; 3],
+}
+
+impl Streams {
+    /// Opens the ports that the host gave, and what the command gets for them.
+    pub fn open(config: &Config, control: usize) -> Result<Self, Failure> {
+        let signals = sys::signals(true).doing(&[b"asking for signals"])?;
+        let kinds = bare(config.one(b"stdio").unwrap_or(b"ppp\0"));
+        let is_terminal = [0, 1, 2].map(|i| kinds.get(i) == Some(&b't'));
+        let mut streams = Self {
+            control,
+            order: [0; ORDER],
+            order_len: 0,
+            signals,
+            stdin: Channel::default(),
+            keys: Channel::default(),
+            out: [Channel::default(), Channel::default(), Channel::default()],
+            master: None,
+            theirs: [0; 3],
+            is_terminal,
+        };
+        sys::nonblocking(control);
+        if is_terminal.contains(&true) {
+            let slave = streams.open_terminal(config)?;
+            streams.theirs = [slave; 3];
+        }
+        if !is_terminal[0] {
+            let (read, write) = sys::pipe().doing(&[b"making a pipe"])?;
+            streams.stdin = Channel::new(port(b"stdin")?, write);
+            streams.theirs[0] = read;
+        }
+        for (i, name) in [(1, &b"stdout"[..]), (2, b"stderr")] {
+            if !is_terminal[i] {
+                let (read, write) = sys::pipe().doing(&[b"making a pipe"])?;
+                streams.out[i - 1] = Channel::new(read, port(name)?);
+                streams.theirs[i] = write;
+            }
+        }
+        Ok(streams)
+    }
+
+    fn open_terminal(&mut self, config: &Config) -> Result<usize, Failure> {
+        let open = |path| sys::open(path, sys::O_RDWR | sys::O_NOCTTY, 0);
+        let master = open(b"/dev/pts/ptmx\0").doing(&[b"making a terminal"])?;
+        let n = sys::unlock_pty(master).doing(&[b"making a terminal"])?;
+        let slave = open(join(&[b"/dev/pts/", decimal(n.into())])).doing(&[b"making a terminal"])?;
+        if let Some((rows, columns)) = config.one(b"window").and_then(|w| split(w, b':')) {
+            let narrow = |text| number(text).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+            let _ = sys::set_window(master, narrow(rows), narrow(bare(columns)));
+        }
+        let port = port(b"tty")?;
+        self.keys = Channel::new(port, master);
+        self.out[2] = Channel::new(master, port);
+        self.master = Some(master);
+        Ok(slave)
+    }
+
+    /// In the command's process: its three descriptors, which are then `uid`'s.
+    pub fn hand_over(&self, uid: u32) -> Result<(), Failure> {
+        const TTY_GROUP: u32 = 5;
+        let unchanged = u32::MAX;
+        for (i, fd) in self.theirs.into_iter().enumerate() {
+            let group = if self.is_terminal[i] { TTY_GROUP } else { unchanged };
+            let give = || {
+                sys::fchown(fd, uid, group)?;
+                sys::dup_to(fd, i)
+            };
+            give().doing(&[b"handing over descriptor ", decimal(i as u64)])?;
+        }
+        match self.is_terminal.iter().position(|t| *t) {
+            Some(i) => sys::take_terminal(i).doing(&[b"taking the terminal"]),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of what the command has now: its ends are the only ones left.
+    pub fn started(&mut self) {
+        for fd in self.theirs {
+            sys::close(fd);
+        }
+    }
+
+    /// Moves bytes and obeys the host until the command `pid` and all that it
+    /// started are gone, and the host has what they wrote.
+    pub fn relay(&mut self, pid: usize) -> End {
+        let mut ended = None;
+        let mut killed = false;
+        loop {
+            let mut fds = [PollFd { fd: -1, events: POLLIN, revents: 0 }; 7];
+            fds[0].fd = self.signals as i32;
+            fds[1].fd = self.control as i32;
+            let channels = self.out.iter().chain([&self.stdin, &self.keys]);
+            for (slot, channel) in fds[2..].iter_mut().zip(channels) {
+                *slot = channel.interest();
+            }
+            // Killed, the command's last words are owed only to a host that takes them.
+            let timed_out = sys::poll(&mut fds, killed.then_some(1000)) == 0;
+            sys::drain(self.signals);
+            let alone = loop {
+                match sys::reap() {
+                    Ok(Some((child, status))) if child == pid => {
+                        ended = Some(status);
+                        sys::kill(-1, sys::SIGKILL);
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break false,
+                    Err(_) => break true,
+                }
+            };
+            while let Some((what, n)) = self.next_order() {
+                match what {
+                    b'S' if ended.is_none() => sys::kill(pid as isize, n as usize),
+                    b'W' => {
+                        if let Some(master) = self.master {
+                            let _ = sys::set_window(master, (n >> 16) as u16, n as u16);
+                        }
+                    }
+                    b'E' => self.stdin.end_at(n),
+                    b'C' => {
+                        if let Some(out) = (n as usize).checked_sub(1).and_then(|n| self.out.get_mut(n)) {
+                            out.abandon();
+                        }
+                    }
+                    b'K' => {
+                        killed = true;
+                        sys::kill(-1, sys::SIGKILL);
+                    }
+                    _ => {}
+                }
+            }
+            self.stdin.pump();
+            self.keys.pump();
+            self.out.iter_mut().for_each(Channel::pump);
+            if let Some(status) = ended.filter(|_| alone)
+                && (timed_out && killed || self.out.iter().all(Channel::is_done))
+            {
+                let sent = [self.out[0].total, self.out[1].total, self.out[2].total];
+                // The lowest seven bits are the signal, those above the exit code.
+                return match status & 0x7f {
+                    0 => End { how: b"exit", number: status >> 8 & 0xff, sent },
+                    signal => End { how: b"signal", number: signal, sent },
+                };
+            }
+        }
+    }
+
+    fn next_order(&mut self) -> Option<(u8, u64)> {
+        let n = sys::read(self.control, &mut self.order[self.order_len..]).ok()?;
+        self.order_len += n;
+        if self.order_len < ORDER {
+            return None;
+        }
+        self.order_len = 0;
+        let [what, number @ ..] = self.order;
+        Some((what, u64::from_le_bytes(number)))
+    }
+}
+
+fn port(name: &[u8]) -> Result<usize, Failure> {
+    let full = join(&[b"rootfs.", name]);
+    let fd = disks::port(&full[..full.len() - 1]).ok_or(sys::ENOENT);
+    let fd = fd.doing(&[b"looking for the port ", name])?;
+    sys::nonblocking(fd);
+    Ok(fd)
+}
+
+/// One direction of bytes.
+#[derive(Default)]
+struct Channel {
+    from: Option<usize>,
+    to: Option<usize>,
+    buffer: &'static mut [u8],
+    start: usize,
+    end: usize,
+    /// Bytes that were passed on, or thrown away because nobody wants them.
+    total: u64,
+    /// After how many bytes the stream ends, where that is told apart.
+    limit: Option<u64>,
+}
+
+impl Channel {
+    fn new(from: usize, to: usize) -> Self {
+        sys::nonblocking(from);
+        sys::nonblocking(to);
+        Self { from: Some(from), to: Some(to), buffer: sys::take(BUFFER), ..Self::default() }
+    }
+
+    fn interest(&self) -> PollFd {
+        let (fd, events) = match (self.from, self.to) {
+            (_, Some(to)) if self.start < self.end => (to as i32, POLLOUT),
+            (Some(from), _) => (from as i32, POLLIN),
+            _ => (-1, 0),
+        };
+        PollFd { fd, events, revents: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.from.is_none() && self.start == self.end
+    }
+
+    /// The stream has `limit` bytes in all.
+    fn end_at(&mut self, limit: u64) {
+        self.limit = Some(limit);
+    }
+
+    /// Nobody wants it any more: whoever writes next is told.
+    fn abandon(&mut self) {
+        if let Some(from) = self.from.take() {
+            sys::close(from);
+        }
+        self.start = self.end;
+    }
+
+    /// Moves what can be moved now.
+    fn pump(&mut self) {
+        // Not without end: the other directions have their turn.
+        for _ in 0..16 {
+            if self.start == self.end {
+                if self.limit == Some(self.total) {
+                    self.from = None;
+                    if let Some(to) = self.to.take() {
+                        sys::close(to);
+                    }
+                }
+                let Some(from) = self.from else { return };
+                match sys::read(from, self.buffer) {
+                    Ok(0) => return self.from = None,
+                    Ok(n) => (self.start, self.end) = (0, n),
+                    Err(sys::EAGAIN | sys::EINTR) => return,
+                    // A terminal that everybody closed.
+                    Err(_) => return self.from = None,
+                }
+            }
+            let bytes = &self.buffer[self.start..self.end];
+            match self.to.map_or(Ok(bytes.len()), |to| sys::write(to, bytes)) {
+                Ok(n) => {
+                    self.start += n;
+                    self.total += n as u64;
+                }
+                Err(sys::EAGAIN | sys::EINTR) => return,
+                // Nobody reads it any more.
+                Err(_) => {
+                    if let Some(to) = self.to.take() {
+                        sys::close(to);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Who the command runs as, by the image's own /etc/passwd and /etc/group.
+
+use crate::config::number;
+use crate::sys::{self, Str, join};
+use crate::{Failure, MACHINE};
+
+const MOST_GROUPS: usize = 256;
+/// Bytes of each of the two files.
+const LIMIT: usize = 1 << 20;
+
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    groups: [u32; MOST_GROUPS],
+    count: usize,
+    /// With its NUL.
+    pub home: Str,
+}
+
+impl User {
+    pub fn groups(&self) -> &[u32] {
+        &self.groups[..self.count]
+    }
+
+    /// Understands `USER[:GROUP]`, each a name or a number; nothing is root.
+    /// A user who is known belongs to its groups, unless one is named.
+    pub fn find(text: &'static [u8]) -> Result<Self, Failure> {
+        let mut parts = text.splitn(2, |b| *b == b':');
+        let user = parts.next().filter(|u| !u.is_empty()).unwrap_or(b"0");
+        let group = parts.next().filter(|g| !g.is_empty());
+        let passwd = file(b"/etc/passwd\0")?;
+        let groups = file(b"/etc/group\0")?;
+        let mut found = Self { uid: 0, gid: 0, groups: [0; MOST_GROUPS], count: 0, home: b"/\0" };
+        let uid = number(user);
+        let entry = lines(passwd).find(|line| match uid {
+            Some(uid) => field(line, 2).and_then(number) == Some(uid),
+            None => field(line, 0) == Some(user),
+        });
+        let mut name = None;
+        match (entry, uid) {
+            (Some(line), _) => {
+                found.uid = id(field(line, 2).and_then(number), b"user ", user)?;
+                found.gid = id(field(line, 3).and_then(number), b"group of user ", user)?;
+                name = field(line, 0);
+                if let Some(home) = field(line, 5).filter(|home| !home.is_empty()) {
+                    found.home = join(&[home]);
+                }
+            }
+            (None, Some(uid)) => found.uid = id(Some(uid), b"user ", user)?,
+            (None, None) => return Err(unknown(b"/etc/passwd knows no user ", user)),
+        }
+        if let Some(group) = group {
+            let gid = match number(group) {
+                Some(gid) => Some(gid),
+                None => lines(groups)
+                    .find(|line| field(line, 0) == Some(group))
+                    .and_then(|line| field(line, 2))
+                    .and_then(number),
+            };
+            if gid.is_none() {
+                return Err(unknown(b"/etc/group knows no group ", group));
+            }
+            found.gid = id(gid, b"group ", group)?;
+        } else if let Some(name) = name {
+            for line in lines(groups) {
+                let mut members = field(line, 3).unwrap_or(b"").split(|b| *b == b',');
+                let gid = field(line, 2).and_then(number).and_then(|gid| u32::try_from(gid).ok());
+                if let Some(gid) = gid.filter(|_| members.any(|member| member == name))
+                    && found.count < MOST_GROUPS
+                {
+                    found.groups[found.count] = gid;
+                    found.count += 1;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// An id that the kernel takes; the last number means "no change" to it.
+fn id(n: Option<u64>, what: &[u8], whose: &[u8]) -> Result<u32, Failure> {
+    let fits = n.and_then(|n| u32::try_from(n).ok()).filter(|n| *n != u32::MAX);
+    fits.ok_or_else(|| unknown(what, join(&[whose, b": not a number below 4294967295"])))
+}
+
+fn unknown(what: &[u8], whose: &[u8]) -> Failure {
+    Failure { code: MACHINE, errno: 0, what: join(&[what, whose]) }
+}
+
+/// A file of the image; empty if it has none.
+fn file(path: Str) -> Result<&'static [u8], Failure> {
+    match sys::read_file(path, LIMIT) {
+        Err(sys::ENOENT | sys::ENOTDIR) => Ok(b""),
+        Err(errno) => Err(Failure { code: MACHINE, errno, what: join(&[b"reading ", path]) }),
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
+fn lines(text: &'static [u8]) -> impl Iterator<Item = &'static [u8]> {
+    text.split(|b| *b == b'\n').map(|line| line.trim_ascii())
+}
+
+fn field(line: &'static [u8], n: usize) -> Option<&'static [u8]> {
+    line.split(|b| *b == b':').nth(n)
+}
