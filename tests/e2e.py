@@ -40,7 +40,7 @@ def main():
     ap.add_argument('--long', action='store_true')
     ap.add_argument('--list', action='store_true')
     a = ap.parse_args()
-    from checks import CHECKS, cases, common, crash, images, robust, upper   # noqa: F401  (they register their checks)
+    from checks import CHECKS, boot, cases, common, crash, images, robust, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
         from checks import long                                              # noqa: F401
     chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]

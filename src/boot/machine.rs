@@ -31,6 +31,8 @@ use crate::manifest::Publish;
 pub const ARGUMENT: &str = "--machine-from-descriptor";
 
 const DEFAULT_MEMORY: u64 = 1 << 30;
+/// How long a command has between its stop signal and the end.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 const MIN_MEMORY: u64 = 128 << 20;
 const MIB: u64 = 1 << 20;
 
@@ -102,6 +104,9 @@ pub struct Launch {
     pub terminal: Terminal,
     pub stop_signal: i32,
     pub timeout: Option<Duration>,
+    pub grace: Duration,
+    /// Whether another engine is tried when this one never comes up.
+    pub has_successor: bool,
 }
 
 impl Launch {
@@ -131,7 +136,7 @@ impl Launch {
         if upper.grow {
             records.add("grow", "1")?;
         }
-        let shares = shares(options)?;
+        let shares = shares(options);
         for (share, volume) in shares.iter().zip(&options.volumes) {
             let mode = if share.read_only { "ro" } else { "rw" };
             let mut record = OsString::from(format!("{mode}:{}:", share.tag));
@@ -203,6 +208,8 @@ impl Launch {
             terminal,
             stop_signal: command.stop_signal,
             timeout: options.timeout,
+            grace: options.stop_timeout.unwrap_or(DEFAULT_GRACE),
+            has_successor: false,
         })
     }
 
@@ -283,12 +290,11 @@ fn cmdline() -> Vec<String> {
     ["quiet", "root=/dev/vdc", "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
 }
 
-fn shares(options: &Options) -> Result<Vec<Share>> {
-    let share = |(i, volume): (usize, &super::Volume)| {
-        let shown = volume.host.display();
-        let path = volume.host.canonicalize().with_context(|| format!("volume {shown}"))?;
-        ensure!(path.is_dir(), "volume {shown} is no directory");
-        Ok(Share { tag: format!("volume{i}"), path, read_only: volume.read_only })
+fn shares(options: &Options) -> Vec<Share> {
+    let share = |(i, volume): (usize, &super::Volume)| Share {
+        tag: format!("volume{i}"),
+        path: volume.host.clone(),
+        read_only: volume.read_only,
     };
     options.volumes.iter().enumerate().map(share).collect()
 }
@@ -334,7 +340,7 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
         "terminal": { "stdin": terminal.stdin, "stdout": terminal.stdout, "stderr": terminal.stderr },
         "tmpfs": tmpfs.collect::<Vec<_>>(),
         "image_volumes": command.volumes,
-        "volumes": shares(options)?,
+        "volumes": shares(options),
         "net": command.net,
         "publish": options.publish,
         "timeout_seconds": options.timeout.map(|t| t.as_secs_f64()),

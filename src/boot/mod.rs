@@ -72,6 +72,8 @@ pub struct Options {
     pub net: bool,
     pub publish: Vec<Publish>,
     pub timeout: Option<Duration>,
+    /// Between the stop signal and the end; ten seconds if nothing is said.
+    pub stop_timeout: Option<Duration>,
     pub console_log: Option<PathBuf>,
     /// Hash every file of the bundle before it is used.
     pub verify: bool,
@@ -81,6 +83,7 @@ pub struct Options {
 /// A directory of the host that the guest sees.
 #[derive(Clone, Debug)]
 pub struct Volume {
+    /// Absolute.
     pub host: PathBuf,
     pub guest: OsString,
     pub read_only: bool,
@@ -121,12 +124,15 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
         engines.push(Engine::Qemu);
     }
     for (i, engine) in engines.iter().enumerate() {
-        let launch = Launch::prepare(options, &bundle, *engine, &firmware, &mut timings)?;
+        let last = i + 1 == engines.len();
+        let mut launch = Launch::prepare(options, &bundle, *engine, &firmware, &mut timings)?;
+        launch.has_successor = !last;
         bundle.unchanged()?;
         // From here on, everything is decided; nothing was started.
         match supervise::supervise(launch, &mut timings)? {
             supervise::Outcome::Ended(code) => return Ok(code),
-            supervise::Outcome::NeverCameUp(why) if i + 1 < engines.len() => {
+            supervise::Outcome::NeverCameUp(why) if !last => {
+                let why = why.lines().next().unwrap_or_default();
                 engine::notice(&format!("{engine}: {why}; software emulation (qemu) instead"));
             }
             supervise::Outcome::NeverCameUp(why) => bail!("{engine}: {why}"),

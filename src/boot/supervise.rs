@@ -37,12 +37,12 @@ pub enum Event {
     EngineEnded(ExitStatus),
 }
 
-/// How long a command has between its stop signal and the end.
-const GRACE: Duration = Duration::from_secs(10);
 /// How long a guest has to obey the order to kill everything.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 /// How long a machine may take until its init speaks.
 const UP_WITH_KVM: Duration = Duration::from_secs(20);
+/// The same, when there is something else to try: a KVM that works needs a tenth.
+const UP_OR_NEXT: Duration = Duration::from_secs(4);
 const UP_IN_SOFTWARE: Duration = Duration::from_secs(120);
 /// How many interrupts mean that somebody means it.
 const INSISTING: usize = 3;
@@ -72,6 +72,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
     forward_lines(launch.control, events.clone());
     let watch = Watch {
         engine: launch.spec.engine,
+        has_successor: launch.has_successor,
         terminal: launch.terminal,
         process,
         console: Console::start(launch.console, launch.console_log),
@@ -79,7 +80,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         stop_signal: launch.stop_signal,
         outputs: [None, None, None],
         raw: None,
-        stop: Stop { timeout: launch.timeout, ..Stop::default() },
+        stop: Stop { timeout: launch.timeout, grace: launch.grace, ..Stop::default() },
         received,
     };
     let ports = Ports {
@@ -126,6 +127,8 @@ struct Stop {
     /// From the moment that the guest is up.
     timeout: Option<Duration>,
     timed_out: bool,
+    /// Between the stop signal and the end.
+    grace: Duration,
     interrupts: usize,
     /// When to go one step further, and how far things went.
     at: Option<Instant>,
@@ -142,6 +145,7 @@ enum Step {
 
 struct Watch {
     engine: Engine,
+    has_successor: bool,
     terminal: Terminal,
     process: OwnedFd,
     console: Console,
@@ -162,6 +166,7 @@ impl Watch {
         timings: &mut Timings,
     ) -> Result<Outcome> {
         let up_by = match self.engine {
+            Engine::Libkrun if self.has_successor => UP_OR_NEXT,
             Engine::Libkrun => UP_WITH_KVM,
             Engine::Qemu => UP_IN_SOFTWARE,
         };
@@ -338,7 +343,7 @@ impl Watch {
         self.control.order(Order::Signal(signal));
         if self.stop.step == Step::Running {
             self.stop.step = Step::Asked;
-            self.stop.at = Some(Instant::now() + GRACE);
+            self.stop.at = Some(Instant::now() + self.stop.grace);
         }
     }
 
@@ -385,7 +390,11 @@ impl Status {
             let what = parts.next().unwrap_or("the guest failed");
             let why = match errno {
                 0 => what.to_owned(),
-                _ => format!("{what}: {}", std::io::Error::from_raw_os_error(errno)),
+                _ => {
+                    // The number means nothing to whoever reads it.
+                    let text = std::io::Error::from_raw_os_error(errno).to_string();
+                    format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
+                }
             };
             return Some(Self::Failed { code, why });
         }

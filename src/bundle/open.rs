@@ -189,8 +189,8 @@ fn extents_of(bytes: Vec<u8>, index: &Index) -> Result<Vec<vmdk::Extent>> {
             Some((sub, name)) => i > 0 && sub == LAYERS && plain_name(name),
         };
         ensure!(plain, "the extent {:?} is neither {FSMETA} nor a file of {LAYERS}/", extent.path);
-        offset = offset.checked_add(extent.size).context("the disk's size overflows")?;
-        ensure!(i64::try_from(offset).is_ok(), "the disk has {offset} bytes");
+        let end = offset.checked_add(extent.size).filter(|end| i64::try_from(*end).is_ok());
+        offset = end.context("the disk's size overflows")?;
     }
     let told = index.disk.iter().map(|e| vmdk::Extent { path: e.path.clone(), size: e.size });
     ensure!(told.eq(extents.iter().cloned()), "its extents are not the disk of {INDEX}");

@@ -57,7 +57,9 @@ fn become_command(
     let user = User::find(bare(config.one(b"user").unwrap_or(b"\0")))?;
     streams.hand_over(user.uid)?;
     let cwd = config.one(b"cwd").unwrap_or(b"/\0");
-    root::make_dirs(cwd).and_then(|()| sys::chdir(cwd)).doing(&[b"entering the directory ", bare(cwd)])?;
+    root::make_dirs(cwd)
+        .and_then(|()| sys::chdir(cwd))
+        .doing(&[b"entering the directory ", bare(cwd)])?;
     if let Some(limit) = config.one(b"nofile").and_then(|n| crate::config::number(bare(n))) {
         sys::open_files_limit(limit);
     }

@@ -32,10 +32,8 @@ pub fn port(name: &[u8]) -> Option<usize> {
         let mut fd = None;
         let _ = sys::each_name(b"/sys/class/virtio-ports\0", |port| {
             let mut buffer = [0; 64];
-            let found = sys::read_into(
-                join(&[b"/sys/class/virtio-ports/", port, b"/name"]),
-                &mut buffer,
-            );
+            let found =
+                sys::read_into(join(&[b"/sys/class/virtio-ports/", port, b"/name"]), &mut buffer);
             if found.is_ok_and(|found| found.trim_ascii() == name) {
                 fd = sys::open(join(&[b"/dev/", port]), sys::O_RDWR, 0).ok();
             }

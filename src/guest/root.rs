@@ -1,7 +1,7 @@
 //! The command's root: overlay over EROFS and ext4, and what is mounted in it.
 
 use crate::config::{Config, bare, split};
-use crate::sys::{self, Str, join};
+use crate::sys::{self, Str, decimal, join, octal};
 use crate::{Doing, Failure, disks};
 
 const RDONLY: usize = 1;
@@ -28,7 +28,8 @@ pub fn mount(config: &Config) -> Result<Root, Failure> {
         sys::mount(upper, b"/upper\0", b"ext4\0", RDONLY, b"noload\0")
             .doing(&[b"mounting the upper"])?;
         scratch().doing(&[b"making an upper in memory"])?;
-        let layers = b"lowerdir=/upper/upper:/lower,upperdir=/scratch/upper,workdir=/scratch/work\0";
+        let layers =
+            b"lowerdir=/upper/upper:/lower,upperdir=/scratch/upper,workdir=/scratch/work\0";
         overlay(layers)?;
     } else {
         sys::mount(upper, b"/upper\0", b"ext4\0", 0, b"\0").doing(&[b"mounting the upper"])?;
@@ -37,17 +38,21 @@ pub fn mount(config: &Config) -> Result<Root, Failure> {
         }
         overlay(b"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work\0")?;
     }
-    let mut files = [(&b"/etc/hosts\0"[..], 0), (&b"/etc/resolv.conf\0"[..], 0), (&b"/etc/hostname\0"[..], 0)];
+    let mut files =
+        [(&b"/etc/hosts\0"[..], 0), (&b"/etc/resolv.conf\0"[..], 0), (&b"/etc/hostname\0"[..], 0)];
     sys::mount(b"files\0", b"/files\0", b"tmpfs\0", NOTHING, b"mode=755\0")
         .doing(&[b"making files for /etc"])?;
     for ((path, tree), key) in files.iter_mut().zip([&b"hosts"[..], b"resolv", b"hostname"]) {
         let from = join(&[b"/files/", key]);
         let text = bare(config.one(key).unwrap_or(b"\0"));
         let newline: &[u8] = if key == b"hostname" { b"\n" } else { b"" };
-        *tree = write(from, &[text, newline]).and_then(|()| sys::detached(from)).doing(&[b"making ", bare(path)])?;
+        *tree = write(from, &[text, newline])
+            .and_then(|()| sys::detached(from))
+            .doing(&[b"making ", bare(path)])?;
     }
     let _ = sys::mkdir(b"/dev/pts\0", 0o755);
-    let _ = sys::mkdir(b"/dev/shm\0", 0o1777);
+    let _ = sys::mkdir(b"/dev/shm\0", 0o755);
+    let _ = sys::chmod(b"/dev/shm\0", 0o1777);
     let options = b"gid=5,mode=620,ptmxmode=666\0";
     sys::mount(b"devpts\0", b"/dev/pts\0", b"devpts\0", NOSUID | NOEXEC, options)
         .doing(&[b"mounting /dev/pts"])?;
@@ -164,10 +169,11 @@ fn memory(record: Str) -> Result<(), Failure> {
         if when == b"if-empty" && !empty {
             return Ok(());
         }
-        let options = join(&[b"mode=0,size=", if size.is_empty() { b"50%" } else { size }]);
-        sys::mount(b"tmpfs\0", path, b"tmpfs\0", NOSUID | NODEV, options)?;
-        sys::chown(path, like.uid, like.gid)?;
-        sys::chmod(path, usize::from(like.mode & 0o7777))
+        let size = if size.is_empty() { b"50%" } else { size };
+        let (mode, uid, gid) =
+            (octal(like.mode & 0o7777), decimal(like.uid.into()), decimal(like.gid.into()));
+        let options = join(&[b"size=", size, b",mode=", mode, b",uid=", uid, b",gid=", gid]);
+        sys::mount(b"tmpfs\0", path, b"tmpfs\0", NOSUID | NODEV, options)
     };
     make().doing(&[b"mounting a tmpfs on ", bare(path)])
 }

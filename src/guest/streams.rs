@@ -79,7 +79,8 @@ impl Streams {
         let open = |path| sys::open(path, sys::O_RDWR | sys::O_NOCTTY, 0);
         let master = open(b"/dev/pts/ptmx\0").doing(&[b"making a terminal"])?;
         let n = sys::unlock_pty(master).doing(&[b"making a terminal"])?;
-        let slave = open(join(&[b"/dev/pts/", decimal(n.into())])).doing(&[b"making a terminal"])?;
+        let slave =
+            open(join(&[b"/dev/pts/", decimal(n.into())])).doing(&[b"making a terminal"])?;
         if let Some((rows, columns)) = config.one(b"window").and_then(|w| split(w, b':')) {
             let narrow = |text| number(text).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
             let _ = sys::set_window(master, narrow(rows), narrow(bare(columns)));
@@ -153,7 +154,9 @@ impl Streams {
                     }
                     b'E' => self.stdin.end_at(n),
                     b'C' => {
-                        if let Some(out) = (n as usize).checked_sub(1).and_then(|n| self.out.get_mut(n)) {
+                        if let Some(out) =
+                            (n as usize).checked_sub(1).and_then(|n| self.out.get_mut(n))
+                        {
                             out.abandon();
                         }
                     }

@@ -119,14 +119,22 @@ pub fn join(parts: &[&[u8]]) -> Str {
     &out[..=at]
 }
 
-/// A number in decimal.
-pub fn decimal(mut n: u64) -> &'static [u8] {
-    let out = take(20);
-    let mut at = 20;
+pub fn decimal(n: u64) -> &'static [u8] {
+    digits(n, 10)
+}
+
+pub fn octal(n: u16) -> &'static [u8] {
+    digits(n.into(), 8)
+}
+
+fn digits(mut n: u64, base: u64) -> &'static [u8] {
+    const MOST: usize = 20;
+    let out = take(MOST);
+    let mut at = MOST;
     loop {
         at -= 1;
-        out[at] = b'0' + (n % 10) as u8;
-        n /= 10;
+        out[at] = b'0' + (n % base) as u8;
+        n /= base;
         if n == 0 {
             return &out[at..];
         }
@@ -162,10 +170,11 @@ pub fn each_name(path: &[u8], mut see: impl FnMut(&[u8]) -> bool) -> Result<()> 
     let fd = open(path, O_DIRECTORY, 0)?;
     let mut buffer = [0u8; 4096];
     'all: loop {
-        let len = match call(nr::GETDENTS64, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) {
-            Ok(0) | Err(_) => break,
-            Ok(len) => len,
-        };
+        let len =
+            match call(nr::GETDENTS64, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) {
+                Ok(0) | Err(_) => break,
+                Ok(len) => len,
+            };
         let mut rest = &buffer[..len];
         // struct linux_dirent64: the record's length at 16, its name from 19 on.
         while rest.len() > 19 {

@@ -82,6 +82,9 @@ pub struct Cli {
     /// End the command after so many seconds, with exit code 124
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
+    /// How long the command has between its stop signal and the end [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub stop_timeout: Option<Duration>,
     /// Write down what the guest's kernel says
     #[arg(long, value_name = "FILE")]
     pub console_log: Option<PathBuf>,
@@ -151,6 +154,7 @@ impl Cli {
             net: self.net,
             publish: self.publish,
             timeout: self.timeout,
+            stop_timeout: self.stop_timeout,
             console_log: self.console_log,
             verify: self.verify,
             timings: self.timings,
@@ -190,11 +194,12 @@ fn volume(text: &[u8]) -> Result<Volume> {
     };
     let shown = text.escape_ascii();
     match parts[..] {
-        [host, guest, _] if !host.is_empty() && guest.len() > 1 && guest[0] == b'/' => Ok(Volume {
-            host: OsString::from_vec(host.to_vec()).into(),
-            guest: OsString::from_vec(guest.to_vec()),
-            read_only,
-        }),
+        [host, guest, _] if !host.is_empty() && guest.len() > 1 && guest[0] == b'/' => {
+            let given = PathBuf::from(OsString::from_vec(host.to_vec()));
+            let host = given.canonicalize().with_context(|| format!("--volume {shown}"))?;
+            ensure!(host.is_dir(), "--volume {shown}: {} is no directory", given.display());
+            Ok(Volume { host, guest: OsString::from_vec(guest.to_vec()), read_only })
+        }
         _ => bail!("--volume {shown}: write HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path"),
     }
 }

@@ -1,0 +1,167 @@
+//! How a command starts, talks and ends.
+
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::process::{World, finish, need, read_until, same, send_signal, text};
+
+const SH: [&str; 2] = ["--entrypoint", "/bin/sh"];
+
+pub fn exit_codes(world: &World) -> Result<(), String> {
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["--", "you"], 0, ""),
+        (&["--entrypoint", "/bin/sh", "--", "-c", "exit 7"], 7, ""),
+        (&["--entrypoint", "/bin/sh", "--", "-c", "kill -9 $$"], 137, ""),
+        (&["--entrypoint", "/etc/motd"], 126, "/etc/motd: Permission denied"),
+        (&["--entrypoint", "/no/such"], 127, "/no/such: No such file"),
+        (&["--entrypoint", "nosuch"], 127, "nosuch: not found in PATH"),
+        (&["--timeout", "1", "--entrypoint", "/bin/sleep", "--", "1000"], 124, ""),
+        (&["--user", "nobody"], 125, "/etc/passwd knows no user nobody"),
+    ];
+    for (args, code, says) in cases {
+        let ran = world.run("hello", args, b"")?;
+        same(&format!("exit code of {args:?} ({})", ran.err.trim()), ran.code, code)?;
+        need(ran.err.contains(says), || format!("{args:?} says {:?}, not {says:?}", ran.err))?;
+        if says.is_empty() {
+            same(&format!("what {args:?} says"), &*ran.err, "")?;
+        }
+    }
+    Ok(())
+}
+
+/// Two megabytes there and back, byte for byte, and the two outputs apart.
+pub fn streams(world: &World) -> Result<(), String> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let bytes: Vec<u8> = (0..2_000_000).map(|_| next()).collect();
+    let mut args = SH.to_vec();
+    args.extend(["--", "-c", "cat; echo 'to stderr' >&2; echo again >/dev/stderr"]);
+    let ran = world.run("hello", &args, &bytes)?;
+    same("exit code", ran.code, 0)?;
+    need(ran.out == bytes, || format!("{} bytes came back, or others", ran.out.len()))?;
+    same("stderr", &*ran.err, "to stderr\nagain\n")?;
+    // Opened again by name, by a user who is not root, as daemons do with their logs.
+    args.pop();
+    args.push("echo one >/dev/stdout; cat /dev/stdin; echo two >>/dev/stdout; id -u");
+    let ran = world.run("hello", &args, b"in\n")?;
+    same("what went through /dev", &*text(&ran.out), "one\nin\ntwo\n1000\n")
+}
+
+/// A reader that goes away ends the command as it would on the host.
+pub fn closed_stdout(world: &World) -> Result<(), String> {
+    let mut args = SH.to_vec();
+    args.extend(["--", "-c", "yes; echo $? >&2"]);
+    let mut command = world.command("hello", &args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let mut out = child.stdout.take().expect("it is piped");
+    let mut first = [0; 4];
+    out.read_exact(&mut first).map_err(|e| e.to_string())?;
+    same("the first bytes", &first, b"y\ny\n")?;
+    drop(out);
+    let ran = finish(child)?;
+    same("exit code", ran.code, 0)?;
+    same("how yes ended", &*ran.err, "141\n")
+}
+
+/// What the options set, all in one machine.
+pub fn options(world: &World) -> Result<(), String> {
+    let file = world.out.join("variables");
+    std::fs::write(&file, "# a comment\nFROM_FILE=a b=c\n\nBOTH=file\n")
+        .map_err(|e| e.to_string())?;
+    let args = [
+        "--cpus",
+        "2",
+        "--memory",
+        "384MiB",
+        "--env",
+        "BOTH=option",
+        "--env",
+        "EMPTY=",
+        "--env",
+        "NOT_SET_HERE",
+        "--env-file",
+        file.to_str().ok_or("a path")?,
+        "--workdir",
+        "/made/for/it",
+        "--hostname",
+        "some.name",
+        "--tmpfs",
+        "/srv/mem:4MiB",
+        "--tmpfs",
+        "/tmp:1MiB",
+    ];
+    let script = "nproc; awk() { :; }; while read name kb rest; do [ $name = MemTotal: ] && echo $kb; done </proc/meminfo; \
+        echo $FROM_FILE, $BOTH, ${EMPTY-unset}, ${NOT_SET_HERE-unset}, $LANG, $HOSTNAME, $HOME; pwd; hostname; cat /etc/hostname; \
+        df -k /srv/mem | tail -1 | while read a b c; do echo $b; done; df -k /tmp | tail -1 | while read a b c; do echo $b; done; \
+        stat -c '%a %u' /tmp /dev/shm /srv/mem; grep some.name /etc/hosts; ping -c 1 -W 1 127.0.0.1 | grep -c '1 packets received'; ulimit -n";
+    let out = world.script(&args, script)?;
+    let lines: Vec<&str> = out.lines().collect();
+    let kb: u64 = lines.get(1).and_then(|l| l.parse().ok()).ok_or_else(|| out.clone())?;
+    need((300_000..420_000).contains(&kb), || format!("{kb} KiB of memory"))?;
+    let mut rest = lines.clone();
+    rest.remove(1);
+    let expected = [
+        "2",
+        "a b=c, option, , unset, C.UTF-8, some.name, /root",
+        "/made/for/it",
+        "some.name",
+        "some.name",
+        "4096",
+        "1024",
+        "1777 0",
+        "1777 0",
+        "755 0",
+        "127.0.1.1\tsome.name",
+        "1",
+        "1048576",
+    ];
+    same("what the guest finds", rest, expected.to_vec())
+}
+
+pub fn users(world: &World) -> Result<(), String> {
+    let who = "echo $(id -u) $(id -g) $(id -G) $HOME; echo > /dev/null; touch /home/hello/mine && stat -c %u /home/hello/mine";
+    let cases = [
+        ("hello", "1000 1000 1000 /home/hello\n1000\n"),
+        ("1000", "1000 1000 1000 /home/hello\n1000\n"),
+        ("hello:42", "1000 42 42 /home/hello\n1000\n"),
+        ("0:hello", "0 1000 1000 /root\n0\n"),
+    ];
+    for (user, expected) in cases {
+        let ran = world.run("hello", &["--user", user, SH[0], SH[1], "--", "-c", who], b"")?;
+        same(&format!("--user {user} ({})", ran.err.trim()), &*text(&ran.out), expected)?;
+    }
+    // Unknown to the image, and in no group: still somebody.
+    let ran = world.run(
+        "hello",
+        &["--user", "4242", SH[0], SH[1], "--", "-c", "id -u; id -g; echo $HOME"],
+        b"",
+    )?;
+    same("--user 4242", &*text(&ran.out), "4242\n0\n/\n")
+}
+
+/// SIGTERM becomes the image's stop signal; who ignores it is killed after a while.
+pub fn stop_signal(world: &World) -> Result<(), String> {
+    let obeys = "trap 'echo stopping; exit 3' INT; echo ready; while :; do sleep 0.1; done";
+    let ignores = "trap '' INT TERM; echo ready; while :; do sleep 0.1; done";
+    for (script, code, says) in [(obeys, 3, "stopping\n"), (ignores, 137, "")] {
+        let args = [SH[0], SH[1], "--stop-timeout", "1", "--", "-c", script];
+        let mut command = world.command("hello", &args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| e.to_string())?;
+        let mut out = child.stdout.take().expect("it is piped");
+        read_until(&mut out, "ready\n")?;
+        send_signal(&child, Signal::TERM)?;
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).map_err(|e| e.to_string())?;
+        let ran = finish(child)?;
+        same(&format!("exit code ({})", ran.err), ran.code, code)?;
+        same("last words", &*rest, says)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+"""Machines: the cases of tests/boot under both engines, and what rootfs-boot refuses to start."""
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+
+import bundle
+import compare
+import nest
+from checks import check
+from checks.common import BINARY, HELLO, TOP, WORK, build, call, copy_sparse, files, manifest_for, need, scratch
+from checks.images import image
+from checks.upper import clean
+
+BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(TOP, 'target/release/rootfs-boot'))
+KRUNFW = os.path.join(TOP, '.tools/guest/libkrunfw.so.5')
+DIR = os.path.join(WORK, 'boot')
+ENV = {**os.environ, 'ROOTFS_BOOT_KRUNFW': KRUNFW}
+
+
+def boot(*args, ok=(0,), env=ENV, **kw):
+    return call(BOOT, *args, ok=ok, env=env, timeout=600, stdin=subprocess.DEVNULL, **kw)
+
+
+@functools.cache
+def bundles():
+    """The bundles of the cases, and the sums of their files as this machine's kernel reads them."""
+    shutil.rmtree(DIR, ignore_errors=True)
+    os.makedirs(os.path.join(DIR, 'bundles'))
+    layouts = {'hello': os.path.join(TOP, 'testimages/hello'), 'python-slim': image('python-slim')}
+    for name, layout in layouts.items():
+        out = os.path.join(DIR, 'bundles', name)
+        m = manifest_for(os.path.join(DIR, name + '.yaml'), 'oci:%s:latest' % layout)
+        build(m, out, cache=os.path.join(DIR, 'cache'))
+        with bundle.disk_of(out) as at, open(out + '.sums', 'wb') as sums:
+            for path, entry in compare.read(at).items():
+                if entry['type'] == 'file':
+                    name = re.sub(rb'%([0-9A-F]{2})', lambda m: bytes([int(m[1], 16)]), path.encode())
+                    # As sha256sum writes a name with a backslash or a newline in it.
+                    odd = name.replace(b'\\', b'\\\\').replace(b'\n', b'\\n')
+                    sums.write((b'\\' if odd != name else b'') + entry['sha256'].encode() + b'  ' + odd + b'\n')
+    return os.path.join(DIR, 'bundles')
+
+
+@functools.cache
+def cases():
+    """The program with the cases."""
+    p = call('cargo', 'test', '--release', '--locked', '--no-run', '--test', 'boot', '--message-format=json', cwd=TOP)
+    made = [json.loads(line).get('executable') for line in p.stdout.splitlines() if line.startswith('{')]
+    made = [path for path in made if path]
+    need(len(made) == 1, 'cargo did not say where the cases are')
+    return made[0]
+
+
+def kvm_is_broken():
+    """Why no guest runs on this machine's own KVM, or None if one does."""
+    p = boot(os.path.join(bundles(), 'hello'), '--engine', 'libkrun', ok=range(256))
+    return None if p.returncode == 0 and p.stdout.startswith('hello, world') else p.stderr
+
+
+def judge_uppers(out):
+    """What the machines left behind, as e2fsck and this machine's kernel see it."""
+    found = sorted(name for name in os.listdir(out) if name.endswith('.ext4'))
+    need(len(found) == 5, 'the cases left the uppers %s' % ', '.join(found))
+    for name in found:
+        path = os.path.join(out, name)
+        if name.endswith('.recover.ext4'):
+            # The machine was killed while it wrote: not clean, until the journal is replayed.
+            dirty = call('e2fsck', '-fn', path, ok=range(16))
+            need('recover' in dirty.stdout + dirty.stderr, '%s needs no recovery: %s' % (name, dirty.stdout))
+            call('e2fsck', '-p', path, ok=(0, 1))
+        clean(path)
+    with bundle.mounted(os.path.join(out, 'overlay.clean.ext4'), 'ext4', 'ro,loop') as at:
+        shadow = os.lstat(os.path.join(at, 'upper/etc/shadow'))
+        need(stat.S_ISCHR(shadow.st_mode) and shadow.st_rdev == 0, 'the deleted file is no whiteout')
+        opaque = os.getxattr(os.path.join(at, 'upper/var/cache/app'), 'trusted.overlay.opaque')
+        need(opaque == b'y', 'the replaced directory is not opaque')
+    return '%d uppers' % len(found)
+
+
+def run_cases(engine, words=()):
+    out = os.path.join(DIR, 'out-' + engine)
+    shutil.rmtree(out, ignore_errors=True)
+    before = files(os.path.join(bundles(), 'hello'))
+    if engine == 'qemu' or kvm_is_broken() is None:
+        where = 'here'
+        p = subprocess.run([cases(), '--binary', BOOT, '--engine', engine, '--bundles', bundles(), '--out', out, *words],
+                           env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', timeout=1800)
+        code, said = p.returncode, p.stdout
+        need(files(os.path.join(bundles(), 'hello')) == before, 'the machines changed the bundle')
+    else:
+        where = 'in an emulated machine'
+        given = {'rootfs-boot': BOOT, 'cases': cases(), 'bundles': bundles(), 'libkrunfw.so.5': KRUNFW}
+        command = 'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 TMPDIR=/data ./cases --binary ./rootfs-boot --engine %s --bundles bundles --out out %s' % (engine, ' '.join(words))
+        code, said = nest.run(command, files=given, out=out, timeout=1800, libraries_of=[BOOT, cases(), KRUNFW])
+        said = said.decode(errors='replace')
+    need(code == 0, said)
+    return '%s, %s, %s' % (said.strip().splitlines()[-1], where, judge_uppers(out))
+
+
+@check('boot-qemu')
+def qemu():
+    return run_cases('qemu')
+
+
+@check('boot-libkrun')
+def libkrun():
+    return run_cases('libkrun')
+
+
+@check('boot-auto')
+def auto():
+    """Without --engine something always runs; where KVM is there and useless, both the notice and the error say so."""
+    p = boot(os.path.join(bundles(), 'hello'), '--', 'anywhere')
+    need(p.stdout.startswith('hello, anywhere: '), p.stdout + p.stderr)
+    why = kvm_is_broken()
+    if why is None:
+        need(p.stderr == '', 'KVM works, and still: ' + p.stderr)
+        return 'KVM works here'
+    need('qemu' in p.stderr and p.stderr.count('\n') == 1, 'not one line of notice: ' + p.stderr)
+    opens = os.access('/dev/kvm', os.R_OK | os.W_OK)
+    need('/dev/kvm' in why, 'the error does not name /dev/kvm: ' + why)
+    need(('may not be able to run this guest' in why) == opens, 'the error does not say what is wrong: ' + why)
+    return 'KVM opens, and runs nothing' if opens else 'no KVM'
+
+
+@contextlib.contextmanager
+def no_engine(tmp, does=''):
+    """An environment whose qemu only leaves a mark."""
+    os.makedirs(os.path.join(tmp, 'path'), exist_ok=True)
+    fake, mark = os.path.join(tmp, 'path/qemu-system-x86_64'), os.path.join(tmp, 'launched')
+    with open(fake, 'w') as file:
+        file.write('#!/bin/sh\necho "$@" >%s\n%s\n' % (mark, does))
+    os.chmod(fake, 0o755)
+    yield {**ENV, 'PATH': os.path.join(tmp, 'path') + ':' + ENV['PATH']}, mark
+
+
+def edit(path, how):
+    with open(path, 'rb') as file:
+        text = file.read()
+    new = how(text)
+    need(new != text, 'the edit changes nothing')
+    with open(path, 'wb') as file:
+        file.write(new)
+
+
+def flip(path, at):
+    os.chmod(path, 0o644)
+    edit(path, lambda b: b[:at] + bytes([b[at] ^ 1]) + b[at + 1:])
+
+
+def hostile():
+    """(name, what is done to the bundle, arguments, words of the error)"""
+    vmdk = lambda how: lambda d: edit(os.path.join(d, 'bundle.vmdk'), how)
+    layer = lambda d: bundle.extents(d)[1][0]
+    name = lambda d: os.path.relpath(layer(d), d)
+
+    def replace(make):
+        def do(d):
+            path = layer(d)
+            os.rename(path, os.path.join(os.path.dirname(d), 'aside'))
+            make(path, os.path.join(os.path.dirname(d), 'aside'))
+        return do
+
+    def cut(d):
+        os.chmod(layer(d), 0o644)
+        os.truncate(layer(d), os.path.getsize(layer(d)) - 512)
+
+    def move_layers(d):
+        os.rename(os.path.join(d, 'layers'), os.path.join(os.path.dirname(d), 'elsewhere'))
+        os.symlink('../elsewhere', os.path.join(d, 'layers'))
+
+    def unknown_layer(d):
+        other = os.path.join(d, 'layers/other')
+        shutil.copy(layer(d), other)
+        edit(os.path.join(d, 'bundle.vmdk'), lambda b: b.replace(name(d).encode(), b'layers/other'))
+
+    first = re.compile(rb'RW \d+ FLAT "fsmeta.erofs"')
+    yield 'absolute path', vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"/etc/passwd"')), [], ['bundle.vmdk', '/etc/passwd', 'no extent of a bundle']
+    yield 'dot-dot', vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"../fsmeta.erofs"')), [], ['bundle.vmdk', 'no extent of a bundle']
+    yield 'protocol', vmdk(lambda b: b.replace(b'"layers/', b'"layers/nbd:', 1)), [], ['bundle.vmdk', 'neither fsmeta.erofs nor']
+    yield 'deeper', vmdk(lambda b: b.replace(b'"layers/', b'"layers/x/', 1)), [], ['bundle.vmdk', 'neither fsmeta.erofs nor']
+    yield 'parent disk', vmdk(lambda b: b + b'parentFileNameHint="/etc/passwd"\n'), [], ['bundle.vmdk', 'not as a build writes it']
+    yield 'other grammar', vmdk(lambda b: b.replace(b'\nRW ', b'\nRDONLY ', 1)), [], ['bundle.vmdk', 'no extent of a bundle']
+    yield 'one sector too many', vmdk(lambda b: b.replace(b'FLAT "fsmeta', b'FLAT "fsmeta').replace(first.search(b)[0], b'RW 999 FLAT "fsmeta.erofs"')), [], ['bundle.vmdk', 'not the disk of bundle.json']
+    yield 'overflowing size', vmdk(lambda b: first.sub(b'RW 99999999999999999 FLAT "fsmeta.erofs"', b)), [], ['bundle.vmdk', 'no extent of a bundle']
+    yield 'overflowing sum', vmdk(lambda b: re.sub(rb'RW \d+ ', b'RW 27021597764222976 ', b)), [], ['bundle.vmdk', 'overflows']
+    yield 'three megabytes of descriptor', vmdk(lambda b: b + b'#' * 3000000), [], ['bundle.vmdk', 'never right']
+    yield 'no text', vmdk(lambda b: b + b'\xff'), [], ['bundle.vmdk', 'no text']
+    yield 'symbolic link', replace(lambda path, aside: os.symlink(aside, path)), [], ['layers/', 'symbolic link']
+    yield 'layers elsewhere', move_layers, [], ['layers/', 'no directory of the bundle']
+    yield 'fifo', replace(lambda path, aside: os.mkfifo(path)), [], ['layers/', 'no regular file']
+    yield 'missing', lambda d: os.unlink(layer(d)), [], ['layers/', 'it is missing']
+    yield 'too short', cut, [], ['layers/', 'its extent of the disk']
+    yield 'unknown layer', unknown_layer, [], ['bundle.vmdk', 'not the disk of bundle.json']
+    yield 'superblock of a layer', lambda d: flip(layer(d), 1024), [], ['layers/', 'superblock']
+    yield 'fsmeta', lambda d: flip(os.path.join(d, 'fsmeta.erofs'), 5000), [], ['fsmeta.erofs', 'hash differs']
+    yield 'upper', lambda d: flip(os.path.join(d, 'upper.ext4'), 1100), [], ['upper.ext4', 'hash differs']
+    yield 'a byte of a layer', lambda d: flip(layer(d), 9000), ['--verify'], ['layers/', 'hash differs']
+    yield 'no index', lambda d: os.unlink(os.path.join(d, 'bundle.json')), [], ['bundle.json', 'it is missing']
+    yield 'another version', lambda d: edit(os.path.join(d, 'bundle.json'), lambda b: b.replace(b'"version": 1', b'"version": 7')), [], ['version 7']
+    yield 'another architecture', lambda d: edit(os.path.join(d, 'bundle.json'), lambda b: b.replace(b'"amd64"', b'"riscv64"')), [], ['riscv64']
+
+
+@check('boot-hostile')
+def hostile_bundles():
+    """Each has its own error, and nothing is launched."""
+    said = {}
+    with scratch() as tmp, no_engine(tmp) as (env, mark):
+        for name, spoil, args, words in hostile():
+            directory = os.path.join(tmp, 'bundle')
+            shutil.rmtree(directory, ignore_errors=True)
+            call('cp', '-a', '--sparse=always', os.path.join(bundles(), 'hello'), directory)
+            spoil(directory)
+            p = boot(os.path.join(directory, 'bundle.vmdk'), '--engine', 'qemu', *args, ok=range(256), env=env)
+            need(p.returncode == 125, '%s: exit %d: %s' % (name, p.returncode, p.stderr))
+            need(all(w in p.stderr for w in words), '%s: the error does not say %s: %s' % (name, words, p.stderr))
+            need(not os.path.exists(mark), name + ': something was launched')
+            said[name] = p.stderr
+        # The trap itself: an unspoiled bundle does launch it.
+        boot(os.path.join(bundles(), 'hello'), '--engine', 'qemu', ok=(125,), env=env)
+        need(os.path.exists(mark), 'an unspoiled bundle launches nothing')
+    return '%d cases' % len(said)
+
+
+@check('boot-swapped')
+def swapped():
+    """Files that are swapped once they were checked: the machine has those that were checked."""
+    with scratch() as tmp:
+        directory = os.path.join(tmp, 'bundle')
+        call('cp', '-a', '--sparse=always', os.path.join(bundles(), 'hello'), directory)
+        path = bundle.extents(directory)[1][0]
+        expected = call('sha256sum', path).stdout.split()[0]
+        # The engine's process has started when this runs, and opens its disk only now.
+        swap = 'mv %s.other %s; for a; do case $a in *format=vmdk*) d=${a#*file=}; d=${d%%%%,*};; esac; done\n' \
+               'sed -n "s/^RW .*FLAT \\"\\(.*\\)\\" 0/\\1/p" $d | sed -n 2p | xargs sha256sum >%s/sum' % (path, path, tmp)
+        with open(path + '.other', 'wb') as other:
+            other.write(bytes(os.path.getsize(path)))
+        with no_engine(tmp, swap) as (env, mark):
+            boot(directory, '--engine', 'qemu', ok=(125,), env=env)
+        with open(os.path.join(tmp, 'sum')) as file:
+            found = file.read().split()[0]
+        need(found == expected, 'the machine would have read what was swapped in')
+        need(call('sha256sum', path).stdout.split()[0] != expected, 'nothing was swapped')
+
+
+@check('boot-dry-run')
+def dry_run():
+    """The manifest's defaults travel in the bundle, options win over them, and nothing is started."""
+    with scratch() as tmp, no_engine(tmp) as (env, mark):
+        m = manifest_for(os.path.join(tmp, 'm.yaml'), 'oci:%s/testimages/hello:latest' % TOP)
+        with open(m, 'a') as file:
+            file.write('boot:\n  cpus: 3\n  memory: 768MiB\n  env: { A: manifest, B: manifest }\n  user: "42:43"\n  command: [manifest]\n'
+                       '  hostname: from-manifest\n  tmpfs: ["/srv:1MiB"]\n  timeout: 50\n  workdir: /srv\n')
+        out = os.path.join(tmp, 'bundle')
+        build(m, out)
+        plan = lambda *args: json.loads(boot(out, '--engine', 'qemu', '--dry-run', *args, env=env).stdout)
+        p = plan()
+        need((p['cpus'], p['memory_mib'], p['timeout_seconds']) == (3, 768, 50), str(p))
+        c = p['command']
+        need(c['argv'] == ['/bin/sh', '/lib/app/hello', 'manifest'] and c['user'] == '42:43' and c['workdir'] == '/srv', str(c))
+        need(c['hostname'] == 'from-manifest' and {'A=manifest', 'B=manifest', 'LANG=C.UTF-8'} <= set(c['env']), str(c))
+        need(c['stop_signal'] == 2 and p['image_volumes'] == ['/data'], str(p))
+        need([t['path'] for t in p['tmpfs']] == ['/tmp', '/run', '/dev/shm', '/srv'], str(p['tmpfs']))
+        p = plan('--cpus', '1', '-e', 'B=option', '--user', 'hello', '--timeout', '1.5', '--tmpfs', 'none', '--', 'option')
+        c = p['command']
+        need((p['cpus'], p['timeout_seconds'], p['tmpfs']) == (1, 1.5, []), str(p))
+        need(c['argv'][-1] == 'option' and c['user'] == 'hello' and {'A=manifest', 'B=option'} <= set(c['env']), str(c))
+        c = plan('--entrypoint', '/bin/ls', '--', '-l')['command']
+        need(c['argv'] == ['/bin/ls', '-l'], str(c))
+        disks = p['disks']['rootfs']
+        need([(os.path.basename(d['path']), d['bytes']) for d in disks] == [(os.path.basename(path), size) for path, size in bundle.extents(out)], str(disks))
+        need(not os.path.exists(mark), '--dry-run launched something')
+
+
+@check('boot-usage')
+def usage():
+    """What makes no sense is said before anything is looked at."""
+    here = os.path.join(bundles(), 'hello')
+    for args, words in ((['--tmpfs', 'x'], '/PATH'), (['--publish', '80'], 'HOST:GUEST'), (['--volume', '/a'], 'HOST:GUEST'), (['--volume', '/nosuch:/a'], '/nosuch'),
+                        (['--memory', '1MiB'], '128 MiB'), (['--cpus', '0'], 'cpus'), (['--timeout', '0'], 'seconds'), (['--hostname', 'a b'], 'host name'),
+                        (['--read-only', '--upper', 'x'], 'cannot be used with'), (['--engine', 'xen'], 'libkrun'), (['--krunfw', '/nosuch'], 'libkrunfw'),
+                        (['--workdir', 'rel'], 'not absolute'), (['--upper', '/dev/null'], 'no regular file'), (['--entrypoint', ''], 'no entrypoint'), (['-e', '=x'], 'without a name')):
+        engine = [] if '--engine' in args else ['--engine', 'qemu']
+        p = boot(here, *engine, *args, ok=range(256))
+        need(p.returncode == 125 and words in p.stderr, '%s: exit %d, without %r: %s' % (args, p.returncode, words, p.stderr))
+    with scratch() as tmp:
+        p = boot(os.path.join(tmp, 'none'), ok=(125,))
+        need('No such file' in p.stderr, p.stderr)
+        precious = os.path.join(tmp, 'precious')
+        with open(precious, 'w') as file:
+            file.write('x' * 10000)
+        p = boot(here, '--engine', 'qemu', '--upper', precious, ok=(125,))
+        need('it stays as it is' in p.stderr and os.path.getsize(precious) == 10000, p.stderr)
+        p = boot(here, '--engine', 'qemu', ok=(125,), env={k: v for k, v in ENV.items() if k != 'ROOTFS_BOOT_KRUNFW'}) if not system_krunfw() else None
+        need(p is None or all(w in p.stderr for w in ('Fedora', 'Debian', 'Homebrew', '--krunfw')), 'the error does not say where libkrunfw is to be had: %s' % (p and p.stderr))
+
+
+def system_krunfw():
+    return 'libkrunfw.so.5' in call('ldconfig', '-p').stdout

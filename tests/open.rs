@@ -1,0 +1,56 @@
+//! A bundle is opened as it was checked, or not at all.
+
+use std::fs;
+use std::path::Path;
+
+use rootfs_compile::bundle::open::OpenBundle;
+use rootfs_compile::compile::{Request, build};
+use rootfs_compile::layer::Limits;
+use rootfs_compile::manifest::Manifest;
+use rootfs_compile::progress::Silent;
+
+fn hello(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    let scratch = std::env::temp_dir().join(format!("open-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&scratch);
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let request = Request {
+        manifest: Manifest::load(&top.join("manifests/hello.yaml")).unwrap(),
+        output: scratch.join("bundle"),
+        force: false,
+        cache_dir: scratch.join("cache"),
+        jobs: 1,
+        platform: Some("linux/amd64".parse().unwrap()),
+        limits: Limits::default(),
+    };
+    build(&request, &Silent).unwrap();
+    (scratch.clone(), scratch.join("bundle"))
+}
+
+#[test]
+fn a_file_that_changes_after_the_check_is_noticed() {
+    let (scratch, dir) = hello("changed");
+    let bundle = OpenBundle::open(&dir.join("bundle.vmdk"), true).unwrap();
+    bundle.unchanged().unwrap();
+    assert_eq!(bundle.disk.len(), 6);
+    let path = dir.join("upper.ext4");
+    let upper = fs::File::options().write(true).open(&path).unwrap();
+    let size = upper.metadata().unwrap().len();
+    upper.set_len(size + 1).unwrap();
+    upper.set_len(size).unwrap();
+    let error = bundle.unchanged().unwrap_err().to_string();
+    assert!(error.contains("upper.ext4 was changed while"), "{error}");
+    fs::remove_dir_all(scratch).unwrap();
+}
+
+#[test]
+fn a_bundle_that_moves_is_still_the_one_that_was_opened() {
+    let (scratch, dir) = hello("moved");
+    let bundle = OpenBundle::open(&dir, false).unwrap();
+    fs::rename(&dir, scratch.join("other")).unwrap();
+    fs::create_dir(&dir).unwrap();
+    bundle.unchanged().unwrap();
+    assert!(OpenBundle::open(&dir, false).unwrap_err().to_string().contains("bundle"));
+    let error = format!("{:#}", OpenBundle::open(&scratch.join("cache"), false).unwrap_err());
+    assert!(error.contains("bundle.json: it is missing"), "{error}");
+    fs::remove_dir_all(scratch).unwrap();
+}
