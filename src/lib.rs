@@ -9,6 +9,9 @@
 //!                                                                                 │            │
 //!                                                                                 ▼            ▼
 //!                                                bundle.vmdk ◄── fsmeta.erofs + layers     upper.ext4
+//!                                                     │                                          │
+//!                                                     ▼      boot: libkrun or qemu               ▼
+//!                                                  /dev/vda ──► overlay in the guest ◄──────── /dev/vdb
 //! ```
 //!
 //! Think of a linker. A layer is an object file: compiled once, cached, shared
@@ -19,6 +22,8 @@
 //!
 //! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer,
 //! bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4` never meet.
+//! [`boot`] takes a bundle as it lies on disk and knows nothing of how it was
+//! compiled; `src/guest` is the init inside the machine, a program of its own.
 
 pub mod boot;
 pub mod bundle;

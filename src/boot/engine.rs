@@ -94,3 +94,37 @@ fn libkrun_works() -> Result<(), String> {
         Err(error) => Err(format!("/dev/kvm: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::Volume;
+    use super::*;
+
+    #[test]
+    fn qemu_refuses_what_it_lacks_and_names_the_engine_that_has_it() {
+        let qemu = Options { engine: Some(Engine::Qemu), ..Options::default() };
+        assert_eq!(choose(&qemu).unwrap().engine, Engine::Qemu);
+        let volume = Volume { host: PathBuf::from("/"), guest: "/mnt".into(), read_only: true };
+        for options in [
+            Options { net: true, ..qemu.clone() },
+            Options { net: true, publish: vec!["1:1".parse().unwrap()], ..qemu.clone() },
+            Options { volumes: vec![volume], ..qemu.clone() },
+        ] {
+            let error = choose(&options).err().unwrap().to_string();
+            assert!(error.contains("--engine libkrun"), "{error}");
+        }
+    }
+
+    #[cfg(not(feature = "libkrun"))]
+    #[test]
+    fn a_build_without_libkrun_says_so() {
+        let error = |options: &Options| choose(options).err().unwrap().to_string();
+        let asked = Options { engine: Some(Engine::Libkrun), ..Options::default() };
+        assert!(error(&asked).contains("--no-default-features"));
+        let needed = Options { net: true, ..Options::default() };
+        assert!(error(&needed).contains("--no-default-features"));
+        assert_eq!(choose(&Options::default()).unwrap().engine, Engine::Qemu);
+    }
+}

@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -307,10 +307,7 @@ impl Watch {
             None => self.received.recv().ok(),
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                match self.received.recv_timeout(left) {
-                    Ok(event) => Some(event),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                }
+                self.received.recv_timeout(left).ok()
             }
         }
     }

@@ -145,8 +145,8 @@ impl OpenBundle {
         };
         merged().context(FSMETA)?;
         for layer in layers {
-            let superblock = || -> Result<()> { Ok(drop(Reader::new(&map::file(&layer.file)?)?)) };
-            superblock().with_context(|| layer.path.clone())?;
+            let bytes = map::file(&layer.file).with_context(|| layer.path.clone())?;
+            Reader::new(&bytes).with_context(|| layer.path.clone())?;
         }
         Ok(Self { dir, index, disk, upper })
     }
