@@ -6,7 +6,7 @@ use std::ptr;
 use anyhow::{Context as _, Result, bail};
 
 use super::krunfw;
-use super::machine::{Format, Spec};
+use super::spec::{Format, Spec};
 
 /// libkrun reads lists of strings as arrays of this length that a null ends.
 const LIST: usize = 4096;

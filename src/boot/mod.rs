@@ -17,8 +17,10 @@ pub mod engine;
 #[cfg(feature = "libkrun")]
 mod krun;
 pub mod krunfw;
+mod launch;
 mod machine;
 mod qemu;
+mod spec;
 mod streams;
 mod supervise;
 mod terminal;
@@ -31,8 +33,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub use self::engine::Engine;
-use self::machine::Launch;
-pub use self::machine::{ARGUMENT as MACHINE_ARGUMENT, enter as enter_machine};
+use self::launch::Launch;
+pub use self::machine::enter as enter_machine;
+pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
 use crate::bundle::index::Index;
 use crate::bundle::open::OpenBundle;
 use crate::manifest::{Boot, Platform, Publish, Tmpfs};
@@ -147,7 +150,7 @@ pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
     suits_this_machine(&bundle.index)?;
     let options = &options.with_defaults(&bundle.index.boot);
     let choice = engine::choose(options)?;
-    machine::describe(options, &bundle, choice.engine)
+    launch::describe(options, &bundle, choice.engine)
 }
 
 /// A guest runs on the architecture of its host.

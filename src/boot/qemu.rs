@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::MemfdFlags;
 
 use super::krunfw;
-use super::machine::{Format, Spec};
+use super::spec::{Format, Spec};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 

@@ -6,13 +6,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::Result;
-
-use super::supervise::Event;
 
 const BUFFER: usize = 1 << 16;
 
@@ -24,17 +21,18 @@ pub struct Output {
 
 impl Output {
     /// Copies `port` to `to`; stream `number` of the command, 3 being its terminal.
+    /// `tell` hears of all that arrives, and says whether to go on.
     pub fn start(
         port: UnixStream,
         to: BorrowedFd<'_>,
         number: u8,
         control: &Control,
-        events: &Sender<Event>,
+        tell: impl Fn() -> bool + Send + 'static,
     ) -> Result<Self> {
         let mut to = File::from(to.try_clone_to_owned()?);
         let output = Self { delivered: Arc::default(), refused: Arc::default() };
         let (delivered, refused) = (output.delivered.clone(), output.refused.clone());
-        let (control, events) = (control.clone(), events.clone());
+        let control = control.clone();
         thread::spawn(move || {
             let mut port = port;
             let mut buffer = vec![0; BUFFER];
@@ -45,7 +43,7 @@ impl Output {
                     control.order(Order::Close(number));
                 }
                 delivered.fetch_add(n as u64, Ordering::Release);
-                if events.send(Event::Delivered).is_err() {
+                if !tell() {
                     return;
                 }
             }

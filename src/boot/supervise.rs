@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::Signals;
 
 use super::engine::{Engine, notice};
-use super::machine::Launch;
+use super::launch::Launch;
 use super::streams::{self, Console, Control, Order, Output};
 use super::terminal::{Raw, Terminal};
 use super::{MACHINE_FAILED, TIMED_OUT, Timings};
@@ -200,6 +200,8 @@ impl Watch {
 
         self.connect(ports, events)?;
         self.raw = Raw::enter(self.terminal)?;
+        // It may have changed while the machine came up.
+        self.signal(SIGWINCH);
         if let Some(timeout) = self.stop.timeout {
             self.stop.at = Some(Instant::now() + timeout);
         }
@@ -230,7 +232,11 @@ impl Watch {
     fn connect(&mut self, ports: Ports, events: &Sender<Event>) -> Result<()> {
         use rustix::stdio;
         let start = |port, to, number, control: &Control| match port {
-            Some(port) => Output::start(port, to, number, control, events).map(Some),
+            Some(port) => {
+                let events = events.clone();
+                let delivered = move || events.send(Event::Delivered).is_ok();
+                Output::start(port, to, number, control, delivered).map(Some)
+            }
             None => Ok(None),
         };
         self.outputs[0] = start(ports.stdout, stdio::stdout(), 1, &self.control)?;
