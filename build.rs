@@ -15,7 +15,7 @@ fn main() {
     let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
     rustc
         .args(["src/guest/main.rs", "--crate-name", "init", "--crate-type", "bin"])
-        .args(["--edition", "2024", "--target", &target, "-Dwarnings", "-o"])
+        .args(["--edition", "2024", "--target", &target, "-o"])
         .arg(&out)
         .args(["panic=abort", "opt-level=s", "lto=fat", "strip=symbols"].map(|o| format!("-C{o}")))
         .args(["relocation-model=static", "target-feature=+crt-static"].map(|o| format!("-C{o}")))

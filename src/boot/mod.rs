@@ -27,6 +27,7 @@ mod terminal;
 mod upper;
 
 use std::ffi::OsString;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -96,17 +97,22 @@ impl Options {
     /// What was not asked for is as the bundle says.
     fn with_defaults(&self, boot: &Boot) -> Self {
         let mut all = self.clone();
-        all.cpus = all.cpus.or(boot.cpus);
+        all.cpus = all.cpus.or(boot.cpus.map(NonZeroU8::get));
         all.memory = all.memory.or(boot.memory.map(|memory| memory.0));
         all.workdir = all.workdir.or_else(|| boot.workdir.clone().map(Into::into));
         all.user = all.user.or_else(|| boot.user.clone());
         all.hostname = all.hostname.or_else(|| boot.hostname.clone());
-        all.timeout = all.timeout.or(boot.timeout.map(Duration::from_secs));
+        all.timeout = all.timeout.or(boot.timeout.map(|t| Duration::from_secs(t.get().into())));
         all.read_only |= boot.read_only && all.upper.is_none();
         all.tmpfs.splice(0..0, boot.tmpfs.iter().cloned());
-        all.publish.splice(0..0, boot.publish.iter().copied());
         // A published port is of no use without a network.
-        all.net |= boot.net || !all.publish.is_empty();
+        all.net |= !all.publish.is_empty();
+        if all.net {
+            all.publish.splice(0..0, boot.publish.iter().copied());
+        } else if boot.net || !boot.publish.is_empty() {
+            // Where a bundle comes from, this host's network need not be known.
+            engine::notice("the bundle asks for the network; --net gives it");
+        }
         all
     }
 }
@@ -139,6 +145,7 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
                 engine::notice(&format!("{engine}: {why}; software emulation (qemu) instead"));
             }
             supervise::Outcome::NeverCameUp(why) => bail!("{engine}: {why}"),
+            supervise::Outcome::Refused(why) => bail!("{why}"),
         }
     }
     unreachable!("the last engine returns")

@@ -3,10 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use anyhow::Result;
@@ -15,9 +15,21 @@ const BUFFER: usize = 1 << 16;
 
 /// A stream out of the machine.
 pub struct Output {
-    delivered: Arc<AtomicU64>,
-    refused: Arc<AtomicBool>,
+    state: Arc<State>,
 }
+
+#[derive(Default)]
+struct State {
+    /// Bytes that arrived, or were thrown away because nobody takes them.
+    delivered: AtomicU64,
+    /// Nothing more will come.
+    over: AtomicBool,
+    /// Why nobody takes them.
+    refused: OnceLock<io::Error>,
+}
+
+/// The command's terminal, after its three streams.
+const TERMINAL: u8 = 3;
 
 impl Output {
     /// Copies `port` to `to`; stream `number` of the command, 3 being its terminal.
@@ -30,30 +42,45 @@ impl Output {
         tell: impl Fn() -> bool + Send + 'static,
     ) -> Result<Self> {
         let mut to = File::from(to.try_clone_to_owned()?);
-        let output = Self { delivered: Arc::default(), refused: Arc::default() };
-        let (delivered, refused) = (output.delivered.clone(), output.refused.clone());
+        let output = Self { state: Arc::default() };
+        let state = output.state.clone();
         let control = control.clone();
         thread::spawn(move || {
             let mut port = port;
             let mut buffer = vec![0; BUFFER];
             while let Ok(n @ 1..) = port.read(&mut buffer) {
-                if !refused.load(Ordering::Relaxed) && write_all(&mut to, &buffer[..n]).is_err() {
-                    // The command learns it as it would from a pipe of the host.
-                    refused.store(true, Ordering::Relaxed);
-                    control.order(Order::Close(number));
+                if state.refused.get().is_none()
+                    && let Err(error) = write_all(&mut to, &buffer[..n])
+                {
+                    state.refused.get_or_init(|| error);
+                    // The command learns it as it would from a pipe of the host. A
+                    // terminal that is gone sends a signal of its own.
+                    if number != TERMINAL {
+                        control.order(Order::Close(number));
+                    }
                 }
-                delivered.fetch_add(n as u64, Ordering::Release);
+                state.delivered.fetch_add(n as u64, Ordering::Release);
                 if !tell() {
                     return;
                 }
             }
+            state.over.store(true, Ordering::Release);
+            tell();
         });
         Ok(output)
     }
 
-    /// Whether all of `bytes` arrived, or nobody wants them.
+    /// Whether all of `bytes` arrived, or no more will.
     pub fn has(&self, bytes: u64) -> bool {
-        self.refused.load(Ordering::Relaxed) || self.delivered.load(Ordering::Acquire) >= bytes
+        let state = &self.state;
+        state.refused.get().is_some()
+            || state.delivered.load(Ordering::Acquire) >= bytes
+            || state.over.load(Ordering::Acquire)
+    }
+
+    /// Why bytes were lost; a reader that went away lost nothing it wanted.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.state.refused.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 }
 
@@ -129,6 +156,8 @@ impl Console {
     /// The last lines, for whoever has to find out what went wrong.
     pub fn last_lines(&self) -> String {
         const LINES: usize = 8;
+        // What was said last may still be in the pipe.
+        thread::sleep(std::time::Duration::from_millis(20));
         let kept = self.0.lock().expect("no holder panics");
         let text = String::from_utf8_lossy(&kept).into_owned();
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
@@ -156,8 +185,10 @@ pub enum Order {
 pub struct Control(Arc<UnixStream>);
 
 impl Control {
-    pub fn new(socket: OwnedFd) -> Self {
-        Self(Arc::new(socket.into()))
+    pub fn new(socket: UnixStream) -> io::Result<Self> {
+        // A guest that takes no orders must not hold up whoever can end it.
+        socket.set_write_timeout(Some(std::time::Duration::from_millis(200)))?;
+        Ok(Self(Arc::new(socket)))
     }
 
     pub fn order(&self, order: Order) {

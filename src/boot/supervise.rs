@@ -1,8 +1,8 @@
 //! Stands by a running machine: passes on signals and the terminal's size,
 //! keeps the time, and finds out how it ended.
 
-use std::io::{BufRead as _, BufReader};
-use std::os::fd::OwnedFd;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -23,6 +23,8 @@ use super::{MACHINE_FAILED, TIMED_OUT, Timings};
 pub enum Outcome {
     /// With this exit code.
     Ended(u8),
+    /// The engine cannot make such a machine at all; why.
+    Refused(String),
     /// No guest ever said a word; why, as far as one can tell.
     NeverCameUp(String),
 }
@@ -39,13 +41,17 @@ pub enum Event {
 
 /// How long a guest has to obey the order to kill everything.
 const LAST_GRACE: Duration = Duration::from_secs(5);
+/// How long a reader has to take what a command said that had to be killed.
+const LAST_DELIVERY: Duration = Duration::from_secs(1);
 /// How long a machine may take until its init speaks.
 const UP_WITH_KVM: Duration = Duration::from_secs(20);
 /// The same, when there is something else to try: a KVM that works needs a tenth.
 const UP_OR_NEXT: Duration = Duration::from_secs(4);
 const UP_IN_SOFTWARE: Duration = Duration::from_secs(120);
-/// How many interrupts mean that somebody means it.
-const INSISTING: usize = 3;
+/// So many interrupts within this time mean that somebody means it.
+const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
+/// Bytes of a line that the guest's init may say.
+const MAX_LINE: u64 = 1 << 16;
 
 /// The last word of the guest's init.
 enum Status {
@@ -57,6 +63,8 @@ enum Status {
 pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
     let (events, received) = mpsc::channel();
     let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
+    let ignored = ignored_signals();
+    let signals = signals.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0);
     forward_signals(Signals::new(signals)?, events.clone());
     let mut child = launch.start()?;
     let pid = Pid::from_child(&child);
@@ -68,7 +76,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
             let _ = engine_ended.send(Event::EngineEnded(status));
         }
     });
-    let control = launch.control.try_clone()?;
+    let control = Control::new(launch.control.try_clone()?)?;
     forward_lines(launch.control, events.clone());
     let watch = Watch {
         engine: launch.spec.engine,
@@ -76,10 +84,11 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         terminal: launch.terminal,
         process,
         console: Console::start(launch.console, launch.console_log),
-        control: Control::new(control.into()),
+        control,
         stop_signal: launch.stop_signal,
         outputs: [None, None, None],
         raw: None,
+        ended: None,
         stop: Stop { timeout: launch.timeout, grace: launch.grace, ..Stop::default() },
         received,
     };
@@ -90,6 +99,14 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         tty: launch.tty,
     };
     watch.run(ports, &events, timings)
+}
+
+/// Signals that whoever started this program told it to ignore, as `nohup` does:
+/// bit N-1 is signal N. The handlers that are set now count as none.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn forward_signals(mut signals: Signals, events: Sender<Event>) {
@@ -105,8 +122,14 @@ fn forward_signals(mut signals: Signals, events: Sender<Event>) {
 
 fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>) {
     thread::spawn(move || {
-        for line in BufReader::new(control).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
+        let mut control = BufReader::new(control);
+        loop {
+            let mut line = Vec::new();
+            match control.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
             if events.send(Event::Line(line)).is_err() {
                 return;
             }
@@ -129,7 +152,7 @@ struct Stop {
     timed_out: bool,
     /// Between the stop signal and the end.
     grace: Duration,
-    interrupts: usize,
+    interrupts: Vec<Instant>,
     /// When to go one step further, and how far things went.
     at: Option<Instant>,
     step: Step,
@@ -155,6 +178,8 @@ struct Watch {
     outputs: [Option<Output>; 3],
     raw: Option<Raw>,
     stop: Stop,
+    /// How the engine's process ended, once it has.
+    ended: Option<ExitStatus>,
     received: Receiver<Event>,
 }
 
@@ -174,16 +199,23 @@ impl Watch {
         loop {
             match self.next(Some(up_by)) {
                 None => {
-                    self.kill();
+                    self.end_engine();
                     let why = "no guest came up in time".to_owned();
-                    return Ok(Outcome::NeverCameUp(self.explain(why)));
+                    return Ok(Outcome::NeverCameUp(self.never_came_up(why)));
+                }
+                Some(Event::EngineEnded(status))
+                    if status.code() == Some(MACHINE_FAILED.into()) =>
+                {
+                    let said = self.console.last_lines();
+                    let said = said.strip_prefix("rootfs-boot: ").unwrap_or(&said);
+                    return Ok(Outcome::Refused(said.to_owned()));
                 }
                 Some(Event::EngineEnded(status)) => {
                     let why = format!("the machine did not come up ({status})");
-                    return Ok(Outcome::NeverCameUp(self.explain(why)));
+                    return Ok(Outcome::NeverCameUp(self.never_came_up(why)));
                 }
                 Some(Event::Signal(signal)) if signal != SIGWINCH => {
-                    self.kill();
+                    self.end_engine();
                     return Ok(Outcome::Ended(128 + signal as u8));
                 }
                 Some(Event::Line(line)) => {
@@ -203,10 +235,11 @@ impl Watch {
         // It may have changed while the machine came up.
         self.signal(SIGWINCH);
         if let Some(timeout) = self.stop.timeout {
-            self.stop.at = Some(Instant::now() + timeout);
+            // Later than any clock can say is never.
+            self.stop.at = Instant::now().checked_add(timeout);
         }
         let status = self.until_it_ends(timings);
-        let code = match status {
+        let mut code = match status {
             Some(Status::Ended { code, sent }) => {
                 self.until_delivered(sent);
                 code
@@ -223,8 +256,14 @@ impl Watch {
             }
         };
         // Disks are unmounted and bytes delivered: nothing in it is worth a moment.
-        self.kill();
+        self.end_engine();
         self.raw = None;
+        for output in self.outputs.iter().flatten() {
+            if let Some(error) = output.error() {
+                notice(&format!("what the command said could not be written: {error}"));
+                code = MACHINE_FAILED;
+            }
+        }
         timings.host("ended");
         Ok(Outcome::Ended(if self.stop.timed_out { TIMED_OUT } else { code }))
     }
@@ -241,11 +280,11 @@ impl Watch {
         };
         self.outputs[0] = start(ports.stdout, stdio::stdout(), 1, &self.control)?;
         self.outputs[1] = start(ports.stderr, stdio::stderr(), 2, &self.control)?;
-        if let (Some(tty), Some(to)) = (ports.tty, self.terminal.output()) {
+        if let (Some(tty), Some(to)) = (ports.tty, self.terminal.output()?) {
             if self.terminal.stdin {
                 streams::input(tty.try_clone()?, &self.control);
             }
-            self.outputs[2] = start(Some(tty), to, 3, &self.control)?;
+            self.outputs[2] = start(Some(tty), to.as_fd(), 3, &self.control)?;
         }
         if let Some(stdin) = ports.stdin {
             streams::input(stdin, &self.control);
@@ -255,7 +294,6 @@ impl Watch {
 
     /// Waits for the guest's last word; none if the machine went without one.
     fn until_it_ends(&mut self, timings: &mut Timings) -> Option<Status> {
-        let mut last = None;
         loop {
             match self.next(self.stop.at) {
                 None => {
@@ -269,6 +307,7 @@ impl Watch {
                         (Some("run"), Some(micros)) => {
                             timings.guest(micros.parse().unwrap_or(0), "command runs");
                         }
+                        (Some("warn"), Some(rest)) => notice(&failure(rest)),
                         (Some(word), Some(rest)) => {
                             if let Some(status) = Status::parse(word, rest, timings) {
                                 return Some(status);
@@ -279,10 +318,10 @@ impl Watch {
                 }
                 Some(Event::Signal(signal)) => self.signal(signal),
                 Some(Event::Delivered) => {}
-                Some(Event::EngineEnded(_)) => {
+                Some(Event::EngineEnded(status)) => {
                     // Its last word may still be on its way from the other thread.
-                    last = last.or(Some(Instant::now() + Duration::from_millis(200)));
-                    self.stop.at = last;
+                    self.ended = Some(status);
+                    self.stop.at = Some(Instant::now() + Duration::from_millis(200));
                     self.stop.step = Step::Killing;
                 }
             }
@@ -295,14 +334,20 @@ impl Watch {
             let all = watch.outputs.iter().zip(sent);
             all.into_iter().all(|(output, bytes)| output.as_ref().is_none_or(|o| o.has(bytes)))
         };
-        let mut interrupts = 0;
+        if self.stop.step == Step::Killing {
+            self.stop.at = Some(Instant::now() + LAST_DELIVERY);
+        }
         while !done(self) {
-            match self.next(None) {
-                Some(Event::Signal(SIGWINCH)) => {}
-                Some(Event::Signal(_)) if interrupts > 0 => return,
-                Some(Event::Signal(_)) => interrupts += 1,
-                None => return,
-                Some(_) => {}
+            match self.next(self.stop.at) {
+                None => {
+                    // A reader that never reads is no reason to stay past the time.
+                    self.stop.timed_out |= self.stop.step == Step::Running;
+                    return;
+                }
+                Some(Event::Signal(SIGWINCH) | Event::Delivered | Event::Line(_)) => {}
+                // What was delivered to sockets is still read from them.
+                Some(Event::EngineEnded(status)) => self.ended = Some(status),
+                Some(Event::Signal(_)) => return,
             }
         }
     }
@@ -329,8 +374,11 @@ impl Watch {
             // The terminal is gone, and whoever could end this otherwise with it.
             SIGHUP => self.ask(SIGHUP),
             SIGINT => {
-                self.stop.interrupts += 1;
-                if self.stop.interrupts >= INSISTING {
+                let (count, within) = INSISTING;
+                let interrupts = &mut self.stop.interrupts;
+                interrupts.push(Instant::now());
+                interrupts.retain(|at| at.elapsed() < within);
+                if interrupts.len() >= count {
                     self.stop.step = Step::Asked;
                     self.go_further();
                 } else {
@@ -346,7 +394,7 @@ impl Watch {
         self.control.order(Order::Signal(signal));
         if self.stop.step == Step::Running {
             self.stop.step = Step::Asked;
-            self.stop.at = Some(Instant::now() + self.stop.grace);
+            self.stop.at = Instant::now().checked_add(self.stop.grace);
         }
     }
 
@@ -367,18 +415,30 @@ impl Watch {
         true
     }
 
-    fn kill(&self) {
+    /// Ends the engine's process and waits until it is gone, with all it held: the
+    /// next machine may want the same upper or the same ports.
+    fn end_engine(&mut self) {
         // It may be gone already.
         let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        let until = Instant::now() + LAST_GRACE;
+        while self.ended.is_none() {
+            match self.next(Some(until)) {
+                Some(Event::EngineEnded(status)) => self.ended = Some(status),
+                Some(_) => {}
+                None => return,
+            }
+        }
     }
 
-    /// `why`, and what the engine and the kernel said last.
-    fn explain(&self, mut why: String) -> String {
-        // What they said last may still be in the pipe.
-        thread::sleep(Duration::from_millis(20));
+    fn never_came_up(&self, mut why: String) -> String {
         if self.engine == Engine::Libkrun {
             why += ": /dev/kvm opens, but may not be able to run this guest (a nested one often is not)";
         }
+        self.explain(why)
+    }
+
+    /// `why`, and what the engine and the kernel said last.
+    fn explain(&self, why: String) -> String {
         let last = self.console.last_lines();
         if last.is_empty() { why } else { format!("{why}\n    {last}") }
     }
@@ -387,19 +447,9 @@ impl Watch {
 impl Status {
     fn parse(word: &str, rest: &str, timings: &Timings) -> Option<Self> {
         if word == "error" {
-            let mut parts = rest.splitn(3, ' ');
-            let code = parts.next()?.parse().unwrap_or(MACHINE_FAILED);
-            let errno: i32 = parts.next()?.parse().unwrap_or(0);
-            let what = parts.next().unwrap_or("the guest failed");
-            let why = match errno {
-                0 => what.to_owned(),
-                _ => {
-                    // The number means nothing to whoever reads it.
-                    let text = std::io::Error::from_raw_os_error(errno).to_string();
-                    format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
-                }
-            };
-            return Some(Self::Failed { code, why });
+            let (code, rest) = rest.split_once(' ')?;
+            let code = code.parse().unwrap_or(MACHINE_FAILED);
+            return Some(Self::Failed { code, why: failure(rest) });
         }
         let numbers: Vec<u64> = rest.split(' ').map_while(|n| n.parse().ok()).collect();
         let [number, micros, sent @ ..] = &numbers[..] else { return None };
@@ -410,6 +460,19 @@ impl Status {
             "exit" => Some(Self::Ended { code: number, sent }),
             "signal" => Some(Self::Ended { code: number.saturating_add(128), sent }),
             _ => None,
+        }
+    }
+}
+
+/// `ERRNO WHAT` as a person reads it.
+fn failure(text: &str) -> String {
+    let (errno, what) = text.split_once(' ').unwrap_or(("0", text));
+    match errno.parse().unwrap_or(0) {
+        0 => what.to_owned(),
+        errno => {
+            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            // The number means nothing to whoever reads it.
+            format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
         }
     }
 }

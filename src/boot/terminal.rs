@@ -1,8 +1,9 @@
 //! The terminal this program was started from, if it was.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 use rustix::termios::{OptionalActions, Termios};
@@ -59,16 +60,17 @@ impl Terminal {
         }
     }
 
-    /// Whether what the terminal's side of the guest writes goes to standard
-    /// output; else it goes to standard error, or to the terminal that is the input.
-    pub fn output(self) -> Option<BorrowedFd<'static>> {
+    /// Where what the guest writes to its terminal goes, if it has one.
+    pub fn output(self) -> io::Result<Option<OwnedFd>> {
         use rustix::stdio;
-        match (self.stdout, self.stderr, self.stdin) {
-            (true, ..) => Some(stdio::stdout()),
-            (_, true, _) => Some(stdio::stderr()),
-            (.., true) => Some(stdio::stdin()),
-            _ => None,
-        }
+        let output = match (self.stdout, self.stderr, self.stdin) {
+            (true, ..) => stdio::stdout().try_clone_to_owned()?,
+            (_, true, _) => stdio::stderr().try_clone_to_owned()?,
+            // Standard input may be open for reading alone.
+            (.., true) => File::options().write(true).open("/proc/self/fd/0")?.into(),
+            _ => return Ok(None),
+        };
+        Ok(Some(output))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
 
 use crate::bundle::UPPER;
 use crate::bundle::open::OpenBundle;
@@ -44,7 +46,7 @@ impl Upper {
         let mut failed = None;
         for place in &places {
             let copy = || -> io::Result<File> {
-                let file = unnamed(place)?;
+                let file = Temporary::create(place)?.file.try_clone()?;
                 copy_sparse(&bundle.upper.file, &file, bundle.upper.size)?;
                 file.set_len(size)?;
                 Ok(file)
@@ -67,39 +69,88 @@ impl Upper {
 
     /// The file at `path`: made from the bundle's if it is not there yet.
     pub fn kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<Self> {
-        let shown = path.display();
-        let open = || -> Result<Self> {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            options.custom_flags(OFlags::NONBLOCK.bits() as i32);
-            let file = options.open(path)?;
-            ensure!(file.metadata()?.is_file(), "it is no regular file");
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => bail!("another machine is using it"),
-                other => other?,
-            }
-            let wanted = uuid(&bundle.upper.file).context(UPPER)?.context("it is no ext4")?;
-            let length = file.metadata()?.len();
-            let old = match uuid(&file)? {
-                Some(found) => {
-                    ensure!(
-                        found == wanted,
-                        "it was made for another bundle; an upper fits only the image it began with"
-                    );
-                    length
-                }
-                None => {
-                    // A copy that was cut short has no superblock yet.
-                    ensure!(blank(&file)?, "it is there, and no ext4; it stays as it is");
-                    fill(&bundle.upper.file, &file, bundle.upper.size)?;
-                    bundle.upper.size
-                }
-            };
-            let new = grown(old, size)?;
-            file.set_len(new)?;
-            Ok(Self { file, throwaway: false, grow: new > bundle.upper.size })
-        };
-        open().with_context(|| format!("upper {shown}"))
+        Self::open_kept(bundle, path, size).with_context(|| format!("upper {}", path.display()))
+    }
+
+    fn open_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<Self> {
+        if !path.exists() {
+            make_kept(bundle, path)?;
+        }
+        let mut options = File::options();
+        options.read(true).write(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
+        let file = options.open(path)?;
+        let metadata = file.metadata()?;
+        ensure!(metadata.is_file(), "it is no regular file");
+        let inode = |m: &std::fs::Metadata| (m.dev(), m.ino());
+        for own in bundle.disk.iter().chain([&bundle.upper]) {
+            let same = inode(&own.file.metadata()?) == inode(&metadata);
+            ensure!(!same, "it is the bundle's own, which stays as it was compiled");
+        }
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => bail!("another machine is using it"),
+            other => other?,
+        }
+        let wanted = uuid(&bundle.upper.file).context(UPPER)?;
+        match uuid(&file)? {
+            Some(found) => ensure!(
+                Some(found) == wanted,
+                "it was made for another bundle; an upper fits only the image it began with"
+            ),
+            None => bail!("it is there, and no ext4; it stays as it is"),
+        }
+        let new = grown(metadata.len(), size)?;
+        file.set_len(new)?;
+        Ok(Self { file, throwaway: false, grow: new > bundle.upper.size })
+    }
+}
+
+/// Copies the bundle's upper to `path`, which appears whole or not at all.
+fn make_kept(bundle: &OpenBundle, path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let made = Temporary::create(parent.unwrap_or(Path::new("."))).context("making it")?;
+    copy_sparse(&bundle.upper.file, &made.file, bundle.upper.size)?;
+    made.file.sync_all()?;
+    match made.link(path) {
+        // Somebody else was first; theirs is as good.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// A file that is gone unless it gets a name.
+struct Temporary {
+    file: File,
+    /// Where the file system has no files without a name.
+    name: Option<PathBuf>,
+}
+
+impl Temporary {
+    fn create(dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => return Ok(Self { file: fd.into(), name: None }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let name = dir.join(format!(".rootfs-boot.{}", std::process::id()));
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        Ok(Self { file: options.open(&name)?, name: Some(name) })
+    }
+
+    fn link(&self, path: &Path) -> io::Result<()> {
+        let open = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let from = self.name.as_ref().unwrap_or(&open);
+        Ok(rustix::fs::linkat(CWD, from, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Nothing is lost if it stays.
+            let _ = std::fs::remove_file(name);
+        }
     }
 }
 
@@ -125,28 +176,6 @@ fn uuid(file: &File) -> Result<Option<[u8; 16]>> {
     Ok(is_ext4.then(|| *superblock[UUID_AT..].first_chunk().expect("a superblock is longer")))
 }
 
-/// Whether the first block is all zeros, or not there.
-fn blank(file: &File) -> io::Result<bool> {
-    let mut block = [0; BLOCK as usize];
-    let len = file.read_at(&mut block, 0)?;
-    Ok(block[..len].iter().all(|b| *b == 0))
-}
-
-/// Copies everything, the block with the superblock last.
-fn fill(from: &File, to: &File, size: u64) -> Result<()> {
-    to.set_len(0)?;
-    to.set_len(size)?;
-    copy_ranges(from, to, BLOCK, size)?;
-    to.sync_all()?;
-    copy_ranges(from, to, 0, BLOCK.min(size))?;
-    Ok(to.sync_all()?)
-}
-
-fn unnamed(dir: &Path) -> io::Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?))
-}
-
 /// Makes `to`, which is empty, a copy of `from`: shared blocks where the file
 /// system can, else what is not a hole.
 fn copy_sparse(from: &File, to: &File, size: u64) -> io::Result<()> {
@@ -154,19 +183,15 @@ fn copy_sparse(from: &File, to: &File, size: u64) -> io::Result<()> {
         return Ok(());
     }
     to.set_len(size)?;
-    copy_ranges(from, to, 0, size)
-}
-
-fn copy_ranges(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 18];
-    let mut at = start;
-    while at < end {
+    let mut at = 0;
+    while at < size {
         at = match rustix::fs::seek(from, SeekFrom::Data(at)) {
             Ok(data) => data,
-            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(Errno::NXIO) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let hole = rustix::fs::seek(from, SeekFrom::Hole(at))?.min(end);
+        let hole = rustix::fs::seek(from, SeekFrom::Hole(at))?.min(size);
         while at < hole {
             let want = (hole - at).min(buffer.len() as u64) as usize;
             from.read_exact_at(&mut buffer[..want], at)?;

@@ -5,6 +5,7 @@
 //! opened once, below the bundle's directory and through no link, and checked;
 //! and what runs gets those open files, never their names again.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -123,8 +124,10 @@ impl OpenBundle {
         }
         let upper = OpenFile::open(at, UPPER).context(UPPER)?;
 
+        let entries: HashMap<&str, &FileEntry> =
+            index.files.iter().map(|entry| (&*entry.path, entry)).collect();
         for (i, file) in disk.iter().chain([&upper]).enumerate() {
-            let entry = index.files.iter().find(|entry| entry.path == file.path);
+            let entry = entries.get(&*file.path);
             let check = || -> Result<()> {
                 let entry = entry.with_context(|| format!("{INDEX} does not know it"))?;
                 ensure!(file.size == entry.size, "it has {} bytes, not {}", file.size, entry.size);

@@ -85,11 +85,17 @@ fn execute(name: Str, path: Str, argv: &[*const u8], envp: &[*const u8]) -> Fail
         return refused(name, shown, errno);
     }
     let mut worst = None;
+    let longest = bare(path).split(|b| *b == b':').map(<[u8]>::len).max().unwrap_or(0);
+    let full = sys::take(longest + shown.len() + 2);
     for dir in bare(path).split(|b| *b == b':').filter(|dir| !dir.is_empty()) {
-        let full = join(&[dir, b"/", shown]);
-        match sys::exec(full, argv, envp) {
-            sys::ENOENT | sys::ENOTDIR if sys::may_execute(full).is_err() => {}
-            errno => worst = worst.or(Some((full, errno))),
+        let len = dir.len() + 1 + shown.len();
+        full[..dir.len()].copy_from_slice(dir);
+        full[dir.len()] = b'/';
+        full[dir.len() + 1..len].copy_from_slice(shown);
+        full[len] = 0;
+        match sys::exec(&full[..=len], argv, envp) {
+            sys::ENOENT | sys::ENOTDIR if sys::may_execute(&full[..=len]).is_err() => {}
+            errno => worst = worst.or_else(|| Some((join(&[&full[..len]]), errno))),
         }
     }
     match worst {

@@ -63,7 +63,12 @@ extern "C" fn init() -> ! {
     let ended = run(control);
     let unmounted = root::unmount();
     let time = decimal(sys::uptime());
-    match ended.and_then(|end| unmounted.map(|()| end)) {
+    if let Err(Failure { errno, what, .. }) = unmounted {
+        // What was written is on the disk; its journal is left to the next mount.
+        sys::sync();
+        say(control, &[b"warn ", decimal(errno.unsigned_abs().into()), b" ", what]);
+    }
+    match ended {
         Ok(End { how, number, sent: [out, err, tty] }) => {
             let counts: [&[u8]; 3] = [decimal(out), decimal(err), decimal(tty)];
             let (number, sp) = (decimal(u64::from(number)), &b" "[..]);

@@ -159,7 +159,12 @@ fn memory(record: Str) -> Result<(), Failure> {
     let parts = split(record, b':').and_then(|(when, rest)| Some((when, split(rest, b':')?)));
     let Some((when, (size, path))) = parts else { return Ok(()) };
     let make = || {
+        let is_new = sys::stat(path).is_err();
         make_dirs(path)?;
+        if is_new && matches!(bare(path), b"/tmp" | b"/dev/shm") {
+            // Everybody's, in an image that has none of its own too.
+            sys::chmod(path, 0o1777)?;
+        }
         let like = sys::stat(path)?;
         let mut empty = true;
         sys::each_name(path, |_| {
@@ -195,14 +200,10 @@ fn file(path: Str, tree: usize) -> sys::Result<()> {
     match sys::attach(tree, path) {
         Err(sys::ENOENT) => {
             make_dirs(b"/etc\0")?;
-            // A symbolic link that leads nowhere: the file is made where it leads.
-            let made = sys::open(path, sys::O_WRONLY | sys::O_CREAT, 0o644);
-            match made {
-                Ok(fd) => sys::close(fd),
-                // And where even that has no directory, the image gets none.
-                Err(sys::ENOENT) => return Ok(()),
-                Err(errno) => return Err(errno),
-            }
+            // A symbolic link that leads nowhere, into a /run that is new, say.
+            let _ = sys::unlink(path);
+            let fd = sys::open(path, sys::O_WRONLY | sys::O_CREAT, 0o644)?;
+            sys::close(fd);
             sys::attach(tree, path)
         }
         other => other,
@@ -211,12 +212,16 @@ fn file(path: Str, tree: usize) -> sys::Result<()> {
 
 /// Makes `path` and what leads there, 0755 and root's.
 pub fn make_dirs(path: Str) -> sys::Result<()> {
-    let text = bare(path);
-    for end in 1..=text.len() {
-        if end < text.len() && text[end] != b'/' {
+    let part = sys::take(path.len());
+    part.copy_from_slice(path);
+    for end in 1..path.len() {
+        if path[end] != b'/' && path[end] != 0 {
             continue;
         }
-        match sys::mkdir(join(&[&text[..end]]), 0o755) {
+        part[end] = 0;
+        let made = sys::mkdir(&part[..=end], 0o755);
+        part[end] = path[end];
+        match made {
             // A file system that cannot be written may have it all the same.
             Ok(()) | Err(sys::EEXIST | sys::EROFS | sys::ENOENT) => {}
             Err(errno) => return Err(errno),

@@ -30,8 +30,9 @@ pub struct Streams {
     keys: Channel,
     /// stdout, stderr, terminal.
     out: [Channel; 3],
-    /// The terminal's side that belongs to the host.
+    /// The terminal's side that belongs to the host, and the command's.
     master: Option<usize>,
+    slave: Option<usize>,
     /// What the command takes as 0, 1 and 2.
     theirs: [usize; 3],
     is_terminal: [bool; 3],
@@ -52,6 +53,7 @@ impl Streams {
             keys: Channel::default(),
             out: [Channel::default(), Channel::default(), Channel::default()],
             master: None,
+            slave: None,
             theirs: [0; 3],
             is_terminal,
         };
@@ -59,6 +61,7 @@ impl Streams {
         if is_terminal.contains(&true) {
             let slave = streams.open_terminal(config)?;
             streams.theirs = [slave; 3];
+            streams.slave = Some(slave);
         }
         if !is_terminal[0] {
             let (read, write) = sys::pipe().doing(&[b"making a pipe"])?;
@@ -110,10 +113,13 @@ impl Streams {
         }
     }
 
-    /// Lets go of what the command has now: its ends are the only ones left.
+    /// Lets go of what the command has now: its ends are the only ones left. The
+    /// terminal is kept, because a session may close it and open it again.
     pub fn started(&mut self) {
-        for fd in self.theirs {
-            sys::close(fd);
+        for (fd, is_terminal) in self.theirs.into_iter().zip(self.is_terminal) {
+            if !is_terminal {
+                sys::close(fd);
+            }
         }
     }
 
@@ -144,6 +150,9 @@ impl Streams {
                     Err(_) => break true,
                 }
             };
+            if let Some(slave) = self.slave.take_if(|_| alone && ended.is_some()) {
+                sys::close(slave);
+            }
             while let Some((what, n)) = self.next_order() {
                 match what {
                     b'S' if ended.is_none() => sys::kill(pid as isize, n as usize),
@@ -240,6 +249,16 @@ impl Channel {
     /// The stream has `limit` bytes in all.
     fn end_at(&mut self, limit: u64) {
         self.limit = Some(limit);
+        self.end_if_over();
+    }
+
+    fn end_if_over(&mut self) {
+        if self.limit == Some(self.total) {
+            self.from = None;
+            if let Some(to) = self.to.take() {
+                sys::close(to);
+            }
+        }
     }
 
     /// Nobody wants it any more: whoever writes next is told.
@@ -255,12 +274,6 @@ impl Channel {
         // Not without end: the other directions have their turn.
         for _ in 0..16 {
             if self.start == self.end {
-                if self.limit == Some(self.total) {
-                    self.from = None;
-                    if let Some(to) = self.to.take() {
-                        sys::close(to);
-                    }
-                }
                 let Some(from) = self.from else { return };
                 match sys::read(from, self.buffer) {
                     Ok(0) => return self.from = None,
@@ -275,6 +288,7 @@ impl Channel {
                 Ok(n) => {
                     self.start += n;
                     self.total += n as u64;
+                    self.end_if_over();
                 }
                 Err(sys::EAGAIN | sys::EINTR) => return,
                 // Nobody reads it any more.

@@ -44,7 +44,7 @@ mod nr {
     pub const FCHOWNAT: usize = 260; pub const SYMLINKAT: usize = 266; pub const FCHMODAT: usize = 268; pub const FACCESSAT: usize = 269;
     pub const PPOLL: usize = 271; pub const UNSHARE: usize = 272; pub const SIGNALFD4: usize = 289; pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293; pub const PRLIMIT64: usize = 302; pub const STATX: usize = 332;
-    pub const SOCKET: usize = 41; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429;
+    pub const SOCKET: usize = 41; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 263;
 }
 #[cfg(target_arch = "aarch64")]
 #[rustfmt::skip]
@@ -59,7 +59,7 @@ mod nr {
     pub const FCHOWNAT: usize = 54; pub const SYMLINKAT: usize = 36; pub const FCHMODAT: usize = 53; pub const FACCESSAT: usize = 48;
     pub const PPOLL: usize = 73; pub const UNSHARE: usize = 97; pub const SIGNALFD4: usize = 74; pub const DUP3: usize = 24;
     pub const PIPE2: usize = 59; pub const PRLIMIT64: usize = 261; pub const STATX: usize = 291;
-    pub const SOCKET: usize = 198; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429;
+    pub const SOCKET: usize = 198; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 35;
 }
 
 fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
@@ -85,7 +85,7 @@ fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
 /// A string for the kernel: its last byte is NUL.
 pub type Str = &'static [u8];
 
-const ARENA: usize = 8 << 20;
+const ARENA: usize = 16 << 20;
 
 struct Arena(UnsafeCell<[u8; ARENA]>);
 
@@ -119,6 +119,7 @@ pub fn join(parts: &[&[u8]]) -> Str {
     &out[..=at]
 }
 
+/// A number in decimal.
 pub fn decimal(n: u64) -> &'static [u8] {
     digits(n, 10)
 }
@@ -239,7 +240,7 @@ pub fn read_file(path: &[u8], limit: usize) -> Result<&'static [u8]> {
     if size > limit as u64 {
         return Err(EFBIG);
     }
-    read_into(path, take(size as usize)).map(|bytes| &*bytes)
+    read_into(path, take(size as usize))
 }
 
 pub fn mount(source: &[u8], target: &[u8], kind: &[u8], flags: usize, data: &[u8]) -> Result<()> {
@@ -287,6 +288,10 @@ pub fn mkdir(path: &[u8], mode: usize) -> Result<()> {
 
 pub fn symlink(target: &[u8], path: &[u8]) -> Result<()> {
     call(nr::SYMLINKAT, [ptr(target), AT_FDCWD as usize, ptr(path), 0, 0, 0]).map(drop)
+}
+
+pub fn unlink(path: &[u8]) -> Result<()> {
+    call(nr::UNLINKAT, [AT_FDCWD as usize, ptr(path), 0, 0, 0, 0]).map(drop)
 }
 
 pub fn chmod(path: &[u8], mode: usize) -> Result<()> {
@@ -460,8 +465,9 @@ pub const POLLOUT: i16 = 4;
 /// Waits until one of `fds` is ready, or for `millis`.
 /// How many are.
 pub fn poll(fds: &mut [PollFd], millis: Option<u64>) -> usize {
-    let time = millis.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
-    let time = time.as_ref().map_or(0, |t| t.as_ptr() as usize);
+    // The kernel writes back what is left of it.
+    let mut time = millis.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
+    let time = time.as_mut().map_or(0, |t| t.as_mut_ptr() as usize);
     call(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), time, 0, 0, 0]).unwrap_or(1)
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::ByteSize;
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Boot {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<u8>,
+    pub cpus: Option<NonZeroU8>,
     /// Bytes; whole MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
@@ -35,13 +36,14 @@ pub struct Boot {
     pub tmpfs: Vec<Tmpfs>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// Given to a machine only by whoever starts it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub net: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
     /// Seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<u64>,
+    pub timeout: Option<NonZeroU32>,
 }
 
 /// Memory as a directory: `PATH[:SIZE]`, or `none` for no default ones.

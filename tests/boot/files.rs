@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::process::Signal;
 
 use crate::process::{Ran, World, finish, need, read_file, read_until, same, send_signal, text};
@@ -50,6 +50,16 @@ pub fn hello_as_it_is(world: &World) -> Result<(), String> {
     let expected = "1000\n1000\nHOME=/home/hello HOSTNAME=hello LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PWD=/home/hello SHLVL=1\n\
         /home/hello\nhello\n/data\n";
     need(out.starts_with(expected), || format!("{out}{}", ran.err))?;
+    same_mounts(&out)?;
+
+    // Its tmpfs would hide what the image may have there.
+    let script = "busybox find / -xdev -type f -exec sha256sum {} +";
+    let args = ["--user", "0", "--tmpfs", "none", "--entrypoint", "/bin/sh", "--", "-c", script];
+    same_sums(world, "hello", &world.run("hello", &args, b"")?)
+}
+
+/// What /proc/mounts must hold, among the rest of `out`.
+fn same_mounts(out: &str) -> Result<(), String> {
     for mount in [
         "overlay / overlay",
         "proc /proc proc",
@@ -62,11 +72,7 @@ pub fn hello_as_it_is(world: &World) -> Result<(), String> {
     ] {
         need(out.lines().any(|line| line == mount), || format!("no mount {mount:?}: {out}"))?;
     }
-
-    // Its tmpfs would hide what the image may have there.
-    let script = "busybox find / -xdev -type f -exec sha256sum {} +";
-    let args = ["--user", "0", "--tmpfs", "none", "--entrypoint", "/bin/sh", "--", "-c", script];
-    same_sums(world, "hello", &world.run("hello", &args, b"")?)
+    Ok(())
 }
 
 pub fn python_slim(world: &World) -> Result<(), String> {
@@ -77,6 +83,14 @@ pub fn python_slim(world: &World) -> Result<(), String> {
         &*text(&ran.out),
         "10001 /app /home/app OpenSSL\n",
     )?;
+    let script = "id; env | sort; pwd; hostname; cut -d' ' -f1-3 /proc/mounts";
+    let ran = world.run("python-slim", &["--entrypoint", "/bin/sh", "--", "-c", script], b"")?;
+    let out = text(&ran.out);
+    let expected = "uid=10001(app) gid=10001(app) groups=10001(app)\nHOME=/home/app\nHOSTNAME=python-slim\nPATH=/opt/venv/bin:/usr/bin:/bin\n\
+        PWD=/app\n/app\npython-slim\n";
+    need(out.starts_with(expected), || format!("{out}{}", ran.err))?;
+    // Debian keeps /run/lock there, which a tmpfs would hide.
+    need(out.contains("tmpfs /tmp tmpfs\n"), || out.clone())?;
     // The image's own command.
     let ran = world.run("python-slim", &[], b"")?;
     need(text(&ran.out).contains("Flask 3.0.3"), || format!("{}{}", text(&ran.out), ran.err))?;
@@ -100,14 +114,19 @@ pub fn clone_is_gone(world: &World) -> Result<(), String> {
         }
         Ok(all)
     };
-    let before = (names()?, state()?, read_file(&dir.join("fsmeta.erofs"))?);
+    let contents = || -> Result<Vec<_>, String> {
+        let mut paths =
+            vec![dir.join("fsmeta.erofs"), dir.join("bundle.json"), dir.join("bundle.vmdk")];
+        let layers = std::fs::read_dir(dir.join("layers")).map_err(|e| e.to_string())?;
+        paths.extend(layers.filter_map(|e| Some(e.ok()?.path())));
+        paths.iter().map(|path| Ok((path.clone(), read_file(path)?))).collect()
+    };
+    let before = (names()?, state()?, contents()?);
     let write =
         "test ! -e /data/written && echo x >/data/written && rm /etc/motd && sync && echo done";
     same("the first run", &*world.script(&[], write)?, "done\n")?;
     same("the second run", &*world.script(&[], write)?, "done\n")?;
-    need(before == (names()?, state()?, read_file(&dir.join("fsmeta.erofs"))?), || {
-        "the bundle changed".into()
-    })
+    need(before == (names()?, state()?, contents()?), || "the bundle changed".into())
 }
 
 pub fn upper_is_kept(world: &World) -> Result<(), String> {
@@ -173,18 +192,16 @@ pub fn upper_after_kill(world: &World) -> Result<(), String> {
     read_until(&mut out, "busy\n")?;
     send_signal(&child, Signal::KILL)?;
     same("how it ended", finish(child)?.code, -9)?;
-    // The machine goes with it: nobody holds the other end.
-    let mut rest = Vec::new();
-    out.read_to_end(&mut rest).map_err(|e| e.to_string())?;
+    // The machine goes with it, and with the machine its hold on the upper.
+    let upper_file = File::open(&path).map_err(|e| e.to_string())?;
+    let killed = Instant::now();
+    while rustix::fs::flock(&upper_file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        need(killed.elapsed().as_secs() < 20, || "the machine outlives its supervisor".into())?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
     copy_sparse(&path, &world.out.join("killed-raw.recover.ext4")).map_err(|e| e.to_string())?;
-    let again = std::time::Instant::now();
-    let out = loop {
-        match world.script(&upper, "cat /data/synced; ls /data >/dev/null") {
-            // The lock goes with the machine, a moment after its supervisor.
-            Err(why) if why.contains("another machine") && again.elapsed().as_secs() < 20 => {}
-            other => break other?,
-        }
-    };
+    drop(upper_file);
+    let out = world.script(&upper, "cat /data/synced; ls /data >/dev/null")?;
     same("the next run", &*out, "synced\n")
 }
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::process::{World, finish, need, read_until, same, send_signal, text};
+use crate::process::{World, finish, need, read_file, read_until, same, send_signal, text};
 
 const SH: [&str; 2] = ["--entrypoint", "/bin/sh"];
 
@@ -45,6 +45,10 @@ pub fn streams(world: &World) -> Result<(), String> {
     same("exit code", ran.code, 0)?;
     need(ran.out == bytes, || format!("{} bytes came back, or others", ran.out.len()))?;
     same("stderr", &*ran.err, "to stderr\nagain\n")?;
+    // The end of what fills the command's pipe to the brim must not be missed.
+    let full = [b'x'; 65_536];
+    let ran = world.run("hello", &["--entrypoint", "/bin/wc", "--", "-c"], &full)?;
+    same("bytes counted", &*text(&ran.out), "65536\n")?;
     // Opened again by name, by a user who is not root, as daemons do with their logs.
     args.pop();
     args.push("echo one >/dev/stdout; cat /dev/stdin; echo two >>/dev/stdout; id -u");
@@ -67,6 +71,50 @@ pub fn closed_stdout(world: &World) -> Result<(), String> {
     let ran = finish(child)?;
     same("exit code", ran.code, 0)?;
     same("how yes ended", &*ran.err, "141\n")
+}
+
+/// What cannot be written is no success, and who never reads holds nothing up for ever.
+pub fn stdout_that_takes_nothing(world: &World) -> Result<(), String> {
+    let full = std::fs::File::options().write(true).open("/dev/full").map_err(|e| e.to_string())?;
+    let mut command = world.command("hello", &[]);
+    command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+    let ran = finish(command.spawn().map_err(|e| e.to_string())?)?;
+    same("exit code", ran.code, 125)?;
+    need(ran.err.contains("could not be written: No space left"), || ran.err.clone())?;
+
+    let args =
+        ["--timeout", "2", "--stop-timeout", "1", "--entrypoint", "/bin/sh", "--", "-c", "yes"];
+    let mut command = world.command("hello", &args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let unread = child.stdout.take();
+    same("exit code of what nobody reads", finish(child)?.code, 124)?;
+    drop(unread);
+    Ok(())
+}
+
+/// Phases of both sides, in the order in which they happen, and the kernel's own words.
+pub fn timings_and_console(world: &World) -> Result<(), String> {
+    let log = world.out.join("console");
+    let args = ["--timings", "--verify", "--console-log", log.to_str().ok_or("a path")?];
+    let ran = world.run("hello", &args, b"")?;
+    same(&format!("exit code ({})", ran.err), ran.code, 0)?;
+    let mut at = 0;
+    for phase in [
+        "bundle opened and checked",
+        "upper ready",
+        "boot disk made",
+        "engine's process started",
+        "guest entered",
+        "init runs",
+        "command runs",
+        "command ended, disks unmounted",
+        "ended",
+    ] {
+        let found = ran.err[at..].find(&format!("  {phase}\n"));
+        at += found.ok_or_else(|| format!("{phase:?} is missing or out of order: {}", ran.err))?;
+    }
+    read_file(&log).map(drop)
 }
 
 /// What the options set, all in one machine.
@@ -164,4 +212,14 @@ pub fn stop_signal(world: &World) -> Result<(), String> {
         same("last words", &*rest, says)?;
     }
     Ok(())
+}
+
+/// A machine whose guest never says a word is told from a command that failed.
+pub fn broken_kernel(world: &World) -> Result<(), String> {
+    let library = world.bundles.join("broken.so");
+    let ran = world.run("hello", &["--krunfw", library.to_str().ok_or("a path")?], b"")?;
+    same(&format!("exit code ({})", ran.err.trim()), ran.code, 125)?;
+    need(ran.err.contains("the machine did not come up"), || ran.err.clone())?;
+    let kvm = ran.err.contains("/dev/kvm opens, but may not be able to run this guest");
+    need(kvm == (world.engine == "libkrun"), || format!("what it says of KVM: {}", ran.err))
 }

@@ -5,8 +5,9 @@
 //! boot --binary ROOTFS_BOOT --engine ENGINE --bundles DIR --out DIR [WORD...]
 //! ```
 //!
-//! `DIR` holds the bundles `hello` and `python-slim`, and for each `NAME.sums`, the
-//! sha256 of every file as somebody else read it. Needs no root and no tools, so
+//! `DIR` holds the bundles `hello` and `python-slim`, for each `NAME.sums`, the
+//! sha256 of every file as somebody else read it, and `broken.so`, a libkrunfw whose
+//! kernel does not run. Needs no root and no tools, so
 //! that it also runs inside an emulated machine. Uppers that someone has to check
 //! afterwards are left in `--out`. It is started by tests/checks/boot.py.
 
@@ -29,9 +30,12 @@ const CASES: &[Case] = &[
     ("exit-codes", life::exit_codes),
     ("streams", life::streams),
     ("closed-stdout", life::closed_stdout),
+    ("stdout-that-takes-nothing", life::stdout_that_takes_nothing),
+    ("timings-and-console", life::timings_and_console),
     ("options", life::options),
     ("users", life::users),
     ("stop-signal", life::stop_signal),
+    ("broken-kernel", life::broken_kernel),
     ("shell-on-a-terminal", terminal::shell),
     ("terminal-comes-back", terminal::comes_back),
     ("clone-is-gone", files::clone_is_gone),
@@ -61,7 +65,6 @@ fn main() -> ExitCode {
     }
     std::fs::create_dir_all(&world.out).expect("the directory for uppers can be made");
     let chosen = CASES.iter().filter(|(name, _)| {
-        // Only libkrun has them; that qemu says so is a case of its own.
         words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
     });
     let (mut ran, mut failed) = (0, 0);

@@ -90,28 +90,32 @@ pub fn shell(world: &World) -> Result<(), String> {
 
 /// However it ends, the terminal is as it was.
 pub fn comes_back(world: &World) -> Result<(), String> {
-    for (script, signal, code) in [
-        ("echo rea''dy; exit 5", None, 5),
-        ("echo rea''dy; sleep 1000", Some(Signal::TERM), 130),
+    const READY: &str = "echo rea''dy; sleep 1000";
+    let cases: [(&[&str], Option<Signal>, i32); 6] = [
+        (&["--entrypoint", "/bin/sh", "--", "-c", "echo rea''dy; exit 5"], None, 5),
+        (&["--entrypoint", "/bin/sh", "--", "-c", READY], Some(Signal::TERM), 130),
+        (&["--entrypoint", "/bin/sh", "--", "-c", READY], Some(Signal::HUP), 129),
         // The machine dies without a word.
-        ("echo rea''dy; sleep 1000", Some(Signal::KILL), 125),
-    ] {
+        (&["--entrypoint", "/bin/sh", "--", "-c", READY], Some(Signal::KILL), 125),
+        (&["--timeout", "1", "--entrypoint", "/bin/sh", "--", "-c", READY], None, 124),
+        (&["--entrypoint", "ready"], None, 127),
+    ];
+    for (args, signal, code) in cases {
         let mut pty = Pty::new()?;
         let before = pty.modes()?;
-        let args = ["--user", "0", "--entrypoint", "/bin/sh", "--", "-c", script];
-        let mut child = pty.start(world, &args)?;
+        let mut child = pty.start(world, args)?;
         read_until(&mut pty.master, "ready")?;
         match signal {
             Some(Signal::KILL) => kill_machine(&child)?,
             Some(signal) => send_signal(&child, signal)?,
             None => {}
         }
-        // What is still said must be read, or the terminal's restoring waits for it.
+        // Whatever is still said must not wait for a reader.
         let mut master = pty.master.try_clone().map_err(|e| e.to_string())?;
         std::thread::spawn(move || while let Ok(1..) = master.read(&mut [0; 4096]) {});
-        same(script, wait(&mut child)?, code)?;
+        same(&format!("exit code of {args:?}"), wait(&mut child)?, code)?;
         need(same_modes(&pty.modes()?, &before), || {
-            format!("the terminal stays raw after: {script}")
+            format!("the terminal stays raw after {args:?}")
         })?;
     }
     Ok(())

@@ -72,10 +72,11 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub upper_size: Option<u64>,
 
-    /// Let the guest use this host's network (libkrun)
+    /// Let the guest use this host's network: its programs connect, and listen, as if they ran
+    /// here (libkrun)
     #[arg(long)]
     pub net: bool,
-    /// Lead a port of this host into the guest; implies --net (libkrun)
+    /// What listens on port GUEST of the guest does so on port HOST here; implies --net (libkrun)
     #[arg(short, long, value_name = "HOST:GUEST")]
     pub publish: Vec<Publish>,
 
