@@ -23,7 +23,8 @@
 //! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer,
 //! bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4` never meet.
 //! [`boot`] takes a bundle as it lies on disk and knows nothing of how it was
-//! compiled; `src/guest` is the init inside the machine, a program of its own.
+//! compiled; the disk its guest starts from comes from the same EROFS writer.
+//! `src/guest` is the init inside the machine, a program of its own.
 
 pub mod boot;
 pub mod bundle;

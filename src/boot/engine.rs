@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,10 @@ pub struct Choice {
 
 /// Says something to the person at the terminal; with nobody there, nothing is lost.
 pub fn notice(text: &str) {
-    let _ = writeln!(std::io::stderr(), "rootfs-boot: {text}");
+    let mut stderr = std::io::stderr();
+    // A terminal that is raw for the guest's sake begins no line by itself.
+    let end = if stderr.is_terminal() { "\r\n" } else { "\n" };
+    let _ = write!(stderr, "rootfs-boot: {text}{end}");
 }
 
 /// The engine that was asked for, or the best that works here.

@@ -13,13 +13,24 @@ import bundle
 import compare
 import nest
 from checks import check
-from checks.common import BINARY, HELLO, TOP, WORK, build, call, copy_sparse, files, manifest_for, need, scratch
+from checks.common import TOP, WORK, build, call, files, manifest_for, need, scratch
 from checks.images import image
 from checks.upper import clean
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(TOP, 'target/release/rootfs-boot'))
 KRUNFW = os.path.join(TOP, '.tools/guest/libkrunfw.so.5')
 DIR = os.path.join(WORK, 'boot')
+BROKEN = r'''
+#include <stddef.h>
+#include <stdint.h>
+static char kernel[1 << 20] __attribute__((aligned(4096))) = {0x0f, 0x0b, [64] = 4, [68] = 4, [72] = 18, [76] = 'X', 'e', 'n', [83] = 1};
+char *krunfw_get_kernel(uint64_t *load, uint64_t *entry, size_t *size)
+{
+    *load = *entry = 0x1000000;
+    *size = sizeof kernel;
+    return kernel;
+}
+'''
 ENV = {**os.environ, 'ROOTFS_BOOT_KRUNFW': KRUNFW}
 
 
@@ -40,16 +51,14 @@ def bundles():
         with bundle.disk_of(out) as at, open(out + '.sums', 'wb') as sums:
             for path, entry in compare.read(at).items():
                 if entry['type'] == 'file':
-                    name = re.sub(rb'%([0-9A-F]{2})', lambda m: bytes([int(m[1], 16)]), path.encode())
+                    plain = re.sub(rb'%([0-9A-F]{2})', lambda m: bytes([int(m[1], 16)]), path.encode())
                     # As sha256sum writes a name with a backslash or a newline in it.
-                    odd = name.replace(b'\\', b'\\\\').replace(b'\n', b'\\n')
-                    sums.write((b'\\' if odd != name else b'') + entry['sha256'].encode() + b'  ' + odd + b'\n')
+                    odd = plain.replace(b'\\', b'\\\\').replace(b'\n', b'\\n')
+                    sums.write((b'\\' if odd != plain else b'') + entry['sha256'].encode() + b'  ' + odd + b'\n')
     # Its code is an invalid instruction, for which no handler was set up. At 64 is the note by which qemu starts a kernel.
     source = os.path.join(DIR, 'broken.c')
     with open(source, 'w') as file:
-        file.write('#include <stddef.h>\n#include <stdint.h>\nstatic char kernel[1 << 20] __attribute__((aligned(4096))) = {0x0f, 0x0b, [64] = 4, [68] = 4, [72] = 18, [76] = 88, 101, 110, [83] = 1};\n'
-                   'char *krunfw_get_kernel(uint64_t *load, uint64_t *entry, size_t *size) '
-                   '{ *load = *entry = 0x1000000; *size = sizeof kernel; return kernel; }\n')
+        file.write(BROKEN)
     call('cc', '-shared', '-fPIC', '-Wl,-soname,libkrunfw.so.5', '-o', os.path.join(DIR, 'bundles/broken.so'), source)
     return os.path.join(DIR, 'bundles')
 
