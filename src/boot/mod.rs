@@ -189,7 +189,8 @@ impl Timings {
     /// The guest's kernel started `micros` ago.
     fn entered(&mut self, micros: u64) {
         let now = Instant::now();
-        let entered = now - Duration::from_micros(micros);
+        // A guest may say anything.
+        let entered = now.checked_sub(Duration::from_micros(micros)).unwrap_or(self.last);
         let took = entered.saturating_duration_since(self.last);
         self.line(
             "host",

@@ -133,6 +133,15 @@ mod tests {
         assert!(image.starts_with(":2:") && image.contains("oci-archive:FILE"), "{image}");
         let yaml = error("image: oci:a\n\tupper\n");
         assert!(yaml.starts_with(":2:"), "{yaml}");
+        for (boot, line, word) in [
+            ("  cpus: 0\n", 3, "nonzero"),
+            ("  env: { A: a }\n  tmpfs: [tmp]\n", 4, "/PATH:SIZE"),
+            ("  publish: [\"80\"]\n", 3, "HOST:GUEST"),
+            ("  memroy: 1GiB\n", 3, "`memory`"),
+        ] {
+            let text = error(&format!("image: oci:a\nboot:\n{boot}"));
+            assert!(text.starts_with(&format!(":{line}:")) && text.contains(word), "{text}");
+        }
         let missing = error("platform: linux/amd64\n");
         assert!(missing.contains("missing field `image`"), "{missing}");
     }
