@@ -1,8 +1,7 @@
 //! System calls, and memory that is never given back.
 
 use core::arch::asm;
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::cell::{Cell, UnsafeCell};
 
 /// What a system call gave, or the errno.
 pub type Result<T> = core::result::Result<T, i32>;
@@ -87,23 +86,28 @@ pub type Str = &'static [u8];
 
 const ARENA: usize = 16 << 20;
 
-struct Arena(UnsafeCell<[u8; ARENA]>);
+#[repr(C, align(16))]
+struct Arena {
+    bytes: UnsafeCell<[u8; ARENA]>,
+    taken: Cell<usize>,
+}
 
-// SAFETY: `take` hands out each byte once, and there is one thread.
+// SAFETY: there is one thread. (An atomic counter would want helpers of a C
+// library on aarch64.)
 unsafe impl Sync for Arena {}
 
-static MEMORY: Arena = Arena(UnsafeCell::new([0; ARENA]));
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static MEMORY: Arena = Arena { bytes: UnsafeCell::new([0; ARENA]), taken: Cell::new(0) };
 
 /// `len` zero bytes, for good. None is left over for nonsense: the host's side
 /// keeps its configuration well below what there is.
 pub fn take(len: usize) -> &'static mut [u8] {
-    let at = TAKEN.fetch_add(len.next_multiple_of(16), Ordering::Relaxed);
-    if at + len > ARENA {
+    let at = MEMORY.taken.get();
+    if len > ARENA - at {
         exit(99);
     }
+    MEMORY.taken.set(ARENA.min(at + len.next_multiple_of(16)));
     // SAFETY: the range lies in the arena and was not handed out before.
-    unsafe { core::slice::from_raw_parts_mut((MEMORY.0.get() as *mut u8).add(at), len) }
+    unsafe { core::slice::from_raw_parts_mut((MEMORY.bytes.get() as *mut u8).add(at), len) }
 }
 
 /// The parts as one string, with a NUL.
