@@ -1,6 +1,7 @@
 //! libkrunfw: the guest's kernel, as a shared library.
 
 use std::ffi::{OsStr, c_char};
+#[cfg(target_arch = "x86_64")]
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,7 @@ pub fn load(path: &OsStr) -> Result<&'static libloading::Library> {
 struct Kernel {
     bytes: &'static [u8],
     /// Where its first byte belongs, in the guest's physical memory.
+    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "the image says it itself"))]
     load: u64,
 }
 
@@ -74,11 +76,19 @@ fn kernel(path: &OsStr) -> Result<Kernel> {
 
 /// Type of the ELF note that names a kernel's 32-bit entry point: PVH, see the
 /// kernel's include/xen/interface/elfnote.h.
+#[cfg(target_arch = "x86_64")]
 const PVH_NOTE: u32 = 18;
 
-/// The kernel as an ELF file that qemu starts: one segment with all of it, and
-/// the note with its entry.
-pub fn write_elf(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
+/// The kernel as a file that qemu starts: as it is, an arm64 `Image`.
+#[cfg(target_arch = "aarch64")]
+pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
+    Ok(out.write_all(kernel(path)?.bytes)?)
+}
+
+/// The kernel as a file that qemu starts: an ELF with one segment for all of it,
+/// and the note with its entry.
+#[cfg(target_arch = "x86_64")]
+pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
     const HEADER: u64 = 64;
     const PROGRAM_HEADER: u64 = 56;
     const PAGE: u64 = 4096;
@@ -120,6 +130,7 @@ pub fn write_elf(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
 }
 
 /// The entry point that the kernel's own note names.
+#[cfg(target_arch = "x86_64")]
 fn pvh_entry(kernel: &[u8]) -> Option<u64> {
     // Name and descriptor sizes, type, name: the descriptor has 4 or 8 bytes.
     let note = |size: u32| {
@@ -136,7 +147,7 @@ fn pvh_entry(kernel: &[u8]) -> Option<u64> {
     Some(u32::from_le_bytes(*kernel.get(at..)?.first_chunk()?).into())
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The machine in software: `qemu-system-x86_64`, its `microvm` board.
+//! The machine in software: qemu, with a board of nothing but virtio devices.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,77 +7,84 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::fs::MemfdFlags;
 
 use super::krunfw;
 use super::spec::{Format, Spec};
 
-const PROGRAM: &str = "qemu-system-x86_64";
+#[cfg(target_arch = "x86_64")]
+mod board {
+    pub const PROGRAM: &str = "qemu-system-x86_64";
+    pub const PACKAGE: &str = "qemu-system-x86";
+    /// No firmware tables: the kernel has no ACPI. Its only clock is the CMOS one.
+    pub const MACHINE: &str =
+        "microvm,acpi=off,auto-kernel-cmdline=on,isa-serial=off,pit=on,pic=on,rtc=on";
+    /// The board's many devices leave no interrupt to the clock's driver; a triple
+    /// fault is the reset that qemu sees.
+    pub const CMDLINE: &str = "console=hvc0 reboot=t panic=-1 initcall_blacklist=cmos_init";
+    /// Whether the kernel finds the last disk first.
+    pub const DISKS_BACKWARDS: bool = false;
+}
+
+#[cfg(target_arch = "aarch64")]
+mod board {
+    pub const PROGRAM: &str = "qemu-system-aarch64";
+    pub const PACKAGE: &str = "qemu-system-arm";
+    pub const MACHINE: &str = "virt";
+    pub const CMDLINE: &str = "console=hvc0 panic=-1";
+    /// Whether the kernel finds the last disk first.
+    pub const DISKS_BACKWARDS: bool = true;
+}
 
 /// Becomes qemu.
 pub fn exec(spec: &Spec) -> Result<std::convert::Infallible> {
-    if !cfg!(target_arch = "x86_64") {
-        bail!(
-            "the qemu engine runs x86-64 guests on x86-64 hosts only; the libkrun engine runs here"
-        );
-    }
     let program = find()?;
     // qemu opens it by name, and this process is about to be qemu.
     let mut kernel = File::from(rustix::fs::memfd_create("kernel", MemfdFlags::empty())?);
-    krunfw::write_elf(spec.krunfw.as_os_str(), &mut kernel)?;
+    krunfw::write_kernel(spec.krunfw.as_os_str(), &mut kernel)?;
     let error = Command::new(&program).args(arguments(spec, &kernel)).exec();
     Err(error).with_context(|| format!("starting {}", program.display()))
 }
 
 fn find() -> Result<PathBuf> {
+    let (program, package) = (board::PROGRAM, board::PACKAGE);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(PROGRAM)).find(|p| p.is_file());
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file());
     found.with_context(|| {
-        format!(
-            "{PROGRAM} is not installed: the package qemu-system-x86 of Debian and Fedora, qemu of Homebrew"
-        )
+        format!("{program} is not installed: the package {package} of Debian and Fedora, qemu of Homebrew")
     })
 }
 
 fn arguments(spec: &Spec, kernel: &File) -> Vec<OsString> {
-    let mut args: Vec<String> = [
-        // No firmware tables: the kernel has no ACPI. Its only clock is the CMOS one.
-        "-M",
-        "microvm,acpi=off,auto-kernel-cmdline=on,isa-serial=off,pit=on,pic=on,rtc=on",
-        "-accel",
-        "tcg",
-        "-cpu",
-        "max",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        // The guest's last word is a reset.
-        "-no-reboot",
-        "-global",
-        "virtio-mmio.force-legacy=false",
-        "-device",
-        "virtio-rng-device",
-        "-device",
-        "virtio-serial-device",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let fixed = [
+        ["-M", board::MACHINE],
+        ["-accel", "tcg"],
+        ["-cpu", "max"],
+        ["-display", "none"],
+        ["-global", "virtio-mmio.force-legacy=false"],
+        ["-device", "virtio-rng-device"],
+        ["-device", "virtio-serial-device"],
+    ];
+    let mut args: Vec<String> = fixed.into_iter().flatten().map(str::to_owned).collect();
+    // The guest's last word is a reset.
+    args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
     let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
     add("-m", spec.memory_mib.to_string());
     add("-smp", spec.cpus.to_string());
     add("-kernel", fd_path(kernel.as_raw_fd()));
-    // The board's many devices leave no interrupt to the clock's driver.
-    let fixed = "console=hvc0 reboot=t panic=-1 initcall_blacklist=cmos_init";
-    add("-append", format!("{fixed} {}", spec.cmdline.join(" ")));
+    add("-append", format!("{} {}", board::CMDLINE, spec.cmdline.join(" ")));
     add("-chardev", format!("file,id=console,path={}", fd_path(spec.console)));
     add("-device", "virtconsole,chardev=console".to_owned());
     for (i, port) in spec.ports.iter().enumerate() {
         add("-chardev", format!("socket,id=port{i},fd={}", port.fd));
         add("-device", format!("virtserialport,chardev=port{i},name={}", port.name));
     }
-    for disk in &spec.disks {
+    let mut disks: Vec<_> = spec.disks.iter().collect();
+    if board::DISKS_BACKWARDS {
+        disks.reverse();
+    }
+    for disk in disks {
         let (id, path) = (&disk.serial, fd_path(disk.fd));
         let format = if disk.format == Format::Vmdk { "vmdk" } else { "raw" };
         let read_only = if disk.read_only { "on" } else { "off" };
