@@ -12,15 +12,13 @@ use rustix::io::Errno;
 
 use crate::bundle::UPPER;
 use crate::bundle::open::OpenBundle;
+use crate::manifest::{ByteSize, UpperSize};
 
 /// Where ext4 keeps its magic number and its UUID.
 const SUPERBLOCK: u64 = 1024;
 const MAGIC_AT: usize = 0x38;
 const UUID_AT: usize = 0x68;
 const MAGIC: [u8; 2] = [0x53, 0xef];
-const BLOCK: u64 = 4096;
-/// What ext4 with 32-bit block numbers can hold.
-const MAX_SIZE: u64 = 16 << 40;
 
 /// An upper that nobody else writes.
 pub struct Upper {
@@ -158,11 +156,8 @@ impl Drop for Temporary {
 fn grown(old: u64, asked: Option<u64>) -> Result<u64> {
     let new = asked.unwrap_or(old);
     ensure!(new >= old, "an upper of {old} bytes cannot shrink to {new}");
-    ensure!(
-        new <= MAX_SIZE && new.is_multiple_of(BLOCK),
-        "an upper has whole blocks of {BLOCK} bytes, and at most 16 TiB"
-    );
-    Ok(new)
+    // The same sizes as in a manifest.
+    Ok(UpperSize::try_from(ByteSize(new))?.0)
 }
 
 /// The UUID of an ext4, or none if there is none.

@@ -49,7 +49,10 @@ pub struct OpenFile {
 impl OpenFile {
     /// Opens a regular file of the directory `dir`; nothing else, no link, and
     /// no waiting for the other end of a fifo.
-    fn open(dir: &File, path: &str) -> Result<Self> {
+    pub(super) fn open(dir: &File, path: &str) -> Result<Self> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let plain = parts.len() <= 2 && parts.iter().all(|part| !matches!(*part, "" | "." | ".."));
+        ensure!(plain, "the path leads out of the bundle");
         let at = |dir: &File, name: &str, flags: OFlags| {
             let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(dir, name, flags | OFlags::NONBLOCK, Mode::empty())
@@ -71,6 +74,17 @@ impl OpenFile {
         ensure!(metadata.is_file(), "it is no regular file");
         let stamp = stamp(&file)?;
         Ok(Self { path: path.to_owned(), size: metadata.len(), file, stamp })
+    }
+
+    pub(super) fn has_size_of(&self, entry: &FileEntry) -> Result<()> {
+        ensure!(self.size == entry.size, "it has {} bytes, not {}", self.size, entry.size);
+        Ok(())
+    }
+
+    pub(super) fn has_content_of(&self, entry: &FileEntry) -> Result<()> {
+        let again = entry.content.again(&self.file)?;
+        ensure!(again == entry.content, "its content is not what {INDEX} says: the hash differs");
+        Ok(())
     }
 
     fn bytes(&mut self, limit: u64) -> Result<Vec<u8>> {
@@ -130,9 +144,9 @@ impl OpenBundle {
             let entry = entries.get(&*file.path);
             let check = || -> Result<()> {
                 let entry = entry.with_context(|| format!("{INDEX} does not know it"))?;
-                ensure!(file.size == entry.size, "it has {} bytes, not {}", file.size, entry.size);
+                file.has_size_of(entry)?;
                 if all || i == 0 || file.path == UPPER {
-                    same_content(file, entry)?;
+                    file.has_content_of(entry)?;
                 }
                 Ok(())
             };
@@ -166,12 +180,6 @@ impl OpenBundle {
         }
         Ok(())
     }
-}
-
-fn same_content(file: &OpenFile, entry: &FileEntry) -> Result<()> {
-    let again = entry.content.again(&file.file)?;
-    ensure!(again == entry.content, "its content is not what {INDEX} says: the hash differs");
-    Ok(())
 }
 
 /// The extents of a descriptor that is what this project writes for `index`.

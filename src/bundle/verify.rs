@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::index::Index;
+use super::index::{FileEntry, Index};
+use super::open::OpenFile;
 use super::publish::read_index;
 use super::{FSMETA, INDEX, LAYERS, VMDK, vmdk};
 use crate::erofs::plan::Form;
@@ -41,21 +42,14 @@ pub fn verify(dir: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// Opens a file of the bundle, and nothing outside of it.
-fn open(dir: &Path, path: &str) -> Result<File> {
-    let plain = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    ensure!(plain, "the path leads out of the bundle");
-    let full = dir.join(path);
-    let metadata = fs::symlink_metadata(&full).context("it is missing")?;
-    ensure!(metadata.is_file(), "it is no regular file");
-    Ok(File::open(full)?)
+fn open(dir: &Path, path: &str) -> Result<OpenFile> {
+    OpenFile::open(&File::open(dir)?, path)
 }
 
-fn file(dir: &Path, entry: &super::index::FileEntry) -> Result<()> {
+fn file(dir: &Path, entry: &FileEntry) -> Result<()> {
     let file = open(dir, &entry.path)?;
-    let size = file.metadata()?.len();
-    ensure!(size == entry.size, "it has {size} bytes, not {}", entry.size);
-    ensure!(entry.content.again(&file)? == entry.content, "its content has another hash");
-    Ok(())
+    file.has_size_of(entry)?;
+    file.has_content_of(entry)
 }
 
 fn descriptor(dir: &Path, index: &Index) -> Result<()> {
@@ -68,7 +62,7 @@ fn descriptor(dir: &Path, index: &Index) -> Result<()> {
     let mut offset = 0u64;
     for extent in &index.disk {
         ensure!(extent.offset == offset, "{} begins elsewhere on the disk", extent.path);
-        let size = open(dir, &extent.path).with_context(|| extent.path.clone())?.metadata()?.len();
+        let size = open(dir, &extent.path).with_context(|| extent.path.clone())?.size;
         ensure!(size == extent.size, "{} has {size} bytes", extent.path);
         offset = offset.checked_add(size).context("the disk's size overflows")?;
     }
@@ -81,9 +75,9 @@ fn descriptor(dir: &Path, index: &Index) -> Result<()> {
 
 /// Reads every inode and entry of the merged tree.
 fn merged(dir: &Path, index: &Index) -> Result<()> {
-    let bytes = map::file(&open(dir, FSMETA)?)?;
+    let bytes = map::file(&open(dir, FSMETA)?.file)?;
     let reader = Reader::new(&bytes)?;
-    let size = |path: &str| Ok(open(dir, path)?.metadata()?.len());
+    let size = |path: &str| Ok(open(dir, path)?.size);
     let sizes = index.layers.iter().map(|layer| size(&layer.path)).collect::<Result<Vec<_>>>()?;
     check_devices(&reader, index, &sizes)?;
     reader.tree(Form::Image)?;
@@ -105,7 +99,7 @@ pub(super) fn check_devices(reader: &Reader<'_>, index: &Index, sizes: &[u64]) -
 }
 
 fn object(dir: &Path, path: &str) -> Result<()> {
-    let bytes = map::file(&open(dir, path)?)?;
+    let bytes = map::file(&open(dir, path)?.file)?;
     Reader::new(&bytes)?.tree(Form::Object)?;
     Ok(())
 }

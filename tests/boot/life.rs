@@ -60,9 +60,7 @@ pub fn streams(world: &World) -> Result<(), String> {
 pub fn closed_stdout(world: &World) -> Result<(), String> {
     let mut args = SH.to_vec();
     args.extend(["--", "-c", "yes; echo $? >&2"]);
-    let mut command = world.command("hello", &args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let mut child = world.start("hello", &args)?;
     let mut out = child.stdout.take().expect("it is piped");
     let mut first = [0; 4];
     out.read_exact(&mut first).map_err(|e| e.to_string())?;
@@ -84,9 +82,7 @@ pub fn stdout_that_takes_nothing(world: &World) -> Result<(), String> {
 
     let args =
         ["--timeout", "2", "--stop-timeout", "1", "--entrypoint", "/bin/sh", "--", "-c", "yes"];
-    let mut command = world.command("hello", &args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let mut child = world.start("hello", &args)?;
     let unread = child.stdout.take();
     same("exit code of what nobody reads", finish(child)?.code, 124)?;
     drop(unread);
@@ -144,7 +140,7 @@ pub fn options(world: &World) -> Result<(), String> {
         "--tmpfs",
         "/tmp:1MiB",
     ];
-    let script = "nproc; awk() { :; }; while read name kb rest; do [ $name = MemTotal: ] && echo $kb; done </proc/meminfo; \
+    let script = "nproc; while read name kb rest; do [ $name = MemTotal: ] && echo $kb; done </proc/meminfo; \
         echo $FROM_FILE, $BOTH, ${EMPTY-unset}, ${NOT_SET_HERE-unset}, $LANG, $HOSTNAME, $HOME; pwd; hostname; cat /etc/hostname; \
         df -k /srv/mem | tail -1 | while read a b c; do echo $b; done; df -k /tmp | tail -1 | while read a b c; do echo $b; done; \
         stat -c '%a %u' /tmp /dev/shm /srv/mem; grep some.name /etc/hosts; ping -c 1 -W 1 127.0.0.1 | grep -c '1 packets received'; ulimit -n";
@@ -199,9 +195,7 @@ pub fn stop_signal(world: &World) -> Result<(), String> {
     let ignores = "trap '' INT TERM; echo ready; while :; do sleep 0.1; done";
     for (script, code, says) in [(obeys, 3, "stopping\n"), (ignores, 137, "")] {
         let args = [SH[0], SH[1], "--stop-timeout", "1", "--", "-c", script];
-        let mut command = world.command("hello", &args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| e.to_string())?;
+        let mut child = world.start("hello", &args)?;
         let mut out = child.stdout.take().expect("it is piped");
         read_until(&mut out, "ready\n")?;
         send_signal(&child, Signal::TERM)?;

@@ -66,9 +66,7 @@ pub fn net_and_publish(world: &World) -> Result<(), String> {
         "-c",
         "echo ready; echo served | nc -l -p 8080",
     ];
-    let mut command = world.command("hello", &args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let mut child = world.start("hello", &args)?;
     read_until(child.stdout.as_mut().expect("it is piped"), "ready\n")?;
     let until = Instant::now() + Duration::from_secs(60);
     let mut answer = String::new();

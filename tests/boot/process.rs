@@ -38,6 +38,13 @@ impl World {
         command
     }
 
+    /// Starts it with nothing to read, and both outputs piped.
+    pub fn start(&self, bundle: &str, args: &[&str]) -> Result<Child, String> {
+        let mut command = self.command(bundle, args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|e| e.to_string())
+    }
+
     /// Runs it to its end.
     pub fn run(&self, bundle: &str, args: &[&str], stdin: &[u8]) -> Result<Ran, String> {
         let mut command = self.command(bundle, args);
