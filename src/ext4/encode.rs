@@ -2,14 +2,23 @@
 
 use std::io;
 
+use super::Error;
+use super::content::{self, Content, Failure};
 use super::disk::{
     BLOCK, BLOCK_UNINIT, GroupDesc, INODE_UNINIT, INODE_ZEROED, SUPER_OFFSET, halves,
 };
-use super::plan::Plan;
+use super::nodes::shown;
+use super::plan::{Piece, Plan};
 use crate::sink::Sink;
+use crate::tree::{Kind, Tree};
 
-/// Writes the image of `size` bytes.
-pub fn image(plan: &Plan<'_>, size: u64, sink: &mut dyn Sink) -> io::Result<()> {
+/// Writes the image of `size` bytes, with the content of `tree`'s files.
+pub fn image<C: Content>(
+    plan: &Plan,
+    tree: &Tree<C>,
+    size: u64,
+    sink: &mut dyn Sink,
+) -> Result<(), Error> {
     let geometry = &plan.geometry;
     let mut pieces = plan.pieces.iter().peekable();
     let descriptors = descriptors(plan);
@@ -46,12 +55,12 @@ pub fn image(plan: &Plan<'_>, size: u64, sink: &mut dyn Sink) -> io::Result<()> 
             }
         }
         let end = first + geometry.blocks_in(group);
-        while let Some((address, bytes)) = pieces.next_if(|(address, _)| **address < end) {
+        while let Some((address, piece)) = pieces.next_if(|(address, _)| **address < end) {
             seek(sink, *address)?;
-            piece(sink, bytes)?;
+            write(piece, tree, sink)?;
         }
     }
-    sink.zeros(size - sink.position())
+    Ok(sink.zeros(size - sink.position())?)
 }
 
 fn seek(sink: &mut dyn Sink, block: u32) -> io::Result<()> {
@@ -59,26 +68,29 @@ fn seek(sink: &mut dyn Sink, block: u32) -> io::Result<()> {
     sink.zeros(offset.checked_sub(sink.position()).expect("addresses ascend"))
 }
 
-fn piece(sink: &mut dyn Sink, bytes: &[u8]) -> io::Result<()> {
-    // Zeros within a file need no space either.
-    for block in bytes.chunks(BLOCK) {
-        if block.iter().all(|b| *b == 0) {
-            sink.zeros(block.len() as u64)?;
-        } else {
-            sink.data(block)?;
-        }
-    }
-    Ok(())
+/// Zeros within a file need no space either.
+fn write<C: Content>(piece: &Piece, tree: &Tree<C>, sink: &mut dyn Sink) -> Result<(), Error> {
+    let (id, range) = match piece {
+        Piece::Bytes(bytes) => return Ok(content::sift(bytes, sink)?),
+        Piece::Content(id, range) => (*id, range),
+    };
+    let Kind::File(file) = &tree.inode(id).kind else {
+        unreachable!("only a file's content stays with the tree");
+    };
+    content::copy(file, range, sink).map_err(|failure| match failure {
+        Failure::Content(source) => Error::Content { path: shown(tree, Some(id)), source },
+        Failure::Sink(error) => error.into(),
+    })
 }
 
-fn inodes_used(plan: &Plan<'_>, group: u32) -> u32 {
+fn inodes_used(plan: &Plan, group: u32) -> u32 {
     plan.geometry.inodes_used(group, plan.inodes.len() as u32)
 }
 
 /// Whether the kernel can tell the group's block bitmap from the geometry: it
 /// knows of copies of the superblock, not of a flex group's tables, and it
 /// wants the last group's written.
-fn block_uninit(plan: &Plan<'_>, group: u32) -> bool {
+fn block_uninit(plan: &Plan, group: u32) -> bool {
     let geometry = &plan.geometry;
     !geometry.leads_flex(group)
         && group + 1 != geometry.groups
@@ -91,14 +103,14 @@ fn ones(bitmap: &mut [u8; BLOCK], from: u32, to: u32) {
     }
 }
 
-fn block_bitmap(plan: &Plan<'_>, group: u32) -> [u8; BLOCK] {
+fn block_bitmap(plan: &Plan, group: u32) -> [u8; BLOCK] {
     let mut bitmap = [0; BLOCK];
     ones(&mut bitmap, 0, plan.used[group as usize]);
     ones(&mut bitmap, plan.geometry.blocks_in(group), BLOCK as u32 * 8);
     bitmap
 }
 
-fn inode_bitmap(plan: &Plan<'_>, group: u32) -> [u8; BLOCK] {
+fn inode_bitmap(plan: &Plan, group: u32) -> [u8; BLOCK] {
     let mut bitmap = [0; BLOCK];
     ones(&mut bitmap, 0, inodes_used(plan, group));
     ones(&mut bitmap, plan.geometry.inodes_per_group, BLOCK as u32 * 8);
@@ -106,7 +118,7 @@ fn inode_bitmap(plan: &Plan<'_>, group: u32) -> [u8; BLOCK] {
 }
 
 /// All group descriptors, padded to whole blocks.
-fn descriptors(plan: &Plan<'_>) -> Vec<u8> {
+fn descriptors(plan: &Plan) -> Vec<u8> {
     let geometry = &plan.geometry;
     let mut out = Vec::with_capacity(geometry.gdt_blocks as usize * BLOCK);
     for group in 0..geometry.groups {

@@ -8,6 +8,9 @@ use super::disk::{BLOCK, Fields, I_BLOCK, Seed};
 /// Neighbouring blocks of the disk that hold neighbouring blocks of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
+    /// The first of the file's blocks.
+    pub at: u32,
+    /// The first of the disk's.
     pub start: u32,
     pub len: u32,
 }
@@ -32,15 +35,11 @@ pub fn node_blocks(runs: usize) -> usize {
 
 /// The root for the inode, and the blocks that go to `addresses`, one each.
 ///
-/// `runs` follow each other in the file without a gap, and `addresses` are
+/// `runs` ascend in the file, with holes between them, and `addresses` are
 /// [`node_blocks`] many. `seed` is the inode's.
 pub fn tree(runs: &[Run], addresses: &[u32], seed: Seed) -> ([u8; I_BLOCK], Vec<[u8; BLOCK]>) {
-    let mut file_block = 0;
-    let mut level: Vec<Entry> = Vec::with_capacity(runs.len());
-    for run in runs {
-        level.push(Entry { file_block, body: leaf(run) });
-        file_block += run.len;
-    }
+    let entry = |run: &Run| Entry { file_block: run.at, body: leaf(run) };
+    let mut level: Vec<Entry> = runs.iter().map(entry).collect();
     let mut blocks = Vec::with_capacity(addresses.len());
     let mut depth = 0;
     while level.len() > ROOT_ENTRIES {
@@ -109,7 +108,7 @@ mod tests {
         assert_eq!([0, 4, 5, 340, 341, 1360].map(node_blocks), [0, 0, 1, 1, 2, 4]);
         assert_eq!(node_blocks(1361), 5 + 1);
         for runs in [0, 1, 4, 5, 341, 1361, 500_000] {
-            let list = vec![Run { start: 7, len: 1 }; runs];
+            let list = vec![Run { at: 0, start: 7, len: 1 }; runs];
             let addresses: Vec<u32> = (0..node_blocks(runs) as u32).collect();
             let (root, blocks) = tree(&list, &addresses, Seed::of_file_system(&[0; 16]));
             assert_eq!(blocks.len(), addresses.len());

@@ -146,6 +146,12 @@ impl Geometry {
     }
 }
 
+/// No file system below this many bytes has the inode numbers up to `last_ino`.
+pub fn least_size(last_ino: u32) -> u64 {
+    let whole_groups = last_ino.div_ceil(MAX_INODES_PER_GROUP).saturating_sub(1);
+    u64::from(whole_groups) * u64::from(BLOCKS_PER_GROUP) * BLOCK_SIZE
+}
+
 /// Bytes of file system for each inode, as mke2fs has it by default.
 fn bytes_per_inode(size: u64) -> u64 {
     if size < 4 << 40 { 16 << 10 } else { 32 << 10 }

@@ -1,15 +1,19 @@
 //! ext4: the writable upper, written front to back without mkfs.
 //!
-//! [`plan`] numbers inodes and places blocks, [`encode`] emits them in the
-//! order of their addresses. What is zero becomes a hole, so an upper costs
-//! what is in it, whatever its size.
+//! [`nodes`] numbers inodes, [`layout`] gives them blocks, [`plan`] fixes all
+//! records, and [`encode`] emits them in the order of their addresses; only
+//! then is a file's content asked for its bytes, and it may stream them. What
+//! is zero becomes a hole, so an upper costs what is in it, whatever its size.
 
+mod content;
 mod dirent;
 mod disk;
 mod encode;
 mod extent;
 mod geometry;
 mod journal;
+mod layout;
+mod nodes;
 mod plan;
 mod xattr;
 
@@ -18,10 +22,14 @@ use std::io;
 use crate::sink::Sink;
 use crate::tree::Tree;
 
+pub use content::Content;
+
 /// The smallest file system, in bytes.
 pub const MIN_SIZE: u64 = 16 << 20;
 /// The largest, in bytes.
 pub const MAX_SIZE: u64 = 16 << 40;
+/// The largest file, in bytes: its blocks are counted in 32 bits.
+pub const MAX_FILE: u64 = u32::MAX as u64 * disk::BLOCK as u64;
 
 /// What a file system is made to be, besides its tree.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +45,15 @@ pub struct Options {
 pub enum Error {
     #[error("{0} bytes: an ext4 image has 16 MiB to 16 TiB, in blocks of 4096 bytes")]
     Size(u64),
-    #[error("the tree does not fit: {size} bytes, and it needs about {least}")]
+    /// It does fit into `least`.
+    #[error("the tree does not fit: {size} bytes, and it needs {least}")]
     Full { size: u64, least: u64 },
+    #[error("the tree does not fit into 16 TiB, and ext4 has no more here")]
+    Large,
+    #[error("{path}: {size} bytes; a file of ext4 has at most {MAX_FILE}")]
+    FileSize { path: String, size: u64 },
+    #[error("{path}")]
+    Content { path: String, source: io::Error },
     #[error("{0}: its xattrs need more than the 4096 bytes that ext4 has for them")]
     Xattrs(String),
     #[error("{path}: the xattr {name} is in a name space that ext4 does not have")]
@@ -60,13 +75,31 @@ pub enum Error {
 /// Writes `tree` as a file system of `options.size` bytes into `sink`.
 /// Whiteouts become character devices 0:0, opaque directories get overlayfs's
 /// xattr, as overlayfs itself leaves them.
-pub fn write(tree: &Tree<Vec<u8>>, options: &Options, sink: &mut dyn Sink) -> Result<(), Error> {
+pub fn write<C: Content>(
+    tree: &Tree<C>,
+    options: &Options,
+    sink: &mut dyn Sink,
+) -> Result<(), Error> {
     if !(MIN_SIZE..=MAX_SIZE).contains(&options.size)
         || !options.size.is_multiple_of(disk::BLOCK as u64)
     {
         return Err(Error::Size(options.size));
     }
     let plan = plan::Plan::new(tree, options)?;
-    encode::image(&plan, options.size, sink)?;
-    Ok(())
+    encode::image(&plan, tree, options.size, sink)
+}
+
+/// Bytes that `tree` takes of a file system: its inodes, and the blocks of
+/// files without their holes, of directories, long links and xattrs. An image
+/// has a journal and tables besides: [`least_size`] counts them too.
+pub fn needs<C: Content>(tree: &Tree<C>) -> Result<u64, Error> {
+    let nodes = nodes::Nodes::new(tree)?;
+    let inodes = u64::from(nodes.last_ino()) * disk::INODE_SIZE as u64;
+    Ok(layout::needed_blocks(&nodes).saturating_mul(disk::BLOCK as u64).saturating_add(inodes))
+}
+
+/// A size, in whole MiB, at which `tree` fits and leaves at least `free`
+/// bytes of blocks to the guest.
+pub fn least_size<C: Content>(tree: &Tree<C>, free: u64) -> Result<u64, Error> {
+    layout::least_size(&nodes::Nodes::new(tree)?, MIN_SIZE, free)
 }
