@@ -87,6 +87,11 @@ impl Cache {
         Ok(Self { dir })
     }
 
+    /// A new file beside the objects, without a name and gone with the process.
+    pub fn scratch(&self) -> Result<File> {
+        tempfile::tempfile_in(&self.dir).with_context(|| format!("cache {}", self.dir.display()))
+    }
+
     /// Whether `dir` seems to hold an object for `diff_id`; nothing is locked
     /// or verified.
     pub fn has(dir: &Path, diff_id: DiffId) -> bool {

@@ -7,6 +7,7 @@
 //!              docker-archive)                                         ▼
 //!                                                     Tree per layer ─► merge ─► Tree of the image
 //!                                                                                 │            │
+//!                                                     patches of the manifest ────┼──► Tree of the upper
 //!                                                                                 ▼            ▼
 //!                                                bundle.vmdk ◄── fsmeta.erofs + layers     upper.ext4
 //!                                                     │                                          │
@@ -20,8 +21,12 @@
 //! `fsmeta.erofs` the linked program: metadata alone, whose file data lie on
 //! the layers, with no relocation left.
 //!
-//! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer,
-//! bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4` never meet.
+//! [`patch`] is what runs before the program does: it changes the linked tree as
+//! a guest would have, and what overlayfs would have kept of that is the upper.
+//!
+//! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer ←
+//! patch, bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4`
+//! never meet.
 //! [`boot`] takes a bundle as it lies on disk and knows nothing of how it was
 //! compiled; the disk its guest starts from comes from the same EROFS writer.
 //! `src/guest` is the init inside the machine, a program of its own.
@@ -36,6 +41,7 @@ pub mod ext4;
 pub mod layer;
 pub mod manifest;
 pub mod map;
+pub mod patch;
 pub mod progress;
 pub mod sink;
 pub mod source;

@@ -4,18 +4,25 @@ use std::fs;
 use std::path::Path;
 
 /// Each room, and those that it must not know.
-const FORBIDDEN: [(&str, &[&str]); 8] = [
-    ("tree", &["erofs", "ext4", "layer", "source", "bundle", "cache", "compile", "manifest"]),
-    ("erofs", &["ext4", "layer", "source", "bundle", "cache", "compile", "manifest"]),
-    ("ext4", &["erofs", "layer", "source", "bundle", "cache", "compile", "manifest"]),
-    ("source", &["tree", "erofs", "ext4", "layer", "bundle", "cache", "compile"]),
-    ("layer", &["ext4", "source", "bundle", "cache", "compile", "manifest"]),
+const FORBIDDEN: [(&str, &[&str]); 9] = [
+    (
+        "tree",
+        &["erofs", "ext4", "layer", "patch", "source", "bundle", "cache", "compile", "manifest"],
+    ),
+    ("erofs", &["ext4", "layer", "patch", "source", "bundle", "cache", "compile", "manifest"]),
+    ("ext4", &["erofs", "layer", "patch", "source", "bundle", "cache", "compile", "manifest"]),
+    ("source", &["tree", "erofs", "ext4", "layer", "patch", "bundle", "cache", "compile"]),
+    ("layer", &["ext4", "patch", "source", "bundle", "cache", "compile", "manifest"]),
+    ("patch", &["erofs", "ext4", "source", "bundle", "cache", "compile", "boot"]),
     (
         "manifest",
-        &["tree", "erofs", "ext4", "layer", "source", "bundle", "cache", "compile", "boot"],
+        &[
+            "tree", "erofs", "ext4", "layer", "patch", "source", "bundle", "cache", "compile",
+            "boot",
+        ],
     ),
-    ("bundle", &["ext4", "layer", "source", "compile", "boot"]),
-    ("boot", &["ext4", "layer", "source", "cache", "compile"]),
+    ("bundle", &["ext4", "layer", "patch", "source", "compile", "boot"]),
+    ("boot", &["ext4", "layer", "patch", "source", "cache", "compile"]),
 ];
 
 #[test]

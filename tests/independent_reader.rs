@@ -124,13 +124,14 @@ fn an_independent_reader_sees_the_same_tree() {
     let output = scratch.0.join("bundle");
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let request = Request {
-        manifest: Manifest::load(&top.join("manifests/hello.yaml")).unwrap(),
+        manifest: Manifest::load(&top.join("manifests/hello.yaml"), &Default::default()).unwrap(),
         output: output.clone(),
         force: false,
         cache_dir: scratch.0.join("cache"),
         jobs: 2,
         platform: Some("linux/amd64".parse().unwrap()),
         limits: Limits::default(),
+        source_date_epoch: None,
     };
     compile::build(&request, &Silent).unwrap();
     let index = rootfs_compile::bundle::publish::read_index(&output).unwrap();

@@ -14,13 +14,14 @@ fn hello(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
     let _ = fs::remove_dir_all(&scratch);
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let request = Request {
-        manifest: Manifest::load(&top.join("manifests/hello.yaml")).unwrap(),
+        manifest: Manifest::load(&top.join("manifests/hello.yaml"), &Default::default()).unwrap(),
         output: scratch.join("bundle"),
         force: false,
         cache_dir: scratch.join("cache"),
         jobs: 1,
         platform: Some("linux/amd64".parse().unwrap()),
         limits: Limits::default(),
+        source_date_epoch: None,
     };
     build(&request, &Silent).unwrap();
     (scratch.clone(), scratch.join("bundle"))

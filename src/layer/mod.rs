@@ -23,7 +23,7 @@ use crate::digest::DiffId;
 use crate::erofs::layer::ObjectWriter;
 use crate::sink::{FileSink, Sink};
 use crate::tree::extents::{Extent, Extents};
-use crate::tree::{Inode, Kind, Tree};
+use crate::tree::{GuestPath, Inode, Kind, Tree};
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
 
 /// A layer compiled.
@@ -50,17 +50,62 @@ pub fn compile(
 ) -> (Result<Compiled>, BlobSeen) {
     stream::with_stream(blob, limits.layer_bytes, progress, |stream| {
         let mut object = ObjectWriter::new(file)?;
-        let tree = ingest(stream, object.data(), limits)?;
+        let tree = ingest(stream, object.data(), limits, &GuestPath::default())?;
         let (seen, uncompressed) = stream.finish()?;
         let (file, blake3) = object.finish(&tree, diff_id)?;
         Ok(Compiled { tree, file, blake3, diff_id: seen, uncompressed })
     })
 }
 
-fn ingest(stream: &mut Stream<'_>, data: &mut FileSink, limits: &Limits) -> Result<Tree<Extents>> {
+/// A tar taken apart that is no layer of an image.
+pub struct Loose {
+    pub tree: Tree<Extents>,
+    /// The contents of its files, on blocks, and nothing else.
+    pub file: File,
+    pub blake3: blake3::Hash,
+}
+
+/// Takes the tar `blob` (plain, gzip or zstd) apart into `file`, which is empty.
+/// Its root is the directory `base` of the tree.
+pub fn take_apart(
+    blob: impl Read + Send,
+    file: File,
+    limits: &Limits,
+    base: &GuestPath,
+) -> Result<Loose> {
+    let (loose, seen) = stream::with_stream(blob, limits.layer_bytes, &|_| {}, |stream| {
+        let mut data = FileSink::hashed(file);
+        let tree = ingest(stream, &mut data, limits, base)?;
+        stream.finish()?;
+        let (file, hash) = data.finish(&[])?;
+        Ok(Loose { tree, file, blake3: hash.context("the sink hashes")? })
+    });
+    match seen.error {
+        Some(error) => Err(error),
+        None => loose,
+    }
+}
+
+/// `base` is the directory of the tree that the tar's root is.
+fn ingest(
+    stream: &mut Stream<'_>,
+    data: &mut FileSink,
+    limits: &Limits,
+    base: &GuestPath,
+) -> Result<Tree<Extents>> {
     let mut placer = Placer::new(limits);
     let mut entries = 0u64;
-    while let Some(entry) = entry::next(stream, limits)? {
+    let base = base.to_bytes();
+    let below = |path: &mut Vec<u8>| {
+        if !base.is_empty() {
+            *path = [&base, &b"/"[..], path].concat();
+        }
+    };
+    while let Some(mut entry) = entry::next(stream, limits)? {
+        below(&mut entry.path);
+        if let What::HardLink(target) = &mut entry.what {
+            below(target);
+        }
         entries += 1;
         ensure!(
             entries <= limits.entries,

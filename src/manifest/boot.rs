@@ -6,19 +6,26 @@ use std::fmt;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ByteSize;
+use super::lenient::{self, Flag, Int, Text};
 
 /// Defaults of `rootfs-boot` for one bundle. What is not set is the image's, or
 /// the program's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Boot {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::optional_number"
+    )]
+    #[schemars(with = "Option<Int>")]
     pub cpus: Option<NonZeroU8>,
     /// Bytes; whole MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
     pub memory: Option<ByteSize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
@@ -33,16 +40,24 @@ pub struct Boot {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
     pub tmpfs: Vec<Tmpfs>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
+    #[schemars(with = "Flag")]
     pub read_only: bool,
     /// Given to a machine only by whoever starts it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
+    #[schemars(with = "Flag")]
     pub net: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
     pub publish: Vec<Publish>,
     /// Seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::optional_number"
+    )]
+    #[schemars(with = "Option<Int>")]
     pub timeout: Option<NonZeroU32>,
 }
 

@@ -1,42 +1,117 @@
 //! The manifest: what a user asks for.
 
 mod boot;
+mod capability;
+mod check;
+mod document;
+mod lenient;
+mod mode;
+mod owner;
+pub mod patch;
 mod platform;
 mod reference;
+mod schema;
 mod size;
+mod vars;
+mod xattr;
 
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::boot::{BadBoot, Boot, Publish, Tmpfs};
+pub use self::check::regex;
+use self::document::{Document, Step};
+pub use self::mode::{BadMode, Mode};
+pub use self::owner::{BadOwner, Group, Id, Owner};
+use self::patch::Op;
 pub use self::platform::{BadPlatform, Platform};
 pub use self::reference::{BadReference, ImageRef, Transport};
+pub use self::schema::{manifest_schema, patches_schema};
 pub use self::size::{BadSize, ByteSize};
+use self::vars::Vars;
+pub use self::xattr::{BadXattr, xattr_value};
 use crate::units::BLOCK_SIZE;
 
 /// A manifest, checked.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     pub image: ImageRef,
     /// That of the host's architecture when it is not given.
-    #[serde(default)]
     pub platform: Option<Platform>,
-    #[serde(default)]
     pub upper: Upper,
-    #[serde(default)]
     pub boot: Boot,
+    /// In the order in which they are applied, those of included files in place.
+    pub patches: Vec<Patch>,
+}
+
+/// One patch, and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    pub at: Place,
+    pub op: Op,
+}
+
+/// A line of a manifest, or of a file that it includes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+impl fmt::Display for Patch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, about) = self.op.title();
+        write!(f, "{}: {key} {about}", self.at)
+    }
+}
+
+/// What an image becomes: which one, what is changed in it, how it boots.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME];
+    /// @sha256:… behind it pins the digest.
+    #[schemars(with = "String")]
+    image: ImageRef,
+    /// OS/ARCHITECTURE[/VARIANT]. Default: linux and the host's architecture.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    platform: Option<Platform>,
+    /// Values for ${NAME} anywhere else in the manifest and in what it includes.
+    /// They may use each other; --set NAME=VALUE wins over them.
+    #[serde(default, deserialize_with = "lenient::texts")]
+    #[schemars(with = "BTreeMap<String, lenient::Text>")]
+    #[expect(dead_code, reason = "they are read before the rest can be")]
+    vars: Vec<(String, String)>,
+    #[serde(default)]
+    upper: Upper,
+    #[serde(default)]
+    boot: Boot,
+    /// Changes, applied in order; a later one sees what earlier ones did.
+    #[serde(default)]
+    patches: Vec<Op>,
 }
 
 /// The writable upper.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upper {
-    /// Bytes of the file system; whole blocks, 16 MiB to 16 TiB.
-    #[serde(default = "Upper::default_size")]
-    pub size: UpperSize,
+    /// Bytes of the file system (4GiB, 512MiB): whole blocks of 4096, 16 MiB to
+    /// 16 TiB. Default: 4 GiB, or 3 GiB beyond what patches need, if that is more.
+    #[serde(default)]
+    #[schemars(with = "Option<lenient::Text>")]
+    pub size: Option<UpperSize>,
 }
 
 /// Bytes of an upper.
@@ -58,91 +133,152 @@ impl TryFrom<ByteSize> for UpperSize {
     }
 }
 
-impl Upper {
-    fn default_size() -> UpperSize {
-        UpperSize(4 << 30)
-    }
-}
-
-impl Default for Upper {
-    fn default() -> Self {
-        Self { size: Self::default_size() }
-    }
-}
-
 /// Why there is no manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    /// The message ends with line and column.
-    #[error("{}{}: {source}", path.display(), place(source))]
+    #[error("{}{}: {source}", path.display(), yaml_place(source))]
     Yaml { path: PathBuf, source: serde_yaml::Error },
+    /// `place` is empty or `:LINE:COLUMN`.
+    #[error("{}{place}: {what}", path.display())]
+    Value { path: PathBuf, place: String, what: String },
+    #[error("{0}: {1}")]
+    Patch(Box<Patch>, String),
+    #[error("--set {0}")]
+    Set(String),
 }
 
-fn place(error: &serde_yaml::Error) -> String {
+fn yaml_place(error: &serde_yaml::Error) -> String {
     error.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()))
 }
 
 impl Manifest {
-    /// Reads the manifest at `path`; relative paths in it begin at its directory.
-    pub fn load(path: &Path) -> Result<Self, ManifestError> {
-        let io = |source| ManifestError::Io { path: path.to_owned(), source };
-        let text = fs::read_to_string(path).map_err(io)?;
-        let yaml = |source| ManifestError::Yaml { path: path.to_owned(), source };
-        let mut manifest: Self = serde_yaml::from_str(&text).map_err(yaml)?;
-        manifest.image.resolve(path.parent().unwrap_or(Path::new("")));
-        Ok(manifest)
+    /// Reads the manifest at `path`, and what it includes. Relative paths begin
+    /// at the directory of the file that names them. `set` has variables that
+    /// win over the manifest's own.
+    pub fn load(path: &Path, set: &BTreeMap<String, String>) -> Result<Self, ManifestError> {
+        if let Some(name) = set.keys().find(|name| !vars::is_name(name)) {
+            return Err(ManifestError::Set(vars::bad_name(name)));
+        }
+        let mut document = Document::load(path)?;
+        let mut reading = Reading { vars: Vars::new(set), ..Reading::default() };
+        let declared = reading.declare(&document)?;
+        document::used(&document.value, &mut reading.used);
+        document.expand(&reading.vars, &["vars"])?;
+        let written: Written = document.parse()?;
+        reading.open.push(path.to_owned());
+        reading.patches(&document, &[Step::Key("patches".into())], written.patches)?;
+        let unused = |name: &&String| !declared.contains(*name) && !reading.used.contains(*name);
+        if let Some(name) = set.keys().find(unused) {
+            let what = format!("{name}: nothing in {} uses ${{{name}}}", path.display());
+            return Err(ManifestError::Set(what));
+        }
+        let mut image = written.image;
+        image.resolve(path.parent().unwrap_or(Path::new("")));
+        Ok(Self {
+            image,
+            platform: written.platform,
+            upper: written.upper,
+            boot: written.boot,
+            patches: reading.done,
+        })
+    }
+}
+
+/// A manifest while it is read.
+#[derive(Default)]
+struct Reading {
+    vars: Vars,
+    /// Variables that a value uses.
+    used: BTreeSet<String>,
+    /// Files that are being read, each because the one before it includes it.
+    open: Vec<PathBuf>,
+    done: Vec<Patch>,
+}
+
+impl Reading {
+    /// Defines the document's `vars`, and returns their names.
+    fn declare(&mut self, document: &Document) -> Result<BTreeSet<String>, ManifestError> {
+        #[derive(Deserialize)]
+        struct Declared {
+            #[serde(default, deserialize_with = "lenient::texts")]
+            vars: Vec<(String, String)>,
+        }
+
+        let Declared { mut vars } = document.parse()?;
+        let names = vars.iter().map(|(name, _)| name.clone()).collect();
+        // They may use each other in any order: as long as one more can be
+        // defined, the rest may follow.
+        while !vars.is_empty() {
+            let before = vars.len();
+            let mut problem = None;
+            vars.retain(|(name, value)| match self.vars.define(name, value) {
+                Ok(()) => false,
+                Err(what) => {
+                    problem.get_or_insert((name.clone(), what));
+                    true
+                }
+            });
+            if let Some((name, what)) = problem
+                && vars.len() == before
+            {
+                let steps = [Step::Key("vars".into()), Step::Key(name)];
+                return Err(document.error(&steps, what));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Takes over `ops`, which stand at `steps` of `document`.
+    fn patches(
+        &mut self,
+        document: &Document,
+        steps: &[Step],
+        ops: Vec<Op>,
+    ) -> Result<(), ManifestError> {
+        let dir = document.path.parent().unwrap_or(Path::new(""));
+        for (i, mut op) in ops.into_iter().enumerate() {
+            let steps: Vec<Step> = steps.iter().cloned().chain([Step::Index(i)]).collect();
+            let at = Place { file: document.path.clone(), line: document.line(&steps) };
+            if let Some(path) = op.host_path_mut() {
+                *path = dir.join(&path);
+            }
+            let patch = Patch { at, op };
+            check::check(&patch.op)
+                .map_err(|what| ManifestError::Patch(Box::new(patch.clone()), what))?;
+            match &patch.op {
+                Op::Include(path) => self.include(&patch, path)?,
+                _ => self.done.push(patch),
+            }
+        }
+        Ok(())
+    }
+
+    fn include(&mut self, patch: &Patch, path: &Path) -> Result<(), ManifestError> {
+        let bad = |what| ManifestError::Patch(Box::new(patch.clone()), what);
+        let real = |path: &Path| path.canonicalize().map_err(|error| bad(error.to_string()));
+        let wanted = real(path)?;
+        for open in &self.open {
+            if real(open)? == wanted {
+                let chain: Vec<_> =
+                    self.open.iter().map(|path| path.display().to_string()).collect();
+                return Err(bad(format!("files include each other: {}", chain.join(" -> "))));
+            }
+        }
+        let mut document = Document::load(path)?;
+        document::used(&document.value, &mut self.used);
+        document.expand(&self.vars, &[])?;
+        let ops = match &document.value {
+            serde_json::Value::Null => Vec::new(),
+            _ => document.parse()?,
+        };
+        self.open.push(path.to_owned());
+        self.patches(&document, &[], ops)?;
+        self.open.pop();
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        let path =
-            std::env::temp_dir().join(format!("manifest-{:?}.yaml", std::thread::current().id()));
-        fs::write(&path, text).unwrap();
-        let error = Manifest::load(&path).unwrap_err().to_string();
-        fs::remove_file(&path).unwrap();
-        error.strip_prefix(path.to_str().unwrap()).unwrap().to_owned()
-    }
-
-    #[test]
-    fn a_manifest_has_defaults() {
-        let manifest: Manifest = serde_yaml::from_str("image: oci:a/b").unwrap();
-        assert_eq!(manifest.upper.size, UpperSize(4 << 30));
-        assert_eq!(manifest.platform, None);
-        let text = "image: oci:a/b:c\nplatform: linux/arm/v7\nupper: { size: 16MiB }\n";
-        let manifest: Manifest = serde_yaml::from_str(text).unwrap();
-        assert_eq!(manifest.upper.size, UpperSize(16 << 20));
-        assert_eq!(manifest.platform.unwrap().to_string(), "linux/arm/v7");
-    }
-
-    #[test]
-    fn errors_tell_line_and_column_and_what_would_be_right() {
-        let unknown = error("image: oci:a\nuper: { size: 1GiB }\n");
-        assert!(unknown.starts_with(":2:1: ") && unknown.contains("uper"), "{unknown}");
-        assert!(unknown.contains("`image`, `platform`, `upper`, `boot`"), "{unknown}");
-        let nested = error("image: oci:a\nupper:\n  sise: 1GiB\n");
-        assert!(nested.starts_with(":3:3: ") && nested.contains("`size`"), "{nested}");
-        let size = error("image: oci:a\nupper: { size: 1MiB }\n");
-        assert!(size.starts_with(":2:") && size.contains("16 MiB"), "{size}");
-        let image = error("\nimage: docker.io/library/alpine\n");
-        assert!(image.starts_with(":2:") && image.contains("oci-archive:FILE"), "{image}");
-        let yaml = error("image: oci:a\n\tupper\n");
-        assert!(yaml.starts_with(":2:"), "{yaml}");
-        for (boot, line, word) in [
-            ("  cpus: 0\n", 3, "nonzero"),
-            ("  env: { A: a }\n  tmpfs: [tmp]\n", 4, "/PATH:SIZE"),
-            ("  publish: [\"80\"]\n", 3, "HOST:GUEST"),
-            ("  memroy: 1GiB\n", 3, "`memory`"),
-        ] {
-            let text = error(&format!("image: oci:a\nboot:\n{boot}"));
-            assert!(text.starts_with(&format!(":{line}:")) && text.contains(word), "{text}");
-        }
-        let missing = error("platform: linux/amd64\n");
-        assert!(missing.contains("missing field `image`"), "{missing}");
-    }
-}
+mod tests;

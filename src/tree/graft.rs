@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::extents::Extents;
 use super::links::{self, MAX_LINKS, Step};
 use super::merge::{MergeError, Notes};
 use super::{DROPPED_XATTRS, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
@@ -22,9 +21,9 @@ struct Place {
 }
 
 /// Resolves one layer against the tree of all below.
-pub struct Graft<'t> {
-    layer: &'t mut Tree<Extents>,
-    lower: &'t Tree<Extents>,
+pub struct Graft<'t, C> {
+    layer: &'t mut Tree<C>,
+    lower: &'t Tree<C>,
     places: Vec<Place>,
     /// Lower inodes that links of the layer lead to.
     pub links: HashMap<InodeId, InodeId>,
@@ -36,8 +35,8 @@ pub struct Graft<'t> {
 
 type Result<T, E = MergeError> = std::result::Result<T, E>;
 
-impl<'t> Graft<'t> {
-    pub fn new(layer: &'t mut Tree<Extents>, lower: &'t Tree<Extents>) -> Self {
+impl<'t, C> Graft<'t, C> {
+    pub fn new(layer: &'t mut Tree<C>, lower: &'t Tree<C>) -> Self {
         let root = InodeId::ROOT;
         let place = Place { layer: root, lower: Some(root), parent: 0, name: None };
         let places = vec![place];

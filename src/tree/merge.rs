@@ -5,7 +5,7 @@
 
 use super::extents::Extents;
 use super::graft::Graft;
-use super::{GuestPath, InodeId, Kind, Stat, TooManyInodes, Tree};
+use super::{GuestPath, Inode, InodeId, Kind, Stat, TooManyInodes, Tree};
 use crate::units::DeviceId;
 
 /// Why layers do not make a tree.
@@ -34,19 +34,54 @@ pub struct Notes {
 }
 
 /// The tree of all layers so far.
-pub struct Merger {
-    tree: Tree<Extents>,
+pub struct Merger<C> {
+    tree: Tree<C>,
 }
 
-impl Default for Merger {
+impl<C> Default for Merger<C> {
     fn default() -> Self {
         Self { tree: Tree::new(Stat::IMPLIED_DIR) }
     }
 }
 
-impl Merger {
-    /// Puts `layer`, whose data lie on `device`, on top.
-    pub fn add(&mut self, mut layer: Tree<Extents>, device: DeviceId) -> Result<Notes, MergeError> {
+/// Says of all extents of `layer` that they lie on `device`.
+pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
+    for inode in layer.inodes_mut() {
+        if let Kind::File(extents) = &mut inode.kind {
+            extents.runs.iter_mut().for_each(|run| run.device = device);
+        }
+    }
+    layer
+}
+
+impl<C> Merger<C> {
+    /// Begins with what is merged already.
+    pub fn over(tree: Tree<C>) -> Self {
+        Self { tree }
+    }
+
+    /// How many inodes the arena holds so far.
+    pub fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Never: there is always a root.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Puts `layer` on top.
+    pub fn add(&mut self, layer: Tree<C>) -> Result<Notes, MergeError> {
+        self.add_watched(layer, &mut |_, _| {})
+    }
+
+    /// As [`Merger::add`]; `before` sees every directory that it is about to
+    /// change, or may change, as it still is.
+    pub fn add_watched(
+        &mut self,
+        mut layer: Tree<C>,
+        before: &mut dyn FnMut(InodeId, &Inode<C>),
+    ) -> Result<Notes, MergeError> {
         let mut graft = Graft::new(&mut layer, &self.tree);
         graft.run()?;
         let (links, hollow, notes) = (graft.links, graft.hollow, graft.notes);
@@ -54,23 +89,19 @@ impl Merger {
         // From here on, the layer's inodes live in the merged arena.
         let shift = u32::try_from(self.tree.len()).map_err(|_| TooManyInodes)?;
         for mut inode in layer.into_inodes() {
-            match &mut inode.kind {
-                Kind::Dir(dir) => {
-                    dir.entries.values_mut().for_each(|id| id.0 = id.0.saturating_add(shift))
-                }
-                Kind::File(extents) => extents.runs.iter_mut().for_each(|run| run.device = device),
-                _ => {}
+            if let Kind::Dir(dir) = &mut inode.kind {
+                dir.entries.values_mut().for_each(|id| id.0 = id.0.saturating_add(shift));
             }
             self.tree.push(inode)?;
         }
         let in_layer = |id: InodeId| InodeId(id.0 - shift);
         let below = |id| links.get(&in_layer(id)).copied();
-        self.overlay(InodeId(shift), &below, &|id| hollow.contains(&in_layer(id)));
+        self.overlay(InodeId(shift), &below, &|id| hollow.contains(&in_layer(id)), before);
         Ok(notes)
     }
 
     /// The merged tree. Its arena may hold inodes that nothing leads to.
-    pub fn finish(self) -> Tree<Extents> {
+    pub fn finish(self) -> Tree<C> {
         self.tree
     }
 
@@ -79,9 +110,11 @@ impl Merger {
         layer_root: InodeId,
         below: &dyn Fn(InodeId) -> Option<InodeId>,
         hollow: &dyn Fn(InodeId) -> bool,
+        before: &mut dyn FnMut(InodeId, &Inode<C>),
     ) {
         let mut pairs = vec![(InodeId::ROOT, layer_root)];
         while let Some((base, top)) = pairs.pop() {
+            before(base, self.tree.inode(base));
             let inode = self.tree.inode_mut(top);
             let (stat, xattrs) = (inode.stat, std::mem::take(&mut inode.xattrs));
             let dir = std::mem::take(self.tree.dir_mut(top).expect("pairs are directories"));

@@ -337,6 +337,29 @@ impl<C> Tree<C> {
         None
     }
 
+    /// The same tree, with contents that are known in another way.
+    pub fn map_files<D>(self, mut map: impl FnMut(C) -> D) -> Tree<D> {
+        let inodes = self.inodes.into_iter().map(|inode| {
+            let kind = match inode.kind {
+                Kind::File(content) => Kind::File(map(content)),
+                Kind::Dir(dir) => Kind::Dir(dir),
+                Kind::Symlink(target) => Kind::Symlink(target),
+                Kind::Char(rdev) => Kind::Char(rdev),
+                Kind::Block(rdev) => Kind::Block(rdev),
+                Kind::Fifo => Kind::Fifo,
+                Kind::Socket => Kind::Socket,
+                Kind::Whiteout => Kind::Whiteout,
+                Kind::LowerLink(target) => Kind::LowerLink(target),
+            };
+            Inode { stat: inode.stat, xattrs: inode.xattrs, kind }
+        });
+        Tree { inodes: inodes.collect() }
+    }
+
+    pub fn inodes_mut(&mut self) -> impl Iterator<Item = &mut Inode<C>> {
+        self.inodes.iter_mut()
+    }
+
     /// The inodes of the arena, taken apart.
     pub fn into_inodes(self) -> Vec<Inode<C>> {
         self.inodes

@@ -17,11 +17,13 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Compile the image of a manifest to a bundle
-    Build(Build),
+    Build(Box<Build>),
     /// Show what a bundle holds
     Inspect(Inspect),
     /// Check a bundle: every hash, block, inode and entry
     Verify(Verify),
+    /// Print the JSON Schema of manifests, for editors that complete and check
+    Schema(Schema),
 }
 
 #[derive(Args)]
@@ -29,8 +31,20 @@ pub struct Build {
     /// The manifest (YAML)
     pub manifest: PathBuf,
     /// The bundle's directory
-    #[arg(short, long, value_name = "DIR")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub output: Option<PathBuf>,
+    /// Define a variable of the manifest; wins over its own vars
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// Make no bundle: list what each patch would make (+), change (~) and remove (-)
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print that list as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
+    /// Seconds since 1970: the time of what patches make [default: when the image was made]
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", allow_negative_numbers = true)]
+    pub source_date_epoch: Option<i64>,
     /// Replace a bundle that is there
     #[arg(long)]
     pub force: bool,
@@ -100,6 +114,11 @@ pub struct LimitArgs {
     pub max_xattr_bytes: Option<u64>,
 }
 
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
 }
@@ -137,4 +156,19 @@ pub struct Verify {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Schema {
+    /// Of what
+    #[arg(value_enum, default_value_t = SchemaOf::Manifest)]
+    pub of: SchemaOf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// A manifest
+    Manifest,
+    /// A file that a manifest includes: a list of patches
+    Patches,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod inspect;
+mod preview;
 mod show;
 
 use std::io::Write as _;
@@ -15,9 +16,9 @@ use indicatif::HumanBytes;
 use rootfs_compile::bundle;
 use rootfs_compile::cache::Cache;
 use rootfs_compile::compile::{self, Request};
-use rootfs_compile::manifest::Manifest;
+use rootfs_compile::manifest::{self, Manifest};
 
-use self::args::{Build, CacheDir, Cli, Command, Progress, Verify};
+use self::args::{Build, CacheDir, Cli, Command, Progress, Schema, SchemaOf, Verify};
 
 /// The build failed, or the bundle is not sound.
 const FAILED: u8 = 1;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => verify(&args),
+        Command::Schema(args) => schema(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
 
 fn build(args: &Build) -> Result<u8> {
     let started = Instant::now();
-    let manifest = match Manifest::load(&args.manifest) {
+    let set = args.set.iter().cloned().collect();
+    let manifest = match Manifest::load(&args.manifest, &set) {
         Ok(manifest) => manifest,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
@@ -51,14 +54,21 @@ fn build(args: &Build) -> Result<u8> {
     };
     let request = Request {
         manifest,
-        output: args.output.clone(),
+        output: args.output.clone().unwrap_or_default(),
         force: args.force,
         cache_dir: cache_dir(&args.cache)?,
         jobs: args.jobs.map_or(0, usize::from),
         platform: args.platform.clone(),
         limits: args.limits.limits(),
+        source_date_epoch: args.source_date_epoch,
     };
-    let summary = compile::build(&request, &*show::reporter(args.progress, args.quiet))?;
+    let reporter = show::reporter(args.progress, args.quiet);
+    if args.dry_run {
+        let preview = compile::preview(&request, &*reporter)?;
+        preview::print(&request.manifest, &preview, args.json)?;
+        return Ok(0);
+    }
+    let summary = compile::build(&request, &*reporter)?;
     if args.quiet || args.progress == Progress::None {
         return Ok(0);
     }
@@ -66,7 +76,7 @@ fn build(args: &Build) -> Result<u8> {
     let _ = if args.progress == Progress::Json {
         let value = serde_json::json!({
             "event": "done",
-            "output": args.output.to_string_lossy(),
+            "output": request.output.to_string_lossy(),
             "layers": summary.layers,
             "cached": summary.cached,
             "bytes_in": summary.bytes_in,
@@ -81,7 +91,7 @@ fn build(args: &Build) -> Result<u8> {
         writeln!(
             std::io::stderr(),
             "{}: {} layers ({} cached), {read} in, {made} out{more}, {seconds:.2} s",
-            args.output.display(),
+            request.output.display(),
             summary.layers,
             summary.cached,
         )
@@ -93,6 +103,15 @@ fn build(args: &Build) -> Result<u8> {
 fn cache_dir(cache: &CacheDir) -> Result<PathBuf> {
     let dir = cache.dir.clone().or_else(Cache::default_dir);
     dir.context("no place for the cache: set --cache-dir, ROOTFS_COMPILE_CACHE or HOME")
+}
+
+fn schema(args: &Schema) -> Result<u8> {
+    let schema = match args.of {
+        SchemaOf::Manifest => manifest::manifest_schema(),
+        SchemaOf::Patches => manifest::patches_schema(),
+    };
+    writeln!(std::io::stdout(), "{schema:#}")?;
+    Ok(0)
 }
 
 fn verify(args: &Verify) -> Result<u8> {

@@ -34,7 +34,7 @@ fn tree(lines: &[&str]) -> Tree<Extents> {
 fn merged(layers: &[&[&str]]) -> Result<Vec<String>, MergeError> {
     let mut merger = Merger::default();
     for layer in layers {
-        merger.add(tree(layer), DeviceId(1))?;
+        merger.add(on_device(tree(layer), DeviceId(1)))?;
     }
     let tree = merger.finish();
     let mut lines = Vec::new();

@@ -1,0 +1,162 @@
+//! The layers of an image, each from the cache or from its blob.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Request;
+use crate::bundle;
+use crate::bundle::publish::Staging;
+use crate::cache::{Cache, Object, Slot};
+use crate::digest::DiffId;
+use crate::erofs::plan::Form;
+use crate::erofs::read::Reader;
+use crate::layer;
+use crate::map;
+use crate::progress::{Event, Reporter};
+use crate::source::Image;
+use crate::tree::Tree;
+use crate::tree::extents::Extents;
+
+/// A layer that is compiled.
+pub struct Ready {
+    pub tree: Tree<Extents>,
+    /// Its object.
+    pub file: File,
+    pub blake3: blake3::Hash,
+    pub size: u64,
+    pub uncompressed: u64,
+    pub cached: bool,
+}
+
+/// Compiles every layer that the cache does not have, and brings all into the
+/// bundle that is being made, if one is.
+pub fn layers(
+    request: &Request,
+    image: &Image,
+    cache: &Cache,
+    staging: Option<&Staging>,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<DiffId, Ready>> {
+    // Equal layers are one job. The largest come first, so that none is left
+    // to one core at the end.
+    let mut jobs: BTreeMap<DiffId, usize> = BTreeMap::new();
+    for (i, layer) in image.layers.iter().enumerate() {
+        jobs.entry(layer.diff_id).or_insert(i);
+    }
+    let mut order: Vec<usize> = jobs.into_values().collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(image.layers[*i].size), *i));
+
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(request.jobs).build()?;
+    let failed = AtomicBool::new(false);
+    let results = Mutex::new(Vec::new());
+    pool.in_place_scope_fifo(|scope| {
+        for i in order {
+            let (failed, results) = (&failed, &results);
+            scope.spawn_fifo(move |_| {
+                if failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let layer = &image.layers[i];
+                let ready = one_layer(request, image, i, cache, staging, reporter)
+                    .with_context(|| format!("layer {} ({})", i + 1, layer.label()));
+                failed.fetch_or(ready.is_err(), Ordering::Relaxed);
+                results.lock().expect("no holder panics").push((i, ready));
+            });
+        }
+    });
+    let mut results = results.into_inner().expect("no holder panics");
+    results.sort_by_key(|(i, _)| *i);
+    let ready = results.into_iter().map(|(i, ready)| Ok((image.layers[i].diff_id, ready?)));
+    ready.collect()
+}
+
+fn one_layer(
+    request: &Request,
+    image: &Image,
+    i: usize,
+    cache: &Cache,
+    staging: Option<&Staging>,
+    reporter: &dyn Reporter,
+) -> Result<Ready> {
+    let layer = &image.layers[i];
+    let slot = cache.slot(layer.diff_id)?;
+    let known = match slot.object()? {
+        Some(object) => match read_object(&object) {
+            Ok(tree) => Some((object, tree)),
+            Err(error) => {
+                let text = format!("a cached layer is rebuilt: {error:#}");
+                reporter.event(Event::Warning(text));
+                None
+            }
+        },
+        None => None,
+    };
+    let cached = known.is_some();
+    let (object, tree) = match known {
+        Some(known) => known,
+        None => {
+            let made = make_object(request, image, i, &slot, reporter);
+            if made.is_err() {
+                slot.discard();
+            }
+            made?
+        }
+    };
+    let object = match staging {
+        Some(staging) => {
+            staging.adopt(&object.file, &object.path, &bundle::layer_path(layer.diff_id))?;
+            // A hard link changed the inode, not what it holds.
+            slot.restamp(object)?
+        }
+        None => object,
+    };
+    let record = &object.record;
+    reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
+    Ok(Ready {
+        tree,
+        blake3: blake3::Hash::from_hex(&record.blake3).context("the cache's record")?,
+        size: record.size,
+        uncompressed: record.uncompressed,
+        cached,
+        file: object.file,
+    })
+}
+
+fn read_object(object: &Object) -> Result<Tree<Extents>> {
+    let bytes = map::file(&object.file)?;
+    Ok(Reader::new(&bytes)?.tree(Form::Object)?)
+}
+
+fn make_object(
+    request: &Request,
+    image: &Image,
+    i: usize,
+    slot: &Slot,
+    reporter: &dyn Reporter,
+) -> Result<(Object, Tree<Extents>)> {
+    let layer = &image.layers[i];
+    let progress = |bytes| reporter.event(Event::Read { layer: i, bytes });
+    let file = slot.create()?;
+    let blob = image.blob(i)?;
+    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, &request.limits, &progress);
+    match (layer.check(seen.digest, seen.size), seen.error, compiled) {
+        // A damaged blob explains whatever else went wrong.
+        (Err(error), ..) => Err(error),
+        (_, Some(error), _) => Err(error),
+        (_, _, Err(error)) => Err(error),
+        (Ok(()), None, Ok(compiled)) => {
+            ensure!(
+                compiled.diff_id == layer.diff_id,
+                "its content has the diff ID {}, not {} as the config says",
+                compiled.diff_id,
+                layer.diff_id
+            );
+            let object = slot.publish(compiled.file, compiled.blake3, compiled.uncompressed)?;
+            Ok((object, compiled.tree))
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! A build, pass by pass.
+
+mod layers;
+mod upper;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use self::layers::{Ready, layers};
+pub use self::upper::patch_time;
+use crate::bundle::content::Content;
+use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index};
+use crate::bundle::publish::Staging;
+use crate::bundle::{self, vmdk};
+use crate::cache::Cache;
+use crate::digest::DiffId;
+use crate::erofs::fsmeta::{self, LayerDevice};
+use crate::layer::Limits;
+use crate::manifest::{Manifest, Platform};
+use crate::patch::{Change, content::Disks};
+use crate::progress::{Event, LayerName, Reporter};
+use crate::source::Image;
+use crate::tree::extents::Extents;
+use crate::tree::merge::{Merger, on_device};
+use crate::tree::{Stat, Tree};
+use crate::units::DeviceId;
+
+/// What to build, where, and how.
+pub struct Request {
+    pub manifest: Manifest,
+    pub output: PathBuf,
+    /// Replace a bundle that is there.
+    pub force: bool,
+    pub cache_dir: PathBuf,
+    /// Layers at once; 0 is one for each core.
+    pub jobs: usize,
+    /// In place of the manifest's.
+    pub platform: Option<Platform>,
+    pub limits: Limits,
+    /// Seconds since 1970: the time of what patches make, in place of the
+    /// image's own.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// What a build made.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub layers: usize,
+    pub cached: usize,
+    /// Bytes of blobs that were read.
+    pub bytes_in: u64,
+    /// Bytes of fsmeta and layers.
+    pub bytes_out: u64,
+    pub inodes: usize,
+}
+
+/// What a build would change in the image.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// Of each patch of the manifest.
+    pub changes: Vec<Vec<Change>>,
+    /// Bytes of the upper.
+    pub upper: u64,
+}
+
+/// An image whose layers are one tree.
+struct Linked {
+    tree: Tree<Extents>,
+    devices: Vec<LayerDevice>,
+    disks: Disks,
+    entries: Vec<index::Layer>,
+    summary: Summary,
+}
+
+/// Builds what `request` asks for.
+pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
+    let manifest = &request.manifest;
+    let image = open(request)?;
+    // From here on, the image is known, and its documents have their digests.
+
+    let staging = Staging::new(&request.output, request.force)?;
+    let cache = Cache::open(&request.cache_dir)?;
+    let ready = all_layers(request, &image, &cache, Some(&staging), reporter)?;
+    // From here on, every layer is in the bundle, and is what its diff ID says.
+
+    reporter.event(Event::Stage("merge"));
+    let Linked { tree, devices, disks, entries, mut summary } = link(&image, ready, reporter)?;
+    // From here on, there is one tree, and no layer matters to it.
+
+    reporter.event(Event::Stage("write"));
+    let fsmeta =
+        fsmeta::write(&tree, &devices, staging.create(bundle::FSMETA)?).context(bundle::FSMETA)?;
+    fsmeta.file.sync_all()?;
+    let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
+    summary.inodes = fsmeta.inodes;
+    summary.bytes_out += fsmeta_size;
+
+    reporter.event(Event::Stage("patch"));
+    let patched = upper::patch(request, &image, &cache, tree, disks, reporter)?;
+    let size = patched.size;
+    let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
+    // From here on, all that a machine reads is there.
+
+    let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
+    let on_disk = entries.iter().zip(&devices);
+    disk.extend(on_disk.map(|(l, d)| vmdk::Extent { path: l.path.clone(), size: d.size }));
+    let cid = u32::from_le_bytes(*fsmeta_hash.as_bytes().first_chunk().expect("32 bytes"));
+    // The largest numbers mean "no parent" and "no content".
+    let descriptor = vmdk::descriptor(&disk, cid & 0x7fff_ffff);
+    write_file(&staging, bundle::VMDK, descriptor.as_bytes())?;
+
+    let hex = |hash: blake3::Hash| Content::Blake3(hash.to_hex().to_string());
+    let entry = |path: &str, size, content| FileEntry { path: path.to_owned(), size, content };
+    let mut files = vec![
+        entry(bundle::VMDK, descriptor.len() as u64, hex(blake3::hash(descriptor.as_bytes()))),
+        entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
+        entry(bundle::UPPER, size, upper),
+    ];
+    for (layer, device) in entries.iter().zip(&devices) {
+        if !files.iter().any(|file| file.path == layer.path) {
+            files.push(entry(&layer.path, device.size, hex(device.blake3)));
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let index = Index {
+        format: index::FORMAT.into(),
+        version: index::VERSION,
+        image: index::Image {
+            reference: manifest.image.to_string(),
+            manifest_digest: image.manifest_digest,
+            config_digest: image.config_digest,
+            platform: image.platform.clone(),
+        },
+        config: Config::of(&image.config),
+        boot: manifest.boot.clone(),
+        layers: entries,
+        files,
+        disk: disk_map(&disk),
+    };
+    let mut json = serde_json::to_vec_pretty(&index)?;
+    json.push(b'\n');
+    write_file(&staging, bundle::INDEX, &json)?;
+    staging.publish(request.force)?;
+    // From here on, the bundle is there, whole.
+    Ok(summary)
+}
+
+/// Says what the patches of `request` would do; makes no bundle.
+pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
+    let image = open(request)?;
+    let cache = Cache::open(&request.cache_dir)?;
+    let ready = all_layers(request, &image, &cache, None, reporter)?;
+    reporter.event(Event::Stage("merge"));
+    let Linked { tree, disks, .. } = link(&image, ready, reporter)?;
+    reporter.event(Event::Stage("patch"));
+    let patched = upper::patch(request, &image, &cache, tree, disks, reporter)?;
+    Ok(Preview { upper: patched.size, changes: patched.changes })
+}
+
+fn open(request: &Request) -> Result<Image> {
+    let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
+    Image::open(&request.manifest.image, &wanted.unwrap_or_else(Platform::host))
+}
+
+fn all_layers(
+    request: &Request,
+    image: &Image,
+    cache: &Cache,
+    staging: Option<&Staging>,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<DiffId, Ready>> {
+    let names = image.layers.iter().map(|l| LayerName { digest: l.label(), bytes: l.size });
+    reporter.event(Event::Layers(names.collect()));
+    layers(request, image, cache, staging, reporter)
+}
+
+/// Merges the layers of `image`, which are `ready`.
+fn link(
+    image: &Image,
+    mut ready: BTreeMap<DiffId, Ready>,
+    reporter: &dyn Reporter,
+) -> Result<Linked> {
+    let mut summary = Summary { layers: image.layers.len(), ..Summary::default() };
+    let mut entries = Vec::new();
+    let mut devices = Vec::new();
+    let mut disks = Disks::default();
+    let mut merger = Merger::default();
+    for (i, layer) in image.layers.iter().enumerate() {
+        let again = image.layers[i + 1..].iter().any(|later| later.diff_id == layer.diff_id);
+        let ready = ready.get_mut(&layer.diff_id).expect("every layer is ready");
+        let tree = match again {
+            true => ready.tree.clone(),
+            false => std::mem::replace(&mut ready.tree, Tree::new(Stat::IMPLIED_DIR)),
+        };
+        let device = DeviceId(u16::try_from(i + 1).context("more than 65535 layers")?);
+        let notes = merger
+            .add(on_device(tree, device))
+            .with_context(|| format!("layer {} ({})", i + 1, layer.label()))?;
+        devices.push(LayerDevice {
+            diff_id: layer.diff_id,
+            blake3: ready.blake3,
+            size: ready.size,
+        });
+        disks.0.push(ready.file.try_clone()?);
+        summary.cached += usize::from(ready.cached);
+        summary.bytes_in += if ready.cached { 0 } else { layer.size };
+        summary.bytes_out += ready.size;
+        let mut entry = index::Layer {
+            diff_id: layer.diff_id,
+            digest: layer.digest,
+            media_type: layer.media_type.clone(),
+            compressed: layer.size,
+            uncompressed: ready.uncompressed,
+            path: bundle::layer_path(layer.diff_id),
+            through_links: Vec::new(),
+            dropped_xattrs: Vec::new(),
+        };
+        entry.note(&notes);
+        if !notes.dropped_xattrs.is_empty() {
+            let (n, count) = (i + 1, notes.dropped_xattrs.len());
+            let text = format!(
+                "layer {n}: {count} files lost xattrs that an image cannot have; inspect lists them"
+            );
+            reporter.event(Event::Warning(text));
+        }
+        entries.push(entry);
+    }
+    Ok(Linked { tree: merger.finish(), devices, disks, entries, summary })
+}
+
+fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut file: File = staging.create(name)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| name.to_owned())
+}
+
+fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {
+    let mut offset = 0;
+    let at = |extent: &vmdk::Extent| {
+        let this = DiskExtent { path: extent.path.clone(), offset, size: extent.size };
+        offset += extent.size;
+        this
+    };
+    extents.iter().map(at).collect()
+}

@@ -1,0 +1,190 @@
+//! YAML with variables: text to values, and where each value stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use saphyr_parser::{Event, Parser};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::ManifestError;
+use super::vars::Vars;
+
+/// A file of YAML.
+pub struct Document {
+    pub path: PathBuf,
+    pub value: Value,
+    marks: Marks,
+}
+
+/// A step from a value to one inside of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// Line and column, from 1, of the keys and elements of a document.
+#[derive(Default)]
+struct Marks(BTreeMap<Vec<Step>, (usize, usize)>);
+
+impl Document {
+    /// Reads the YAML file at `path`.
+    pub fn load(path: &Path) -> Result<Self, ManifestError> {
+        let io = |source| ManifestError::Io { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        let yaml = |source| ManifestError::Yaml { path: path.to_owned(), source };
+        let mut value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(yaml)?;
+        value.apply_merge().map_err(yaml)?;
+        let marks = Marks::of(&text);
+        let value = serde_json::to_value(value).map_err(|error| ManifestError::Value {
+            path: path.to_owned(),
+            place: String::new(),
+            what: format!("{error}: keys are text"),
+        })?;
+        Ok(Self { path: path.to_owned(), value, marks })
+    }
+
+    /// Puts values in the place of variables, everywhere below `at` and not
+    /// below the keys `except` of the document itself.
+    pub fn expand(&mut self, vars: &Vars, except: &[&str]) -> Result<(), ManifestError> {
+        let mut steps = Vec::new();
+        let mut value = std::mem::take(&mut self.value);
+        let result = expand(&mut value, vars, except, &mut steps);
+        self.value = value;
+        result.map_err(|what| self.error(&steps, what))
+    }
+
+    /// The typed form of the document's value.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
+        serde_path_to_error::deserialize(&self.value).map_err(|error| {
+            let steps: Vec<Step> = error.path().iter().filter_map(step).collect();
+            self.error(&steps, error.into_inner().to_string())
+        })
+    }
+
+    /// Line of the value at `steps`, from 1; 0 if it is not known.
+    pub fn line(&self, steps: &[Step]) -> usize {
+        self.marks.get(steps).map_or(0, |(line, _)| line)
+    }
+
+    /// An error about the value at `steps`.
+    pub fn error(&self, steps: &[Step], what: String) -> ManifestError {
+        let place = self.marks.get(steps);
+        let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        ManifestError::Value { path: self.path.clone(), place, what }
+    }
+}
+
+fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Map { key } => Some(Step::Key(key.clone())),
+        Segment::Enum { variant } => Some(Step::Key(variant.clone())),
+        Segment::Unknown => None,
+    }
+}
+
+/// On an error, `steps` lead to the value that it is about.
+fn expand(
+    value: &mut Value,
+    vars: &Vars,
+    except: &[&str],
+    steps: &mut Vec<Step>,
+) -> Result<(), String> {
+    match value {
+        Value::String(text) => *text = vars.expand(text)?,
+        Value::Array(values) => {
+            for (i, value) in values.iter_mut().enumerate() {
+                steps.push(Step::Index(i));
+                expand(value, vars, &[], steps)?;
+                steps.pop();
+            }
+        }
+        Value::Object(values) => {
+            for (key, value) in values.iter_mut().filter(|(key, _)| !except.contains(&&***key)) {
+                steps.push(Step::Key(key.clone()));
+                expand(value, vars, &[], steps)?;
+                steps.pop();
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+impl Marks {
+    /// The place of `steps`, or of the nearest value around it that has one.
+    fn get(&self, steps: &[Step]) -> Option<(usize, usize)> {
+        (0..=steps.len()).rev().find_map(|len| self.0.get(&steps[..len]).copied())
+    }
+
+    /// Reads `text` again for the places alone. What this reading cannot follow
+    /// has no place; what it means, the other reading has said.
+    fn of(text: &str) -> Self {
+        let mut marks = Self::default();
+        let mut open: Vec<Node> = Vec::new();
+        let mut steps: Vec<Step> = Vec::new();
+        for event in Parser::new_from_str(text) {
+            let Ok((event, span)) = event else {
+                break;
+            };
+            let at = (span.start.line(), span.start.col() + 1);
+            let mut key_of_mapping = None;
+            match &event {
+                Event::SequenceEnd | Event::MappingEnd => {
+                    open.pop();
+                    steps.truncate(open.len().saturating_sub(1));
+                    continue;
+                }
+                Event::Scalar(text, ..) => key_of_mapping = Some(text.to_string()),
+                Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {}
+                _ => continue,
+            }
+            let depth = open.len().saturating_sub(1);
+            match open.last_mut() {
+                Some(Node::Sequence(next)) => {
+                    steps.truncate(depth);
+                    steps.push(Step::Index(*next));
+                    *next += 1;
+                    marks.0.insert(steps.clone(), at);
+                }
+                Some(Node::Mapping(is_key)) if *is_key => {
+                    *is_key = false;
+                    steps.truncate(depth);
+                    // A key that is no scalar is an error of the other reading.
+                    steps.push(Step::Key(key_of_mapping.unwrap_or_default()));
+                    marks.0.insert(steps.clone(), at);
+                    continue;
+                }
+                Some(Node::Mapping(is_key)) => *is_key = true,
+                None => {}
+            }
+            match event {
+                Event::SequenceStart(..) => open.push(Node::Sequence(0)),
+                Event::MappingStart(..) => open.push(Node::Mapping(true)),
+                _ => {}
+            }
+        }
+        marks
+    }
+}
+
+/// What is open while a document is read.
+enum Node {
+    /// With the number of the element that comes next.
+    Sequence(usize),
+    /// Whether a key comes next.
+    Mapping(bool),
+}
+
+/// Names of variables that a document uses.
+pub fn used(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => names.extend(super::vars::names(text)),
+        Value::Array(values) => values.iter().for_each(|value| used(value, names)),
+        Value::Object(values) => values.values().for_each(|value| used(value, names)),
+        _ => {}
+    }
+}

@@ -1,0 +1,117 @@
+//! Variables: `${NAME}` in a manifest's values.
+
+use std::collections::BTreeMap;
+
+/// Names and values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vars(BTreeMap<String, String>);
+
+/// A piece of text.
+enum Piece<'t> {
+    Plain(&'t str),
+    /// `${NAME}`
+    Name(&'t str),
+    /// `$${`, and what else begins with two of them.
+    Dollar,
+}
+
+impl Vars {
+    /// Variables that the user set, which win over those of a manifest.
+    pub fn new(set: &BTreeMap<String, String>) -> Self {
+        Self(set.clone())
+    }
+
+    /// Defines `name` unless it is there.
+    pub fn define(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if !is_name(name) {
+            return Err(bad_name(name));
+        }
+        if !self.0.contains_key(name) {
+            let value = self.expand(value)?;
+            self.0.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    /// `text` with values in the place of `${NAME}`, and `$` of `$$`.
+    pub fn expand(&self, text: &str) -> Result<String, String> {
+        let mut out = String::new();
+        for piece in pieces(text)? {
+            match piece {
+                Piece::Plain(text) => out.push_str(text),
+                Piece::Dollar => out.push('$'),
+                Piece::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {
+                    format!(
+                        "the variable {name} is not defined (in vars, or by --set {name}=…; \
+                         write $${{{name}}} for the text itself)"
+                    )
+                })?),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Letters, digits and underscores, no digit first.
+pub fn is_name(name: &str) -> bool {
+    let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    word && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+}
+
+/// What is wrong with a name.
+pub fn bad_name(name: &str) -> String {
+    format!("{name:?} is no name of a variable (letters, digits and _, no digit first)")
+}
+
+/// The variables that `text` uses, as far as it can be read.
+pub fn names(text: &str) -> Vec<String> {
+    let pieces = pieces(text).unwrap_or_default().into_iter();
+    let name = |piece| if let Piece::Name(name) = piece { Some(name.to_owned()) } else { None };
+    pieces.filter_map(name).collect()
+}
+
+fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push(Piece::Plain(&rest[..at]));
+        let behind = &rest[at + 1..];
+        if let Some(behind) = behind.strip_prefix('$') {
+            out.push(Piece::Dollar);
+            rest = behind;
+        } else if let Some(behind) = behind.strip_prefix('{') {
+            let (name, behind) = behind.split_once('}').ok_or_else(|| {
+                format!("{text:?}: a ${{ without }} (write $${{ for the text itself)")
+            })?;
+            if !is_name(name) {
+                return Err(format!("{} (write $${{ for the text itself)", bad_name(name)));
+            }
+            out.push(Piece::Name(name));
+            rest = behind;
+        } else {
+            out.push(Piece::Plain("$"));
+            rest = behind;
+        }
+    }
+    out.push(Piece::Plain(rest));
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_braces_make_a_variable() {
+        let mut vars = Vars::new(&BTreeMap::from([("SET".to_owned(), "won".to_owned())]));
+        vars.define("A", "a$$").unwrap();
+        vars.define("B", "<${A}>").unwrap();
+        vars.define("SET", "lost").unwrap();
+        let same = "^a$ $HOME $1 $";
+        assert_eq!(vars.expand(same).unwrap(), same);
+        assert_eq!(vars.expand("${A}${B} $${A} $$ ${SET}").unwrap(), "a$<a$> ${A} $ won");
+        assert!(vars.expand("${NONE}").unwrap_err().contains("--set NONE="));
+        assert!(vars.expand("${A").is_err() && vars.expand("${}").is_err());
+        assert!(vars.define("1", "").is_err());
+    }
+}

@@ -1,0 +1,304 @@
+//! What a file of the patched tree holds: bytes of layers, of the manifest, of
+//! the host, one behind the other. None of it is in memory until it is asked for.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::SeekFrom;
+
+use crate::sink::Sink;
+use crate::tree::extents::Extents;
+use crate::units::BLOCK_SIZE;
+
+/// A regular file's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// As a layer has it.
+    Stored(Extents),
+    /// Pieces, one behind the other.
+    Made(Arc<[Part]>),
+}
+
+/// A piece of a content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    Stored(Extents),
+    Bytes(Box<[u8]>),
+    Host(HostFile),
+}
+
+/// A file of the host, as it was when the patches were applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFile {
+    pub path: PathBuf,
+    pub size: u64,
+    stamp: Stamp,
+    /// Whether it occupies less than its size.
+    sparse: bool,
+}
+
+/// Whatever changes a file's content changes one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.size(),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// Disks that extents lie on, by device: number 1 comes first.
+#[derive(Default)]
+pub struct Disks(pub Vec<File>);
+
+/// Bytes copied at once.
+const CHUNK: u64 = 1 << 20;
+
+impl HostFile {
+    /// The regular file at `path`, of which `metadata` was read.
+    pub fn new(path: &Path, metadata: &std::fs::Metadata) -> Self {
+        let sparse = metadata.blocks().saturating_mul(512) < metadata.size();
+        Self { path: path.to_owned(), size: metadata.size(), stamp: Stamp::of(metadata), sparse }
+    }
+
+    fn open(&self) -> io::Result<File> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        };
+        let file = File::open(&self.path).map_err(named)?;
+        if Stamp::of(&file.metadata()?) != self.stamp {
+            let what = format!("{} changed while it was read", self.path.display());
+            return Err(io::Error::other(what));
+        }
+        Ok(file)
+    }
+
+    fn data(&self) -> io::Result<Vec<Range<u64>>> {
+        if !self.sparse {
+            return Ok(whole(self.size));
+        }
+        let file = self.open()?;
+        let mut ranges = Vec::new();
+        let mut at = 0;
+        while at < self.size {
+            let start = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(rustix::io::Errno::NXIO) => break,
+                // A file system that does not know of holes.
+                Err(_) => return Ok(whole(self.size)),
+            };
+            at = rustix::fs::seek(&file, SeekFrom::Hole(start))?;
+            ranges.push(start..at.min(self.size));
+        }
+        Ok(ranges)
+    }
+
+    fn copy(&self, range: Range<u64>, sink: &mut dyn Sink) -> io::Result<()> {
+        copy_from(&self.open()?, range.start, range.end - range.start, sink)
+    }
+
+    /// BLAKE3 of the content, read once through.
+    pub fn hash(&self) -> io::Result<blake3::Hash> {
+        let file = self.open()?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; CHUNK.min(self.size) as usize];
+        let mut at = 0;
+        while at < self.size {
+            let len = (self.size - at).min(CHUNK) as usize;
+            file.read_exact_at(&mut buffer[..len], at)?;
+            hasher.update_rayon(&buffer[..len]);
+            at += len as u64;
+        }
+        Ok(hasher.finalize())
+    }
+}
+
+fn whole(size: u64) -> Vec<Range<u64>> {
+    if size == 0 { Vec::new() } else { vec![Range { start: 0, end: size }] }
+}
+
+fn copy_from(file: &File, mut at: u64, mut len: u64, sink: &mut dyn Sink) -> io::Result<()> {
+    let mut buffer = vec![0; len.min(CHUNK) as usize];
+    while len > 0 {
+        let take = len.min(CHUNK) as usize;
+        file.read_exact_at(&mut buffer[..take], at)?;
+        sink.data(&buffer[..take])?;
+        at += take as u64;
+        len -= take as u64;
+    }
+    Ok(())
+}
+
+impl Part {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Stored(extents) => extents.size,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Host(file) => file.size,
+        }
+    }
+
+    fn data(&self) -> io::Result<Vec<Range<u64>>> {
+        match self {
+            Self::Stored(extents) => Ok(stored(extents)),
+            Self::Bytes(bytes) => Ok(whole(bytes.len() as u64)),
+            Self::Host(file) => file.data(),
+        }
+    }
+
+    fn copy(&self, range: Range<u64>, disks: &Disks, sink: &mut dyn Sink) -> io::Result<()> {
+        match self {
+            Self::Stored(extents) => copy_stored(extents, range, disks, sink),
+            Self::Bytes(bytes) => sink.data(&bytes[range.start as usize..range.end as usize]),
+            Self::Host(file) => file.copy(range, sink),
+        }
+    }
+}
+
+/// Where the bytes of `extents` are, holes left out.
+fn stored(extents: &Extents) -> Vec<Range<u64>> {
+    let bytes = extents.runs.iter().map(|run| {
+        let start = run.file_block * BLOCK_SIZE;
+        start..(start + u64::from(run.len) * BLOCK_SIZE).min(extents.size)
+    });
+    bytes.filter(|range| range.start < range.end).collect()
+}
+
+fn copy_stored(
+    extents: &Extents,
+    range: Range<u64>,
+    disks: &Disks,
+    sink: &mut dyn Sink,
+) -> io::Result<()> {
+    let mut at = range.start;
+    for run in &extents.runs {
+        let start = run.file_block * BLOCK_SIZE;
+        let end = (start + u64::from(run.len) * BLOCK_SIZE).min(range.end);
+        if end <= at || start >= range.end {
+            continue;
+        }
+        if start > at {
+            sink.zeros(start - at)?;
+            at = start;
+        }
+        let disk = usize::from(run.device.0).checked_sub(1).and_then(|i| disks.0.get(i));
+        let disk =
+            disk.ok_or_else(|| io::Error::other("an extent on a device that is not there"))?;
+        copy_from(disk, run.start.offset() + (at - start), end - at, sink)?;
+        at = end;
+    }
+    sink.zeros(range.end - at)
+}
+
+impl Content {
+    pub fn bytes(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self::of(Part::Bytes(bytes.into()))
+    }
+
+    pub fn of(part: Part) -> Self {
+        Self::Made([part].into())
+    }
+
+    /// Bytes, holes included.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Stored(extents) => extents.size,
+            Self::Made(parts) => parts.iter().map(Part::size).sum(),
+        }
+    }
+
+    /// This content, and `part` behind it.
+    pub fn with(&self, part: Part) -> Self {
+        let mut parts = match self {
+            Self::Stored(extents) => vec![Part::Stored(extents.clone())],
+            Self::Made(parts) => parts.to_vec(),
+        };
+        parts.push(part);
+        Self::Made(parts.into())
+    }
+
+    /// Ranges outside of which all is zero. Each begins on a block of 4096 bytes
+    /// and ends on one or at the file's end.
+    pub fn data(&self) -> io::Result<Vec<Range<u64>>> {
+        let parts = match self {
+            Self::Stored(extents) => return Ok(stored(extents)),
+            Self::Made(parts) => parts,
+        };
+        let size = self.size();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut begin = 0;
+        for part in parts.iter() {
+            for range in part.data()? {
+                let start = (begin + range.start) / BLOCK_SIZE * BLOCK_SIZE;
+                let end = (begin + range.end).next_multiple_of(BLOCK_SIZE).min(size);
+                match ranges.last_mut() {
+                    Some(last) if last.end >= start => last.end = last.end.max(end),
+                    _ => ranges.push(start..end),
+                }
+            }
+            begin += part.size();
+        }
+        Ok(ranges)
+    }
+
+    /// Hands the bytes of `range` to `sink`.
+    pub fn copy(&self, range: Range<u64>, disks: &Disks, sink: &mut dyn Sink) -> io::Result<()> {
+        let parts = match self {
+            Self::Stored(extents) => return copy_stored(extents, range, disks, sink),
+            Self::Made(parts) => parts,
+        };
+        let mut begin = 0;
+        for part in parts.iter() {
+            let end = begin + part.size();
+            let (from, to) = (range.start.max(begin), range.end.min(end));
+            if from < to {
+                part.copy(from - begin..to - begin, disks, sink)?;
+            }
+            begin = end;
+        }
+        Ok(())
+    }
+
+    /// All of it; the caller has limited its size.
+    pub fn read(&self, disks: &Disks) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(0..self.size(), disks, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether `other` holds the same bytes.
+    pub fn same(&self, other: &Content, disks: &Disks) -> io::Result<bool> {
+        if self == other {
+            return Ok(true);
+        }
+        if self.size() != other.size() {
+            return Ok(false);
+        }
+        let mut at = 0;
+        while at < self.size() {
+            let range = at..self.size().min(at + CHUNK);
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            self.copy(range.clone(), disks, &mut a)?;
+            other.copy(range.clone(), disks, &mut b)?;
+            if a != b {
+                return Ok(false);
+            }
+            at = range.end;
+        }
+        Ok(true)
+    }
+}
