@@ -31,6 +31,7 @@
 //! compiled; the disk its guest starts from comes from the same EROFS writer.
 //! `src/guest` is the init inside the machine, a program of its own.
 
+pub mod acl;
 pub mod boot;
 pub mod bundle;
 pub mod cache;

@@ -6,6 +6,7 @@
 Environment: ROOTFS_COMPILE (target/release/rootfs-compile), WORK (.work: images, mounts; may be deleted at any time).
 """
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,13 +15,17 @@ import traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
-TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount'}
+TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
+         'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux'}
+MODULES = ('jsonschema', 'yaml')
+sys.path.append(os.path.join(TOP, '.tools/python'))
 os.environ['PATH'] += ':/usr/sbin:/sbin'
 
 
 def missing_tools(binary):
     import shutil
     out = ['%s (apt-get install %s)' % (t, p) for t, p in TOOLS.items() if not shutil.which(t)]
+    out += ["python3's module %s (ci/tools --python)" % m for m in MODULES if not importlib.util.find_spec(m)]
     if not os.access(os.path.join(TOP, '.tools/bin/fsck.erofs'), os.X_OK):
         out.append('.tools/bin/fsck.erofs (ci/tools)')
     if not os.access(binary, os.X_OK):
@@ -40,7 +45,7 @@ def main():
     ap.add_argument('--long', action='store_true')
     ap.add_argument('--list', action='store_true')
     a = ap.parse_args()
-    from checks import CHECKS, boot, cases, common, crash, images, robust, upper   # noqa: F401  (they register their checks)
+    from checks import CHECKS, boot, cases, common, crash, images, patch, patch_errors, patch_guest, patch_model, patch_more, robust, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
         from checks import long                                              # noqa: F401
     chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail, ensure};
 
 use super::pax::Pax;
+use crate::acl::{self, Entry};
 use crate::erofs::split_xattr_name;
 use crate::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattrs};
 
@@ -18,8 +19,8 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
             (percent_decoded(name), base64_decoded(value)?)
         } else if let Some(which) = key.strip_prefix(b"SCHILY.acl.") {
             let name = match which {
-                b"access" => &b"system.posix_acl_access"[..],
-                b"default" => b"system.posix_acl_default",
+                b"access" => acl::ACCESS.as_bytes(),
+                b"default" => acl::DEFAULT.as_bytes(),
                 _ => continue,
             };
             match acl_from_text(value)? {
@@ -95,20 +96,12 @@ fn base64_decoded(text: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-const ACL_USER_OBJ: u16 = 0x01;
-const ACL_USER: u16 = 0x02;
-const ACL_GROUP_OBJ: u16 = 0x04;
-const ACL_GROUP: u16 = 0x08;
-const ACL_MASK: u16 = 0x10;
-const ACL_OTHER: u16 = 0x20;
-
-/// The kernel's form of a text ACL (`user::rwx,user:1000:r-x,…`): version 2,
-/// then entries {tag u16, perm u16, id u32} by tag and id.
+/// The kernel's form of a text ACL (`user::rwx,user:1000:r-x,…`).
 ///
 /// `None` when it names a user by a name and gives no number: which number
 /// that is, only the image's own /etc/passwd could say.
 fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
-    let mut entries: Vec<(u16, u32, u16)> = Vec::new();
+    let mut entries = Vec::new();
     for line in text.split(|b| matches!(b, b',' | b'\n')) {
         let line = line.split(|b| *b == b'#').next().unwrap_or_default().trim_ascii();
         if line.is_empty() {
@@ -134,12 +127,12 @@ fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
         }
         let named = !who.is_empty();
         let tag = match (tag, named) {
-            (b"user" | b"u", false) => ACL_USER_OBJ,
-            (b"user" | b"u", true) => ACL_USER,
-            (b"group" | b"g", false) => ACL_GROUP_OBJ,
-            (b"group" | b"g", true) => ACL_GROUP,
-            (b"mask" | b"m", _) => ACL_MASK,
-            (b"other" | b"o", _) => ACL_OTHER,
+            (b"user" | b"u", false) => acl::USER_OBJ,
+            (b"user" | b"u", true) => acl::USER,
+            (b"group" | b"g", false) => acl::GROUP_OBJ,
+            (b"group" | b"g", true) => acl::GROUP,
+            (b"mask" | b"m", _) => acl::MASK,
+            (b"other" | b"o", _) => acl::OTHER,
             _ => bail!("the ACL entry \"{}\" is malformed", line.escape_ascii()),
         };
         let id = if named {
@@ -151,16 +144,10 @@ fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
         } else {
             u32::MAX
         };
-        entries.push((tag, id, bits));
+        entries.push(Entry { tag, id, perm: bits });
     }
     entries.sort_unstable();
-    let mut acl = 2u32.to_le_bytes().to_vec();
-    for (tag, id, perm) in entries {
-        acl.extend_from_slice(&tag.to_le_bytes());
-        acl.extend_from_slice(&perm.to_le_bytes());
-        acl.extend_from_slice(&id.to_le_bytes());
-    }
-    Ok(Some(acl))
+    Ok(Some(acl::encode(&entries)))
 }
 
 #[cfg(test)]

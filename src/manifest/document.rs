@@ -159,7 +159,9 @@ impl Marks {
                     continue;
                 }
                 Some(Node::Mapping(is_key)) => *is_key = true,
-                None => {}
+                None => {
+                    marks.0.insert(Vec::new(), at);
+                }
             }
             match event {
                 Event::SequenceStart(..) => open.push(Node::Sequence(0)),

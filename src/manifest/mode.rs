@@ -142,7 +142,7 @@ impl FromStr for Mode {
         let bad = || BadMode(text.to_owned());
         if text.bytes().all(|b| b.is_ascii_digit()) {
             let octal = u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= ALL);
-            return octal.filter(|_| text.len() <= 5).map(Self::Octal).ok_or_else(bad);
+            return octal.filter(|_| text.len() <= 4).map(Self::Octal).ok_or_else(bad);
         }
         let mut changes = Vec::new();
         for part in text.split(',') {
@@ -210,7 +210,7 @@ mod tests {
     fn octal_modes_are_exact() {
         assert_eq!("4755".parse(), Ok(Mode::Octal(0o4755)));
         assert_eq!("0".parse(), Ok(Mode::Octal(0)));
-        for bad in ["", "8", "10000", "077777", "u", "z+r", "u+q", "rwx", "u=r,", "+r,,", "0o644"] {
+        for bad in ["", "8", "10000", "07777", "u", "z+r", "u+q", "rwx", "u=r,", "+r,,", "0o644"] {
             assert!(bad.parse::<Mode>().is_err(), "{bad}");
         }
     }

@@ -30,7 +30,7 @@ impl JsonSchema for Mode {
         json_schema!({
             "description": "Octal digits, or chmod's letters (u=rwX,go=rX); in quotes.",
             "type": "string",
-            "pattern": r"^[0-7]{1,5}$|^[ugoa]*[-+=]|\$\{",
+            "pattern": r"^[0-7]{1,4}$|^[ugoa]*[-+=]|\$\{",
         })
     }
 }

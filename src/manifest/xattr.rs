@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::capability;
+use crate::acl;
 
 /// An xattr that no file can have, or a value that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,11 +17,11 @@ pub enum BadXattr {
     Base64 { name: String, text: String },
     #[error("{name}: {what}")]
     Capability { name: String, what: String },
-    #[error("{0}: an ACL's value is binary: base64:… (as getfattr -e base64 shows it)")]
+    #[error("{0}: no ACL; its value is binary, base64:… of what getfattr -e base64 shows")]
     Acl(String),
 }
 
-const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+const ACLS: [&str; 2] = [acl::ACCESS, acl::DEFAULT];
 
 /// Checks that a file of an upper can have an xattr of this name.
 pub fn check_name(name: &str) -> Result<(), BadXattr> {
@@ -41,7 +42,11 @@ pub fn xattr_value(name: &str, text: &str) -> Result<Vec<u8>, BadXattr> {
     check_name(name)?;
     if let Some(encoded) = text.strip_prefix("base64:") {
         let bad = |_| BadXattr::Base64 { name: name.into(), text: encoded.into() };
-        return STANDARD.decode(encoded).map_err(bad);
+        let value = STANDARD.decode(encoded).map_err(bad)?;
+        if ACLS.contains(&name) && acl::parse(&value).is_none() {
+            return Err(BadXattr::Acl(name.into()));
+        }
+        return Ok(value);
     }
     if name == "security.capability" {
         let bad = |what| BadXattr::Capability { name: name.into(), what };

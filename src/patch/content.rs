@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::SeekFrom;
 
@@ -32,14 +32,30 @@ pub enum Part {
 }
 
 /// A file of the host, as it was when the patches were applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HostFile {
     pub path: PathBuf,
     pub size: u64,
     stamp: Stamp,
-    /// Whether it occupies less than its size.
-    sparse: bool,
+    seen: Arc<OnceLock<Seen>>,
 }
+
+/// What reading a file once through told.
+#[derive(Debug)]
+struct Seen {
+    /// Of the blocks that are not zero, each behind its number.
+    hash: blake3::Hash,
+    /// Where they are.
+    data: Box<[Range<u64>]>,
+}
+
+impl PartialEq for HostFile {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, self.stamp) == (&other.path, other.stamp)
+    }
+}
+
+impl Eq for HostFile {}
 
 /// Whatever changes a file's content changes one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +87,8 @@ const CHUNK: u64 = 1 << 20;
 impl HostFile {
     /// The regular file at `path`, of which `metadata` was read.
     pub fn new(path: &Path, metadata: &std::fs::Metadata) -> Self {
-        let sparse = metadata.blocks().saturating_mul(512) < metadata.size();
-        Self { path: path.to_owned(), size: metadata.size(), stamp: Stamp::of(metadata), sparse }
+        let stamp = Stamp::of(metadata);
+        Self { path: path.to_owned(), size: metadata.size(), stamp, seen: Arc::default() }
     }
 
     fn open(&self) -> io::Result<File> {
@@ -87,43 +103,81 @@ impl HostFile {
         Ok(file)
     }
 
-    fn data(&self) -> io::Result<Vec<Range<u64>>> {
-        if !self.sparse {
-            return Ok(whole(self.size));
+    /// Reads the file once through, unless that was done.
+    fn seen(&self) -> io::Result<&Seen> {
+        if let Some(seen) = self.seen.get() {
+            return Ok(seen);
         }
-        let file = self.open()?;
-        let mut ranges = Vec::new();
-        let mut at = 0;
-        while at < self.size {
-            let start = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
-                Ok(start) => start,
-                Err(rustix::io::Errno::NXIO) => break,
-                // A file system that does not know of holes.
-                Err(_) => return Ok(whole(self.size)),
-            };
-            at = rustix::fs::seek(&file, SeekFrom::Hole(start))?;
-            ranges.push(start..at.min(self.size));
-        }
-        Ok(ranges)
+        let seen = see(&self.open()?, self.size)?;
+        Ok(self.seen.get_or_init(|| seen))
+    }
+
+    /// A hash of the content.
+    pub fn hash(&self) -> io::Result<blake3::Hash> {
+        Ok(self.seen()?.hash)
     }
 
     fn copy(&self, range: Range<u64>, sink: &mut dyn Sink) -> io::Result<()> {
         copy_from(&self.open()?, range.start, range.end - range.start, sink)
     }
+}
 
-    /// BLAKE3 of the content, read once through.
-    pub fn hash(&self) -> io::Result<blake3::Hash> {
-        let file = self.open()?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; CHUNK.min(self.size) as usize];
-        let mut at = 0;
-        while at < self.size {
-            let len = (self.size - at).min(CHUNK) as usize;
+/// Zeros from this many bytes on become a hole; fewer are not worth an extent.
+const LEAST_HOLE: u64 = 64 << 10;
+
+/// Where `file` is not zero. The host's own holes only save reading: zeros that
+/// are written there count as much, so that all hosts see the same.
+fn see(file: &File, size: u64) -> io::Result<Seen> {
+    let mut hasher = blake3::Hasher::new();
+    let mut data: Vec<Range<u64>> = Vec::new();
+    let mut buffer = vec![0; CHUNK.min(size) as usize];
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start.max(at) / BLOCK_SIZE * BLOCK_SIZE,
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that does not know of holes.
+            Err(_) => at,
+        };
+        at = start;
+        let end = rustix::fs::seek(file, SeekFrom::Hole(at)).unwrap_or(size);
+        let end = end.next_multiple_of(BLOCK_SIZE).clamp(at, size);
+        while at < end {
+            // Cut where every host would, wherever its holes are.
+            let len = (end - at).min(CHUNK - at % CHUNK) as usize;
             file.read_exact_at(&mut buffer[..len], at)?;
-            hasher.update_rayon(&buffer[..len]);
+            see_chunk(&buffer[..len], at, &mut hasher, &mut data);
             at += len as u64;
         }
-        Ok(hasher.finalize())
+    }
+    Ok(Seen { hash: hasher.finalize(), data: data.into() })
+}
+
+/// Takes in `chunk`, which lies at `at`, the start of a block.
+fn see_chunk(chunk: &[u8], at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
+    let block = BLOCK_SIZE as usize;
+    let mut rest = chunk;
+    let mut at = at;
+    while !rest.is_empty() {
+        let blocks = || rest.chunks(block);
+        let is_zero = |block: &[u8]| block.iter().all(|b| *b == 0);
+        let zeros = blocks().take_while(|block| is_zero(block)).count() * block;
+        let zeros = zeros.min(rest.len());
+        at += zeros as u64;
+        rest = &rest[zeros..];
+        let full = rest.chunks(block).take_while(|block| !is_zero(block)).count() * block;
+        let (full, behind) = rest.split_at(full.min(rest.len()));
+        if !full.is_empty() {
+            hasher.update(&at.to_le_bytes()).update(&(full.len() as u64).to_le_bytes());
+            hasher.update_rayon(full);
+            let end = at + full.len() as u64;
+            match data.last_mut() {
+                Some(last) if at - last.end < LEAST_HOLE => last.end = end,
+                _ => data.push(at..end),
+            }
+            at = end;
+        }
+        rest = behind;
     }
 }
 
@@ -156,7 +210,7 @@ impl Part {
         match self {
             Self::Stored(extents) => Ok(stored(extents)),
             Self::Bytes(bytes) => Ok(whole(bytes.len() as u64)),
-            Self::Host(file) => file.data(),
+            Self::Host(file) => Ok(file.seen()?.data.to_vec()),
         }
     }
 
@@ -300,5 +354,53 @@ impl Content {
             at = range.end;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn holes_of_the_host_are_zeros_like_others() {
+        let pieces =
+            [(70_000u64, 1usize), (3 << 20, 9000), ((3 << 20) + 9000 + 5000, 1), (9 << 20, 70)];
+        let file = |dense: bool| {
+            let mut file = tempfile::tempfile().unwrap();
+            let size = 9 << 20 | 70;
+            if dense {
+                file.write_all(&vec![0; size]).unwrap();
+            } else {
+                file.set_len(size as u64).unwrap();
+            }
+            for (at, len) in pieces {
+                file.seek(SeekFrom::Start(at)).unwrap();
+                file.write_all(&vec![7; len]).unwrap();
+            }
+            see(&file, size as u64).unwrap()
+        };
+        let (dense, sparse) = (file(true), file(false));
+        assert_eq!(dense.hash, sparse.hash);
+        assert_eq!(dense.data, sparse.data);
+        let mib = 1 << 20;
+        let expected = [17 * 4096..18 * 4096, 3 * mib..3 * mib + 16384, 9 * mib..9 * mib + 70];
+        assert_eq!(*sparse.data, expected);
+    }
+
+    #[test]
+    fn pieces_follow_each_other_at_any_offset() {
+        let text = |byte: u8, len: usize| Part::Bytes(vec![byte; len].into());
+        let content = Content::of(text(1, 5000)).with(text(2, 0)).with(text(3, 10_000));
+        let disks = Disks::default();
+        let all = [vec![1; 5000], vec![3; 10_000]].concat();
+        assert_eq!(content.read(&disks).unwrap(), all);
+        assert_eq!(content.data().unwrap(), vec![Range { start: 0, end: 15_000 }]);
+        let mut part = Vec::new();
+        content.copy(4990..5010, &disks, &mut part).unwrap();
+        assert_eq!(part, all[4990..5010]);
+        let other = Content::bytes(all);
+        assert!(content.same(&other, &disks).unwrap() && content != other);
     }
 }

@@ -1,20 +1,19 @@
-//! Operations on contents: write, append, replace, diff.
+//! Operations on contents: write, append, replace.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use diffy::patch_set::{FileOperation, ParseOptions, PatchKind, PatchSet};
 
 use super::What;
 use super::content::{Content, HostFile, Part};
 use super::resolve::{Last, Parents};
 use super::work::{Work, kind_name, shown};
-use crate::manifest::patch::{Append, Diff, Replace, Write};
+use crate::manifest::patch::{Append, Replace, Write};
 use crate::manifest::regex;
 use crate::tree::{InodeId, Kind};
 
 /// Bytes of a file that is edited in memory, or of a diff.
-const MAX_EDIT: u64 = 256 << 20;
+pub const MAX_EDIT: u64 = 256 << 20;
 
 /// The regular file of the host at `path`, links followed.
 pub fn host_file(path: &Path) -> Result<HostFile> {
@@ -25,7 +24,7 @@ pub fn host_file(path: &Path) -> Result<HostFile> {
 }
 
 /// What `content` or the host's file `from` holds; the manifest has one of them.
-fn source(content: Option<&String>, from: Option<&Path>) -> Result<Part> {
+pub fn source(content: Option<&String>, from: Option<&Path>) -> Result<Part> {
     match (content, from) {
         (Some(text), _) => Ok(Part::Bytes(text.as_bytes().into())),
         (None, Some(path)) => Ok(Part::Host(host_file(path)?)),
@@ -75,7 +74,7 @@ impl Work<'_> {
     }
 
     /// All bytes of the file `id`.
-    fn text(&self, id: InodeId) -> Result<Vec<u8>> {
+    pub fn text(&self, id: InodeId) -> Result<Vec<u8>> {
         let Kind::File(content) = &self.tree.inode(id).kind else {
             unreachable!("only files are edited");
         };
@@ -101,136 +100,4 @@ impl Work<'_> {
         }
         Ok(())
     }
-
-    pub fn diff(&mut self, op: &Diff) -> Result<()> {
-        let part = source(op.content.as_ref(), op.from.as_deref())?;
-        let content = Content::of(part);
-        ensure!(content.size() <= MAX_EDIT, "the diff has {} bytes", content.size());
-        let bytes = content.read(&self.disks)?;
-        let options =
-            if is_git(&bytes) { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
-        let mut files = 0;
-        for file in PatchSet::parse_bytes(&bytes, options) {
-            let file = file.context("the diff cannot be read")?;
-            files += 1;
-            let PatchKind::Text(patch) = file.patch() else {
-                bail!("a change of a binary file");
-            };
-            self.diff_file(op, file.operation(), patch)?;
-        }
-        ensure!(files > 0, "there is no change of a file in the diff");
-        Ok(())
-    }
-
-    fn diff_file(
-        &mut self,
-        op: &Diff,
-        operation: &FileOperation<'_, [u8]>,
-        patch: &diffy::Patch<'_, [u8]>,
-    ) -> Result<()> {
-        let path = |name: &[u8]| guest_path(op, name);
-        match operation {
-            FileOperation::Create(name) => {
-                let path = path(name)?;
-                let shown = path.escape_ascii().to_string();
-                let found = self.find(&path, Last::Follow, Parents::Make).context(shown.clone())?;
-                ensure!(found.id.is_none(), "{shown}: the diff makes it, and it is there already");
-                let new = apply(&[], patch).context(shown)?;
-                let inode = self.fresh(0o644, (0, 0), Kind::File(Content::bytes(new)));
-                self.note(What::Made, &found.path);
-                self.add(found.dir, found.entry()?.clone(), inode)?;
-            }
-            FileOperation::Delete(name) => {
-                let path = path(name)?;
-                let shown = path.escape_ascii().to_string();
-                let new = self.patched(&path, patch).context(shown.clone())?.1;
-                ensure!(new.is_empty(), "{shown}: the diff deletes it, and there is more in it");
-                let found = self.find(&path, Last::Keep, Parents::Need)?;
-                let name = found.entry()?.clone();
-                self.entries_mut(found.dir).remove(&name);
-                self.note(What::Removed, &found.path);
-            }
-            FileOperation::Modify { original, modified } => {
-                let path = self.either(path(original), path(modified))?;
-                let shown = path.escape_ascii().to_string();
-                let (id, new) = self.patched(&path, patch).context(shown)?;
-                let found = self.find(&path, Last::Follow, Parents::Need)?;
-                self.set_content(id, Content::bytes(new))?;
-                self.note(What::Changed, &found.path);
-            }
-            FileOperation::Rename { .. } | FileOperation::Copy { .. } => {
-                bail!("the diff renames or copies a file; rename and copy do that")
-            }
-        }
-        Ok(())
-    }
-
-    /// As patch(1) chooses: the name that is there, the new one first.
-    fn either(&mut self, old: Result<Vec<u8>>, new: Result<Vec<u8>>) -> Result<Vec<u8>> {
-        if let Ok(new) = &new
-            && let Ok(found) = self.find(new, Last::Follow, Parents::Need)
-            && found.id.is_some()
-        {
-            return Ok(new.clone());
-        }
-        match (old, new) {
-            (Ok(old), Ok(_) | Err(_)) if self.is_there(&old) => Ok(old),
-            (_, new) => new,
-        }
-    }
-
-    fn is_there(&mut self, path: &[u8]) -> bool {
-        self.find(path, Last::Follow, Parents::Need).is_ok_and(|found| found.id.is_some())
-    }
-
-    fn patched(
-        &mut self,
-        path: &[u8],
-        patch: &diffy::Patch<'_, [u8]>,
-    ) -> Result<(InodeId, Vec<u8>)> {
-        let found = self.find(path, Last::Follow, Parents::Need)?;
-        let id = found.existing()?;
-        match &self.tree.inode(id).kind {
-            Kind::File(_) => {}
-            other => bail!("{} is {}, not a file", shown(&found.path), kind_name(other)),
-        }
-        Ok((id, apply(&self.text(id)?, patch)?))
-    }
-}
-
-/// Whether the diff has git's own headers.
-fn is_git(bytes: &[u8]) -> bool {
-    bytes.split(|b| *b == b'\n').any(|line| line.starts_with(b"diff --git "))
-}
-
-fn apply(old: &[u8], patch: &diffy::Patch<'_, [u8]>) -> Result<Vec<u8>> {
-    diffy::apply_bytes(old, patch).map_err(|error| {
-        // "error applying hunk #1"
-        let text = error.to_string();
-        let hunk = text.rsplit('#').next().and_then(|number| number.parse::<usize>().ok());
-        let hunk = hunk.and_then(|number| Some((number, patch.hunks().get(number - 1)?)));
-        match hunk {
-            Some((number, hunk)) => {
-                let line = hunk.old_range().start();
-                anyhow!("hunk {number} (at line {line}) does not fit: its lines are not there")
-            }
-            None => anyhow!(text),
-        }
-    })
-}
-
-/// The guest path of a name in a diff.
-fn guest_path(op: &Diff, name: &[u8]) -> Result<Vec<u8>> {
-    let shown = name.escape_ascii();
-    let mut rest = name;
-    for _ in 0..op.strip {
-        let at = rest.iter().position(|b| *b == b'/');
-        let at = at.ok_or_else(|| anyhow!("{shown} has no {} components to strip", op.strip))?;
-        rest = &rest[at..];
-        while let [b'/', more @ ..] = rest {
-            rest = more;
-        }
-    }
-    ensure!(!rest.is_empty(), "{shown} has no {} components to strip", op.strip);
-    Ok([op.path.as_bytes(), b"/", rest].concat())
 }

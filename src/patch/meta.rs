@@ -5,9 +5,10 @@ use anyhow::{Result, anyhow, bail, ensure};
 use super::What;
 use super::resolve::Last;
 use super::work::{Work, kind_name};
+use crate::acl;
 use crate::manifest::patch::{Chmod, Chown, Xattr};
 use crate::manifest::xattr_value;
-use crate::tree::{GuestPath, InodeId, Kind};
+use crate::tree::{GuestPath, Inode, InodeId, Kind};
 
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -71,17 +72,30 @@ impl Work<'_> {
     pub fn xattr(&mut self, op: &Xattr) -> Result<()> {
         for found in self.glob_some(&op.path, Last::Follow)? {
             let id = found.existing()?;
-            let mut xattrs = self.tree.inode(id).xattrs.clone();
+            let Inode { mut stat, mut xattrs, .. } = self.tree.inode(id).clone();
             for (name, text) in &op.set {
                 self.can_have(id, name)?;
-                xattrs.set(name.as_bytes(), xattr_value(name, text)?);
+                let value = xattr_value(name, text)?;
+                if name == acl::ACCESS
+                    && let Some(entries) = acl::parse(&value)
+                {
+                    // The mode and the ACL are two views of one thing.
+                    stat.mode = stat.mode & 0o7000 | acl::mode(&entries);
+                    if acl::is_plain(&entries) {
+                        xattrs.remove(name.as_bytes());
+                        continue;
+                    }
+                }
+                xattrs.set(name.as_bytes(), value);
             }
             for name in &op.remove {
                 let removed = xattrs.remove(name.as_bytes());
                 removed.ok_or_else(|| anyhow!("it has no xattr {name}"))?;
             }
-            if xattrs != self.tree.inode(id).xattrs {
-                self.touch(id).xattrs = xattrs;
+            let there = self.tree.inode(id);
+            if (stat, &xattrs) != (there.stat, &there.xattrs) {
+                let inode = self.touch(id);
+                (inode.stat, inode.xattrs) = (stat, xattrs);
                 self.note(What::Changed, &found.path);
             }
         }
@@ -100,8 +114,8 @@ impl Work<'_> {
             ensure!(file, "{} cannot have capabilities", kind_name(kind));
         }
         match name {
-            "system.posix_acl_default" if !dir => bail!("{} has no default ACL", kind_name(kind)),
-            "system.posix_acl_access" if matches!(kind, Kind::Symlink(_)) => {
+            acl::DEFAULT if !dir => bail!("{} has no default ACL", kind_name(kind)),
+            acl::ACCESS if matches!(kind, Kind::Symlink(_)) => {
                 bail!("a symbolic link has no ACL")
             }
             _ => Ok(()),

@@ -9,6 +9,7 @@
 mod accounts;
 pub mod content;
 mod copy;
+mod diff;
 mod edit;
 mod extract;
 mod glob;
@@ -129,3 +130,6 @@ impl Work<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::content::{Content, Disks};
 use super::{Change, Environment, What};
+use crate::acl;
 use crate::tree::extents::Extents;
 use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 
@@ -121,13 +122,21 @@ impl<'e> Work<'e> {
         self.add(dir, name, inode)
     }
 
-    /// Sets what changed of owner and mode; says whether anything did.
+    /// Sets owner and mode, and with the mode what an ACL says of it; says
+    /// whether anything changed.
     pub fn set_stat(&mut self, id: InodeId, stat: Stat) -> bool {
-        let changes = self.tree.inode(id).stat != stat;
-        if changes {
-            self.touch(id).stat = stat;
+        let there = self.tree.inode(id);
+        if there.stat == stat {
+            return false;
         }
-        changes
+        let acl = there.xattrs.get(acl::ACCESS.as_bytes()).and_then(acl::parse);
+        let inode = self.touch(id);
+        if let Some(entries) = acl.filter(|_| inode.stat.mode != stat.mode) {
+            let entries = acl::with_mode(&entries, stat.mode);
+            inode.xattrs.set(acl::ACCESS.as_bytes(), acl::encode(&entries));
+        }
+        inode.stat = stat;
+        true
     }
 
     /// Gives the file `id` another content, and the patches' time.
