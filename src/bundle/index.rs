@@ -27,6 +27,9 @@ pub struct Index {
     /// The manifest's `boot:`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub boot: Boot,
+    /// What the manifest changed in the image: operations and what they are about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<String>,
     pub layers: Vec<Layer>,
     /// Every file but this one, by path.
     pub files: Vec<FileEntry>,

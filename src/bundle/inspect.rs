@@ -22,6 +22,8 @@ use crate::tree::{GuestPath, InodeId, Kind, Name, Tree};
 pub struct Report {
     pub image: super::index::Image,
     pub config: super::index::Config,
+    /// What the manifest changed; the numbers are of the image without that.
+    pub patches: Vec<String>,
     pub layers: Vec<LayerReport>,
     pub totals: Totals,
     /// Paths of one directory whose names differ only by case, together.
@@ -71,7 +73,8 @@ pub fn inspect(dir: &Path, cache: Option<&Path>) -> Result<Report> {
     });
     let layers = layers.collect();
     let case_conflicts = case_conflicts(&tree);
-    Ok(Report { image: index.image, config: index.config, layers, totals, case_conflicts })
+    let Index { image, config, patches, .. } = index;
+    Ok(Report { image, config, patches, layers, totals, case_conflicts })
 }
 
 fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {

@@ -137,6 +137,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         },
         config: Config::of(&image.config),
         boot: manifest.boot.clone(),
+        patches: manifest.patches.iter().map(|patch| patch.op.to_string()).collect(),
         layers: entries,
         files,
         disk: disk_map(&disk),

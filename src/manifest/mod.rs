@@ -71,8 +71,7 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Patch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (key, about) = self.op.title();
-        write!(f, "{}: {key} {about}", self.at)
+        write!(f, "{}: {}", self.at, self.op)
     }
 }
 

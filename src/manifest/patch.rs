@@ -4,6 +4,7 @@
 //! root. `from` is a path of the host, relative to the file that names it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -379,6 +380,13 @@ pub struct User {
     /// The full name.
     #[serde(default)]
     pub comment: Option<String>,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, about) = self.title();
+        write!(f, "{key} {about}")
+    }
 }
 
 impl Op {

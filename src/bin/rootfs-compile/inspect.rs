@@ -49,6 +49,7 @@ fn text(report: &Report) -> String {
                 .map(|x| format!("          dropped xattrs: {}: {}", x.path, x.names.join(", "))),
         );
     }
+    lines.extend(report.patches.iter().map(|patch| format!("patch     {patch}")));
     let totals = &report.totals;
     lines.push(format!(
         "total     {} inodes: {} directories, {} files, {} symlinks, {} others",
