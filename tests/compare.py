@@ -51,9 +51,10 @@ def read(root):
         e = {'type': kind, 'mode': stat.S_IMODE(st.st_mode), 'uid': st.st_uid, 'gid': st.st_gid, 'mtime': st.st_mtime_ns,
              'nlink': st.st_nlink, 'xattrs': xattrs_of(name)}
         key = escape(path)
+        ino = st.st_dev, st.st_ino      # on an overlay, files of both layers may have the same number
         if kind == 'file':
-            if st.st_nlink > 1 and st.st_ino in inodes:
-                first = entries[inodes[st.st_ino]]
+            if st.st_nlink > 1 and ino in inodes:
+                first = entries[inodes[ino]]
                 e['size'], e['sha256'] = first['size'], first['sha256']
             else:
                 n, e['sha256'] = content_of(name)
@@ -67,19 +68,20 @@ def read(root):
         elif kind in ('char', 'block'):
             e['rdev'] = [os.major(st.st_rdev), os.minor(st.st_rdev)]
         if kind != 'dir' and st.st_nlink > 1:
-            inodes.setdefault(st.st_ino, key)
-            groups.setdefault(st.st_ino, []).append((path, key))
+            inodes.setdefault(ino, key)
+            groups.setdefault(ino, []).append((path, key))
         entries[key] = e
         return kind == 'dir' and (at is None or st.st_dev == at)
 
     home = os.open('.', os.O_RDONLY | os.O_DIRECTORY)
+    fds = []
     try:
         device = os.stat(root).st_dev
         os.chdir(root)
         visit(device, b'.', b'/')
         # Depth first by chdir, with a list for a stack: a thousand levels are more than Python likes to recurse.
         stack = [(b'', sorted(os.listdir(b'.')), 0)]
-        fds = [os.open('.', os.O_RDONLY | os.O_DIRECTORY)]
+        fds.append(os.open('.', os.O_RDONLY | os.O_DIRECTORY))
         while stack:
             path, names, i = stack.pop()
             if i == len(names):
@@ -95,7 +97,8 @@ def read(root):
                 stack.append((path + b'/' + name, sorted(os.listdir(b'.')), 0))
     finally:
         os.fchdir(home)
-        os.close(home)
+        for fd in [home, *fds]:
+            os.close(fd)
     for paths in groups.values():
         least = escape(min(p for p, _ in paths))
         for _, key in paths:

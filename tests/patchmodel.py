@@ -408,6 +408,9 @@ class Tree:
 
     def op_copy(self, f, host):
         path = raw(f['path'])
+        if 'owner' in f:                    # once, before anything is copied, which may be what names owners
+            uid, gid = self.ids(f['owner'])
+            f = {**f, 'owner': ('' if uid is None else str(uid)) + ('' if gid is None else ':%d' % gid)}
         if host.is_dir():
             orders = []
             for backwards in (True, False):
@@ -678,6 +681,9 @@ class Tree:
             raise Unclear('no /etc, or a list behind a link that leads nowhere')
         if any(p.dangling or p.node and p.node.kind != 'file' for p in lists):
             raise Unclear('a list of users that is no file')
+        there = [id(p.node) for p in lists if p.node]
+        if len(set(there)) < len(there):
+            raise Unclear('two lists of users that are one file')
         users = self.lines(b'/etc/passwd') if self.find(b'/etc/passwd').node else []
         groups = self.lines(b'/etc/group') if self.find(b'/etc/group').node else []
         uids, gids = {int(l[2]) for l in users}, {int(l[2]) for l in groups}

@@ -33,6 +33,17 @@ pub enum Target {
     Dropped,
 }
 
+/// What to do on the way to a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnTheWay {
+    /// Nothing: what is missing, or is no directory, ends it.
+    Stop,
+    /// Make what is missing; what is no directory ends it.
+    Make,
+    /// Make what is missing or is no directory.
+    Replace,
+}
+
 impl Target {
     /// Reads `path` as OCI layers mean it.
     pub fn parse(path: &[u8], limits: &Limits) -> Result<Self> {
@@ -118,8 +129,14 @@ impl Placer {
             .with_context(|| format!("hard link to {}", target.escape_ascii()))?;
         let parent = self.parent(parent)?;
         let found = self.find(&target)?;
+        // An implied directory may be something else in the layers below.
+        let open = |kind: &Kind<_>| match kind {
+            Kind::LowerLink(_) => true,
+            Kind::Dir(dir) => dir.implied,
+            _ => false,
+        };
         if let Some(id) = found
-            && !matches!(self.tree.inode(id).kind, Kind::LowerLink(_))
+            && !open(&self.tree.inode(id).kind)
         {
             ensure!(self.tree.dir(id).is_none(), "a hard link to the directory {target}");
             self.entries(parent).insert(name, id);
@@ -135,14 +152,18 @@ impl Placer {
     }
 
     pub fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
-        let parent = self.parent(parent)?;
-        self.whiteouts.push((parent, name));
+        // Where the layer itself has something else than a directory, nothing of
+        // lower layers is there to be hidden.
+        if let Some(parent) = self.walk(parent, OnTheWay::Make)? {
+            self.whiteouts.push((parent, name));
+        }
         Ok(())
     }
 
     pub fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
-        let dir = self.parent(dir)?;
-        self.tree.dir_mut(dir).expect("a parent is a directory").opaque = true;
+        if let Some(dir) = self.walk(dir, OnTheWay::Make)? {
+            self.tree.dir_mut(dir).expect("a parent is a directory").opaque = true;
+        }
         Ok(())
     }
 
@@ -159,7 +180,7 @@ impl Placer {
         }
         for (parent, name) in &whiteouts {
             let id = self.entry(*parent, name).expect("each name has something by now");
-            if self.is_hollow(id) {
+            if self.tree.is_hollow(id) {
                 self.hide(*parent, name)?;
             } else if let Some(dir) = self.tree.dir_mut(id) {
                 dir.opaque = true;
@@ -176,24 +197,6 @@ impl Placer {
         let id = self.tree.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
         self.entries(parent).insert(name.clone(), id);
         Ok(())
-    }
-
-    /// Whether `id` is a directory that only whiteouts in it imply.
-    fn is_hollow(&self, id: InodeId) -> bool {
-        let mut dirs = vec![id];
-        while let Some(id) = dirs.pop() {
-            let Some(dir) = self.tree.dir(id).filter(|dir| dir.implied) else {
-                return false;
-            };
-            for child in dir.entries.values() {
-                match self.tree.inode(*child).kind {
-                    Kind::Whiteout => {}
-                    Kind::Dir(_) => dirs.push(*child),
-                    _ => return false,
-                }
-            }
-        }
-        true
     }
 
     /// Binds a link to a target that came after it, through other links too.
@@ -224,7 +227,11 @@ impl Placer {
                 "its target {wanted} is a hard link too, and they lead in a circle"
             );
         }
-        ensure!(self.tree.dir(at).is_none(), "a hard link to a directory");
+        match &self.tree.inode(at).kind {
+            Kind::Dir(dir) if dir.implied => return Ok(()),
+            Kind::Dir(_) => bail!("a hard link to a directory"),
+            _ => {}
+        }
         self.entries(parent).insert(name.clone(), at);
         Ok(())
     }
@@ -254,7 +261,7 @@ impl Placer {
     /// The directory that `path` leads to, through symbolic links of this
     /// layer; directories that are missing become implied ones.
     fn parent(&mut self, path: &GuestPath) -> Result<InodeId> {
-        let id = self.walk(path, true)?;
+        let id = self.walk(path, OnTheWay::Replace)?;
         id.ok_or_else(|| anyhow!("{path} cannot be a directory"))
     }
 
@@ -263,11 +270,11 @@ impl Placer {
         let Some((last, parent)) = path.0.split_last() else {
             return Ok(Some(InodeId::ROOT));
         };
-        let parent = self.walk(&GuestPath(parent.to_vec()), false)?;
+        let parent = self.walk(&GuestPath(parent.to_vec()), OnTheWay::Stop)?;
         Ok(parent.and_then(|dir| self.entry(dir, last)))
     }
 
-    fn walk(&mut self, path: &GuestPath, create: bool) -> Result<Option<InodeId>> {
+    fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<InodeId>> {
         let mut stack = vec![InodeId::ROOT];
         let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
         let mut followed = 0;
@@ -290,7 +297,8 @@ impl Placer {
                     }
                     steps.extend(links::steps(target)?);
                 }
-                _ if !create => return Ok(None),
+                None if on == OnTheWay::Stop => return Ok(None),
+                Some(_) if on != OnTheWay::Replace => return Ok(None),
                 _ => {
                     ensure!(
                         (stack.len() as u64) < self.max_depth,

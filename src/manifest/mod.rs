@@ -161,6 +161,10 @@ impl Manifest {
             return Err(ManifestError::Set(vars::bad_name(name)));
         }
         let mut document = Document::load(path)?;
+        if !document.value.is_object() {
+            let what = "it is no mapping; a manifest has at least the key `image`".to_owned();
+            return Err(document.error(&[], what));
+        }
         let mut reading = Reading { vars: Vars::new(set), ..Reading::default() };
         let declared = reading.declare(&document)?;
         document::used(&document.value, &mut reading.used);

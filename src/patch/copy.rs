@@ -104,20 +104,17 @@ impl Work<'_> {
 
     /// The directory at `found`, made if it is missing.
     fn copied_dir(&mut self, job: &Job<'_>, found: &Found, metadata: &Metadata) -> Result<InodeId> {
-        match found.id {
-            Some(id) if self.tree.dir(id).is_some() => Ok(id),
-            Some(id) => bail!(
-                "{} is {}, not a directory",
-                shown(&found.path),
-                kind_name(&self.tree.inode(id).kind)
-            ),
-            None => {
-                let kind = Kind::Dir(Dir::default());
-                let inode = self.fresh(job.mode(metadata), job.owner, kind);
-                self.note(What::Made, &found.path);
-                self.add(found.dir, found.entry()?.clone(), inode)
-            }
+        if found.is_free()? {
+            let kind = Kind::Dir(Dir::default());
+            let inode = self.fresh(job.mode(metadata), job.owner, kind);
+            self.note(What::Made, &found.path);
+            return self.add(found.dir, found.entry()?.clone(), inode);
         }
+        let id = found.existing()?;
+        let kind = &self.tree.inode(id).kind;
+        let is_dir = matches!(kind, Kind::Dir(_));
+        ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
+        Ok(id)
     }
 
     fn copy_tree(&mut self, job: &mut Job<'_>, first: Todo) -> Result<()> {
@@ -146,6 +143,7 @@ impl Work<'_> {
                     dir: to,
                     id: self.entries(to).get(&name).copied(),
                     name: Some(name),
+                    linked: false,
                     path: below,
                 };
                 let metadata =

@@ -44,17 +44,19 @@ impl Work<'_> {
             let id = self.add(found.dir, found.entry()?.clone(), inode)?;
             return self.set_content(id, content);
         };
-        let before = self.changes.len();
-        match &self.tree.inode(id).kind {
-            Kind::File(old) if old.same(&content, &self.disks)? => {}
-            Kind::File(_) => {
-                self.set_content(id, content)?;
-                self.note(What::Changed, &found.path);
-            }
+        // Before what is written may be the file that names owners.
+        let owner = self.owner_of(id, op.owner.as_ref())?;
+        let mut changes = match &self.tree.inode(id).kind {
+            Kind::File(old) => !old.same(&content, &self.disks)?,
             other => bail!("{} is {}, not a file", shown(&found.path), kind_name(other)),
+        };
+        if changes {
+            self.set_content(id, content)?;
         }
-        self.describe(id, &found, op.mode.as_ref(), op.owner.as_ref())?;
-        self.changes.truncate(before + 1);
+        changes |= self.describe(id, op.mode.as_ref(), owner);
+        if changes {
+            self.note(What::Changed, &found.path);
+        }
         Ok(())
     }
 

@@ -18,16 +18,13 @@ use crate::units::DeviceId;
 impl Work<'_> {
     pub fn extract(&mut self, op: &Extract) -> Result<()> {
         let found = self.find(op.path.as_bytes(), Last::Follow, Parents::Make)?;
-        match found.id.map(|id| &self.tree.inode(id).kind) {
-            Some(Kind::Dir(_)) => {}
-            Some(other) => {
-                let (path, kind) = (shown(&found.path), kind_name(other));
-                anyhow::bail!("{path} is {kind}, not a directory");
-            }
-            None => {
-                let name = found.entry()?.clone();
-                self.add_plain_dir(found.dir, name, &found.path)?;
-            }
+        if found.is_free()? {
+            let name = found.entry()?.clone();
+            self.add_plain_dir(found.dir, name, &found.path)?;
+        } else {
+            let kind = &self.tree.inode(found.existing()?).kind;
+            let is_dir = matches!(kind, Kind::Dir(_));
+            ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
         }
         let from = || op.from.display().to_string();
         let metadata = std::fs::metadata(&op.from).with_context(from)?;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use anyhow::{Result, ensure};
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::resolve::{Found, Last, Parents};
+use super::resolve::{Found, Last, Nowhere, Parents};
 use super::work::Work;
 use crate::tree::{InodeId, Name};
 
@@ -34,12 +34,13 @@ pub fn fits(matcher: &GlobMatcher, name: &[u8]) -> bool {
 }
 
 impl Work<'_> {
-    /// What the path or glob `pattern` names, by path. A path without a glob
-    /// must lead somewhere, unless its end is missing: then there is nothing.
+    /// What the path or glob `pattern` names, by path; at least one thing.
     pub fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Found>> {
         match self.find(pattern.as_bytes(), last, Parents::Need) {
             Ok(found) if found.id.is_some() => return Ok(vec![found]),
-            Ok(_) if !is_glob(pattern.as_bytes()) => return Ok(Vec::new()),
+            Ok(found) if !is_glob(pattern.as_bytes()) => {
+                found.existing()?;
+            }
             Err(error) if !is_glob(pattern.as_bytes()) => return Err(error),
             _ => {}
         }
@@ -85,13 +86,7 @@ impl Work<'_> {
         }
         all.sort_by(|a, b| a.path.cmp(&b.path));
         all.dedup_by(|a, b| a.path == b.path);
-        Ok(all)
-    }
-
-    /// As [`Work::glob`], where nothing is an error.
-    pub fn glob_some(&mut self, pattern: &str, last: Last) -> Result<Vec<Found>> {
-        let all = self.glob(pattern, last)?;
-        ensure!(!all.is_empty(), "nothing is there");
+        ensure!(!all.is_empty(), Nowhere("nothing fits it".into()));
         Ok(all)
     }
 

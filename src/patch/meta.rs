@@ -14,7 +14,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 impl Work<'_> {
     pub fn chmod(&mut self, op: &Chmod) -> Result<()> {
-        for found in self.glob_some(&op.path, Last::Follow)? {
+        for found in self.glob(&op.path, Last::Follow)? {
             for (id, path) in self.targets(found.existing()?, &found.path, op.recursive) {
                 let inode = self.tree.inode(id);
                 // Linux has no other mode for symbolic links.
@@ -32,7 +32,7 @@ impl Work<'_> {
     }
 
     pub fn chown(&mut self, op: &Chown) -> Result<()> {
-        for found in self.glob_some(&op.path, Last::Follow)? {
+        for found in self.glob(&op.path, Last::Follow)? {
             for (id, path) in self.targets(found.existing()?, &found.path, op.recursive) {
                 let mut stat = self.tree.inode(id).stat;
                 let before = (stat.uid, stat.gid);
@@ -70,7 +70,7 @@ impl Work<'_> {
     }
 
     pub fn xattr(&mut self, op: &Xattr) -> Result<()> {
-        for found in self.glob_some(&op.path, Last::Follow)? {
+        for found in self.glob(&op.path, Last::Follow)? {
             let id = found.existing()?;
             let Inode { mut stat, mut xattrs, .. } = self.tree.inode(id).clone();
             for (name, text) in &op.set {

@@ -16,6 +16,7 @@ mod glob;
 mod meta;
 mod names;
 mod resolve;
+mod unified;
 mod upper;
 mod user;
 mod work;
@@ -31,7 +32,7 @@ use crate::layer::Limits;
 use crate::manifest::Patch;
 use crate::manifest::patch::Op;
 use crate::tree::extents::Extents;
-use crate::tree::{InodeId, Timestamp, Tree};
+use crate::tree::{GuestPath, InodeId, Timestamp, Tree};
 
 /// What patches are applied with.
 pub struct Environment<'e> {
@@ -61,8 +62,14 @@ pub struct Patched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub what: What,
-    /// Printable, and absolute.
-    pub path: String,
+    pub path: GuestPath,
+}
+
+impl Change {
+    /// The path from the root, printable.
+    pub fn shown(&self) -> String {
+        work::shown(&self.path)
+    }
 }
 
 /// Kinds of [`Change`].

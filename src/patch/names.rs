@@ -3,48 +3,50 @@
 use anyhow::{Result, bail, ensure};
 
 use super::What;
-use super::resolve::{Found, Last, Parents};
+use super::resolve::{Found, Last, Nowhere, Parents};
 use super::work::{Work, absolute, kind_name, shown};
 use crate::manifest::patch::{Link, Missing, Mkdir, Mknod, NodeKind, Remove, Rename, Symlink};
 use crate::manifest::{Mode, Owner};
-use crate::tree::{Dir, InodeId, Kind, Rdev};
+use crate::tree::{Dir, InodeId, Kind, Rdev, Stat};
 
 impl Work<'_> {
     pub fn mkdir(&mut self, op: &Mkdir) -> Result<()> {
         let last = if op.parents { Last::Follow } else { Last::Keep };
         let found = self.find(op.path.as_bytes(), last, Parents::of(op.parents))?;
-        let Some(id) = found.id else {
+        if found.is_free()? {
             let owner = self.owner(op.owner.as_ref(), (0, 0))?;
             let mode = op.mode.as_ref().map_or(0o755, |mode| mode.apply(0o755, true));
             let inode = self.fresh(mode, owner, Kind::Dir(Dir::default()));
             self.note(What::Made, &found.path);
             self.add(found.dir, found.entry()?.clone(), inode)?;
             return Ok(());
-        };
+        }
+        let id = found.existing()?;
         let kind = &self.tree.inode(id).kind;
         let is_dir = matches!(kind, Kind::Dir(_));
         ensure!(is_dir, "{} is there and is {}", shown(&found.path), kind_name(kind));
         ensure!(op.parents, "{} is there (parents: true allows it)", shown(&found.path));
-        self.describe(id, &found, op.mode.as_ref(), op.owner.as_ref())
-    }
-
-    /// Gives what is there the mode and the owner that were said.
-    pub fn describe(
-        &mut self,
-        id: InodeId,
-        found: &Found,
-        mode: Option<&Mode>,
-        owner: Option<&Owner>,
-    ) -> Result<()> {
-        let mut stat = self.tree.inode(id).stat;
-        (stat.uid, stat.gid) = self.owner(owner, (stat.uid, stat.gid))?;
-        if let Some(mode) = mode {
-            stat.mode = mode.apply(stat.mode, self.tree.dir(id).is_some());
-        }
-        if self.set_stat(id, stat) {
+        let owner = self.owner_of(id, op.owner.as_ref())?;
+        if self.describe(id, op.mode.as_ref(), owner) {
             self.note(What::Changed, &found.path);
         }
         Ok(())
+    }
+
+    /// The owner that `owner` makes of that of `id`.
+    pub fn owner_of(&mut self, id: InodeId, owner: Option<&Owner>) -> Result<(u32, u32)> {
+        let stat = self.tree.inode(id).stat;
+        self.owner(owner, (stat.uid, stat.gid))
+    }
+
+    /// Gives what is there the mode and the owner that were said; says whether
+    /// that changed anything.
+    pub fn describe(&mut self, id: InodeId, mode: Option<&Mode>, (uid, gid): (u32, u32)) -> bool {
+        let mut stat = Stat { uid, gid, ..self.tree.inode(id).stat };
+        if let Some(mode) = mode {
+            stat.mode = mode.apply(stat.mode, self.tree.dir(id).is_some());
+        }
+        self.set_stat(id, stat)
     }
 
     /// Whether the name is free. With `force`, a non-directory may have it.
@@ -120,10 +122,12 @@ impl Work<'_> {
     }
 
     pub fn remove(&mut self, op: &Remove) -> Result<()> {
-        let all = self.glob(&op.path, Last::Keep)?;
-        if all.is_empty() {
-            ensure!(op.missing == Missing::Ok, "nothing is there (missing: ok allows it)");
-        }
+        let all = match self.glob(&op.path, Last::Keep) {
+            Ok(all) => all,
+            Err(error) if !error.is::<Nowhere>() => return Err(error),
+            Err(_) if op.missing == Missing::Ok => Vec::new(),
+            Err(error) => bail!("{error} (missing: ok allows it)"),
+        };
         for found in all {
             let name = found.entry()?.clone();
             let id = found.existing()?;

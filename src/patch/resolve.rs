@@ -17,7 +17,14 @@ pub struct Found {
     pub id: Option<InodeId>,
     /// The path without any symbolic link.
     pub path: GuestPath,
+    /// Whether the path ended in a symbolic link, which was followed.
+    pub linked: bool,
 }
+
+/// A path that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Nowhere(pub String);
 
 /// What to do with a symbolic link that a path ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +52,15 @@ impl Parents {
 impl Found {
     /// What is there.
     pub fn existing(&self) -> Result<InodeId> {
-        self.id.ok_or_else(|| anyhow!("there is no {}", shown(&self.path)))
+        self.id.ok_or_else(|| Nowhere(format!("there is no {}", shown(&self.path))).into())
+    }
+
+    /// Whether the name is free for something new: not so that of a link which
+    /// leads to nothing.
+    pub fn is_free(&self) -> Result<bool> {
+        let dangling = self.linked && self.id.is_none();
+        ensure!(!dangling, "a symbolic link leads to {}, which is not there", shown(&self.path));
+        Ok(self.id.is_none())
     }
 
     /// The name that something can get or lose.
@@ -60,6 +75,7 @@ impl Work<'_> {
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
         let mut steps = links::steps(path)?;
         let mut followed = 0;
+        let mut linked = false;
         while let Some(step) = steps.pop() {
             let Step::Into(name) = step else {
                 stack.pop();
@@ -71,6 +87,7 @@ impl Work<'_> {
             match id.map(|id| (id, &self.tree.inode(id).kind)) {
                 Some((_, Kind::Symlink(target))) if !is_last || last == Last::Follow => {
                     followed += 1;
+                    linked |= is_last;
                     let here = shown(&below(&stack, &name));
                     ensure!(followed <= MAX_LINKS, "{here}: symbolic links lead in a circle");
                     if target.starts_with(b"/") {
@@ -80,19 +97,17 @@ impl Work<'_> {
                 }
                 Some((id, Kind::Dir(_))) => stack.push((id, name)),
                 _ if is_last => {
-                    return Ok(Found { dir, path: below(&stack, &name), name: Some(name), id });
+                    let path = below(&stack, &name);
+                    return Ok(Found { dir, path, name: Some(name), id, linked });
                 }
                 Some((_, kind)) => {
-                    bail!(
-                        "{} is {}, not a directory",
-                        shown(&below(&stack, &name)),
-                        kind_name(kind)
-                    )
+                    let path = shown(&below(&stack, &name));
+                    bail!(Nowhere(format!("{path} is {}, not a directory", kind_name(kind))))
                 }
                 None => {
                     let path = below(&stack, &name);
                     match parents {
-                        Parents::Need => bail!("there is no {}", shown(&path)),
+                        Parents::Need => bail!(Nowhere(format!("there is no {}", shown(&path)))),
                         Parents::Offer => {
                             bail!("there is no {} (parents: true makes it)", shown(&path))
                         }
@@ -107,7 +122,7 @@ impl Work<'_> {
         let id = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
         let name = stack.pop().map(|(_, name)| name);
         let dir = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
-        Ok(Found { dir, name, id: Some(id), path })
+        Ok(Found { dir, name, id: Some(id), path, linked })
     }
 
     /// What is at `path`, which must be there, links followed.

@@ -210,7 +210,7 @@ fn paths_are_found_as_the_kernel_finds_them() {
         ("rename: { from: /f, path: /a/b, force: true }", "is a directory, /f is not"),
         ("remove: { path: / }", "the root itself"),
         ("remove: { path: /a }", "not empty"),
-        ("remove: { path: \"/a/*x\" }", "nothing is there"),
+        ("remove: { path: \"/a/*x\" }", "nothing fits it"),
         ("mkdir: { path: /f, parents: true }", "/f is there and is a file"),
         ("link: { path: /g, target: /a }", "is a directory"),
         ("chown: { path: /f, owner: nobody }", "has no user \"nobody\""),
@@ -233,7 +233,7 @@ fn globs_fit_names_and_directories() {
     ];
     let removed = |glob: &str| {
         let patched = run(&lines, &format!("- remove: {{ path: \"{glob}\", recursive: true }}\n"));
-        patched.unwrap().changes[0].iter().map(|change| change.path.clone()).collect::<Vec<_>>()
+        patched.unwrap().changes[0].iter().map(|change| change.shown()).collect::<Vec<_>>()
     };
     assert_eq!(removed("/**/*.py"), ["/d/e/x.py", "/d/x.py"]);
     assert_eq!(removed("/s/*.py"), ["/d/x.py"]);
@@ -255,7 +255,7 @@ fn files_are_edited_by_expression_and_by_diff() {
     let diff = "- diff:\n    content: |\n      --- a/etc/conf\n      +++ b/etc/conf\n      @@ -1,2 +1,2 @@\n       x=1\n      -y=WAS\n      +y=3\n";
     assert_eq!(conf(&diff.replace("WAS", "2")), "/etc/conf file 640 1:2 5 x=1\\ny=3\\n");
     let odd = error(&IMAGE, &diff.replace("WAS", "7"));
-    assert!(odd.contains("/etc/conf: hunk 1 (at line 1) does not fit"), "{odd}");
+    assert!(odd.contains("/etc/conf: hunk 1 (line 3 of the diff) does not fit"), "{odd}");
     let strip = error(&IMAGE, &diff.replace("- diff:\n", "- diff:\n    strip: 3\n"));
     assert!(strip.contains("has no 3 components to strip"), "{strip}");
 }

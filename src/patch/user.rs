@@ -100,6 +100,10 @@ impl Work<'_> {
             return Ok(());
         }
         let old = file.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        let there = Table::parse(old);
+        if line.is_none() && !groups.iter().any(|group| there.has(group)) {
+            return Ok(());
+        }
         let mut new = Vec::new();
         for row in old.split_inclusive(|b| *b == b'\n') {
             let text = row.strip_suffix(b"\n").unwrap_or(row);

@@ -26,9 +26,14 @@ pub struct Work<'e> {
     pub warnings: Vec<String>,
 }
 
-/// The path as people write it.
+/// The path as people write it; bytes that are no text, and what a terminal
+/// would take for more than text, are escaped.
 pub fn shown(path: &GuestPath) -> String {
-    format!("/{}", path.to_bytes().escape_ascii())
+    let bytes = absolute(path);
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
 }
 
 /// The bytes of a path from the root.
@@ -153,7 +158,7 @@ impl<'e> Work<'e> {
 
     /// Takes down what the present patch does.
     pub fn note(&mut self, what: What, path: &GuestPath) {
-        self.changes.push(Change { what, path: shown(path) });
+        self.changes.push(Change { what, path: path.clone() });
     }
 }
 

@@ -218,8 +218,12 @@ impl<'t, C> Graft<'t, C> {
                 let hidden = matches!(self.layer.inode(known).kind, Kind::Whiteout);
                 match (self.layer.dir(id).is_some(), self.layer.dir(known).is_some()) {
                     (true, true) => pairs.push((id, known)),
-                    // What one side hides, the other has anew.
+                    // What one side hides, the other has anew, if it has anything.
+                    (_, true) if hides && self.layer.is_hollow(known) => {
+                        self.entries(to).insert(name, id);
+                    }
                     (_, true) if hides => self.start_empty(known),
+                    (true, _) if hidden && self.layer.is_hollow(id) => {}
                     (true, _) if hidden => {
                         self.start_empty(id);
                         self.entries(to).insert(name, id);

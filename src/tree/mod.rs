@@ -312,6 +312,24 @@ impl<C> Tree<C> {
         }
     }
 
+    /// Whether `id` is a directory that only whiteouts in it imply.
+    pub fn is_hollow(&self, id: InodeId) -> bool {
+        let mut dirs = vec![id];
+        while let Some(id) = dirs.pop() {
+            let Some(dir) = self.dir(id).filter(|dir| dir.implied) else {
+                return false;
+            };
+            for child in dir.entries.values() {
+                match self.inode(*child).kind {
+                    Kind::Whiteout => {}
+                    Kind::Dir(_) => dirs.push(*child),
+                    _ => return false,
+                }
+            }
+        }
+        true
+    }
+
     /// What `path` names, no symbolic link followed.
     pub fn lookup(&self, path: &GuestPath) -> Option<InodeId> {
         path.0.iter().try_fold(InodeId::ROOT, |at, name| self.dir(at)?.entries.get(name).copied())

@@ -22,15 +22,16 @@ sys.path.append(os.path.join(TOP, 'testimages/cases'))
 import tarfmt  # noqa: E402
 from layout import Layer, Layout, tagged  # noqa: E402
 
-SEEDS, OPS = range(1, 13), int(os.environ.get('PATCH_MODEL_OPS', 25))
+SEEDS, OPS = range(1, 41), int(os.environ.get('PATCH_MODEL_OPS', 25))
 NAMES = ['a', 'b', 'c', 'd', 'lib', 'bin', 'x.txt', 'y.conf', 'sub dir', 'x[1]', 'st*r', '{b,c}', 'q?', '.hid', 'ü', '日本', '-dash', "it's", 'back\\slash',
          '$x', 'tab\there', '#no', '"q"', 'n' * 200]
 WORDS = b'Port 22|#Port 22|key1=val1|key2=val2|key3=|export A=1|the quick brown fox|  indented|trailing  ||PermitRootLogin no|x|-- y|++ z'.split(b'|')
 FINDS = [('^#?Port .*', 'Port 2222'), ('key([0-9]+)=([a-z0-9]*)', 'k${1}_$2 = $1'), ('(?P<k>key[0-9])=(?P<v>[a-z0-9]*)', '${v}=${k}'), ('[aeiou]', '_'), (' +$', ''),
          ('^$', '-'), ('fox|no', 'x\\y'), ('nowhere', 'x'), ('ke', 'ke')]
-MODES = ['0644', '0600', '0755', '4755', '2755', '1777', '0', '7', '0750', '6711', '7777', 'u=rwX,go=rX', 'u-s', '+t', 'a+x', 'go-rwx', 'ug+s', 'u=rwx,g=u,o=', 'a=r', '+X',
-         'g=rx', 'o-t,u+w', 'a-s', '=rw', 'o=g', 'u+s,g-x']
+MODES = ['0644', '0600', '0755', '4755', '2755', '1777', '0', '7', '0750', '6711', '7777', 'u=rwX,go=rX', 'u-s', '+t', 'a+x', 'go-rwx', 'ug+s', 'u=rwx,g=u,o=', 'a=r',
+         '+X', 'g=rx', 'o-t,u+w', 'a-s', '=rw', 'o=g', 'u+s,g-x']
 CAPABILITIES = ['cap_net_raw+ep', 'cap_net_raw,cap_setuid=p', 'cap_chown=ei cap_chown+p', 'cap_bpf,cap_syslog=ip', 'cap_sys_admin+i', '=']
+NET_RAW = bytes.fromhex('0100000200200000' + '00' * 12)
 USERS = ['root', 'daemon', 'app', 'web']
 LISTS = b'/etc/passwd', b'/etc/group', b'/etc/shadow', b'/etc/gshadow'
 EXCLUDES = ['*.txt', 'a', 'lib', '[a-c]', '{b,d}', 'sub dir/*', '**/b', '*/c', 'lib/**/x.txt', '.*', 'x.*']
@@ -48,7 +49,7 @@ class Maker:
     """Random things. `tree` is how the image looks at the time."""
 
     def __init__(self, seed):
-        self.rng, self.tree, self.hosts, self.vars = random.Random(seed), None, [], {}
+        self.rng, self.hosts = random.Random(seed), []
         self.now = self.rng.choice((1_750_000_000, 1_750_000_000, 86_399, 4_200_000_000))
         self.tree = Tree(self.now)
         self.tree.root.mtime = 0
@@ -94,7 +95,7 @@ class Maker:
         if self.odds(0.25):
             for name in r.sample((b'user.one', b'user.two', b'trusted.x', b'trusted.long.name', b'security.capability', b'user.big'), r.randint(1, 3)):
                 if kind in ('file', 'dir') or name.startswith(b'trusted'):
-                    n.xattrs[name] = (r.choice((b'\1\0\0\2\0\x20\0\0' + bytes(12), bytes.fromhex('0000000200000000ff0000000000000000000000'))) if b'cap' in name else
+                    n.xattrs[name] = (r.choice((NET_RAW, bytes.fromhex('0000000200000000ff0000000000000000000000'))) if b'cap' in name else
                                       r.randbytes(r.choice((300, 1500))) if b'big' in name else r.choice((b'', b'v', b'\0\xff\n', r.randbytes(40))))
         if kind == 'dir' and self.odds(0.05):
             n.xattrs[b'system.posix_acl_default'] = tarfmt.acl(('user::', 7, None), ('user', 5, 1000), ('group::', 5, None), ('mask', 5, None), ('other', 0, None))
@@ -105,7 +106,8 @@ class Maker:
                 n.xattrs[b'system.posix_acl_access'] = tarfmt.acl(('user::', 6, None), ('user', 4, 1000), ('group::', 4, None), ('mask', 5, None), ('other', 4, None))
             elif self.odds(0.05):
                 n.xattrs, n.mtime = {}, 1_600_000_000 * NS
-                n.sparse = r.choice(('S', '0.0', '0.1', '1.0')), [(at, r.randbytes(r.choice((10, 5000)))) for at in sorted(r.sample(range(0, 1 << 19, 8192), 6))], 1 << 19 | 5
+                segments = [(at, r.randbytes(r.choice((10, 5000)))) for at in sorted(r.sample(range(0, 1 << 19, 8192), 6))]
+                n.sparse = r.choice(('S', '0.0', '0.1', '1.0')), segments, 1 << 19 | 5
                 n.data = tarfmt.sparse_bytes(*n.sparse[1:])
         elif kind == 'symlink':
             n.mode, n.target = 0o777, self.target(at)
@@ -175,10 +177,9 @@ class Maker:
         for e in hides:
             brings.insert(r.randint(0, len(brings)), e)
         self.tree = before
-        if keep or at == b'/':
-            trial = copy.deepcopy(before)
-            trial.layer(brings, trial.find(at))
-            assert trial.dump() == work.dump(), 'the model disagrees with itself:\n' + compare.show(work.dump(), trial.dump())
+        trial = copy.deepcopy(before)
+        trial.layer(brings, trial.find(at))
+        assert trial.dump() == work.dump(), 'the model disagrees with itself:\n' + compare.show(work.dump(), trial.dump())
         return brings
 
     def through(self, path, top):
@@ -230,12 +231,12 @@ class Maker:
         first = [{'name': raw(d), 'kind': 'dir', 'node': N('dir')} for d in 'etc usr usr/lib usr/bin home srv srv/app srv/app/data var var/lib opt deep'.split()]
         first += [{'name': name, 'kind': 'file', 'node': N('file', 0o640 if b'shadow' in name else 0o644, data=data)} for name, data in lists.items()
                   if b'shadow' not in name or self.odds(0.6)]
-        links = {'bin': 'usr/bin', 'lib': '/usr/lib', 'srv/up': '../usr/../var', 'home/out': '../../../../srv', 'opt/loop': 'loop', 'opt/one': 'two', 'opt/two': '/opt/one',
-                 'etc/alias': '../etc', 'usr/bin/conf': '/etc/app.conf', 'etc/dangling': 'not/there', 'etc/new': '/srv/new-file', 'bin2': 'bin'}
+        links = {'bin': 'usr/bin', 'lib': '/usr/lib', 'srv/up': '../usr/../var', 'home/out': '../../../../srv', 'opt/loop': 'loop', 'opt/one': 'two',
+                 'opt/two': '/opt/one', 'etc/alias': '../etc', 'usr/bin/conf': '/etc/app.conf', 'etc/dangling': 'not/there', 'etc/new': '/srv/new-file', 'bin2': 'bin'}
         links.update(('deep/%02d' % i, '%02d' % (i + 1) if i < 41 else '../etc') for i in range(1, 42))      # 02 is 40 links away from it, 01 41
         first += [{'name': raw(name), 'kind': 'symlink', 'node': N('symlink', 0o777, target=raw(target))} for name, target in links.items()]
         first += [{'name': b'etc/app.conf', 'kind': 'file', 'node': N('file', 0o644, data=b'\n'.join(WORDS) + b'\n')},
-                  {'name': b'usr/bin/tool', 'kind': 'file', 'node': N('file', 0o4755, data=b'#!/bin/sh\n', xattrs={b'security.capability': bytes.fromhex('0100000200200000' + '00' * 12)})},
+                  {'name': b'usr/bin/tool', 'kind': 'file', 'node': N('file', 0o4755, data=b'#!/bin/sh\n', xattrs={b'security.capability': NET_RAW})},
                   {'name': b'usr/lib/tool', 'kind': 'hard', 'target': b'usr/bin/tool'}, {'name': b'srv/app/tool', 'kind': 'hard', 'target': b'usr/lib/tool'},
                   {'name': b'srv/app/\xff\xfe', 'kind': 'file', 'node': N('file', 0o644, data=b'not UTF-8')}]
         layers = [first]
@@ -308,7 +309,8 @@ class Maker:
             if how == '*' or not plain:
                 out.append('*')
             else:
-                out.append({'head': c[0] + '*', 'tail': '*' + c[-1], 'one': '?' + c[1:], 'class': '[' + c[0] + 'm-o]' + c[1:], 'brace': '{' + c + ',other}', 'same': c}[how])
+                out.append({'head': c[0] + '*', 'tail': '*' + c[-1], 'one': '?' + c[1:], 'class': '[' + c[0] + 'm-o]' + c[1:], 'brace': '{' + c + ',other}',
+                            'same': c}[how])
         if len(out) > 2 and self.odds(0.2):
             i = self.rng.randint(1, len(out) - 2)
             out[i:self.rng.randint(i, len(out) - 1)] = ['**']
@@ -452,7 +454,8 @@ class Maker:
             if self.odds(0.2):
                 lines.append('diff -u %s %s\n' % (side(old, 'a'), side(new, 'b')))
             lines += ['--- %s%s\n' % (side(old, 'a'), stamp), '+++ %s%s\n' % (side(new, 'b'), stamp)]
-            for line in list(difflib.unified_diff(a.decode().splitlines(True), b.decode().splitlines(True), n=3 if isinstance(old, tuple) else r.choice((3, 3, 1, 0))))[2:]:
+            around = 3 if isinstance(old, tuple) else r.choice((3, 3, 1, 0))
+            for line in list(difflib.unified_diff(a.decode().splitlines(True), b.decode().splitlines(True), n=around))[2:]:
                 lines.append(line if line.endswith('\n') else line + '\n\\ No newline at end of file\n')
             out.append((rel, old, new))
         if not out:
@@ -543,7 +546,8 @@ class Maker:
         if gone:
             fields['remove'] = gone
         if not gone or self.odds(0.3):
-            names = r.sample(('user.one', 'user.new', 'trusted.x', 'trusted.overlayfs', 'security.capability', 'user.ü'), r.randint(1, 2)) + (['trusted.overlay.x'] if self.odds(0.03) else [])
+            names = r.sample(('user.one', 'user.new', 'trusted.x', 'trusted.overlayfs', 'security.capability', 'user.ü'), r.randint(1, 2))
+            names += ['trusted.overlay.x'] if self.odds(0.03) else []
             value = lambda: r.choice(('', 'plain', 'ü $$', 'base64:AP8KAA==', 'base64:', '0x00', 'v' * 900 if self.odds(0.2) else 'w'))
             fields['set'] = {n: r.choice(CAPABILITIES) if 'cap' in n else value() for n in names if n not in gone}
         return fields, None
@@ -551,8 +555,9 @@ class Maker:
     def user(self):
         r = self.rng
         fields = {'name': r.choice(('app2', 'svc', 'svc-2', 'web', 'x_y', 'app'))}
-        for key, values in (('uid', (1000, 1001, 70001, 2000000, 1)), ('gid', (2000, 1000, 70001)), ('group', ('staff', 'tty', '50', 'nogroup')), ('home', ('/srv/home', '/opt/u', '/srv/app')),
-                            ('shell', ('/bin/false', '/usr/bin/tool')), ('comment', ('A User', '')), ('groups', (['staff'], ['staff', 'daemon'], ['none'] if self.odds(0.1) else ['tty']))):
+        for key, values in (('uid', (1000, 1001, 70001, 2000000, 1)), ('gid', (2000, 1000, 70001)), ('group', ('staff', 'tty', '50', 'nogroup')),
+                            ('home', ('/srv/home', '/opt/u', '/srv/app')), ('shell', ('/bin/false', '/usr/bin/tool')), ('comment', ('A User', '')),
+                            ('groups', (['staff'], ['staff', 'daemon'], ['none'] if self.odds(0.1) else ['tty']))):
             if self.odds(0.3) and not (key == 'group' and 'gid' in fields):
                 fields[key] = r.choice(values)
         return {**fields, **self.about('create-home', p=0.5)}, None
@@ -570,8 +575,8 @@ class Maker:
 
     def patch(self, nested=False):
         """A patch that does something or fails, applied to `tree`; with what is wrong with it."""
-        weights = {'write': 10, 'append': 6, 'copy': 9, 'extract': 6, 'diff': 7, 'replace': 5, 'mkdir': 6, 'symlink': 6, 'link': 8, 'remove': 8, 'rename': 9, 'chmod': 8, 'chown': 7,
-                   'xattr': 8, 'mknod': 3, 'user': 3, 'include': 0 if nested else 2}
+        weights = {'write': 10, 'append': 6, 'copy': 9, 'extract': 6, 'diff': 7, 'replace': 5, 'mkdir': 6, 'symlink': 6, 'link': 8, 'remove': 8, 'rename': 9, 'chmod': 8,
+                   'chown': 7, 'xattr': 8, 'mknod': 3, 'user': 3, 'include': 0 if nested else 2}
         while True:
             op = self.rng.choices(list(weights), list(weights.values()))[0]
             try:

@@ -23,7 +23,10 @@ pub fn print(manifest: &Manifest, preview: &Preview, as_json: bool) -> Result<()
     if as_json {
         let patches = patches.map(|(patch, changes)| {
             let (op, about) = patch.op.title();
-            let changes = changes.iter().map(|c| json!({ "change": sign(c.what), "path": c.path }));
+            let changes = changes.iter().map(|change| {
+                let path = [b"/", &change.path.to_bytes()[..]].concat();
+                json!({ "change": sign(change.what), "path": String::from_utf8_lossy(&path) })
+            });
             json!({
                 "file": patch.at.file.to_string_lossy(),
                 "line": patch.at.line,
@@ -38,7 +41,7 @@ pub fn print(manifest: &Manifest, preview: &Preview, as_json: bool) -> Result<()
         for (patch, changes) in patches {
             writeln!(out, "{patch}")?;
             for change in changes {
-                writeln!(out, "  {} {}", sign(change.what), change.path)?;
+                writeln!(out, "  {} {}", sign(change.what), change.shown())?;
             }
         }
     }
