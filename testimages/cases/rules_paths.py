@@ -26,6 +26,9 @@ case('explicit-dir-replaces-symlink', 7, USR, [d('lib', mode=0o700), f('lib/new'
      tree={'/usr': D(), '/usr/lib': D(0o711), '/usr/lib/low': F('1'), '/lib': D(0o700), '/lib/new': F('2')})
 case('whiteout-through-symlink', 7, USR, [wh('lib/low')],
      tree={'/usr': D(), '/usr/lib': D(0o711), '/lib': S('usr/lib')})
+for which, order in (('first', lambda a, b: [a, b]), ('last', lambda a, b: [b, a])):
+    case('whiteout-through-symlink-and-below-' + which, 7, USR + [d('usr/lib/x'), f('usr/lib/x/y', '3')], order(wh('lib/x'), wh('usr/lib/x/y')), tree=USR_TREE,
+         about='the directory is gone, and what is hidden in it makes none anew')
 case('opaque-through-symlink', 7, USR, [opq('lib'), f('lib/new', '2')],
      tree={'/usr': D(), '/usr/lib': D(0o711), '/lib': S('usr/lib'), '/usr/lib/new': F('2')})
 case('through-symlink-implied-below', 7, USR, [f('lib/x/y', '2')],
@@ -37,6 +40,11 @@ case('through-symlink-two-layers', 7, USR, [f('lib/new', '2')], [f('usr/lib/new'
 case('symlink-replaced-below', 7, USR, [wh('lib'), f('lib/new', '2')],
      tree={'/usr': D(), '/usr/lib': D(0o711), '/usr/lib/low': F('1'), '/lib': I, '/lib/new': F('2')},
      about='the link is hidden by its own layer, so nothing is followed')
+
+case('hard-link-to-symlink-also-gone-through', 8, USR, [f('lib/new', '2'), hard('other', 'lib')],
+     tree={**USR_TREE, '/usr/lib/new': F('2'), '/other': H('/lib')})
+case('hard-link-to-symlink-then-gone-through', 8, USR, [hard('other', 'lib'), f('lib/new', '2')],
+     tree={**USR_TREE, '/usr/lib/new': F('2'), '/other': H('/lib')})
 
 # 8: hard links
 case('link-same-layer', 8, [f('a', '1', mode=0o755), hard('b', 'a')], tree={'/a': F('1', 0o755), '/b': H('/a')})

@@ -42,6 +42,9 @@ case('whiteout-of-file-and-its-child', 2, DIR, [wh('a/sub'), wh('a/sub/y')], tre
 case('whiteout-then-back', 2, [f('a', '1')], [wh('a')], [f('a', '3')], tree={'/a': F('3')})
 case('whiteout-dir-then-back', 2, DIR, [wh('a')], [d('a')], tree={'/a': D()})
 case('whiteout-symlink-not-target', 2, [f('t', '1'), sym('l', 't')], [wh('l')], tree={'/t': F('1')})
+for which, layer in (('after', [f('a', 'new'), wh('a/x')]), ('before', [wh('a/x'), f('a', 'new')])):
+    case('whiteout-below-own-file-' + which, 2, DIR, layer, tree={'/a': F('new')}, about='the file is there, whatever the layer also hides of what it replaces')
+case('opaque-below-own-file', 3, DIR, [f('a', 'new'), opq('a')], tree={'/a': F('new')})
 case('whiteout-only-middle-layer', 2, [f('a', '1')], [f('a', '2')], [wh('a'), f('b', '3')], tree={'/b': F('3')})
 
 # 3: opaque directories
