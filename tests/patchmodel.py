@@ -377,6 +377,8 @@ class Tree:
         return raw(f['content']) if 'content' in f else host
 
     def op_write(self, f, host):
+        if f['path'].endswith('/'):
+            raise Wrong('a file has no slash at its end')
         data = self.content(f, host)
         place = self.find(raw(f['path']), parents=f.get('parents', False))
         node = place.node

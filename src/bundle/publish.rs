@@ -54,6 +54,12 @@ impl Staging {
         self.dir.join(name)
     }
 
+    /// Where the bundle is made, and one that it replaces: device and inode.
+    pub fn directories(&self) -> Vec<(u64, u64)> {
+        let there = [&self.dir, &self.target].into_iter().filter_map(|dir| fs::metadata(dir).ok());
+        there.map(|metadata| (metadata.dev(), metadata.ino())).collect()
+    }
+
     /// A new file of the bundle.
     pub fn create(&self, name: &str) -> Result<File> {
         let path = self.path(name);

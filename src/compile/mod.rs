@@ -6,6 +6,7 @@ mod upper;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -100,7 +101,8 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     summary.bytes_out += fsmeta_size;
 
     reporter.event(Event::Stage("patch"));
-    let patched = upper::patch(request, &image, &cache, tree, disks, reporter)?;
+    let patched =
+        upper::patch(request, &image, &cache, &staging.directories(), tree, disks, reporter)?;
     let size = patched.size;
     let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
     // From here on, all that a machine reads is there.
@@ -158,7 +160,9 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     reporter.event(Event::Stage("merge"));
     let Linked { tree, disks, .. } = link(&image, ready, reporter)?;
     reporter.event(Event::Stage("patch"));
-    let patched = upper::patch(request, &image, &cache, tree, disks, reporter)?;
+    let own = std::fs::metadata(&request.output).map(|there| (there.dev(), there.ino()));
+    let own: Vec<_> = own.into_iter().collect();
+    let patched = upper::patch(request, &image, &cache, &own, tree, disks, reporter)?;
     Ok(Preview { upper: patched.size, changes: patched.changes })
 }
 

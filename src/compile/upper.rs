@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::Request;
 use crate::bundle;
@@ -72,10 +72,12 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
 }
 
 /// Applies the patches of `request` to `tree`, whose contents lie on `disks`.
+/// `own` are the directories that the bundle is made in.
 pub fn patch(
     request: &Request,
     image: &Image,
     cache: &Cache,
+    own: &[(u64, u64)],
     tree: Tree<Extents>,
     disks: Disks,
     reporter: &dyn Reporter,
@@ -85,6 +87,8 @@ pub fn patch(
     let environment = Environment {
         time: patch_time(request.source_date_epoch, created),
         limits: &request.limits,
+        own,
+        check_xattrs: &|xattrs| Ok(ext4::check_xattrs(xattrs)?),
         scratch: &|| cache.scratch(),
     };
     let patched = patch::apply(tree, disks, &manifest.patches, &environment)?;
@@ -94,21 +98,17 @@ pub fn patch(
     let disks = std::sync::Arc::new(patched.disks);
     let tree = patched.upper.map_files(|content| OnDisks { content, disks: disks.clone() });
     let tree = with_work(tree)?;
-    let least = |free| ext4::least_size(&tree, free).context(bundle::UPPER);
+    let least = |free| ext4::least_size(&tree, free).map_err(guest_error);
     let size = match manifest.upper.size {
         None => USUAL_SIZE.max(least(FREE)?),
-        Some(size) => {
-            let least = least(0)?;
-            if size.0 < least {
-                bail!(
-                    "upper.size is {} bytes; the patches need {least} ({} MiB) without anything for \
-                     the guest to write",
-                    size.0,
-                    least >> 20
-                );
-            }
-            size.0
-        }
+        Some(size) if ext4::fits(&tree, size.0).map_err(guest_error)? => size.0,
+        Some(size) => bail!(
+            "{}: upper.size is {} bytes; the patches need {} MiB, without anything for the guest \
+             to write",
+            manifest.upper_at,
+            size.0,
+            least(0)? >> 20
+        ),
     };
     let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
     Ok(Patched { tree, size, changes: patched.changes, fingerprint })
@@ -134,6 +134,15 @@ fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
     Ok(whole)
 }
 
+/// An error of the file system's writer, whose paths begin at its own root.
+fn guest_error(error: ext4::Error) -> anyhow::Error {
+    let text = format!("{:#}", anyhow::Error::from(error));
+    match text.strip_prefix("upper/") {
+        Some(text) => anyhow::anyhow!("{}: /{text}", bundle::UPPER),
+        None => anyhow::anyhow!("{}: {text}", bundle::UPPER),
+    }
+}
+
 impl Patched {
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
@@ -148,7 +157,7 @@ impl Patched {
         }
         let mut sink = FileSink::new(file);
         let options = ext4::Options { size: self.size, seed: *seed.as_bytes() };
-        ext4::write(&self.tree, &options, &mut sink).context(bundle::UPPER)?;
+        ext4::write(&self.tree, &options, &mut sink).map_err(guest_error)?;
         let (file, _) = sink.finish(&[])?;
         // The disk is busy while the hash is taken.
         std::thread::scope(|scope| {

@@ -142,21 +142,10 @@ fn blocks(range: &Range<u64>) -> (u32, u32) {
     (first as u32, (range.end.div_ceil(BLOCK as u64) - first) as u32)
 }
 
-/// Blocks that `nodes` take when nothing cuts their runs in two.
-pub fn needed_blocks(nodes: &Nodes) -> u64 {
-    let of_node = |data: &[Range<u64>], xattrs: bool| {
-        let lens = || data.iter().map(|range| blocks(range).1);
-        let runs: usize = lens().map(|len| len.div_ceil(MAX_RUN) as usize).sum();
-        let tree = extent::node_blocks(runs) as u64;
-        lens().map(u64::from).sum::<u64>() + tree + u64::from(xattrs)
-    };
-    nodes.list.iter().map(|node| of_node(&node.data, node.xattrs.block.is_some())).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ext4::{MIN_SIZE, needs};
+    use crate::ext4::MIN_SIZE;
     use crate::tree::{Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 
     const MIB: u64 = 1 << 20;
@@ -211,8 +200,6 @@ mod tests {
             let least = least_size(&nodes, MIN_SIZE, 0).unwrap();
             assert!(Layout::new(&nodes, least).is_ok());
             assert!(Layout::new(&nodes, least - MIB).is_err(), "{len} and {others}: {least}");
-            let needs = needs(&tree).unwrap();
-            assert!((len..least).contains(&needs), "{len} and {others}: {needs}");
 
             let free = 512 << 20;
             let size = least_size(&nodes, MIN_SIZE, free).unwrap();

@@ -20,7 +20,7 @@ mod xattr;
 use std::io;
 
 use crate::sink::Sink;
-use crate::tree::Tree;
+use crate::tree::{Tree, Xattrs};
 
 pub use content::Content;
 
@@ -89,13 +89,14 @@ pub fn write<C: Content>(
     encode::image(&plan, tree, options.size, sink)
 }
 
-/// Bytes that `tree` takes of a file system: its inodes, and the blocks of
-/// files without their holes, of directories, long links and xattrs. An image
-/// has a journal and tables besides: [`least_size`] counts them too.
-pub fn needs<C: Content>(tree: &Tree<C>) -> Result<u64, Error> {
-    let nodes = nodes::Nodes::new(tree)?;
-    let inodes = u64::from(nodes.last_ino()) * disk::INODE_SIZE as u64;
-    Ok(layout::needed_blocks(&nodes).saturating_mul(disk::BLOCK as u64).saturating_add(inodes))
+/// Whether `tree` fits into a file system of `size` bytes.
+pub fn fits<C: Content>(tree: &Tree<C>, size: u64) -> Result<bool, Error> {
+    Ok(layout::Layout::new(&nodes::Nodes::new(tree)?, size).is_ok())
+}
+
+/// Whether ext4 has room for `xattrs`, and name spaces for their names.
+pub fn check_xattrs(xattrs: &Xattrs) -> Result<(), Error> {
+    xattr::place(xattrs).map(drop).map_err(|error| error.of("the file"))
 }
 
 /// A size, in whole MiB, at which `tree` fits and leaves at least `free`

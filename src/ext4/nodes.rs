@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::content::{self, Content};
 use super::dirent::{self, Entry};
 use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
-use super::xattr::{self, XattrError};
+use super::xattr;
 use super::{Error, MAX_FILE};
 use crate::tree::{InodeId, Kind, Tree};
 
@@ -172,12 +172,7 @@ fn xattrs<C>(tree: &Tree<C>, id: Option<InodeId>) -> Result<xattr::Placed, Error
     if tree.dir(id).is_some_and(|dir| dir.opaque) {
         xattrs.set(*b"trusted.overlay.opaque", *b"y");
     }
-    let path = || shown(tree, Some(id));
-    xattr::place(&xattrs).map_err(|error| match error {
-        XattrError::Name(name) => Error::XattrName { path: path(), name },
-        XattrError::Acl => Error::Acl(path()),
-        XattrError::Full => Error::Xattrs(path()),
-    })
+    xattr::place(&xattrs).map_err(|error| error.of(&shown(tree, Some(id))))
 }
 
 /// `file_type` of a directory entry.

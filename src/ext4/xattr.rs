@@ -3,6 +3,7 @@
 //! `struct ext4_xattr_entry`: name_len u8, name_index u8, value_offs u16,
 //! value_inum u32, value_size u32, hash u32, name. Facts: `fs/ext4/xattr.h`.
 
+use super::Error;
 use super::disk::{BLOCK, Fields, I_XATTRS, INODE_SIZE, Seed};
 use crate::tree::Xattrs;
 
@@ -26,6 +27,18 @@ pub enum XattrError {
     Name(String),
     Acl,
     Full,
+}
+
+impl XattrError {
+    /// The error of the file at `path`.
+    pub fn of(self, path: &str) -> Error {
+        let path = path.to_owned();
+        match self {
+            Self::Name(name) => Error::XattrName { path, name },
+            Self::Acl => Error::Acl(path),
+            Self::Full => Error::Xattrs(path),
+        }
+    }
 }
 
 /// An inode's xattrs, divided.

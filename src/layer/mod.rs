@@ -161,6 +161,8 @@ fn place(
             );
             Kind::Symlink(target.into())
         }
+        // In whatever directory of an overlay it lies, it is a whiteout.
+        What::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
         What::Char(rdev) => Kind::Char(rdev),
         What::Block(rdev) => Kind::Block(rdev),
         What::Fifo => Kind::Fifo,

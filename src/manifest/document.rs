@@ -1,6 +1,8 @@
 //! YAML with variables: text to values, and where each value stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use saphyr_parser::{Event, Parser};
@@ -9,6 +11,9 @@ use serde_json::Value;
 
 use super::ManifestError;
 use super::vars::Vars;
+
+/// Bytes of a file of YAML.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// A file of YAML.
 pub struct Document {
@@ -32,11 +37,18 @@ impl Document {
     /// Reads the YAML file at `path`.
     pub fn load(path: &Path) -> Result<Self, ManifestError> {
         let io = |source| ManifestError::Io { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(io)?;
+        let mut text = String::new();
+        let file = File::open(path).map_err(io)?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+        if text.len() as u64 > MAX_BYTES {
+            let what = format!("more than {MAX_BYTES} bytes");
+            return Err(ManifestError::Value { path: path.to_owned(), place: String::new(), what });
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let yaml = |source| ManifestError::Yaml { path: path.to_owned(), source };
-        let mut value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(yaml)?;
+        let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(yaml)?;
         value.apply_merge().map_err(yaml)?;
-        let marks = Marks::of(&text);
+        let marks = Marks::of(text);
         let value = serde_json::to_value(value).map_err(|error| ManifestError::Value {
             path: path.to_owned(),
             place: String::new(),

@@ -36,7 +36,7 @@ macro_rules! schemas {
 schemas! {
     Int: { "type": ["integer", "string"], "minimum": 0, "pattern": r"^[0-9]+$|\$\{" },
     Flag: { "type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{" },
-    Text: { "type": ["string", "integer"] },
+    Text: { "type": ["string", "integer", "boolean"] },
 }
 
 struct Visitor<T> {
@@ -56,6 +56,11 @@ impl<T> de::Visitor<'_> for Visitor<T> {
         (self.parse)(text).ok_or_else(|| E::invalid_type(de::Unexpected::Bool(value), &self))
     }
 
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+        let parsed = (self.parse)(&value.to_string());
+        parsed.ok_or_else(|| E::invalid_value(de::Unexpected::Signed(value), &self))
+    }
+
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
         let parsed = (self.parse)(&value.to_string());
         parsed.ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
@@ -72,13 +77,18 @@ pub fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<
     deserializer.deserialize_any(Visitor { what, parse: |text| text.parse().ok() })
 }
 
-/// A number that is given.
+/// A number, or null for none.
 pub fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr,
 {
-    number(deserializer).map(Some)
+    #[derive(serde::Deserialize)]
+    #[serde(bound = "T: FromStr")]
+    struct Number<T>(#[serde(deserialize_with = "number")] T);
+
+    let number: Option<Number<T>> = serde::Deserialize::deserialize(deserializer)?;
+    Ok(number.map(|Number(number)| number))
 }
 
 /// Yes or no.
@@ -91,11 +101,15 @@ pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     deserializer.deserialize_any(Visitor { what: "text", parse: |text| Some(text.to_owned()) })
 }
 
-/// Text that is given.
+#[derive(serde::Deserialize)]
+struct Value(#[serde(deserialize_with = "text")] String);
+
+/// Text, or null for none.
 pub fn optional_text<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
-    text(deserializer).map(Some)
+    let text: Option<Value> = serde::Deserialize::deserialize(deserializer)?;
+    Ok(text.map(|Value(text)| text))
 }
 
 /// Values by name, as text.
@@ -103,9 +117,6 @@ pub fn texts<'de, D>(deserializer: D) -> Result<Vec<(String, String)>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    #[derive(serde::Deserialize)]
-    struct Value(#[serde(deserialize_with = "text")] String);
-
     struct Pairs;
 
     impl<'de> de::Visitor<'de> for Pairs {

@@ -43,6 +43,8 @@ pub struct Manifest {
     /// That of the host's architecture when it is not given.
     pub platform: Option<Platform>,
     pub upper: Upper,
+    /// Where the manifest speaks of the upper, or its first line.
+    pub upper_at: Place,
     pub boot: Boot,
     /// In the order in which they are applied, those of included files in place.
     pub patches: Vec<Patch>,
@@ -177,12 +179,15 @@ impl Manifest {
             let what = format!("{name}: nothing in {} uses ${{{name}}}", path.display());
             return Err(ManifestError::Set(what));
         }
+        let steps = [Step::Key("upper".into()), Step::Key("size".into())];
+        let upper_at = Place { file: path.to_owned(), line: document.line(&steps) };
         let mut image = written.image;
         image.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(Self {
             image,
             platform: written.platform,
             upper: written.upper,
+            upper_at,
             boot: written.boot,
             patches: reading.done,
         })
@@ -197,8 +202,13 @@ struct Reading {
     used: BTreeSet<String>,
     /// Files that are being read, each because the one before it includes it.
     open: Vec<PathBuf>,
+    /// How many files were included so far.
+    included: usize,
     done: Vec<Patch>,
 }
+
+/// Files that include others twice make many of few.
+const MAX_INCLUDES: usize = 10_000;
 
 impl Reading {
     /// Defines the document's `vars`, and returns their names.
@@ -268,6 +278,13 @@ impl Reading {
                     self.open.iter().map(|path| path.display().to_string()).collect();
                 return Err(bad(format!("files include each other: {}", chain.join(" -> "))));
             }
+        }
+        if !path.is_file() {
+            return Err(bad("it is no regular file".into()));
+        }
+        self.included += 1;
+        if self.included > MAX_INCLUDES {
+            return Err(bad(format!("more than {MAX_INCLUDES} files are included")));
         }
         let mut document = Document::load(path)?;
         document::used(&document.value, &mut self.used);

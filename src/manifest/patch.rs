@@ -132,8 +132,9 @@ fn root() -> String {
     "/".into()
 }
 
-/// Applies a unified diff, which may change, make and delete files. A hunk may
-/// have moved, but its lines must all be there.
+/// Applies a unified diff, which may change, make and delete files, and say
+/// permissions as git does. A hunk may have moved, but its lines must all be
+/// there. Directories stay, even when nothing is left in them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Diff {
@@ -359,6 +360,7 @@ pub struct User {
     /// The login group, by name or number, which is there. Default: a new group
     /// of the user's name, with the uid as number if that is free.
     #[serde(default, deserialize_with = "lenient::optional_text")]
+    #[schemars(with = "Option<lenient::Text>")]
     pub group: Option<String>,
     /// Number of the new group.
     #[serde(default, deserialize_with = "lenient::optional_number")]
@@ -385,7 +387,11 @@ pub struct User {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, about) = self.title();
-        write!(f, "{key} {about}")
+        // One line, whatever is in the path.
+        match about.contains(char::is_control) {
+            true => write!(f, "{key} {}", about.escape_debug()),
+            false => write!(f, "{key} {about}"),
+        }
     }
 }
 

@@ -85,7 +85,12 @@ fn errors_of_patches_tell_the_line() {
         ("replace: { path: /a, find: \"(\", with: x }", ":3: ", "unclosed group"),
         ("replace: { path: /a, find: a, with: $1 }", ":3: ", "group \"1\""),
         ("replace: { path: /a, find: a, with: x, count: 0 }", ":3: ", "count is 0"),
-        ("remove: { path: \"/[a\" }", ":3: ", "unclosed character class"),
+        ("write: { path: /a/, content: x }", ":3: ", "ends in a slash"),
+        (
+            "xattr: { path: /a, set: { security.capability: \"base64:AAAA\" } }",
+            ":3: ",
+            "not as Linux stores",
+        ),
         ("mknod: { path: /a, kind: char, major: 0, minor: 0 }", ":3: ", "whiteout"),
         ("mknod: { path: /a, kind: block, major: 1 }", ":3: ", "needs major and minor"),
         ("mknod: { path: /a, kind: fifo, major: 1 }", ":3: ", "has no major"),

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// A text that is longer with its variables is meant to exhaust the machine.
+const MAX_BYTES: usize = 16 << 20;
+
 /// Names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vars(BTreeMap<String, String>);
@@ -38,6 +41,9 @@ impl Vars {
         let mut out = String::new();
         for piece in pieces(text)? {
             match piece {
+                _ if out.len() > MAX_BYTES => {
+                    return Err(format!("with its variables, it has more than {MAX_BYTES} bytes"));
+                }
                 Piece::Plain(text) => out.push_str(text),
                 Piece::Dollar => out.push('$'),
                 Piece::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {

@@ -46,6 +46,10 @@ pub fn xattr_value(name: &str, text: &str) -> Result<Vec<u8>, BadXattr> {
         if ACLS.contains(&name) && acl::parse(&value).is_none() {
             return Err(BadXattr::Acl(name.into()));
         }
+        if name == "security.capability" && !capability::is_sound(&value) {
+            let what = "not as Linux stores a file's capabilities".into();
+            return Err(BadXattr::Capability { name: name.into(), what });
+        }
         return Ok(value);
     }
     if name == "security.capability" {

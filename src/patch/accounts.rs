@@ -78,29 +78,42 @@ impl Work<'_> {
         }
     }
 
-    /// The owner that `owner` makes of `uid` and `gid`.
-    pub fn owner(&mut self, owner: Option<&Owner>, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
-        let Some(owner) = owner else {
-            return Ok((uid, gid));
-        };
+    /// The numbers that `owner` says.
+    pub fn ids(&mut self, owner: &Owner) -> Result<(Option<u32>, Option<u32>)> {
+        let login = matches!(owner.group, Some(Group::Login));
+        let named = matches!(owner.user, Some(Id::Name(_)));
+        let users = if login || named { self.table(PASSWD)? } else { Table::parse(&[]) };
         let uid = match &owner.user {
-            None => uid,
-            Some(Id::Number(number)) => *number,
+            None => None,
+            Some(Id::Number(number)) => Some(*number),
             Some(Id::Name(name)) => {
-                let number = self.table(PASSWD)?.number(name, 2);
-                number.ok_or_else(|| anyhow!("the image's {PASSWD} has no user {name:?}"))?
+                let number = users.number(name, 2);
+                Some(number.ok_or_else(|| anyhow!("the image's {PASSWD} has no user {name:?}"))?)
             }
         };
-        let gid = match &owner.group {
-            None => gid,
-            Some(Group::Id(id)) => self.group_id(id)?,
-            Some(Group::Login) => {
-                let users = self.table(PASSWD)?;
-                let row = users.of_number(uid, 2);
-                let login = row.and_then(|row| std::str::from_utf8(row.get(3)?).ok()?.parse().ok());
-                login.ok_or_else(|| anyhow!("the image's {PASSWD} has no login group for {uid}"))?
+        let gid = match (&owner.group, &owner.user) {
+            (None, _) | (Some(Group::Login), None) => None,
+            (Some(Group::Id(id)), _) => Some(self.group_id(id)?),
+            (Some(Group::Login), Some(user)) => {
+                let (login, shown) = match user {
+                    Id::Name(name) => (users.number(name, 3), name.clone()),
+                    Id::Number(uid) => {
+                        let row = users.of_number(*uid, 2);
+                        let field = row.and_then(|row| std::str::from_utf8(row.get(3)?).ok());
+                        (field.and_then(|field| field.parse().ok()), uid.to_string())
+                    }
+                };
+                let none = || anyhow!("the image's {PASSWD} has no login group of {shown:?}");
+                Some(login.ok_or_else(none)?)
             }
         };
         Ok((uid, gid))
+    }
+
+    /// The owner that `owner` makes of `uid` and `gid`.
+    pub fn owner(&mut self, owner: Option<&Owner>, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+        let ids = owner.map(|owner| self.ids(owner)).transpose()?;
+        let (new_uid, new_gid) = ids.unwrap_or_default();
+        Ok((new_uid.unwrap_or(uid), new_gid.unwrap_or(gid)))
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::SeekFrom;
@@ -20,21 +20,21 @@ pub enum Content {
     /// As a layer has it.
     Stored(Extents),
     /// Pieces, one behind the other.
-    Made(Arc<[Part]>),
+    Made(Arc<Vec<Part>>),
 }
 
 /// A piece of a content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     Stored(Extents),
-    Bytes(Box<[u8]>),
+    Bytes(Vec<u8>),
     Host(HostFile),
 }
 
 /// A file of the host, as it was when the patches were applied.
 #[derive(Clone, Debug)]
 pub struct HostFile {
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     pub size: u64,
     stamp: Stamp,
     seen: Arc<OnceLock<Seen>>,
@@ -88,14 +88,20 @@ impl HostFile {
     /// The regular file at `path`, of which `metadata` was read.
     pub fn new(path: &Path, metadata: &std::fs::Metadata) -> Self {
         let stamp = Stamp::of(metadata);
-        Self { path: path.to_owned(), size: metadata.size(), stamp, seen: Arc::default() }
+        Self { path: path.into(), size: metadata.size(), stamp, seen: Arc::default() }
+    }
+
+    fn named(&self, error: io::Error) -> io::Error {
+        let path = self.path.display();
+        let text = match error.kind() {
+            io::ErrorKind::UnexpectedEof => format!("{path} has fewer bytes than it says"),
+            _ => format!("{path}: {error}"),
+        };
+        io::Error::new(error.kind(), text)
     }
 
     fn open(&self) -> io::Result<File> {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
-        };
-        let file = File::open(&self.path).map_err(named)?;
+        let file = File::open(&self.path).map_err(|error| self.named(error))?;
         if Stamp::of(&file.metadata()?) != self.stamp {
             let what = format!("{} changed while it was read", self.path.display());
             return Err(io::Error::other(what));
@@ -108,7 +114,7 @@ impl HostFile {
         if let Some(seen) = self.seen.get() {
             return Ok(seen);
         }
-        let seen = see(&self.open()?, self.size)?;
+        let seen = see(&self.open()?, self.size).map_err(|error| self.named(error))?;
         Ok(self.seen.get_or_init(|| seen))
     }
 
@@ -118,7 +124,8 @@ impl HostFile {
     }
 
     fn copy(&self, range: Range<u64>, sink: &mut dyn Sink) -> io::Result<()> {
-        copy_from(&self.open()?, range.start, range.end - range.start, sink)
+        let copied = copy_from(&self.open()?, range.start, range.end - range.start, sink);
+        copied.map_err(|error| self.named(error))
     }
 }
 
@@ -130,6 +137,10 @@ const LEAST_HOLE: u64 = 64 << 10;
 fn see(file: &File, size: u64) -> io::Result<Seen> {
     let mut hasher = blake3::Hasher::new();
     let mut data: Vec<Range<u64>> = Vec::new();
+    if size == 0 && file.read_at(&mut [0], 0)? > 0 {
+        // What /proc makes up when it is read.
+        return Err(io::Error::other("it says that it is empty, and is not: copy it first"));
+    }
     let mut buffer = vec![0; CHUNK.min(size) as usize];
     let mut at = 0;
     while at < size {
@@ -140,8 +151,18 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
             Err(_) => at,
         };
         at = start;
-        let end = rustix::fs::seek(file, SeekFrom::Hole(at)).unwrap_or(size);
-        let end = end.next_multiple_of(BLOCK_SIZE).clamp(at, size);
+        let hole = |from| {
+            let end = rustix::fs::seek(file, SeekFrom::Hole(from)).unwrap_or(size);
+            end.next_multiple_of(BLOCK_SIZE).clamp(at, size)
+        };
+        let mut end = hole(at);
+        // The host's blocks may be smaller: a hole within one of ours is none.
+        while end < size
+            && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
+            && data < end + BLOCK_SIZE
+        {
+            end = hole(data);
+        }
         while at < end {
             // Cut where every host would, wherever its holes are.
             let len = (end - at).min(CHUNK - at % CHUNK) as usize;
@@ -259,30 +280,41 @@ fn copy_stored(
 }
 
 impl Content {
-    pub fn bytes(bytes: impl Into<Box<[u8]>>) -> Self {
+    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self::of(Part::Bytes(bytes.into()))
     }
 
     pub fn of(part: Part) -> Self {
-        Self::Made([part].into())
+        Self::Made(Arc::new(vec![part]))
     }
 
     /// Bytes, holes included.
     pub fn size(&self) -> u64 {
         match self {
             Self::Stored(extents) => extents.size,
-            Self::Made(parts) => parts.iter().map(Part::size).sum(),
+            Self::Made(parts) => parts.iter().map(Part::size).fold(0, u64::saturating_add),
         }
     }
 
-    /// This content, and `part` behind it.
-    pub fn with(&self, part: Part) -> Self {
-        let mut parts = match self {
-            Self::Stored(extents) => vec![Part::Stored(extents.clone())],
-            Self::Made(parts) => parts.to_vec(),
+    /// Puts `more` behind this content.
+    pub fn append(&mut self, more: Content) {
+        if let Self::Stored(extents) = self {
+            *self = Self::of(Part::Stored(std::mem::take(extents)));
+        }
+        let Self::Made(parts) = self else {
+            unreachable!("it was made above");
         };
-        parts.push(part);
-        Self::Made(parts.into())
+        let parts = Arc::make_mut(parts);
+        let more = match more {
+            Self::Stored(extents) => vec![Part::Stored(extents)],
+            Self::Made(more) => Arc::unwrap_or_clone(more),
+        };
+        for part in more {
+            match (parts.last_mut(), part) {
+                (Some(Part::Bytes(last)), Part::Bytes(bytes)) => last.extend_from_slice(&bytes),
+                (_, part) => parts.push(part),
+            }
+        }
     }
 
     /// Ranges outside of which all is zero. Each begins on a block of 4096 bytes
@@ -391,8 +423,10 @@ mod tests {
 
     #[test]
     fn pieces_follow_each_other_at_any_offset() {
-        let text = |byte: u8, len: usize| Part::Bytes(vec![byte; len].into());
-        let content = Content::of(text(1, 5000)).with(text(2, 0)).with(text(3, 10_000));
+        let text = |byte: u8, len: usize| Part::Bytes(vec![byte; len]);
+        let mut content = Content::of(text(1, 5000));
+        content.append(Content::of(text(2, 0)));
+        content.append(Content::of(text(3, 10_000)));
         let disks = Disks::default();
         let all = [vec![1; 5000], vec![3; 10_000]].concat();
         assert_eq!(content.read(&disks).unwrap(), all);
@@ -400,7 +434,8 @@ mod tests {
         let mut part = Vec::new();
         content.copy(4990..5010, &disks, &mut part).unwrap();
         assert_eq!(part, all[4990..5010]);
-        let other = Content::bytes(all);
-        assert!(content.same(&other, &disks).unwrap() && content != other);
+        assert_eq!(content, Content::bytes(all.clone()));
+        let other = [vec![1; 5001], vec![3; 9_999]].concat();
+        assert!(!content.same(&Content::bytes(other), &disks).unwrap());
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use globset::GlobMatcher;
 
 use super::What;
-use super::content::{Content, HostFile, Part};
+use super::content::{Content, HostFile};
 use super::glob::{fits, matcher};
 use super::resolve::{Found, Last, Parents};
 use super::work::{Work, absolute, kind_name, shown};
@@ -88,6 +88,7 @@ impl Work<'_> {
             }
         }
         let found = self.find(path.as_bytes(), Last::Follow, parents)?;
+        found.is_free()?;
         if let Some(id) = found.id
             && self.tree.dir(id).is_some()
         {
@@ -96,7 +97,7 @@ impl Work<'_> {
                 shown(&found.path)
             );
         }
-        let content = Content::of(Part::Host(HostFile::new(from, &metadata)));
+        let content = self.host(HostFile::new(from, &metadata));
         let inode = self.fresh(job.mode(&metadata), owner, Kind::File(content));
         self.put(&found, inode)?;
         Ok(())
@@ -149,6 +150,9 @@ impl Work<'_> {
                 let metadata =
                     fs::symlink_metadata(&from).with_context(|| from.display().to_string())?;
                 if metadata.is_dir() {
+                    if self.environment.own.contains(&(metadata.dev(), metadata.ino())) {
+                        continue;
+                    }
                     // A link to a directory is taken for one.
                     let found = self.find(&absolute(&found.path), Last::Follow, Parents::Need)?;
                     let to = self.copied_dir(job, &found, &metadata)?;
@@ -188,7 +192,7 @@ impl Work<'_> {
             rdev.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
         };
         let kind = if file_type.is_file() {
-            Kind::File(Content::of(Part::Host(HostFile::new(from, metadata))))
+            Kind::File(self.host(HostFile::new(from, metadata)))
         } else if file_type.is_symlink() {
             let target = fs::read_link(from).with_context(|| from.display().to_string())?;
             Kind::Symlink(target.as_os_str().as_bytes().into())

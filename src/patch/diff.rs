@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::content::Content;
-use super::edit::{MAX_EDIT, source};
+use super::edit::MAX_EDIT;
 use super::resolve::{Found, Last, Parents};
 use super::unified::{self, FileDiff};
 use super::work::{Work, kind_name, shown};
@@ -13,7 +13,7 @@ use crate::tree::{InodeId, Kind};
 
 impl Work<'_> {
     pub fn diff(&mut self, op: &Diff) -> Result<()> {
-        let content = Content::of(source(op.content.as_ref(), op.from.as_deref())?);
+        let content = self.source(op.content.as_ref(), op.from.as_deref())?;
         let size = content.size();
         ensure!(size <= MAX_EDIT, "the diff has {size} bytes; it may have {MAX_EDIT}");
         let files = unified::parse(&content.read(&self.disks)?)?;
@@ -47,7 +47,13 @@ impl Work<'_> {
 
     fn diff_made(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
         let found = self.find(path, Last::Follow, Parents::Make)?;
-        ensure!(found.id.is_none(), "the diff makes it, and it is there already");
+        if let Some(id) = found.id {
+            // As patch(1) has it: an empty file may as well not be there.
+            let empty = matches!(&self.tree.inode(id).kind, Kind::File(c) if c.size() == 0);
+            ensure!(empty, "the diff makes it, and it is there already");
+            return self.diff_changed(path, file);
+        }
+        found.is_free()?;
         let new = unified::apply(&[], &file.hunks)?;
         let kind = Kind::File(Content::bytes(new));
         let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
@@ -57,10 +63,10 @@ impl Work<'_> {
     }
 
     fn diff_deleted(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
-        let (_, id) = self.diff_file(path)?;
+        let (found, id) = self.diff_file(path)?;
+        ensure!(!found.linked, "the diff deletes it, and it is a symbolic link");
         let rest = unified::apply(&self.text(id)?, &file.hunks)?;
         ensure!(rest.is_empty(), "the diff deletes it, and there is more in it");
-        let found = self.find(path, Last::Keep, Parents::Need)?;
         let name = found.entry()?.clone();
         self.entries_mut(found.dir).remove(&name);
         self.note(What::Removed, &found.path);

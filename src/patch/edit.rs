@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::What;
-use super::content::{Content, HostFile, Part};
+use super::content::{Content, HostFile};
 use super::resolve::{Last, Parents};
 use super::work::{Work, kind_name, shown};
 use crate::manifest::patch::{Append, Replace, Write};
@@ -23,18 +23,22 @@ pub fn host_file(path: &Path) -> Result<HostFile> {
     Ok(HostFile::new(path, &metadata))
 }
 
-/// What `content` or the host's file `from` holds; the manifest has one of them.
-pub fn source(content: Option<&String>, from: Option<&Path>) -> Result<Part> {
-    match (content, from) {
-        (Some(text), _) => Ok(Part::Bytes(text.as_bytes().into())),
-        (None, Some(path)) => Ok(Part::Host(host_file(path)?)),
-        (None, None) => bail!("it has neither content nor from"),
-    }
-}
-
 impl Work<'_> {
+    /// What `content` or the host's file `from` holds; the manifest has one of
+    /// them.
+    pub fn source(&mut self, content: Option<&String>, from: Option<&Path>) -> Result<Content> {
+        match (content, from) {
+            (Some(text), _) => Ok(Content::bytes(text.as_bytes())),
+            (None, Some(path)) => {
+                let file = host_file(path)?;
+                Ok(self.host(file))
+            }
+            (None, None) => bail!("it has neither content nor from"),
+        }
+    }
+
     pub fn write(&mut self, op: &Write) -> Result<()> {
-        let content = Content::of(source(op.content.as_ref(), op.from.as_deref())?);
+        let content = self.source(op.content.as_ref(), op.from.as_deref())?;
         let found = self.find(op.path.as_bytes(), Last::Follow, Parents::of(op.parents))?;
         let Some(id) = found.id else {
             let owner = self.owner(op.owner.as_ref(), (0, 0))?;
@@ -61,15 +65,17 @@ impl Work<'_> {
     }
 
     pub fn append(&mut self, op: &Append) -> Result<()> {
-        let part = source(op.content.as_ref(), op.from.as_deref())?;
+        let more = self.source(op.content.as_ref(), op.from.as_deref())?;
         let (found, id) = self.file(&op.path)?;
-        let Kind::File(old) = &self.tree.inode(id).kind else {
-            unreachable!("only files are found");
-        };
-        let content = old.with(part);
-        if content.size() == old.size() {
+        if more.size() == 0 {
             return Ok(());
         }
+        let Kind::File(content) = &mut self.touch(id).kind else {
+            unreachable!("only files are found");
+        };
+        // Taken out, it can grow in place.
+        let mut content = std::mem::replace(content, Content::bytes([]));
+        content.append(more);
         self.set_content(id, content)?;
         self.note(What::Changed, &found.path);
         Ok(())
@@ -93,11 +99,20 @@ impl Work<'_> {
         let matches = find.find_iter(&text).take(least).count();
         ensure!(matches > 0, "nothing matches {:?}", op.find);
         ensure!(matches >= least, "{:?} matches {matches} times, not {least}", op.find);
-        let limit = op.count.map_or(0, |count| count as usize);
-        let new = find.replacen(&text, limit, op.with.as_bytes());
-        if *new != *text {
-            let content = Content::bytes(new.into_owned());
-            self.set_content(id, content)?;
+        let count = op.count.map_or(usize::MAX, |count| count as usize);
+        let mut new = Vec::new();
+        let mut done = 0;
+        for found in find.captures_iter(&text).take(count) {
+            let whole = found.get_match();
+            new.extend_from_slice(&text[done..whole.start()]);
+            found.expand(op.with.as_bytes(), &mut new);
+            done = whole.end();
+            ensure!(new.len() as u64 <= MAX_EDIT, "it would have more than {MAX_EDIT} bytes");
+        }
+        new.extend_from_slice(&text[done..]);
+        ensure!(new.len() as u64 <= MAX_EDIT, "it would have more than {MAX_EDIT} bytes");
+        if new != text {
+            self.set_content(id, Content::bytes(new))?;
             self.note(What::Changed, &found.path);
         }
         Ok(())

@@ -73,6 +73,9 @@ impl Work<'_> {
                     Some(Pattern::Any) => next.extend(self.dirs_below(&path)),
                 }
             }
+            // Two of `**` come to a directory on many ways.
+            next.sort();
+            next.dedup();
             paths = next;
         }
         let mut all: Vec<Found> = Vec::new();

@@ -8,7 +8,7 @@ use super::work::{Work, kind_name};
 use crate::acl;
 use crate::manifest::patch::{Chmod, Chown, Xattr};
 use crate::manifest::xattr_value;
-use crate::tree::{GuestPath, Inode, InodeId, Kind};
+use crate::tree::{GuestPath, InodeId, Kind};
 
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -32,11 +32,12 @@ impl Work<'_> {
     }
 
     pub fn chown(&mut self, op: &Chown) -> Result<()> {
+        let (uid, gid) = self.ids(&op.owner)?;
         for found in self.glob(&op.path, Last::Follow)? {
             for (id, path) in self.targets(found.existing()?, &found.path, op.recursive) {
                 let mut stat = self.tree.inode(id).stat;
                 let before = (stat.uid, stat.gid);
-                (stat.uid, stat.gid) = self.owner(Some(&op.owner), before)?;
+                (stat.uid, stat.gid) = (uid.unwrap_or(stat.uid), gid.unwrap_or(stat.gid));
                 if before == (stat.uid, stat.gid) {
                     continue;
                 }
@@ -72,7 +73,8 @@ impl Work<'_> {
     pub fn xattr(&mut self, op: &Xattr) -> Result<()> {
         for found in self.glob(&op.path, Last::Follow)? {
             let id = found.existing()?;
-            let Inode { mut stat, mut xattrs, .. } = self.tree.inode(id).clone();
+            let inode = self.tree.inode(id);
+            let (mut stat, mut xattrs) = (inode.stat, inode.xattrs.clone());
             for (name, text) in &op.set {
                 self.can_have(id, name)?;
                 let value = xattr_value(name, text)?;
@@ -92,6 +94,7 @@ impl Work<'_> {
                 let removed = xattrs.remove(name.as_bytes());
                 removed.ok_or_else(|| anyhow!("it has no xattr {name}"))?;
             }
+            (self.environment.check_xattrs)(&xattrs)?;
             let there = self.tree.inode(id);
             if (stat, &xattrs) != (there.stat, &there.xattrs) {
                 let inode = self.touch(id);

@@ -32,13 +32,18 @@ use crate::layer::Limits;
 use crate::manifest::Patch;
 use crate::manifest::patch::Op;
 use crate::tree::extents::Extents;
-use crate::tree::{GuestPath, InodeId, Timestamp, Tree};
+use crate::tree::{GuestPath, InodeId, Timestamp, Tree, Xattrs};
 
 /// What patches are applied with.
 pub struct Environment<'e> {
     /// The time of what they make and rewrite.
     pub time: Timestamp,
     pub limits: &'e Limits,
+    /// Directories that the build itself is making, by device and inode: no copy
+    /// of what is around them takes them.
+    pub own: &'e [(u64, u64)],
+    /// Whether a file of the upper can have these xattrs.
+    pub check_xattrs: &'e dyn Fn(&Xattrs) -> Result<()>,
     /// A new file that is gone with the process; archives are taken apart into
     /// one.
     pub scratch: &'e dyn Fn() -> Result<File>,
@@ -104,7 +109,7 @@ pub fn apply(
     let mut work = Work::new(tree, disks, environment);
     let mut changes = Vec::new();
     for patch in patches {
-        work.run(&patch.op).with_context(|| patch.to_string())?;
+        work.run(&patch.op).and_then(|()| work.see()).with_context(|| patch.to_string())?;
         changes.push(std::mem::take(&mut work.changes));
     }
     let upper = upper::upper(&work)?;

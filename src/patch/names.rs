@@ -65,12 +65,11 @@ impl Work<'_> {
     pub fn symlink(&mut self, op: &Symlink) -> Result<()> {
         let found = self.find(op.path.as_bytes(), Last::Keep, Parents::of(op.parents))?;
         let target: Box<[u8]> = op.target.as_bytes().into();
-        let there = found.id.map(|id| self.tree.inode(id).clone());
-        if let Some(inode) = there
-            && inode.kind == Kind::Symlink(target.clone())
+        if let Some(id) = found.id
+            && self.tree.inode(id).kind == Kind::Symlink(target.clone())
         {
-            let owner = (inode.stat.uid, inode.stat.gid);
-            if self.owner(op.owner.as_ref(), owner)? == owner {
+            let stat = self.tree.inode(id).stat;
+            if self.owner_of(id, op.owner.as_ref())? == (stat.uid, stat.gid) {
                 return Ok(());
             }
         }

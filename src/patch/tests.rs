@@ -60,7 +60,13 @@ fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
     let (tree, disks) = image(lines);
     let limits = Limits::default();
     let scratch = || Ok(tempfile::tempfile()?);
-    let environment = Environment { time: T, limits: &limits, scratch: &scratch };
+    let environment = Environment {
+        time: T,
+        limits: &limits,
+        own: &[],
+        check_xattrs: &|_| Ok(()),
+        scratch: &scratch,
+    };
     let mut patches = patches(yaml);
     for patch in &mut patches {
         patch.at = Place { file: "m".into(), line: patch.at.line };

@@ -212,7 +212,8 @@ fn hunk(lines: &mut Lines<'_>) -> Result<Hunk> {
     let mut range = |sign: char| -> Option<(usize, usize)> {
         let range = words.next()?.strip_prefix(sign)?;
         let (start, count) = range.split_once(',').unwrap_or((range, "1"));
-        Some((start.parse().ok()?, count.parse().ok()?))
+        let number = |text: &str| Some(text.parse::<u32>().ok()? as usize);
+        Some((number(start)?, number(count)?))
     };
     let ranges = range('-').zip(range('+'));
     let ((old_start, old_count), (_, new_count)) =

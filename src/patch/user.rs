@@ -110,10 +110,17 @@ impl Work<'_> {
             new.extend_from_slice(text);
             let group = text.split(|b| *b == b':').next().unwrap_or_default();
             if groups.iter().any(|name| name.as_bytes() == group) {
-                if !text.ends_with(b":") {
-                    new.push(b',');
+                let fields: Vec<&[u8]> = text.split(|b| *b == b':').collect();
+                let [_, _, _, members] = fields[..] else {
+                    bail!("{path}: the line of {} has not four fields", group.escape_ascii());
+                };
+                let mut members = members.split(|b| *b == b',');
+                if !members.clone().any(|known| known == member.as_bytes()) {
+                    if members.any(|known| !known.is_empty()) {
+                        new.push(b',');
+                    }
+                    new.extend_from_slice(member.as_bytes());
                 }
-                new.extend_from_slice(member.as_bytes());
             }
             new.push(b'\n');
         }

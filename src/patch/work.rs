@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-use super::content::{Content, Disks};
+use super::content::{Content, Disks, HostFile, Part};
 use super::{Change, Environment, What};
 use crate::acl;
 use crate::tree::extents::Extents;
@@ -21,6 +22,8 @@ pub struct Work<'e> {
     /// Hashes of the disks that are not layers, by their number.
     pub scratch_hashes: BTreeMap<u16, blake3::Hash>,
     pub environment: &'e Environment<'e>,
+    /// Files of the host that the present patch uses.
+    hosts: Vec<HostFile>,
     /// Of the present patch.
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
@@ -51,6 +54,7 @@ impl<'e> Work<'e> {
             disks,
             scratch_hashes: BTreeMap::new(),
             environment,
+            hosts: Vec::new(),
             changes: Vec::new(),
             warnings: Vec::new(),
         }
@@ -153,6 +157,20 @@ impl<'e> Work<'e> {
         let inode = self.touch(id);
         inode.kind = Kind::File(content);
         inode.stat.mtime = mtime;
+        Ok(())
+    }
+
+    /// The content of a file of the host.
+    pub fn host(&mut self, file: HostFile) -> Content {
+        self.hosts.push(file.clone());
+        Content::of(Part::Host(file))
+    }
+
+    /// Reads the files of the host that the patch used, so that what is wrong
+    /// with one is an error of this patch.
+    pub fn see(&mut self) -> Result<()> {
+        let hosts = std::mem::take(&mut self.hosts);
+        hosts.par_iter().try_for_each(|file| file.hash().map(drop))?;
         Ok(())
     }
 

@@ -145,6 +145,7 @@ error('- chown: { path: /etc/motd, owner: nobody }', 1, 'chown /etc/motd', 'nobo
 error('- chown: { path: /etc/motd, owner: "hello:wheel" }', 1, 'chown /etc/motd', 'wheel', '/etc/group')
 error('- chown: { path: /etc/motd, owner: "12345:" }', 1, 'chown /etc/motd', '12345')
 error('- chown: { path: /etc/motd, owner: "-1" }', 1, '"-1"', '/etc/passwd')
+error('- copy: { from: /proc/version, path: /etc/x }', 1, '/proc/version', 'says that it is empty')
 error('- chown: { path: /none, owner: root }', 1, 'chown /none', 'there is no /none')
 error('- remove: { path: /etc/passwd }\n- write: { path: /x, content: x, owner: hello }', 1, 'write /x', 'hello', '/etc/passwd')
 error('- copy: { from: h/tree, path: /t, owner: "app:app" }', 1, 'copy /t', 'app', '/etc/passwd')

@@ -7,7 +7,7 @@ import sys
 import compare
 from checks import check
 from checks.boot import boot
-from checks.common import BINARY, TOP, build, call, need, quiet_kernel, scratch
+from checks.common import BINARY, TOP, build, call, need, quiet_kernel, same_files, scratch
 from checks.patch import MANIFESTS, options_of
 from checks.upper import clean, overlay
 
@@ -169,3 +169,20 @@ def many():
             text = compare.show(strip(compare.read(os.path.join(tmp, 'plain'))), strip(compare.read(os.path.join(at, 'srv/tree'))))
             need(not text, text)
     return '%d MiB of memory' % memory
+
+
+@check('patch-around-the-bundle')
+def around():
+    """A copy of the directory that the bundle is made in leaves the bundle out, and so makes the same each time."""
+    with scratch() as tmp:
+        top = os.path.join(tmp, 'project')
+        os.mkdir(top)
+        m, out = os.path.join(top, 'm.yaml'), os.path.join(top, 'bundle')
+        with open(m, 'w') as file:
+            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: ., path: /srv/all, parents: true }\n' % TOP)
+        for keep in ('first', 'second'):
+            build(m, out, '--force', cache=os.path.join(tmp, 'cache'))
+            call('cp', '-a', '--sparse=always', out, os.path.join(tmp, keep))
+        same_files(os.path.join(tmp, 'first'), os.path.join(tmp, 'second'), 'built twice beside itself')
+        with overlay(out, tmp) as (at, _, _):
+            need(os.listdir(os.path.join(at, 'srv/all')) == ['m.yaml'], 'the copy has %s' % os.listdir(os.path.join(at, 'srv/all')))

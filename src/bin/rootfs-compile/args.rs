@@ -44,7 +44,7 @@ pub struct Build {
     pub json: bool,
     /// Seconds since 1970: the time of what patches make [default: when the image was made]
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", allow_negative_numbers = true)]
-    pub source_date_epoch: Option<i64>,
+    pub source_date_epoch: Option<Epoch>,
     /// Replace a bundle that is there
     #[arg(long)]
     pub force: bool,
@@ -112,6 +112,18 @@ pub struct LimitArgs {
     /// Bytes of one file's xattrs [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_xattr_bytes: Option<u64>,
+}
+
+/// Seconds since 1970; a variable that is set to nothing says nothing.
+#[derive(Clone, Copy)]
+pub struct Epoch(pub Option<i64>);
+
+impl std::str::FromStr for Epoch {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|sec| Self(Some(sec))) }
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

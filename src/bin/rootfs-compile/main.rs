@@ -60,7 +60,7 @@ fn build(args: &Build) -> Result<u8> {
         jobs: args.jobs.map_or(0, usize::from),
         platform: args.platform.clone(),
         limits: args.limits.limits(),
-        source_date_epoch: args.source_date_epoch,
+        source_date_epoch: args.source_date_epoch.and_then(|epoch| epoch.0),
     };
     let reporter = show::reporter(args.progress, args.quiet);
     if args.dry_run {
