@@ -132,6 +132,8 @@ fn an_independent_reader_sees_the_same_tree() {
         platform: Some("linux/amd64".parse().unwrap()),
         limits: Limits::default(),
         source_date_epoch: None,
+        access: Default::default(),
+        lock: Default::default(),
     };
     compile::build(&request, &Silent).unwrap();
     let index = rootfs_compile::bundle::publish::read_index(&output).unwrap();

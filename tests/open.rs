@@ -22,6 +22,8 @@ fn hello(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
         platform: Some("linux/amd64".parse().unwrap()),
         limits: Limits::default(),
         source_date_epoch: None,
+        access: Default::default(),
+        lock: Default::default(),
     };
     build(&request, &Silent).unwrap();
     (scratch.clone(), scratch.join("bundle"))

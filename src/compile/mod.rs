@@ -21,10 +21,10 @@ use crate::cache::Cache;
 use crate::digest::DiffId;
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::layer::Limits;
-use crate::manifest::{Manifest, Platform};
+use crate::manifest::{LockUse, Manifest, Platform, Transport};
 use crate::patch::{Change, content::Disks};
 use crate::progress::{Event, LayerName, Reporter};
-use crate::source::Image;
+use crate::source::{Access, Image};
 use crate::tree::extents::Extents;
 use crate::tree::merge::{Merger, on_device};
 use crate::tree::{Stat, Tree};
@@ -45,6 +45,9 @@ pub struct Request {
     /// Seconds since 1970: the time of what patches make, in place of the
     /// image's own.
     pub source_date_epoch: Option<i64>,
+    /// How registries are reached; documents are kept in the cache.
+    pub access: Access,
+    pub lock: LockUse,
 }
 
 /// What a build made.
@@ -168,7 +171,22 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
 
 fn open(request: &Request) -> Result<Image> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
-    Image::open(&request.manifest.image, &wanted.unwrap_or_else(Platform::host))
+    let wanted = wanted.unwrap_or_else(Platform::host);
+    let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
+    let mut reference = request.manifest.image.clone();
+    let in_registry = reference.transport == Transport::Registry && reference.pin.is_none();
+    if !in_registry {
+        return Image::open(&reference, &wanted, &access);
+    }
+    let mut lock = request.lock.load()?;
+    if let Some(digest) = request.lock.locked(&lock, &reference, &wanted)? {
+        reference.lock(digest);
+    }
+    let image = Image::open(&reference, &wanted, &access)?;
+    if let Some(digest) = image.manifest_digest {
+        request.lock.save(&mut lock, &reference, &wanted, digest)?;
+    }
+    Ok(image)
 }
 
 fn all_layers(

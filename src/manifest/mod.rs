@@ -5,6 +5,7 @@ mod capability;
 mod check;
 mod document;
 mod lenient;
+mod lock;
 mod mode;
 mod owner;
 pub mod patch;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 pub use self::boot::{BadBoot, Boot, Publish, Tmpfs};
 pub use self::check::regex;
 use self::document::{Document, Step};
+pub use self::lock::{Lock, LockUse};
 pub use self::mode::{BadMode, Mode};
 pub use self::owner::{BadOwner, Group, Id, Owner};
 use self::patch::Op;
@@ -81,8 +83,9 @@ impl fmt::Display for Patch {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    /// oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME];
-    /// @sha256:… behind it pins the digest.
+    /// [HOST[:PORT]/]NAME[:TAG] of a registry, oci:DIR[:TAG],
+    /// oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]; @sha256:… behind it
+    /// pins the digest.
     #[schemars(with = "String")]
     image: ImageRef,
     /// OS/ARCHITECTURE[/VARIANT]. Default: linux and the host's architecture.

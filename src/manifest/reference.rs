@@ -1,9 +1,11 @@
-//! Image references: `TRANSPORT:PATH[:REFERENCE][@sha256:…]`.
+//! Image references: `TRANSPORT:PATH[:REFERENCE][@sha256:…]`, or a name in a
+//! registry by Docker's rules.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use oci_spec::distribution::Reference;
 use serde::Deserialize;
 
 use crate::digest::Digest;
@@ -17,6 +19,8 @@ pub enum Transport {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// A registry.
+    Registry,
 }
 
 /// An image, as a manifest names it.
@@ -32,14 +36,16 @@ pub struct ImageRef {
     pub reference: Option<String>,
     /// The manifest (or an index above it) must have this digest.
     pub pin: Option<Digest>,
+    /// In a registry: all of the name.
+    pub name: Option<Reference>,
 }
 
 /// A text that names no image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
     #[error(
-        "{0:?} names no image; write oci:DIR[:TAG], oci-archive:FILE[:TAG] or \
-         docker-archive:FILE[:NAME], and @sha256:… behind it to pin the digest"
+        "{0:?} names no image; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:TAG], \
+         oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME], and @sha256:… behind it to pin the digest"
     )]
     Form(String),
     #[error("{0:?}: what follows @ is no digest (sha256: and 64 lower-case hex digits)")]
@@ -53,12 +59,11 @@ impl FromStr for ImageRef {
     /// docker-archive: at the first colon, because names hold more of them).
     fn from_str(text: &str) -> Result<Self, BadReference> {
         let form = || BadReference::Form(text.to_owned());
-        let (transport, rest) = text.split_once(':').ok_or_else(form)?;
-        let transport = match transport {
-            "oci" => Transport::Oci,
-            "oci-archive" => Transport::OciArchive,
-            "docker-archive" => Transport::DockerArchive,
-            _ => return Err(form()),
+        let (transport, rest) = match text.split_once(':') {
+            Some(("oci", rest)) => (Transport::Oci, rest),
+            Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
+            Some(("docker-archive", rest)) => (Transport::DockerArchive, rest),
+            _ => return Self::in_registry(text).ok_or_else(form),
         };
         let (rest, pin) = match rest.rsplit_once("@sha256:") {
             Some((rest, hex)) => {
@@ -76,11 +81,34 @@ impl FromStr for ImageRef {
             return Err(form());
         }
         let reference = reference.map(str::to_owned);
-        Ok(Self { text: text.to_owned(), transport, path: path.into(), reference, pin })
+        Ok(Self { text: text.to_owned(), transport, path: path.into(), reference, pin, name: None })
     }
 }
 
 impl ImageRef {
+    /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
+    fn in_registry(text: &str) -> Option<Self> {
+        let name: Reference = text.strip_prefix("docker://").unwrap_or(text).parse().ok()?;
+        let pin = name.digest().map(str::parse).transpose().ok()?;
+        let reference = name.tag().map(str::to_owned);
+        let (transport, path) = (Transport::Registry, PathBuf::new());
+        Some(Self { text: text.to_owned(), transport, path, reference, pin, name: Some(name) })
+    }
+
+    /// Pins the digest of an image in a registry.
+    pub fn lock(&mut self, digest: Digest) {
+        self.pin = Some(digest);
+        self.name = self.name.as_ref().map(|name| match name.tag() {
+            Some(tag) => Reference::with_tag_and_digest(
+                name.registry().to_owned(),
+                name.repository().to_owned(),
+                tag.to_owned(),
+                digest.to_string(),
+            ),
+            None => name.clone_with_digest(digest.to_string()),
+        });
+    }
+
     /// Takes a relative path as relative to `dir`.
     pub fn resolve(&mut self, dir: &Path) {
         self.path = dir.join(&self.path);
@@ -120,8 +148,31 @@ mod tests {
         assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
         let name = "docker-archive:x.tar:example.com:5000/a:b";
         assert_eq!(read(name), ("x.tar".into(), Some("example.com:5000/a:b".into()), false));
-        for bad in ["", "oci", "oci:", "oci::tag", "docker:x", "oci:x:", "oci:x@sha256:12"] {
+        for bad in
+            ["", "oci:", "oci::tag", "a//b", "a:b:c", "oci:x:", "oci:x@sha256:12", "a@sha256:1"]
+        {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn other_names_are_of_a_registry_as_docker_reads_them() {
+        for (text, whole) in [
+            ("python", "docker.io/library/python:latest"),
+            ("python:3.12-slim", "docker.io/library/python:3.12-slim"),
+            ("docker://a/b", "docker.io/a/b:latest"),
+            ("localhost/a:1", "localhost/a:1"),
+            ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+            ("example.com/a", "example.com/a:latest"),
+        ] {
+            let image: ImageRef = text.parse().unwrap();
+            assert_eq!(image.transport, Transport::Registry);
+            assert_eq!(image.name.as_ref().unwrap().whole(), whole);
+            assert_eq!(image.to_string(), text);
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let mut image: ImageRef = "example.com/a:1".parse().unwrap();
+        image.lock(digest.parse().unwrap());
+        assert_eq!(image.name.unwrap().whole(), format!("example.com/a:1@{digest}"));
     }
 }

@@ -8,7 +8,7 @@ use super::{Image, Layer, config, diff_ids};
 use crate::digest::Digest;
 use crate::manifest::{ImageRef, Platform};
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const DOCKER_NAME: &str = "io.containerd.image.name";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";

@@ -5,6 +5,7 @@
 
 mod docker;
 mod layout;
+mod registry;
 mod store;
 
 use std::io::Read;
@@ -12,6 +13,8 @@ use std::io::Read;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::ImageConfiguration;
 
+pub use self::registry::Access;
+use self::registry::RegistryStore;
 use self::store::{DirStore, Store, TarStore};
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{ImageRef, Platform, Transport};
@@ -61,8 +64,9 @@ impl Layer {
 }
 
 impl Image {
-    /// Finds what `reference` means for `platform`.
-    pub fn open(reference: &ImageRef, platform: &Platform) -> Result<Self> {
+    /// Finds what `reference` means for `platform`; `access` is how registries
+    /// are reached.
+    pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
         let path = &reference.path;
         let open = || match reference.transport {
             Transport::Oci => {
@@ -75,8 +79,15 @@ impl Image {
             Transport::DockerArchive => {
                 docker::open(Box::new(TarStore::open(path)?), reference, platform)
             }
+            Transport::Registry => {
+                let name = reference.name.as_ref().context("a registry's image has a name")?;
+                layout::open(Box::new(RegistryStore::open(name, access)?), reference, platform)
+            }
         };
-        open().with_context(|| format!("{}", path.display()))
+        open().with_context(|| match reference.transport {
+            Transport::Registry => reference.to_string(),
+            _ => path.display().to_string(),
+        })
     }
 
     /// The blob of layer `index`, as it is stored.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::map::{self, Mapped};
 
 /// Manifests, indexes and configs end here: registries allow 4 MiB.
-const MAX_DOCUMENT: u64 = 16 << 20;
+pub const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// Something that holds an image.
 pub trait Store: Send + Sync {

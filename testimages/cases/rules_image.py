@@ -119,7 +119,7 @@ case('layout-not-there', 17, [f('a', '1')], manifest='image: oci:no-such-directo
 case('manifest-not-yaml', 17, [f('a', '1')], manifest='image: [oci:layout\nplatform: }\n', exit=2, says=['line'])
 case('manifest-unknown-key', 17, [f('a', '1')], manifest='image: oci:layout:latest\nplatfrom: linux/amd64\n', exit=2, says=['platfrom', ':2:1: '])
 case('manifest-no-image', 17, [f('a', '1')], manifest='platform: linux/amd64\n', exit=2, says=['image'])
-case('manifest-bad-scheme', 17, [f('a', '1')], manifest='image: floppy:layout\n', exit=2, says=['floppy'])
+case('manifest-bad-scheme', 17, [f('a', '1')], manifest='image: floppy:/layout\n', exit=2, says=['floppy'])
 case('manifest-empty', 17, [f('a', '1')], manifest='', exit=2, says=['image'])
 
 # 18: limits

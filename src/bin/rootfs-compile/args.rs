@@ -66,7 +66,34 @@ pub struct Build {
     #[arg(short, long)]
     pub verbose: bool,
     #[command(flatten)]
+    pub registry: RegistryArgs,
+    #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// How images of a registry are reached. Name and password are those of docker
+/// login or podman login, or ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD.
+#[derive(Args)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArgs {
+    /// Speak plain HTTP to this registry
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+    /// Trust these certificates (PEM) besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Vec<PathBuf>,
+    /// Connect to nothing: use what is cached
+    #[arg(long)]
+    pub offline: bool,
+    /// Write down which image a tag led to, in NAME.lock beside the manifest; builds use it from then on
+    #[arg(long)]
+    pub lock: bool,
+    /// Ask again which image the tag leads to, and write it down
+    #[arg(long, conflicts_with_all = ["locked", "offline"])]
+    pub update: bool,
+    /// Fail where the lock does not say which image it is
+    #[arg(long)]
+    pub locked: bool,
 }
 
 #[derive(Args)]

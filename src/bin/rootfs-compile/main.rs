@@ -16,9 +16,10 @@ use indicatif::HumanBytes;
 use rootfs_compile::bundle;
 use rootfs_compile::cache::Cache;
 use rootfs_compile::compile::{self, Request};
-use rootfs_compile::manifest::{self, Manifest};
+use rootfs_compile::manifest::{self, LockUse, Manifest};
+use rootfs_compile::source::Access;
 
-use self::args::{Build, CacheDir, Cli, Command, Progress, Schema, SchemaOf, Verify};
+use self::args::{Build, CacheDir, Cli, Command, Progress, RegistryArgs, Schema, SchemaOf, Verify};
 
 /// The build failed, or the bundle is not sound.
 const FAILED: u8 = 1;
@@ -60,6 +61,13 @@ fn build(args: &Build) -> Result<u8> {
         jobs: args.jobs.map_or(0, usize::from),
         platform: args.platform.clone(),
         limits: args.limits.limits(),
+        access: access(&args.registry),
+        lock: LockUse {
+            path: args.manifest.with_extension("lock"),
+            write: args.registry.lock || args.registry.update,
+            update: args.registry.update,
+            required: args.registry.locked,
+        },
         source_date_epoch: args.source_date_epoch.and_then(|epoch| epoch.0),
     };
     let reporter = show::reporter(args.progress, args.quiet);
@@ -97,6 +105,18 @@ fn build(args: &Build) -> Result<u8> {
         )
     };
     Ok(0)
+}
+
+fn access(args: &RegistryArgs) -> Access {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let password = || set("ROOTFS_COMPILE_PASSWORD").unwrap_or_default();
+    Access {
+        insecure: args.insecure_registry.clone(),
+        ca_certs: args.ca_cert.clone(),
+        offline: args.offline,
+        credentials: set("ROOTFS_COMPILE_USERNAME").map(|name| (name, password())),
+        ..Access::default()
+    }
 }
 
 /// The cache that was named, or the user's own.

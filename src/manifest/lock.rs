@@ -1,0 +1,110 @@
+//! Locks: which image a tag led to, so that later builds make the same bundle.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{ImageRef, Platform};
+use crate::digest::Digest;
+
+/// Readers refuse a version that they do not know.
+const VERSION: u32 = 1;
+
+/// What a lock file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    version: u32,
+    /// By reference as the manifest has it, then by platform: digests of
+    /// manifests.
+    images: BTreeMap<String, BTreeMap<String, Digest>>,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self { version: VERSION, images: BTreeMap::new() }
+    }
+}
+
+/// How a build uses its lock file.
+#[derive(Clone, Debug, Default)]
+pub struct LockUse {
+    /// Empty: there is none.
+    pub path: PathBuf,
+    /// Write down what a reference led to.
+    pub write: bool,
+    /// Do not take what it says.
+    pub update: bool,
+    /// It is an error if it does not say which image it is.
+    pub required: bool,
+}
+
+impl LockUse {
+    /// The lock file; an empty one if there is none.
+    pub fn load(&self) -> Result<Lock> {
+        let shown = || self.path.display().to_string();
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::default()),
+            Err(error) => return Err(error).with_context(shown),
+        };
+        let lock: Lock = serde_json::from_str(&text).with_context(shown)?;
+        let version = lock.version;
+        ensure!(version == VERSION, "{}: version {version} is not known", shown());
+        Ok(lock)
+    }
+
+    /// The digest that `lock` has for the image, if it is to be used.
+    pub fn locked(
+        &self,
+        lock: &Lock,
+        image: &ImageRef,
+        platform: &Platform,
+    ) -> Result<Option<Digest>> {
+        if self.update {
+            return Ok(None);
+        }
+        let known = lock.images.get(&image.to_string());
+        let digest = known.and_then(|platforms| platforms.get(&platform.to_string()));
+        if self.required && digest.is_none() {
+            bail!(
+                "{} does not say which image {image} is for {platform}; build with --lock to write it \
+                 down, or --update to ask again",
+                self.path.display()
+            );
+        }
+        Ok(digest.copied())
+    }
+
+    /// Writes `digest` down if that was asked for.
+    pub fn save(
+        &self,
+        lock: &mut Lock,
+        image: &ImageRef,
+        platform: &Platform,
+        digest: Digest,
+    ) -> Result<()> {
+        let platforms = lock.images.entry(image.to_string()).or_default();
+        let known = platforms.insert(platform.to_string(), digest);
+        if !self.write || known == Some(digest) {
+            return Ok(());
+        }
+        let write = || -> Result<()> {
+            let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            let dir = dir.unwrap_or(std::path::Path::new("."));
+            let mut file = tempfile::Builder::new()
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .tempfile_in(dir)?;
+            serde_json::to_writer_pretty(&mut file, lock)?;
+            file.write_all(b"\n")?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            Ok(())
+        };
+        write().with_context(|| self.path.display().to_string())
+    }
+}

@@ -1,0 +1,233 @@
+//! Images in a registry: manifests and configs by digest, layers as streams.
+//!
+//! To whoever reads it, a registry is a layout: an index of one entry, which is
+//! what the reference names, and blobs. What was read of an image, its layers
+//! apart, is kept on disk, so that it can be built again without a connection.
+
+mod blob;
+mod client;
+mod credentials;
+mod documents;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Cursor, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use oci_spec::distribution::Reference;
+
+use self::blob::BlobReader;
+use self::client::Client;
+use self::documents::Documents;
+use super::layout::REF_NAME;
+use super::store::{MAX_DOCUMENT, Store};
+use crate::digest::Digest;
+
+/// How registries are reached.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// `HOST[:PORT]` of registries that are spoken to without TLS.
+    pub insecure: Vec<String>,
+    /// Files of certificates (PEM) that are trusted besides the system's.
+    pub ca_certs: Vec<PathBuf>,
+    /// Connect to nothing.
+    pub offline: bool,
+    /// Name and password, for every registry.
+    pub credentials: Option<(String, String)>,
+    /// Where manifests and configs are kept.
+    pub documents: PathBuf,
+}
+
+/// One image of a registry, as a store of a layout.
+pub struct RegistryStore {
+    reference: Reference,
+    client: Option<Arc<Client>>,
+    documents: Documents,
+    index: Vec<u8>,
+    known: Mutex<Known>,
+}
+
+/// What the documents so far tell of others.
+#[derive(Default)]
+struct Known {
+    /// Digests that are manifests or indexes.
+    manifests: HashSet<Digest>,
+    /// Bytes of what a digest is of.
+    sizes: HashMap<Digest, u64>,
+}
+
+impl RegistryStore {
+    /// Asks for what `reference` names.
+    pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
+        let client = match access.offline {
+            true => None,
+            false => Some(Arc::new(Client::new(reference, access)?)),
+        };
+        let documents = Documents::new(&access.documents);
+        let pin = reference.digest().map(str::parse::<Digest>).transpose()?;
+        let tag = documents.tag(reference);
+        let digest = match (&client, pin) {
+            (_, Some(digest)) if documents.get(digest)?.is_some() => digest,
+            (Some(client), _) => {
+                let bytes = client.manifest(reference)?;
+                let digest = documents.put(&bytes)?;
+                documents.set_tag(&tag, digest)?;
+                digest
+            }
+            (None, Some(digest)) => {
+                bail!("{digest} is not cached, and --offline forbids to ask for it")
+            }
+            (None, None) => match documents.get_tag(&tag)? {
+                Some(digest) => digest,
+                None => bail!("{reference} is not cached, and --offline forbids to ask for it"),
+            },
+        };
+        let known = Known { manifests: HashSet::from([digest]), ..Known::default() };
+        let mut store = Self {
+            reference: reference.clone(),
+            client,
+            documents,
+            index: Vec::new(),
+            known: Mutex::new(known),
+        };
+        let bytes = store.by_digest(digest)?;
+        store.index = index(&bytes, digest, reference.tag())?;
+        Ok(store)
+    }
+
+    /// A manifest, an index or a config.
+    fn by_digest(&self, digest: Digest) -> Result<Vec<u8>> {
+        let bytes = match self.documents.get(digest)? {
+            Some(bytes) => bytes,
+            None => {
+                let Some(client) = &self.client else {
+                    bail!("{digest} is not cached, and --offline forbids to ask for it");
+                };
+                let is_manifest = self.known().manifests.contains(&digest);
+                let bytes = match is_manifest {
+                    true => {
+                        client.manifest(&self.reference.clone_with_digest(digest.to_string()))?
+                    }
+                    false => self.whole_blob(digest)?,
+                };
+                let is = Digest::of(&bytes);
+                ensure!(is == digest, "its content has the digest {is}: it is damaged");
+                self.documents.put(&bytes)?;
+                bytes
+            }
+        };
+        self.learn(&bytes);
+        Ok(bytes)
+    }
+
+    fn whole_blob(&self, digest: Digest) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let blob = self.blob(digest)?;
+        ensure!(
+            blob.1 <= MAX_DOCUMENT,
+            "{digest} has {} bytes; {MAX_DOCUMENT} are allowed",
+            blob.1
+        );
+        blob.0.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn blob(&self, digest: Digest) -> Result<(BlobReader, u64)> {
+        let Some(client) = &self.client else {
+            bail!("the blob is not cached, and --offline forbids to ask for it");
+        };
+        let size = self.known().sizes.get(&digest).copied();
+        let size = size.context("no manifest says how large it is")?;
+        Ok((BlobReader::new(client.clone(), digest, size), size))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().expect("no holder panics")
+    }
+
+    /// Takes down what `document` says of others. What is no document of an
+    /// image says nothing; the layout's reader tells why.
+    fn learn(&self, document: &[u8]) {
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(document) else {
+            return;
+        };
+        let mut known = self.known();
+        let list = |key: &str| value[key].as_array().cloned().unwrap_or_default();
+        for (descriptors, are_manifests) in [
+            (list("manifests"), true),
+            (list("layers"), false),
+            (vec![value["config"].clone()], false),
+        ] {
+            for descriptor in descriptors {
+                let digest = descriptor["digest"].as_str().and_then(|text| text.parse().ok());
+                if let (Some(digest), Some(size)) = (digest, descriptor["size"].as_u64()) {
+                    known.sizes.insert(digest, size);
+                    if are_manifests {
+                        known.manifests.insert(digest);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An `index.json` of the one manifest `bytes`.
+fn index(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).with_context(|| format!("{digest} is no JSON"))?;
+    // Old manifests need not say what they are.
+    let usual = match value["manifests"].is_array() {
+        true => "application/vnd.oci.image.index.v1+json",
+        false => "application/vnd.oci.image.manifest.v1+json",
+    };
+    let media_type = value["mediaType"].as_str().unwrap_or(usual);
+    let mut descriptor = serde_json::json!({
+        "mediaType": media_type,
+        "digest": digest.to_string(),
+        "size": bytes.len(),
+    });
+    if let Some(tag) = tag {
+        descriptor["annotations"] = serde_json::json!({ REF_NAME: tag });
+    }
+    Ok(serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] }))?)
+}
+
+/// The digest in the name of a layout's blob.
+fn digest_of(name: &str) -> Option<Digest> {
+    format!("sha256:{}", name.strip_prefix("blobs/sha256/")?).parse().ok()
+}
+
+impl Store for RegistryStore {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let fixed = match name {
+            "index.json" => Some(self.index.clone()),
+            "oci-layout" => Some(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            _ => None,
+        };
+        if let Some(bytes) = fixed {
+            let len = bytes.len() as u64;
+            return Ok(Some((Box::new(Cursor::new(bytes)), len)));
+        }
+        let Some(digest) = digest_of(name) else {
+            return Ok(None);
+        };
+        let (blob, size) = self.blob(digest)?;
+        Ok(Some((Box::new(blob), size)))
+    }
+
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match (name, digest_of(name)) {
+            (_, Some(digest)) => self.by_digest(digest).map(Some),
+            ("index.json", _) => Ok(Some(self.index.clone())),
+            _ => {
+                let Some((mut reader, _)) = self.open(name)? else {
+                    return Ok(None);
+                };
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
+            }
+        }
+    }
+}
