@@ -27,7 +27,7 @@
 //! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer ←
 //! patch, bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4`
 //! never meet.
-//! [`boot`] takes a bundle as it lies on disk and knows nothing of how it was
+//! [`transfer`] carries bundles to and from registries. [`boot`] takes a bundle as it lies on disk and knows nothing of how it was
 //! compiled; the disk its guest starts from comes from the same EROFS writer.
 //! `src/guest` is the init inside the machine, a program of its own.
 
@@ -46,5 +46,6 @@ pub mod patch;
 pub mod progress;
 pub mod sink;
 pub mod source;
+pub mod transfer;
 pub mod tree;
 pub mod units;

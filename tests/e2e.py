@@ -16,7 +16,8 @@ import traceback
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
 TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
-         'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux'}
+         'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux',
+         'skopeo': 'skopeo', 'docker-registry': 'docker-registry', 'htpasswd': 'apache2-utils', 'openssl': 'openssl'}
 MODULES = ('jsonschema', 'yaml')
 sys.path.append(os.path.join(TOP, '.tools/python'))
 os.environ['PATH'] += ':/usr/sbin:/sbin'
@@ -45,9 +46,9 @@ def main():
     ap.add_argument('--long', action='store_true')
     ap.add_argument('--list', action='store_true')
     a = ap.parse_args()
-    from checks import CHECKS, boot, cases, common, crash, images, patch, patch_errors, patch_guest, patch_model, patch_more, robust, upper   # noqa: F401  (they register their checks)
+    from checks import CHECKS, artifact, boot, cases, common, crash, images, patch, patch_errors, patch_guest, patch_model, patch_more, registry, registry_faults, robust, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
-        from checks import long                                              # noqa: F401
+        from checks import long, registry_stalls                             # noqa: F401
     chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]
     if a.list:
         print('\n'.join(c.name for c in chosen))

@@ -1,5 +1,6 @@
 //! The bundle: a directory that can be moved, and what is said of it.
 
+pub mod artifact;
 pub mod content;
 pub mod index;
 pub mod inspect;

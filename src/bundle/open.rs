@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 
+use super::content::Content;
 use super::index::{FileEntry, Index};
 use super::verify::check_devices;
 use super::{FSMETA, INDEX, LAYERS, UPPER, VMDK, publish, vmdk};
@@ -31,6 +32,9 @@ const MAX_EXTENTS: usize = 65_536;
 pub struct OpenBundle {
     pub dir: PathBuf,
     pub index: Index,
+    /// The bytes of the index.
+    pub json: Vec<u8>,
+    pub vmdk: OpenFile,
     /// fsmeta and the layers, in the disk's order.
     pub disk: Vec<OpenFile>,
     pub upper: OpenFile,
@@ -122,9 +126,11 @@ impl OpenBundle {
     }
 
     fn check(at: &File, dir: PathBuf, all: bool) -> Result<Self> {
-        let index = OpenFile::open(at, INDEX).and_then(|mut file| file.bytes(MAX_INDEX));
-        let index = index.and_then(|bytes| publish::parse_index(&bytes)).context(INDEX)?;
-        let extents = OpenFile::open(at, VMDK).and_then(|mut file| file.bytes(MAX_DESCRIPTOR));
+        let json = OpenFile::open(at, INDEX).and_then(|mut file| file.bytes(MAX_INDEX));
+        let json = json.context(INDEX)?;
+        let index = publish::parse_index(&json).context(INDEX)?;
+        let mut vmdk = OpenFile::open(at, VMDK).context(VMDK)?;
+        let extents = vmdk.bytes(MAX_DESCRIPTOR);
         let extents = extents.and_then(|bytes| extents_of(bytes, &index)).context(VMDK)?;
         let mut disk = Vec::with_capacity(extents.len());
         for extent in extents {
@@ -165,7 +171,17 @@ impl OpenBundle {
             let bytes = map::file(&layer.file).with_context(|| layer.path.clone())?;
             Reader::new(&bytes).with_context(|| layer.path.clone())?;
         }
-        Ok(Self { dir, index, disk, upper })
+        Ok(Self { dir, index, json, vmdk, disk, upper })
+    }
+
+    /// Every file of the index, once, with what it holds.
+    pub fn files(&self) -> Vec<(&str, &File, &Content)> {
+        let open = || self.disk.iter().chain([&self.upper, &self.vmdk]);
+        let files = self.index.files.iter().filter_map(|entry| {
+            let file = open().find(|file| file.path == entry.path)?;
+            Some((&*entry.path, &file.file, &entry.content))
+        });
+        files.collect()
     }
 
     /// Whether no file was written to since it was checked.

@@ -1,7 +1,7 @@
 //! A bundle appears whole or not at all.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -146,6 +146,12 @@ fn lock(dir: &Path) -> Result<File> {
             return Ok(file);
         }
     }
+}
+
+/// Writes a small file of the bundle.
+pub fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut file = staging.create(name)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| name.to_owned())
 }
 
 /// Swaps `new` and `old`, then removes what `old` was.

@@ -143,6 +143,9 @@ fn make_object(
     let file = slot.create()?;
     let blob = image.blob(i)?;
     let (compiled, seen) = layer::compile(blob, layer.diff_id, file, &request.limits, &progress);
+    if let Some(error) = seen.unread {
+        return Err(error);
+    }
     match (layer.check(seen.digest, seen.size), seen.error, compiled) {
         // A damaged blob explains whatever else went wrong.
         (Err(error), ..) => Err(error),

@@ -4,8 +4,6 @@ mod layers;
 mod upper;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -15,7 +13,7 @@ use self::layers::{Ready, layers};
 pub use self::upper::patch_time;
 use crate::bundle::content::Content;
 use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index};
-use crate::bundle::publish::Staging;
+use crate::bundle::publish::{Staging, write_file};
 use crate::bundle::{self, vmdk};
 use crate::cache::Cache;
 use crate::digest::DiffId;
@@ -198,7 +196,13 @@ fn all_layers(
 ) -> Result<BTreeMap<DiffId, Ready>> {
     let names = image.layers.iter().map(|l| LayerName { digest: l.label(), bytes: l.size });
     reporter.event(Event::Layers(names.collect()));
-    layers(request, image, cache, staging, reporter)
+    let ready = layers(request, image, cache, staging, reporter);
+    let reference = &request.manifest.image;
+    match reference.transport {
+        // Whose layer it is, where it came from afar.
+        Transport::Registry => ready.with_context(|| reference.to_string()),
+        _ => ready,
+    }
 }
 
 /// Merges the layers of `image`, which are `ready`.
@@ -253,11 +257,6 @@ fn link(
         entries.push(entry);
     }
     Ok(Linked { tree: merger.finish(), devices, disks, entries, summary })
-}
-
-fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
-    let mut file: File = staging.create(name)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| name.to_owned())
 }
 
 fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {

@@ -80,7 +80,7 @@ pub fn take_apart(
         let (file, hash) = data.finish(&[])?;
         Ok(Loose { tree, file, blake3: hash.context("the sink hashes")? })
     });
-    match seen.error {
+    match seen.unread.or(seen.error) {
         Some(error) => Err(error),
         None => loose,
     }

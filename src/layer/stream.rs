@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
@@ -21,6 +21,8 @@ pub struct BlobSeen {
     pub size: u64,
     /// Why it could not be inflated to its end.
     pub error: Option<anyhow::Error>,
+    /// Why it could not be read to its end: then digest and size say nothing.
+    pub unread: Option<anyhow::Error>,
 }
 
 /// The uncompressed bytes of a layer, in order.
@@ -54,8 +56,8 @@ pub fn with_stream<T>(
             // Close the channel before the rest is read for its digest.
             drop(send);
             let rest = io::copy(&mut blob, &mut io::sink());
-            let error = inflated.and(rest.map(drop).context("reading the blob")).err();
-            BlobSeen { size: blob.total(), digest: blob.digest(), error }
+            let unread = rest.err().map(|error| anyhow!(error).context("reading the blob"));
+            BlobSeen { size: blob.total(), digest: blob.digest(), error: inflated.err(), unread }
         });
         let mut stream = Stream {
             chunks,

@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use oci_spec::distribution::Reference;
+use oci_spec::distribution::{ParseError, Reference};
 use serde::Deserialize;
 
-use crate::digest::Digest;
+use crate::digest::{BadDigest, Digest};
 
 /// Where an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +44,10 @@ pub struct ImageRef {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
     #[error(
-        "{0:?} names no image; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:TAG], \
+        "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:TAG], \
          oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME], and @sha256:… behind it to pin the digest"
     )]
-    Form(String),
+    Form(String, String),
     #[error("{0:?}: what follows @ is no digest (sha256: and 64 lower-case hex digits)")]
     Pin(String),
 }
@@ -58,12 +58,15 @@ impl FromStr for ImageRef {
     /// The path ends at the last colon that no slash follows (of a
     /// docker-archive: at the first colon, because names hold more of them).
     fn from_str(text: &str) -> Result<Self, BadReference> {
-        let form = || BadReference::Form(text.to_owned());
+        let form = || BadReference::Form(text.to_owned(), String::new());
         let (transport, rest) = match text.split_once(':') {
             Some(("oci", rest)) => (Transport::Oci, rest),
             Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
             Some(("docker-archive", rest)) => (Transport::DockerArchive, rest),
-            _ => return Self::in_registry(text).ok_or_else(form),
+            _ => {
+                return Self::in_registry(text)
+                    .map_err(|why| BadReference::Form(text.to_owned(), format!(" ({why})")));
+            }
         };
         let (rest, pin) = match rest.rsplit_once("@sha256:") {
             Some((rest, hex)) => {
@@ -87,12 +90,18 @@ impl FromStr for ImageRef {
 
 impl ImageRef {
     /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
-    fn in_registry(text: &str) -> Option<Self> {
-        let name: Reference = text.strip_prefix("docker://").unwrap_or(text).parse().ok()?;
-        let pin = name.digest().map(str::parse).transpose().ok()?;
+    fn in_registry(text: &str) -> Result<Self, String> {
+        let text_name = text.strip_prefix("docker://").unwrap_or(text);
+        // So that no name is taken for a digest, Docker has none of this form.
+        if text_name.len() == 64 && text_name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("64 hex digits are an ID, and no name".into());
+        }
+        let name: Reference = text_name.parse().map_err(|error: ParseError| error.to_string())?;
+        let pin = name.digest().map(str::parse).transpose();
+        let pin = pin.map_err(|error: BadDigest| error.to_string())?;
         let reference = name.tag().map(str::to_owned);
         let (transport, path) = (Transport::Registry, PathBuf::new());
-        Some(Self { text: text.to_owned(), transport, path, reference, pin, name: Some(name) })
+        Ok(Self { text: text.to_owned(), transport, path, reference, pin, name: Some(name) })
     }
 
     /// Pins the digest of an image in a registry.

@@ -56,7 +56,7 @@ fn version(store: &dyn Store) -> Result<()> {
 }
 
 /// Entries of the index that the reference names.
-fn named<'i>(index: &'i ImageIndex, reference: &ImageRef) -> Result<Vec<&'i Descriptor>> {
+pub fn named<'i>(index: &'i ImageIndex, reference: &ImageRef) -> Result<Vec<&'i Descriptor>> {
     let all = index.manifests();
     let Some(wanted) = &reference.reference else {
         ensure!(!all.is_empty(), "the index is empty");
@@ -206,16 +206,16 @@ pub fn known_layer(media_type: &str) -> Result<()> {
     bail!("the media type {media_type} {what}")
 }
 
-fn digest(descriptor: &Descriptor) -> Result<Digest> {
+pub fn digest(descriptor: &Descriptor) -> Result<Digest> {
     Ok(descriptor.digest().to_string().parse()?)
 }
 
-fn blob_name(digest: Digest) -> String {
+pub fn blob_name(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
 /// A small blob, checked.
-fn blob(store: &dyn Store, descriptor: &Descriptor) -> Result<Vec<u8>> {
+pub fn blob(store: &dyn Store, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let digest = digest(descriptor)?;
     let read = || {
         let bytes = store.document(&blob_name(digest))?;
@@ -229,7 +229,10 @@ fn blob(store: &dyn Store, descriptor: &Descriptor) -> Result<Vec<u8>> {
     read().with_context(|| digest.to_string())
 }
 
-fn parse<T: serde::de::DeserializeOwned>(store: &dyn Store, descriptor: &Descriptor) -> Result<T> {
+pub fn parse<T: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    descriptor: &Descriptor,
+) -> Result<T> {
     let bytes = blob(store, descriptor)?;
     serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is not as OCI has it", descriptor.digest()))

@@ -3,9 +3,10 @@
 //! Everything read here is checked against the digest and size that led to it.
 //! A layer's blob is checked by whoever reads it to its end.
 
+pub mod artifact;
 mod docker;
 mod layout;
-mod registry;
+pub mod registry;
 mod store;
 
 use std::io::Read;
@@ -13,8 +14,8 @@ use std::io::Read;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::ImageConfiguration;
 
-pub use self::registry::Access;
 use self::registry::RegistryStore;
+pub use self::registry::{Access, Repository};
 use self::store::{DirStore, Store, TarStore};
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{ImageRef, Platform, Transport};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rootfs_compile::layer::Limits;
-use rootfs_compile::manifest::{ByteSize, Platform};
+use rootfs_compile::manifest::{ByteSize, ImageRef, Platform};
 
 /// Compiles container images to bundles that a virtual machine boots.
 #[derive(Parser)]
@@ -22,6 +22,13 @@ pub enum Command {
     Inspect(Inspect),
     /// Check a bundle: every hash, block, inode and entry
     Verify(Verify),
+    /// Send a bundle to a registry; what the registry has is not sent
+    Push(Push),
+    /// Bring a bundle from a registry, a layout or an archive
+    #[command(visible_alias = "import")]
+    Pull(Pull),
+    /// Write a bundle as an OCI layout or archive, or its disk as one flat file
+    Export(Export),
     /// Print the JSON Schema of manifests, for editors that complete and check
     Schema(Schema),
 }
@@ -68,6 +75,8 @@ pub struct Build {
     #[command(flatten)]
     pub registry: RegistryArgs,
     #[command(flatten)]
+    pub lock: LockArgs,
+    #[command(flatten)]
     pub limits: LimitArgs,
 }
 
@@ -85,6 +94,12 @@ pub struct RegistryArgs {
     /// Connect to nothing: use what is cached
     #[arg(long)]
     pub offline: bool,
+}
+
+/// Which image a tag is.
+#[derive(Args)]
+#[command(next_help_heading = "Locks")]
+pub struct LockArgs {
     /// Write down which image a tag led to, in NAME.lock beside the manifest; builds use it from then on
     #[arg(long)]
     pub lock: bool,
@@ -100,7 +115,7 @@ pub struct RegistryArgs {
 pub struct CacheDir {
     /// Where compiled layers are kept [default: $XDG_CACHE_HOME/rootfs-compile]
     #[arg(long = "cache-dir", env = "ROOTFS_COMPILE_CACHE", value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub cache_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -195,6 +210,62 @@ pub struct Verify {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Push {
+    /// The bundle's directory
+    pub dir: PathBuf,
+    /// [HOST[:PORT]/]NAME[:TAG]
+    pub reference: ImageRef,
+    #[command(flatten)]
+    pub cache: CacheDir,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Args)]
+pub struct Pull {
+    /// [HOST[:PORT]/]NAME[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    pub reference: ImageRef,
+    /// The bundle's directory
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace a bundle that is there
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub cache: CacheDir,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Args)]
+#[group(skip)]
+pub struct Export {
+    /// The bundle's directory
+    pub dir: PathBuf,
+    #[command(flatten)]
+    pub to: ExportTo,
+    /// The name it gets there
+    #[arg(long, default_value = "latest", conflicts_with = "raw")]
+    pub tag: String,
+    #[command(flatten)]
+    pub cache: CacheDir,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct ExportTo {
+    /// An OCI layout, which may be there already
+    #[arg(long, value_name = "DIR")]
+    pub oci_layout: Option<PathBuf>,
+    /// An OCI layout in a tar
+    #[arg(long, value_name = "FILE")]
+    pub oci_archive: Option<PathBuf>,
+    /// The disk alone, for machines that read no descriptor
+    #[arg(long, value_name = "FILE")]
+    pub raw: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -10,7 +10,7 @@ use rootfs_compile::cache::Cache;
 use crate::args::Inspect;
 
 pub fn inspect(args: &Inspect) -> Result<u8> {
-    let cache = args.cache.dir.clone().or_else(Cache::default_dir);
+    let cache = args.cache.cache_dir.clone().or_else(Cache::default_dir);
     let report = read(&args.dir, cache.as_deref())?;
     let mut out = std::io::stdout().lock();
     if args.json {

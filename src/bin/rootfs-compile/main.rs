@@ -4,6 +4,7 @@ mod args;
 mod inspect;
 mod preview;
 mod show;
+mod transfer;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
         Command::Build(args) => build(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => verify(&args),
+        Command::Push(args) => transfer::push(&args),
+        Command::Pull(args) => transfer::pull(&args),
+        Command::Export(args) => transfer::export(&args),
         Command::Schema(args) => schema(&args),
     };
     match result {
@@ -64,9 +68,9 @@ fn build(args: &Build) -> Result<u8> {
         access: access(&args.registry),
         lock: LockUse {
             path: args.manifest.with_extension("lock"),
-            write: args.registry.lock || args.registry.update,
-            update: args.registry.update,
-            required: args.registry.locked,
+            write: args.lock.lock || args.lock.update,
+            update: args.lock.update,
+            required: args.lock.locked,
         },
         source_date_epoch: args.source_date_epoch.and_then(|epoch| epoch.0),
     };
@@ -121,7 +125,7 @@ fn access(args: &RegistryArgs) -> Access {
 
 /// The cache that was named, or the user's own.
 fn cache_dir(cache: &CacheDir) -> Result<PathBuf> {
-    let dir = cache.dir.clone().or_else(Cache::default_dir);
+    let dir = cache.cache_dir.clone().or_else(Cache::default_dir);
     dir.context("no place for the cache: set --cache-dir, ROOTFS_COMPILE_CACHE or HOME")
 }
 

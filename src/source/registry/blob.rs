@@ -3,11 +3,10 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
-use oci_client::client::BlobResponse;
+use reqwest::StatusCode;
 use tokio::sync::mpsc::{self, Receiver};
 
-use super::client::{Client, RETRIES, wait};
+use super::client::{Client, Failure, RETRIES};
 use crate::digest::Digest;
 
 type Chunk = bytes::Bytes;
@@ -22,47 +21,47 @@ pub struct BlobReader {
     size: u64,
     /// Bytes that came so far.
     offset: u64,
-    wire: Option<Receiver<io::Result<Chunk>>>,
+    wire: Option<Receiver<Result<Chunk, Failure>>>,
     chunk: Chunk,
     /// Failures since the last byte.
     failures: u32,
+    /// Why there will be no more.
+    failed: Option<String>,
 }
 
 impl BlobReader {
     pub fn new(client: Arc<Client>, digest: Digest, size: u64) -> Self {
         let chunk = Chunk::new();
-        Self { client, digest, size, offset: 0, wire: None, chunk, failures: 0 }
+        Self { client, digest, size, offset: 0, wire: None, chunk, failures: 0, failed: None }
     }
 
     /// Begins to receive at `self.offset`.
     fn connect(&mut self) -> io::Result<()> {
-        let response = loop {
+        let mut response = loop {
             match self.client.blob(self.digest, self.offset) {
                 Ok(response) => break response,
-                Err(failure) if self.failures >= failure.retries => {
-                    return Err(io::Error::other(format!("{:#}", failure.into_error())));
-                }
-                Err(_) => {
-                    wait(self.failures);
-                    self.failures += 1;
-                }
+                Err(failure) => self.failure(failure)?,
             }
         };
         // A server may not know of ranges: then what was read comes once more.
-        let (mut stream, mut skip) = match response {
-            BlobResponse::Full(stream) => (stream, self.offset),
-            BlobResponse::Partial(stream) => (stream, 0),
-        };
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let mut skip = if partial { 0 } else { self.offset };
         let (send, receive) = mpsc::channel(CHUNKS);
+        let client = self.client.clone();
         self.client.runtime().spawn(async move {
-            while let Some(chunk) = stream.next().await {
-                let chunk = chunk.map(|mut chunk| {
-                    let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
-                    skip -= skipped as u64;
-                    chunk.split_off(skipped)
-                });
+            loop {
+                let chunk = match response.chunk().await {
+                    Ok(None) => return,
+                    Ok(Some(mut chunk)) => {
+                        let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+                        skip -= skipped as u64;
+                        Ok(chunk.split_off(skipped))
+                    }
+                    Err(error) => Err(client.request(&error)),
+                };
                 // Nobody takes it any more: the build has failed.
-                if send.send(chunk).await.is_err() {
+                let ended = chunk.is_err();
+                if send.send(chunk).await.is_err() || ended {
                     return;
                 }
             }
@@ -70,10 +69,28 @@ impl BlobReader {
         self.wire = Some(receive);
         Ok(())
     }
+
+    /// Waits for another try, or gives up.
+    fn failure(&mut self, failure: Failure) -> io::Result<()> {
+        if self.failures >= failure.retries {
+            let text = match self.offset {
+                0 => format!("{:#}", failure.error),
+                at => format!("{:#} (at byte {at} of {})", failure.error, self.size),
+            };
+            self.failed = Some(text.clone());
+            return Err(io::Error::other(text));
+        }
+        failure.wait(self.failures);
+        self.failures += 1;
+        Ok(())
+    }
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(text) = &self.failed {
+            return Err(io::Error::other(text.clone()));
+        }
         while self.chunk.is_empty() {
             if self.offset == self.size || buffer.is_empty() {
                 return Ok(0);
@@ -95,16 +112,11 @@ impl Read for BlobReader {
                 }
                 broken => {
                     self.wire = None;
-                    if self.failures >= RETRIES {
-                        let why = match broken {
-                            Some(Err(error)) => error.to_string(),
-                            _ => "it ends too early".into(),
-                        };
-                        let at = self.offset;
-                        return Err(io::Error::other(format!("at byte {at} of the blob: {why}")));
-                    }
-                    wait(self.failures);
-                    self.failures += 1;
+                    let failure = match broken {
+                        Some(Err(failure)) => failure,
+                        _ => Failure::new(self.client.says("the blob ends too early"), RETRIES),
+                    };
+                    self.failure(failure)?;
                 }
             }
         }

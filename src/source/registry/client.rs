@@ -1,20 +1,23 @@
 //! The client, behind a face that blocks: requests, and which of them are worth
 //! another try.
+//!
+//! Logins and what is written go through the library. What is read is asked for
+//! here, because whether another try helps depends on the status, on Retry-After
+//! and on Content-Range, which the library keeps to itself.
 
 use std::error::Error as _;
-use std::fmt::Write as _;
 use std::future::Future;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use oci_client::RegistryOperation;
-use oci_client::client::{
-    BlobResponse, Certificate, CertificateEncoding, ClientConfig, ClientProtocol,
-};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_spec::distribution::Reference;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
+use reqwest::{Response, StatusCode};
 use tokio::runtime::Runtime;
 
 use super::{Access, credentials};
@@ -27,8 +30,14 @@ const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
+const USER_AGENT: &str = concat!("rootfs-compile/", env!("CARGO_PKG_VERSION"));
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Waits before another try: twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// No server's wish to wait is met for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Tries after the first.
 pub const RETRIES: u32 = 5;
@@ -37,26 +46,50 @@ pub const RETRIES: u32 = 5;
 /// hardly come.
 const CONNECT_RETRIES: u32 = 2;
 
+/// Bytes of a manifest, as registries limit them, and more.
+const MAX_MANIFEST: usize = 16 << 20;
+
 /// A registry, as one repository is asked for.
 pub struct Client {
     runtime: Runtime,
-    client: oci_client::Client,
-    reference: Reference,
+    /// For what is written, and for logins.
+    pub(super) client: oci_client::Client,
+    /// For what is read.
+    http: reqwest::Client,
+    pub(super) reference: Reference,
+    insecure: bool,
     auth: RegistryAuth,
+    /// What the registry wants to see, once it has asked for it.
+    login: Mutex<RegistryAuth>,
 }
 
 /// A request that did not succeed.
 #[derive(Debug)]
 pub struct Failure {
-    error: anyhow::Error,
+    pub error: anyhow::Error,
     /// How often it is worth another try.
     pub retries: u32,
+    /// How long the server wants to be left alone.
+    after: Option<Duration>,
 }
 
 impl Failure {
-    pub fn into_error(self) -> anyhow::Error {
-        self.error
+    pub fn new(error: anyhow::Error, retries: u32) -> Self {
+        Self { error, retries, after: None }
     }
+
+    /// Waits before try number `tries` is made again.
+    pub fn wait(&self, tries: u32) {
+        let usual = FIRST_WAIT * 2u32.saturating_pow(tries.min(RETRIES));
+        std::thread::sleep(self.after.unwrap_or_default().min(LONGEST_WAIT).max(usual));
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Manifest,
+    Blob,
 }
 
 impl Client {
@@ -64,16 +97,26 @@ impl Client {
         // Of two builds of the library in one process, the first has said it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut certificates = Vec::new();
+        let mut http = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .read_timeout(READ_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT);
         for path in &access.ca_certs {
-            let data = std::fs::read(path).with_context(|| path.display().to_string())?;
+            let shown = || path.display().to_string();
+            let data = std::fs::read(path).with_context(shown)?;
+            let parsed = reqwest::Certificate::from_pem_bundle(&data).with_context(shown)?;
+            ensure!(!parsed.is_empty(), "{}: there is no certificate (PEM) in it", shown());
+            for certificate in parsed {
+                http = http.add_root_certificate(certificate);
+            }
             certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
         }
         let config = ClientConfig {
             protocol: ClientProtocol::HttpsExcept(access.insecure.clone()),
             extra_root_certificates: certificates,
-            read_timeout: Some(Duration::from_secs(60)),
-            connect_timeout: Some(Duration::from_secs(20)),
-            user_agent: concat!("rootfs-compile/", env!("CARGO_PKG_VERSION")),
+            read_timeout: Some(READ_TIMEOUT),
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            user_agent: USER_AGENT,
             ..ClientConfig::default()
         };
         let auth = match &access.credentials {
@@ -87,7 +130,15 @@ impl Client {
             .context("starting the registry client")?;
         let client = oci_client::Client::try_from(config)
             .map_err(|error| anyhow!("the registry client: {error}"))?;
-        Ok(Self { runtime, client, reference: reference.clone(), auth })
+        Ok(Self {
+            runtime,
+            client,
+            http: http.build().context("the registry client")?,
+            reference: reference.clone(),
+            insecure: access.insecure.iter().any(|host| host == reference.resolve_registry()),
+            auth,
+            login: Mutex::new(RegistryAuth::Anonymous),
+        })
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -96,130 +147,262 @@ impl Client {
 
     /// The bytes of the manifest or index that `reference` names.
     pub fn manifest(&self, reference: &Reference) -> Result<Vec<u8>> {
-        let ask = || async {
-            self.authorize().await?;
-            let pulled = self.client.pull_manifest_raw(reference, &self.auth, &MEDIA_TYPES).await?;
-            Ok(pulled.0.to_vec())
-        };
-        self.retry(ask)
+        let name = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let path = format!("manifests/{name}");
+        self.tried(|| {
+            self.runtime.block_on(async {
+                let mut response = self.get(&path, Wanted::Manifest, 0).await?;
+                let told = response.headers().get("docker-content-digest");
+                let told = told.and_then(|value| value.to_str().ok()).map(str::to_owned);
+                let mut bytes = Vec::new();
+                while let Some(chunk) =
+                    response.chunk().await.map_err(|error| self.request(&error))?
+                {
+                    bytes.extend_from_slice(&chunk);
+                    if bytes.len() > MAX_MANIFEST {
+                        return Err(Failure::new(self.says("a manifest without an end"), 0));
+                    }
+                }
+                let value = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
+                if !value["schemaVersion"].is_number() {
+                    let what = "its answer is no manifest (is it a registry?)";
+                    return Err(Failure::new(self.says(what), 0));
+                }
+                let is = Digest::of(&bytes).to_string();
+                let mut expected = told.iter().map(|told| &**told).chain(reference.digest());
+                if let Some(other) = expected.find(|digest| *digest != is) {
+                    let what =
+                        format!("the manifest has the digest {is}, not {other}: it is damaged");
+                    return Err(Failure::new(self.says(&what), 0));
+                }
+                Ok(bytes)
+            })
+        })
     }
 
-    async fn authorize(&self) -> Result<(), OciDistributionError> {
-        self.client.auth(&self.reference, &self.auth, RegistryOperation::Pull).await.map(drop)
+    /// Asks for a blob from byte `offset` on. The answer may begin at the start
+    /// all the same: then it has the status 200.
+    pub fn blob(&self, digest: Digest, offset: u64) -> Result<Response, Failure> {
+        self.runtime.block_on(self.get(&format!("blobs/{digest}"), Wanted::Blob, offset))
     }
 
-    /// Asks for a blob from byte `offset` on.
-    pub fn blob(&self, digest: Digest, offset: u64) -> Result<BlobResponse, Failure> {
-        let descriptor = OciDescriptor { digest: digest.to_string(), ..OciDescriptor::default() };
-        let ask = async {
-            match offset {
-                0 => {
-                    let pulled = self.client.pull_blob_stream(&self.reference, &descriptor).await;
-                    pulled.map(BlobResponse::Full)
-                }
-                _ => {
-                    let from = self.client.pull_blob_stream_partial(
-                        &self.reference,
-                        &descriptor,
-                        offset,
-                        None,
-                    );
-                    from.await
-                }
+    async fn get(&self, path: &str, wanted: Wanted, offset: u64) -> Result<Response, Failure> {
+        let scheme = if self.insecure { "http" } else { "https" };
+        let (host, repository) = (self.reference.resolve_registry(), self.reference.repository());
+        let url = format!("{scheme}://{host}/v2/{repository}/{path}");
+        let mut asked = false;
+        loop {
+            let mut request = self.http.get(&url);
+            if let Wanted::Manifest = wanted {
+                request = request.header(ACCEPT, MEDIA_TYPES.join(", "));
             }
-        };
-        self.runtime.block_on(ask).map_err(|error| self.failure(error))
+            if offset > 0 {
+                request = request.header(RANGE, format!("bytes={offset}-"));
+            }
+            let login = self.login.lock().expect("no holder panics").clone();
+            request = match login {
+                RegistryAuth::Anonymous => request,
+                RegistryAuth::Basic(name, password) => request.basic_auth(name, Some(password)),
+                RegistryAuth::Bearer(token) => request.bearer_auth(token),
+            };
+            let response = request.send().await.map_err(|error| self.request(&error))?;
+            // A token may also have become too old.
+            if response.status() == StatusCode::UNAUTHORIZED && !asked {
+                self.log_in().await?;
+                asked = true;
+                continue;
+            }
+            return self.answer(response, wanted, offset).await;
+        }
     }
 
-    fn retry<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    /// Gets what the registry wants to see.
+    async fn log_in(&self) -> Result<(), Failure> {
+        let token = self.client.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
+        let login = match token.map_err(|error| self.failure(error))? {
+            Some(token) => RegistryAuth::Bearer(token),
+            None => self.auth.clone(),
+        };
+        *self.login.lock().expect("no holder panics") = login;
+        Ok(())
+    }
+
+    /// The response, if it is what was asked for.
+    async fn answer(
+        &self,
+        response: Response,
+        wanted: Wanted,
+        offset: u64,
+    ) -> Result<Response, Failure> {
+        let status = response.status();
+        if status == StatusCode::PARTIAL_CONTENT {
+            let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
+            let wanted = format!("bytes {offset}-");
+            if !range.is_some_and(|range| range.starts_with(&wanted)) {
+                return Err(Failure::new(self.says("it sends another range"), RETRIES));
+            }
+            return Ok(response);
+        }
+        if status.is_success() {
+            return Ok(response);
+        }
+        let after = retry_after(response.headers());
+        let text = response.bytes().await.unwrap_or_default();
+        let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
+        let message = value["errors"][0]["message"].as_str().unwrap_or_default().to_owned();
+        let mut failure = match (status.as_u16(), wanted) {
+            (404, Wanted::Blob) => Failure::new(self.says("it has no such blob"), 0),
+            (400, _) if text.windows(12).any(|part| part == b"HTTPS server") => {
+                let what = "it speaks TLS: leave --insecure-registry away";
+                Failure::new(self.says(what), 0)
+            }
+            (code, _) => self.status(code),
+        };
+        if !message.is_empty() {
+            failure.error = anyhow!("{} ({})", failure.error, message.escape_debug());
+        }
+        failure.after = after;
+        Err(failure)
+    }
+
+    pub(super) async fn authorize(
+        &self,
+        operation: RegistryOperation,
+    ) -> Result<(), OciDistributionError> {
+        self.client.auth(&self.reference, &self.auth, operation).await.map(drop)
+    }
+
+    /// Asks the library, and asks again as long as the failure may pass.
+    pub(super) fn retry<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T, OciDistributionError>>,
     {
+        self.tried(|| self.runtime.block_on(ask()).map_err(|error| self.failure(error)))
+    }
+
+    fn tried<T>(&self, ask: impl Fn() -> Result<T, Failure>) -> Result<T> {
         let mut tries = 0;
         loop {
-            match self.runtime.block_on(ask()).map_err(|error| self.failure(error)) {
+            match ask() {
                 Ok(done) => return Ok(done),
                 Err(failure) if tries >= failure.retries => return Err(failure.error),
-                Err(_) => wait(tries),
+                Err(failure) => failure.wait(tries),
             }
             tries += 1;
         }
     }
 
-    /// What `error` means to people, and whether it may pass.
+    /// An error that names the repository.
+    pub fn says(&self, what: &str) -> anyhow::Error {
+        anyhow!("{}/{}: {what}", self.reference.registry(), self.reference.repository())
+    }
+
+    /// What an HTTP status means to people, and whether it may pass.
+    fn status(&self, code: u16) -> Failure {
+        match code {
+            401 | 403 => Failure::new(self.denied(), 0),
+            404 => Failure::new(self.says("there is no such tag or repository"), 0),
+            408 | 429 | 500..=599 => {
+                Failure::new(self.says(&format!("it answers {code}")), RETRIES)
+            }
+            _ => Failure::new(self.says(&format!("it answers {code}")), 0),
+        }
+    }
+
+    fn denied(&self) -> anyhow::Error {
+        self.says(match &self.auth {
+            RegistryAuth::Anonymous => {
+                "access is refused without a login: docker login or podman login stores one, \
+                 ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD give one"
+            }
+            _ => {
+                "access is refused with the login that was given (by ROOTFS_COMPILE_USERNAME and \
+                 ROOTFS_COMPILE_PASSWORD, else as docker or podman stored it)"
+            }
+        })
+    }
+
+    /// What an error of the library means to people, and whether it may pass.
     fn failure(&self, error: OciDistributionError) -> Failure {
-        let (registry, repository) = (self.reference.registry(), self.reference.repository());
-        let denied = || match &self.auth {
-            RegistryAuth::Anonymous => anyhow!(
-                "{registry} refuses access to {repository} without a login: docker login or podman \
-                 login stores one, ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD give one"
-            ),
-            _ => anyhow!(
-                "{registry} refuses access to {repository} with the login that it was given (by \
-                 ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD, else as docker or podman \
-                 stored it)"
-            ),
-        };
-        let unknown = || anyhow!("{registry} has no such tag or repository");
-        let (error, retries) = match &error {
+        match &error {
             OciDistributionError::UnauthorizedError { .. }
-            | OciDistributionError::AuthenticationFailure(_) => (denied(), 0),
+            | OciDistributionError::AuthenticationFailure(_) => Failure::new(self.denied(), 0),
             OciDistributionError::RegistryError { envelope, .. } => {
-                let codes: Vec<&OciErrorCode> = envelope.errors.iter().map(|e| &e.code).collect();
-                let has = |wanted: &[OciErrorCode]| codes.iter().any(|code| wanted.contains(code));
-                if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                    (denied(), 0)
-                } else if has(&[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown]) {
-                    (unknown(), 0)
-                } else if has(&[OciErrorCode::Toomanyrequests]) {
-                    (anyhow!("{registry} has had too many requests"), RETRIES)
+                let has = |code| envelope.errors.iter().any(|error| error.code == code);
+                if has(OciErrorCode::Unauthorized) || has(OciErrorCode::Denied) {
+                    Failure::new(self.denied(), 0)
+                } else if has(OciErrorCode::Toomanyrequests) {
+                    self.status(429)
                 } else {
-                    (anyhow!("{registry} answers: {envelope}"), 0)
+                    Failure::new(self.says(&format!("it answers: {envelope}")), 0)
                 }
             }
-            OciDistributionError::ServerError { code, .. } => match code {
-                401 | 403 => (denied(), 0),
-                404 => (unknown(), 0),
-                408 | 429 | 500..=599 => (anyhow!("{registry} answers {code}"), RETRIES),
-                _ => (anyhow!("{registry} answers {code}"), 0),
+            OciDistributionError::ServerError { code, .. } => self.status(*code),
+            OciDistributionError::RequestError(error) => match error.status() {
+                Some(code) => self.status(code.as_u16()),
+                None => self.request(error),
             },
-            OciDistributionError::RequestError(error) => self.request(error),
-            OciDistributionError::IoError(error) => (anyhow!("{registry}: {error}"), RETRIES),
-            other => (anyhow!("{registry}: {other}"), 0),
-        };
-        Failure { error, retries }
+            OciDistributionError::IoError(error) => {
+                Failure::new(self.says(&error.to_string()), RETRIES)
+            }
+            other => Failure::new(self.says(&other.to_string()), 0),
+        }
     }
 
     /// A request to which there was no answer.
-    fn request(&self, error: &reqwest::Error) -> (anyhow::Error, u32) {
-        let registry = self.reference.registry();
+    pub fn request(&self, error: &reqwest::Error) -> Failure {
         // The last cause says most; the first would show a URL, which may have
         // secrets in it.
-        let mut causes = String::new();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            cause = error.source();
-            if cause.is_none() {
-                let _ = write!(causes, ": {error}");
-            }
+        let mut last = error.source();
+        while let Some(next) = last.and_then(|error| error.source()) {
+            last = Some(next);
         }
-        let hint = if causes.contains("ertificate") || causes.contains("UnknownIssuer") {
+        let cause = match last {
+            Some(cause) => format!(": {cause}"),
+            None if error.is_timeout() => ": it takes too long".to_owned(),
+            None if error.is_redirect() => ": it redirects too often".to_owned(),
+            None => String::new(),
+        };
+        let hint = if cause.contains("ertificate") || cause.contains("UnknownIssuer") {
             " (--ca-cert FILE trusts a private authority)"
-        } else if causes.contains("corrupt message") || causes.contains("InvalidContentType") {
+        } else if cause.contains("corrupt message") || cause.contains("InvalidContentType") {
             " (if it speaks plain HTTP, --insecure-registry allows that)"
         } else {
             ""
         };
         let retries = match error.is_connect() {
+            _ if error.is_redirect() || error.is_builder() => 0,
             true if !hint.is_empty() => 0,
             true => CONNECT_RETRIES,
             false => RETRIES,
         };
-        (anyhow!("no answer from {registry}{causes}{hint}"), retries)
+        Failure::new(self.says(&format!("there is no answer{cause}{hint}")), retries)
     }
 }
 
-/// Waits before try number `tries` is made again.
-pub fn wait(tries: u32) {
-    std::thread::sleep(FIRST_WAIT * 2u32.saturating_pow(tries.min(RETRIES)));
+/// How long the server wants to be left alone: seconds, or until a time.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let text = format!("{}+0000", text.strip_suffix("GMT")?);
+    let at = jiff::Timestamp::strptime("%a, %d %b %Y %H:%M:%S %z", text).ok()?.as_second();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    Some(Duration::from_secs(u64::try_from(at).ok()?.saturating_sub(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_say_in_two_ways_how_long_to_wait() {
+        let of =
+            |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(of("7"), Some(Duration::from_secs(7)));
+        assert_eq!(of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert!(of("Tue, 31 Dec 2199 23:59:59 GMT") > Some(Duration::from_secs(1 << 30)));
+        assert_eq!((of("soon"), of("-1")), (None, None));
+    }
 }

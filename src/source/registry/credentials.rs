@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
@@ -29,6 +29,10 @@ pub fn find(reference: &Reference) -> Result<RegistryAuth> {
         if reference.registry() == "docker.io" {
             names.push(DOCKER_IO.into());
         }
+        // What no key is called would only go to the helper for all, which may ask.
+        let host = reference.registry();
+        let known = keys(&path);
+        names.retain(|name| name == host || name == DOCKER_IO || known.contains(name));
         for name in names {
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -57,6 +61,14 @@ pub fn find(reference: &Reference) -> Result<RegistryAuth> {
         }
     }
     Ok(RegistryAuth::Anonymous)
+}
+
+/// The keys of `auths` and `credHelpers`.
+fn keys(path: &Path) -> Vec<String> {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let of = |key: &str| value[key].as_object().into_iter().flat_map(|map| map.keys().cloned());
+    of("auths").chain(of("credHelpers")).collect()
 }
 
 /// Where credentials may be stored, the first that has some counts.

@@ -8,6 +8,7 @@ mod blob;
 mod client;
 mod credentials;
 mod documents;
+mod push;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
@@ -20,6 +21,7 @@ use oci_spec::distribution::Reference;
 use self::blob::BlobReader;
 use self::client::Client;
 use self::documents::Documents;
+pub use self::push::Repository;
 use super::layout::REF_NAME;
 use super::store::{MAX_DOCUMENT, Store};
 use crate::digest::Digest;

@@ -1,0 +1,55 @@
+//! `push`, `pull` and `export`.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use indicatif::HumanBytes;
+use rootfs_compile::cache::Cache;
+use rootfs_compile::transfer::{self, Target};
+
+use crate::args::{Export, Pull, Push};
+use crate::{access, cache_dir};
+
+pub fn push(args: &Push) -> Result<u8> {
+    let cache = Cache::open(&cache_dir(&args.cache)?)?;
+    let name = args.reference.name.as_ref();
+    let name = name.with_context(|| format!("{} is no name in a registry", args.reference))?;
+    let pushed = transfer::push(&args.dir, name, &cache, &access(&args.registry))?;
+    writeln!(
+        std::io::stderr(),
+        "{name}: {} of {} blobs sent, {}",
+        pushed.sent,
+        pushed.blobs,
+        HumanBytes(pushed.bytes)
+    )?;
+    Ok(0)
+}
+
+pub fn pull(args: &Pull) -> Result<u8> {
+    let dir = cache_dir(&args.cache)?;
+    let mut access = access(&args.registry);
+    access.documents = dir.join("registry");
+    let target = Target { output: args.output.clone(), force: args.force };
+    let index = transfer::pull(&args.reference, &target, &Cache::open(&dir)?, &access)?;
+    writeln!(
+        std::io::stderr(),
+        "{}: {} layers of {}",
+        args.output.display(),
+        index.layers.len(),
+        index.image.reference
+    )?;
+    Ok(0)
+}
+
+pub fn export(args: &Export) -> Result<u8> {
+    let cache = || Cache::open(&cache_dir(&args.cache)?);
+    let to = &args.to;
+    if let Some(raw) = &to.raw {
+        transfer::to_raw(&args.dir, raw)?;
+    } else if let Some(layout) = &to.oci_layout {
+        transfer::to_layout(&args.dir, layout, &args.tag, &cache()?)?;
+    } else if let Some(archive) = &to.oci_archive {
+        transfer::to_archive(&args.dir, archive, &args.tag, &cache()?)?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,25 @@
+//! A bundle as an OCI artifact: what registries and layouts keep.
+//!
+//! The config is `bundle.json` itself; each file is a blob of its own, so that
+//! bundles that share layers share their blobs. What a file holds is told by
+//! `bundle.json`, what its blob holds by the manifest.
+
+mod pack;
+pub mod sparse;
+mod unpack;
+
+pub use self::pack::{Blob, Packed, pack};
+pub use self::unpack::{Piece, unpack};
+
+/// What the artifact is.
+pub const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.bundle.v1";
+/// `bundle.json`.
+pub const INDEX_TYPE: &str = "application/vnd.rootfs-compile.bundle.index.v1+json";
+/// A file, compressed.
+pub const FILE_TYPE: &str = "application/vnd.rootfs-compile.bundle.file.v1+zstd";
+/// A file that is mostly holes, as [`sparse`] writes it, compressed.
+pub const SPARSE_TYPE: &str = "application/vnd.rootfs-compile.bundle.sparse.v1+zstd";
+/// The annotation with a file's path.
+pub const TITLE: &str = "org.opencontainers.image.title";
+/// A manifest of OCI.
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -1,0 +1,122 @@
+//! A bundle to an artifact.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek as _, Write};
+
+use anyhow::{Context as _, Result};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::{ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SPARSE_TYPE, TITLE, sparse};
+use crate::bundle::content::Content;
+use crate::bundle::open::OpenBundle;
+use crate::digest::Digest;
+
+/// zstd's own default: twice as small as none at all, and as fast as a disk.
+const LEVEL: i32 = 3;
+
+/// An artifact, of which all digests are known.
+pub struct Packed {
+    pub manifest: Vec<u8>,
+    /// The config and the files, in the manifest's order.
+    pub blobs: Vec<Blob>,
+}
+
+/// A blob of an artifact.
+pub struct Blob {
+    pub digest: Digest,
+    pub size: u64,
+    pub file: File,
+    media_type: &'static str,
+    /// Of the file that it is.
+    path: Option<String>,
+}
+
+impl Blob {
+    fn descriptor(&self) -> Value {
+        let mut value = json!({
+            "mediaType": self.media_type,
+            "digest": self.digest.to_string(),
+            "size": self.size,
+        });
+        if let Some(path) = &self.path {
+            value["annotations"] = json!({ TITLE: path });
+        }
+        value
+    }
+}
+
+/// Packs `bundle`. Blobs go to files of `scratch`; `subject` is the descriptor
+/// of the image that the bundle is of, where both are in one repository.
+pub fn pack(
+    bundle: &OpenBundle,
+    subject: Option<Value>,
+    scratch: &(dyn Fn() -> Result<File> + Sync),
+) -> Result<Packed> {
+    let files = bundle.files();
+    let packed: Result<Vec<Blob>> = files
+        .par_iter()
+        .map(|(path, file, content)| {
+            let pack = || -> Result<Blob> {
+                let is_sparse = matches!(content, Content::Blake3NonzeroBlocks(_));
+                let media_type = if is_sparse { SPARSE_TYPE } else { FILE_TYPE };
+                blob(media_type, Some(path), scratch()?, |out| {
+                    let mut out = zstd::Encoder::new(out, LEVEL)?;
+                    out.include_checksum(false)?;
+                    match is_sparse {
+                        true => sparse::write(file, &mut out)?,
+                        false => {
+                            let mut file = file.try_clone()?;
+                            file.rewind()?;
+                            io::copy(&mut file, &mut out)?;
+                        }
+                    }
+                    out.finish()?;
+                    Ok(())
+                })
+            };
+            pack().with_context(|| (*path).to_owned())
+        })
+        .collect();
+    let mut blobs = vec![blob(INDEX_TYPE, None, scratch()?, |out| out.write_all(&bundle.json))?];
+    blobs.extend(packed?);
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": ARTIFACT_TYPE,
+        "config": blobs[0].descriptor(),
+        "layers": blobs[1..].iter().map(Blob::descriptor).collect::<Vec<_>>(),
+    });
+    if let Some(subject) = subject {
+        manifest["subject"] = subject;
+    }
+    Ok(Packed { manifest: serde_json::to_vec(&manifest)?, blobs })
+}
+
+fn blob(
+    media_type: &'static str,
+    path: Option<&str>,
+    file: File,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> Result<Blob> {
+    let mut out = BufWriter::with_capacity(1 << 20, &file);
+    write(&mut out)?;
+    out.flush()?;
+    drop(out);
+    let size = file.metadata()?.len();
+    let mut reader = &file;
+    reader.rewind()?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = reader.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+    }
+    reader.rewind()?;
+    let digest = Digest::from_hasher(hasher);
+    Ok(Blob { digest, size, file, media_type, path: path.map(str::to_owned) })
+}

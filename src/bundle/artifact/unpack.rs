@@ -1,0 +1,72 @@
+//! An artifact to a bundle.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use super::{FILE_TYPE, SPARSE_TYPE, sparse};
+use crate::bundle::index::{FileEntry, Index};
+use crate::bundle::open::OpenBundle;
+use crate::bundle::publish::{self, Staging};
+use crate::bundle::{FSMETA, INDEX, UPPER, VMDK, layer_path};
+
+/// A file of an artifact, as its manifest tells of it.
+pub struct Piece<'a> {
+    /// In the bundle.
+    pub path: String,
+    pub media_type: String,
+    /// Opens the blob; what is read is checked by whoever gives it.
+    pub open: Box<dyn Fn() -> Result<Box<dyn Read + Send + 'a>> + 'a>,
+}
+
+/// Makes the files of a bundle in `staging`: `json` is its index, `pieces` are
+/// the files. `adopt` may bring a layer from elsewhere. All of it is checked
+/// before this ends; nothing is published.
+pub fn unpack(
+    json: &[u8],
+    pieces: Vec<Piece<'_>>,
+    staging: &Staging,
+    adopt: &dyn Fn(&Index, &FileEntry) -> Result<bool>,
+) -> Result<()> {
+    let index = publish::parse_index(json).context(INDEX)?;
+    let mut pieces: BTreeMap<String, Piece<'_>> =
+        pieces.into_iter().map(|piece| (piece.path.clone(), piece)).collect();
+    for entry in &index.files {
+        let path = &entry.path;
+        let own = [FSMETA, UPPER, VMDK].contains(&&**path)
+            || index.layers.iter().any(|layer| layer_path(layer.diff_id) == *path);
+        ensure!(own, "{INDEX} names {path:?}, which is no file of a bundle");
+        let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
+        if adopt(&index, entry)? {
+            continue;
+        }
+        file(&piece, entry, staging).with_context(|| path.clone())?;
+    }
+    if let Some(other) = pieces.keys().next() {
+        bail!("the artifact has {other:?}, which {INDEX} does not know");
+    }
+    publish::write_file(staging, INDEX, json)?;
+    OpenBundle::open(&staging.path(""), true)?;
+    Ok(())
+}
+
+fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
+    let mut blob = (piece.open)()?;
+    let file = staging.create(&piece.path)?;
+    let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
+    match &*piece.media_type {
+        SPARSE_TYPE => sparse::read(&mut stream, &file, entry.size)?,
+        FILE_TYPE => {
+            let most = entry.size.saturating_add(1);
+            let copied = io::copy(&mut (&mut stream).take(most), &mut &file)?;
+            ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
+        }
+        other => bail!("its media type {other} is not known"),
+    }
+    drop(stream);
+    // What checks the blob wants to see all of it.
+    io::copy(&mut blob, &mut io::sink())?;
+    file.sync_all()?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Bundles on their way: to a registry, to a layout, and back.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use oci_spec::distribution::Reference;
+use serde_json::json;
+
+use crate::bundle::artifact::{self, ARTIFACT_TYPE, MANIFEST_TYPE, Packed, Piece, TITLE};
+use crate::bundle::index::{FileEntry, Index};
+use crate::bundle::open::OpenBundle;
+use crate::bundle::publish::Staging;
+use crate::bundle::{content::Content, layer_path};
+use crate::cache::Cache;
+use crate::manifest::ImageRef;
+use crate::source::artifact::Artifact;
+use crate::source::{Access, Repository};
+
+mod layout;
+mod raw;
+
+pub use self::layout::{to_archive, to_layout};
+pub use self::raw::to_raw;
+
+/// What a push did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    pub blobs: usize,
+    /// Blobs that were sent; the registry had the others.
+    pub sent: usize,
+    /// Bytes of those that were sent.
+    pub bytes: u64,
+}
+
+/// Sends the bundle `dir` to a registry, under the name `to`.
+pub fn push(dir: &Path, to: &Reference, cache: &Cache, access: &Access) -> Result<Pushed> {
+    ensure!(!access.offline, "--offline forbids to connect to {}", to.registry());
+    ensure!(to.digest().is_none(), "a bundle is pushed under a tag, and not under a digest");
+    let bundle = OpenBundle::open(dir, true)?;
+    let send = || -> Result<Pushed> {
+        let repository = Repository::open(to, access)?;
+        let packed =
+            artifact::pack(&bundle, subject(&bundle, to, &repository), &|| cache.scratch())?;
+        let mut pushed = Pushed { blobs: packed.blobs.len(), ..Pushed::default() };
+        for blob in &packed.blobs {
+            if !repository.has(blob.digest)? {
+                repository.send(blob.digest, blob.size, &blob.file)?;
+                pushed.sent += 1;
+                pushed.bytes += blob.size;
+            }
+        }
+        repository.name(&packed.manifest, MANIFEST_TYPE)?;
+        Ok(pushed)
+    };
+    send().with_context(|| to.to_string())
+}
+
+/// The image that the bundle was made of, if `to` is the repository that it is in.
+fn subject(
+    bundle: &OpenBundle,
+    to: &Reference,
+    repository: &Repository,
+) -> Option<serde_json::Value> {
+    let image: ImageRef = bundle.index.image.reference.parse().ok()?;
+    let name = image.name?;
+    let digest = bundle.index.image.manifest_digest?;
+    let same = (name.registry(), name.repository()) == (to.registry(), to.repository());
+    let size = same.then(|| repository.manifest(digest)).flatten()?;
+    Some(json!({ "mediaType": MANIFEST_TYPE, "digest": digest.to_string(), "size": size }))
+}
+
+/// Packs the bundle `dir` for a layout.
+fn pack(dir: &Path, cache: &Cache) -> Result<Packed> {
+    artifact::pack(&OpenBundle::open(dir, true)?, None, &|| cache.scratch())
+}
+
+/// Where a bundle goes.
+pub struct Target {
+    pub output: PathBuf,
+    pub force: bool,
+}
+
+/// Brings the bundle that `from` names to `target`, from a registry or a layout.
+/// Layers that the cache has are taken from there.
+pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) -> Result<Index> {
+    let bring = || -> Result<Index> {
+        let found = Artifact::open(from, access, ARTIFACT_TYPE)?;
+        let json = found.config()?;
+        let staging = Staging::new(&target.output, target.force)?;
+        let pieces = found.manifest.layers().iter().map(|descriptor| {
+            let title = descriptor.annotations().as_ref().and_then(|all| all.get(TITLE));
+            let path = title.context("a blob of the artifact has no title")?.clone();
+            let media_type = descriptor.media_type().to_string();
+            let found = &found;
+            Ok(Piece { path, media_type, open: Box::new(move || found.blob(descriptor)) })
+        });
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry);
+        artifact::unpack(&json, pieces, &staging, &adopt)?;
+        staging.publish(target.force)?;
+        Ok(serde_json::from_slice(&json)?)
+    };
+    bring().with_context(|| from.to_string())
+}
+
+/// Takes a layer from the cache, if it is the one that the bundle has.
+fn adopt(cache: &Cache, staging: &Staging, index: &Index, entry: &FileEntry) -> Result<bool> {
+    let Some(layer) = index.layers.iter().find(|l| layer_path(l.diff_id) == entry.path) else {
+        return Ok(false);
+    };
+    let slot = cache.slot(layer.diff_id)?;
+    let Some(object) = slot.object()? else {
+        return Ok(false);
+    };
+    if Content::Blake3(object.record.blake3.clone()) != entry.content {
+        return Ok(false);
+    }
+    staging.adopt(&object.file, &object.path, &entry.path)?;
+    slot.restamp(object)?;
+    Ok(true)
+}
+
+/// Opens a new file at `path`; one that is there stays as it is.
+fn new_file(path: &Path) -> Result<File> {
+    let open = File::options().write(true).read(true).create_new(true).open(path);
+    match open {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            bail!("{} is there; it stays as it is", path.display())
+        }
+        open => open.with_context(|| path.display().to_string()),
+    }
+}

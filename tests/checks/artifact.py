@@ -1,0 +1,202 @@
+"""Bundles in registries, layouts and archives: what comes back is, to the byte, what was sent."""
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+
+import bundle
+from checks import check
+from checks.boot import boot
+from checks.common import BINARY, HELLO, TOP, build, call, need, need_no_leftovers, same_files, scratch
+from checks.images import image
+from registry import Site
+
+TITLE = 'org.opencontainers.image.title'
+FILE_TYPE = 'application/vnd.rootfs-compile.bundle.file.v1+zstd'
+
+
+def tool(*args, ok=(0,), cache=None, **env):
+    """One run of the compiler, with a cache of its own if one is given."""
+    cached = ('--cache-dir', cache) if cache else ()
+    return call(BINARY, *args, *cached, ok=ok, env={**os.environ, **env}, timeout=600)
+
+
+def patched(tmp, name, image_of, content):
+    """A manifest of the same image with one patch."""
+    path = os.path.join(tmp, name + '.yaml')
+    with open(path, 'w') as file:
+        file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: "%s" }\n' % (image_of, content))
+    return path
+
+
+def uploads(site):
+    """How many blobs the plain registry took, by its own account."""
+    with open(site.plain.log) as log:
+        return sum('"PUT /v2/' in line and '/blobs/uploads/' in line and '" 201 ' in line for line in log)
+
+
+@check('artifact-registry')
+def in_registry():
+    """Pushed and pulled; what the registry has is not sent; other tools copy it unharmed; and it boots."""
+    with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
+        at = lambda *names: os.path.join(tmp, *names)
+        layout = image('python-slim')
+        build(patched(tmp, 'one', layout, 'one'), at('one'), cache=at('cache'))
+        build(patched(tmp, 'two', layout, 'two'), at('two'), cache=at('cache'))
+        proxy = site.proxy()
+        plain = ('--insecure-registry', site.plain.host, '--insecure-registry', proxy.host)
+        tool('push', at('one'), site.plain.host + '/bundles/slim:one', *plain, cache=at('cache'))
+        first = uploads(site)
+        said = tool('push', at('two'), site.plain.host + '/bundles/slim:two', *plain, cache=at('cache')).stderr
+        more = uploads(site) - first
+        need(first == len(os.listdir(at('one', 'layers'))) + 4 and more == 2, 'the second bundle of the same base sends %d blobs, and not its upper and its index: %s' % (more, said))
+        # With no cache, and with the one that has every layer.
+        for name, cache in (('pulled', 'empty'), ('cached', 'cache')):
+            proxy.forget()
+            tool('pull', proxy.host + '/bundles/slim:two', '-o', at(name), *plain, cache=at(cache))
+            same_files(at('two'), at(name), name)
+            blobs = {r.path for r in proxy.asked('/blobs/sha256') if r.method == 'GET'}
+            layers = len(os.listdir(at('two', 'layers')))
+            need(len(blobs) == (layers + 4 if name == 'pulled' else 4), '%s: %d blobs were asked for' % (name, len(blobs)))
+        tool('verify', at('pulled'))
+        sparse = os.stat(at('pulled', 'upper.ext4'))
+        need(sparse.st_blocks * 512 < 4 << 20, 'the pulled upper takes %d bytes' % (sparse.st_blocks * 512))
+        other = site.tls
+        call('skopeo', 'copy', '--quiet', '--src-tls-verify=false', '--dest-tls-verify=false', 'docker://%s/bundles/slim:one' % site.plain.host,
+             'docker://%s/copies/slim:one' % other.host)
+        tool('pull', other.host + '/copies/slim:one', '-o', at('copied'), '--ca-cert', site.ca, cache=at('other'))
+        same_files(at('one'), at('copied'), 'copied by skopeo')
+        said = boot(at('copied'), '--engine', 'qemu', '--entrypoint', '/bin/cat', '--', '/etc/mark').stdout
+        need(said == 'one', 'the guest says ' + said)
+
+
+@check('artifact-layout')
+def in_layout():
+    """Layouts and archives, which other tools read; the disk as one file; and nothing that is there is lost."""
+    with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
+        at = lambda *names: os.path.join(tmp, *names)
+        build(HELLO, at('hello'), cache=at('cache'))
+        build(patched(tmp, 'other', os.path.join(TOP, 'testimages/hello'), 'x'), at('other'), cache=at('cache'))
+        tool('export', at('hello'), '--oci-layout', at('layout'), cache=at('cache'))
+        before = len(os.listdir(at('layout/blobs/sha256')))
+        tool('export', at('other'), '--oci-layout', at('layout'), '--tag', 'other', cache=at('cache'))
+        more = len(os.listdir(at('layout/blobs/sha256'))) - before
+        need(more == 3, 'a second bundle of the same base brings %d blobs: its upper, its index and its manifest would be 3' % more)
+        for name, tag in (('hello', 'latest'), ('other', 'other')):
+            tool('import', 'oci:%s:%s' % (at('layout'), tag), '-o', at('from-' + name), cache=at('empty'))
+            same_files(at(name), at('from-' + name), 'from a layout')
+        tool('export', at('hello'), '--oci-archive', at('a.tar'), '--tag', 'v1', cache=at('cache'))
+        tool('export', at('hello'), '--oci-archive', at('b.tar'), '--tag', 'v1', cache=at('third'), TZ='Pacific/Kiritimati')
+        with open(at('a.tar'), 'rb') as a, open(at('b.tar'), 'rb') as b:
+            need(a.read() == b.read(), 'two archives of one bundle differ')
+        tool('pull', 'oci-archive:%s:v1' % at('a.tar'), '-o', at('from-archive'), cache=at('empty'))
+        same_files(at('hello'), at('from-archive'), 'from an archive')
+        call('skopeo', 'copy', '--quiet', '--dest-tls-verify=false', 'oci-archive:%s:v1' % at('a.tar'), 'docker://%s/x/hello:v1' % site.plain.host)
+        tool('pull', site.plain.host + '/x/hello:v1', '-o', at('from-skopeo'), '--insecure-registry', site.plain.host, cache=at('empty'))
+        same_files(at('hello'), at('from-skopeo'), 'from an archive by skopeo')
+        tool('export', at('hello'), '--raw', at('raw'))
+        with open(at('raw'), 'rb') as raw:
+            need(hashlib.sha256(raw.read()).hexdigest() == whole(at('hello')), 'the flat disk is not fsmeta and layers')
+        with bundle.mounted(at('raw'), 'erofs', 'ro,loop') as root:
+            need(os.path.exists(os.path.join(root, 'etc/passwd')), 'the flat disk has no /etc/passwd')
+        for args in (['--raw', at('raw')], ['--oci-archive', at('a.tar')], ['--oci-layout', at('hello')]):
+            p = tool('export', at('hello'), *args, ok=(1,))
+            need('stays as it is' in p.stderr, '%s: %s' % (args, p.stderr))
+        tool('verify', at('hello'))
+
+
+def whole(directory):
+    sha = hashlib.sha256()
+    for path, _ in bundle.extents(directory):
+        with open(path, 'rb') as file:
+            sha.update(file.read())
+    return sha.hexdigest()
+
+
+class Spoiled:
+    """A layout of the bundle hello, in which the manifest, the index and blobs can be changed."""
+
+    def __init__(self, layout, directory):
+        shutil.copytree(layout, directory)
+        self.blobs = os.path.join(directory, 'blobs/sha256')
+        self.directory = directory
+        with open(os.path.join(directory, 'index.json')) as file:
+            self.index = json.load(file)
+        self.manifest = json.loads(self.read(self.index['manifests'][0]))
+        self.json = json.loads(self.read(self.manifest['config']))
+
+    def read(self, descriptor):
+        with open(os.path.join(self.blobs, descriptor['digest'][7:]), 'rb') as file:
+            return file.read()
+
+    def put(self, descriptor, data):
+        descriptor.update(digest='sha256:' + hashlib.sha256(data).hexdigest(), size=len(data))
+        with open(os.path.join(self.blobs, descriptor['digest'][7:]), 'wb') as file:
+            file.write(data)
+
+    def save(self):
+        """Writes all, with digests that are right: who changes a bundle can do that as well."""
+        self.put(self.manifest['config'], json.dumps(self.json).encode())
+        self.put(self.index['manifests'][0], json.dumps(self.manifest).encode())
+        with open(os.path.join(self.directory, 'index.json'), 'w') as file:
+            json.dump(self.index, file)
+
+    def layer(self, title):
+        return next(l for l in self.manifest['layers'] if l['annotations'][TITLE] == title)
+
+
+def hostile():
+    """(what, how a layout becomes it, words of the error)"""
+    zstd = lambda data: subprocess.run(['zstd', '-q', '-c'], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+    def flip(s):
+        path = os.path.join(s.blobs, s.layer('fsmeta.erofs')['digest'][7:])
+        with open(path, 'r+b') as file:
+            file.seek(-3, os.SEEK_END)
+            last = file.read(1)
+            file.seek(-3, os.SEEK_END)
+            file.write(bytes([last[0] ^ 1]))
+    yield 'a damaged blob', flip, 'fsmeta.erofs'
+    yield 'a blob that is missing', lambda s: os.unlink(os.path.join(s.blobs, s.layer('upper.ext4')['digest'][7:])), 'missing'
+    yield 'other content', lambda s: s.put(s.layer('fsmeta.erofs'), zstd(bytes(s.json['files'][1]['size']))), 'fsmeta.erofs'
+    yield 'more than it should be', lambda s: s.put(s.layer('bundle.vmdk'), zstd(bytes(1 << 30))), 'bytes it should'
+    yield 'no zstd', lambda s: s.put(s.layer('bundle.vmdk'), b'plain'), 'bundle.vmdk'
+    yield 'no sparse stream', lambda s: s.put(s.layer('upper.ext4'), zstd(b'x' * 5000)), 'upper.ext4'
+    yield 'a file too many', lambda s: s.manifest['layers'].append({**s.layer('bundle.vmdk'), 'annotations': {TITLE: 'more'}}), '"more"'
+    yield 'a file too few', lambda s: s.manifest['layers'].remove(s.layer('bundle.vmdk')), 'has no bundle.vmdk'
+    yield 'a path out of the bundle', lambda s: (s.layer('bundle.vmdk')['annotations'].update({TITLE: '../../escaped'}),
+                                                 s.json['files'][0].update(path='../../escaped')), '../../escaped'
+    yield 'a media type', lambda s: s.layer('bundle.vmdk').update(mediaType='text/plain'), 'text/plain'
+    yield 'an index of the future', lambda s: s.json.update(version=99), '99'
+    yield 'another artifact', lambda s: s.manifest.update(artifactType='application/x'), 'no bundle'
+    yield 'no title', lambda s: s.layer('bundle.vmdk').pop('annotations'), 'title'
+
+
+@check('artifact-hostile')
+def spoiled():
+    """What somebody else may have changed: an error, and nothing appears."""
+    count = 0
+    with scratch() as tmp:
+        at = lambda *names: os.path.join(tmp, *names)
+        build(HELLO, at('hello'), cache=at('cache'))
+        tool('export', at('hello'), '--oci-layout', at('layout'), cache=at('cache'))
+        for what, spoil, word in hostile():
+            shutil.rmtree(at('spoiled'), ignore_errors=True)
+            s = Spoiled(at('layout'), at('spoiled'))
+            spoil(s)
+            s.save()
+            os.makedirs(at('place'), exist_ok=True)
+            p = tool('pull', 'oci:%s:latest' % at('spoiled'), '-o', at('place/out'), ok=(1,), cache=at('empty'))
+            need(word in p.stderr, '%s: the error does not say %r: %s' % (what, word, p.stderr))
+            need_no_leftovers(at('place'))
+            need(not os.path.exists(at('escaped')), what + ': something was written outside')
+            count += 1
+        p = tool('pull', 'oci:%s/testimages/hello:latest' % TOP, '-o', at('place/out'), ok=(1,), cache=at('empty'))
+        need('no bundle' in p.stderr, 'an image: ' + p.stderr)
+        # A bundle that is there stays, unless it is to be replaced.
+        p = tool('pull', 'oci:%s:latest' % at('layout'), '-o', at('hello'), ok=(1,), cache=at('empty'))
+        need('--force' in p.stderr, p.stderr)
+        tool('pull', 'oci:%s:latest' % at('layout'), '-o', at('hello'), '--force', cache=at('empty'))
+        tool('verify', at('hello'))
+    return '%d cases' % count

@@ -1,0 +1,417 @@
+"""Images pulled by reference: the bundle is that of the layout, whatever the registry wants, does or breaks."""
+import base64
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import os
+import random
+import subprocess
+
+import transcode
+from registry import PASSWORD, USER, Site, status
+from layout import INDEX, Layer, Layout, for_platform, tagged
+from tarfmt import d, f
+
+from checks import check
+from checks.common import BINARY, TOP, Failed, files, manifest_for, need, need_no_leftovers, scratch
+from checks.images import image
+
+HELLO = os.path.join(TOP, 'testimages/hello')
+LOGIN = {'ROOTFS_COMPILE_USERNAME': USER, 'ROOTFS_COMPILE_PASSWORD': PASSWORD}
+HELPER = '''#!/bin/sh
+server=$(cat)
+[ "$1" = get ] && [ "$server" = "$HELPER_KNOWS" ] || { echo 'credentials not found in native keychain'; exit 1; }
+printf '{"ServerURL":"%s","Username":"%s","Secret":"%s"}' "$server" "$HELPER_USER" "$HELPER_SECRET"
+'''
+Built = collections.namedtuple('Built', 'out cache said')
+
+
+class Bench:
+    """A directory in which images are built, each build in a place of its own that must hold the bundle afterwards, or nothing."""
+
+    def __init__(self, tmp, site):
+        self.tmp, self.site, self.number, self.layouts = tmp, site, itertools.count(), {}
+
+    def at(self, *names):
+        return os.path.join(self.tmp, *names)
+
+    def build(self, reference, *args, cache=None, manifest=None, fails=None, may_fail=None, home=None, timeout=120, codes=(1,), **env):
+        """`fails`: words that the message must have; without, the build must succeed; `may_fail`: if it does not, these words.
+
+        Nothing of the caller's environment counts."""
+        parent = self.at('build%d' % next(self.number))
+        os.mkdir(parent)
+        cache, home = cache or os.path.join(parent, 'cache'), home or self.at('home')
+        os.makedirs(home, exist_ok=True)
+        os.mkdir(os.path.join(parent, 'out'))
+        manifest = manifest or manifest_for(os.path.join(parent, 'm.yaml'), '"%s"' % reference)
+        out = os.path.join(parent, 'out', 'bundle')
+        env = {'PATH': os.environ['PATH'], 'HOME': home, 'RUST_LOG': 'trace', 'RUST_BACKTRACE': '1'} | env
+        what = ' '.join([reference, *args])
+        cmd = [BINARY, 'build', manifest, '-o', out, '--cache-dir', cache, *args]
+        try:
+            p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace', env=env, timeout=timeout, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired as e:
+            raise Failed('build of %s: no end after %d s: %s' % (what, timeout, (e.stderr or b'').decode(errors='replace')[-600:]))
+        said = p.stdout + p.stderr
+        need('panicked' not in said, said)
+        if may_fail is not None and p.returncode:
+            fails = may_fail
+        need(p.returncode == 0 if fails is None else p.returncode in codes, 'build of %s: exit %d: %s' % (what, p.returncode, said.strip()[-1000:]))
+        if fails is not None:
+            silent = [w for w in fails if w.lower() not in said.lower()]
+            need(not silent, 'build of %s: the message does not say %s: %s' % (what, ', '.join(map(repr, silent)), said.strip()[-600:]))
+        need_no_leftovers(os.path.dirname(out), *([] if fails is not None else ['bundle']))
+        return Built(out, cache, said)
+
+    def pull(self, server, name, *args, **kw):
+        """From a registry or proxy, with the option that it needs."""
+        trust = ('--ca-cert', self.site.ca) if getattr(server, 'tls', None) else ('--insecure-registry', server.host)
+        return self.build('%s/%s' % (server.host, name), *trust, *args, **kw)
+
+    def of(self, layout, *args):
+        """What the layout gives."""
+        key = (layout, *args)
+        if key not in self.layouts:
+            self.layouts[key] = self.build('oci:%s:latest' % layout, *args).out
+        return self.layouts[key]
+
+    def same(self, built, expected, why, but=('reference',)):
+        """All files; of bundle.json all but some keys of the image and of layers."""
+        left, right = files(built.out), files(expected)
+        differ = [n for n in sorted(left.keys() | right.keys()) if left.get(n) != right.get(n) and n != 'bundle.json']
+        need(not differ, '%s: the bundle differs from the expected one in %s' % (why, ', '.join(differ)))
+        docs = []
+        for directory in (built.out, expected):
+            with open(os.path.join(directory, 'bundle.json')) as file:
+                doc = json.load(file)
+            doc['image'] = {k: v for k, v in doc['image'].items() if k not in but}
+            doc['layers'] = [{k: v for k, v in l.items() if k not in but} for l in doc['layers']]
+            docs.append(doc)
+        keys = [k for k in sorted(docs[0].keys() | docs[1].keys()) if docs[0].get(k) != docs[1].get(k)]
+        need(not keys, '%s: bundle.json has another %s' % (why, ', '.join('%s: %s, not %s' % (k, docs[0].get(k), docs[1].get(k)) for k in keys)[:1500]))
+
+    def layout(self, name, *images, platforms=None):
+        """A layout of layers' entries; with `platforms`, an index of an image for each, beside what builders add for no platform."""
+        out = Layout(self.at(name))
+        made = [out.image(layers, platform=('linux', p)) for layers, p in zip(images, platforms or ['amd64'])]
+        if platforms:
+            listed = [for_platform(m, 'linux', p) for m, p in zip(made, platforms)]
+            listed.insert(0, for_platform(out.image([Layer(f('attested', 'x'))], platform=('unknown', 'unknown')), 'unknown', 'unknown'))
+            made = [out.json({'schemaVersion': 2, 'mediaType': INDEX, 'manifests': listed}, INDEX)]
+        out.index(tagged(made[0]))
+        return out.path
+
+
+@contextlib.contextmanager
+def bench():
+    with scratch() as tmp:
+        os.mkdir(os.path.join(tmp, 'site'))
+        with Site(os.path.join(tmp, 'site')) as site:
+            yield Bench(tmp, site)
+
+
+def all_of(cases, workers=6):
+    """Runs functions side by side, as most of them wait; says all that is wrong."""
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        running = {name: pool.submit(run) for name, run in cases.items()}
+        for name, job in running.items():
+            try:
+                job.result()
+            except (Failed, OSError, ValueError) as e:
+                failed.append('%s: %s' % (name, e))
+    need(not failed, '%d of %d fail:\n%s' % (len(failed), len(cases), '\n'.join(failed)))
+    return '%d cases' % len(cases)
+
+
+def layers_in(layout):
+    """The descriptors of the layers of a layout's only image, and that of its config."""
+    with open(os.path.join(layout, 'index.json')) as file:
+        digest = json.load(file)['manifests'][0]['digest']
+    with open(os.path.join(layout, 'blobs', *digest.split(':'))) as file:
+        doc = json.load(file)
+    return doc['layers'], doc['config'], digest
+
+
+def blobs(layout):
+    """A pattern of the requests for layers, and the digests of those."""
+    digests = [l['digest'] for l in layers_in(layout)[0]]
+    return '/blobs/(%s)$' % '|'.join(digests), digests
+
+
+def noise(seed, form, size=400_000):
+    """A layer that does not compress."""
+    data = random.Random(seed).randbytes(size)
+    return Layer(d('n%d' % seed), f('n%d/data' % seed, data), f('n%d/text' % seed, 'of %d\n' % seed), form=form)
+
+
+def write(path, doc):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w') as file:
+        file.write(doc if isinstance(doc, str) else json.dumps(doc))
+    return path
+
+
+def auths(entries):
+    return {'auths': {key: {'auth': base64.b64encode((USER + ':' + password).encode()).decode()} for key, password in entries.items()}}
+
+
+def helper(b, host):
+    """The environment with which docker-credential-test is found and knows one host."""
+    os.chmod(write(b.at('helpers/docker-credential-test'), HELPER), 0o755)
+    return {'PATH': b.at('helpers') + ':' + os.environ['PATH'], 'HELPER_KNOWS': host, 'HELPER_USER': USER, 'HELPER_SECRET': PASSWORD}
+
+
+def logins(b, host):
+    """Every way to give the password: name -> (files below the home directory, environment)."""
+    right, bad = auths({host: PASSWORD}), auths({host: 'wrong'})
+    docker, podman = '.docker/config.json', '.config/containers/auth.json'
+    return {
+        'ROOTFS_COMPILE_USERNAME and _PASSWORD, before files': ({docker: bad, podman: bad}, LOGIN),
+        '~/.docker/config.json': ({docker: right}, {}),
+        '$DOCKER_CONFIG, not ~/.docker': ({'else/config.json': right, docker: bad}, {'DOCKER_CONFIG': '~/else'}),
+        '$REGISTRY_AUTH_FILE before others': ({'some.json': right, docker: bad, podman: bad}, {'REGISTRY_AUTH_FILE': '~/some.json'}),
+        '$XDG_RUNTIME_DIR before others': ({'run/containers/auth.json': right, docker: bad, podman: bad}, {'XDG_RUNTIME_DIR': '~/run'}),
+        '~/.config/containers/auth.json before docker': ({podman: right, docker: bad}, {}),
+        'docker, as auth.json has but other hosts': ({podman: auths({'localhost': 'wrong', '127.0.0.1': 'wrong'}), docker: right}, {}),
+        'auth.json by repository': ({podman: auths({host: 'wrong', host + '/private': PASSWORD, host + '/private/other': 'wrong'})}, {}),
+        'credHelpers': ({docker: {'credHelpers': {host: 'test'}, 'credsStore': 'nosuch'}}, helper(b, host)),
+        'credsStore': ({docker: {'credsStore': 'test', 'auths': {host: {}}}}, helper(b, host)),
+    }
+
+
+def homes(b, table):
+    for i, (name, (texts, env)) in enumerate(table.items()):
+        home = b.at('home%d' % i)
+        for path, doc in texts.items():
+            write(os.path.join(home, path), doc)
+        os.makedirs(home, exist_ok=True)
+        yield name, home, {k: v.replace('~', home) for k, v in env.items()}
+
+
+@check('registry-pull')
+def pull():
+    with bench() as b:
+        site = b.site
+        for name in ('hello:1', 'public/hello:1', 'private/hello:1'):
+            site.push(HELLO, name)
+        want, digest, cases = b.of(HELLO), site.digest('hello:1'), {}
+        site.tls, site.basic, site.token, site.default          # started before there are threads
+
+        def case(name, run, *args, expected=want, **kw):
+            cases[name] = lambda: b.same(run(*args, **kw), expected, name)
+
+        for how, name, prefix in (('tag', 'hello:1', ''), ('docker://', 'hello:1', 'docker://'), ('digest', 'hello@' + digest, ''),
+                                  ('tag@digest', 'hello:1@' + digest, ''), ('a tag that is not there @digest', 'hello:none@' + digest, '')):
+            cases['plain HTTP, by ' + how] = lambda name=name, prefix=prefix: by_reference(b, name, prefix, want)
+        case('TLS with --ca-cert', b.pull, site.tls, 'hello:1')
+        for how, home, env in homes(b, logins(b, site.basic.host)):
+            case('basic auth by ' + how, b.pull, site.basic, 'private/hello:1', home=home, **env)
+        silent = write(b.at('silent/.docker/config.json'), {'credsStore': 'test'})
+        case('a helper that knows nothing of this registry', b.pull, site.plain, 'hello:1', home=os.path.dirname(os.path.dirname(silent)), **helper(b, 'other'))
+        cases |= {'tokens': lambda: tokens(b, want), 'proxies': lambda: proxies(b, want), 'docker.io': lambda: default(b, want), 'platforms': lambda: platforms(b),
+                  'schema 2': lambda: schema_2(b), 'python-slim by TLS': lambda: slim(b), 'absent digests': lambda: absent(b)}
+        return all_of(cases, workers=4)
+
+
+def by_reference(b, name, prefix, want):
+    host = b.site.plain.host
+    built = b.build('%s%s/%s' % (prefix, host, name), '--insecure-registry', host)
+    b.same(built, want, 'by ' + prefix + name)
+    with open(os.path.join(built.out, 'bundle.json')) as file:
+        said = json.load(file)['image']['reference']
+    need(name in said and host in said, 'bundle.json has the reference %r for %s' % (said, name))
+
+
+def tokens(b, want):
+    site = b.site
+    b.same(b.pull(site.token, 'private/hello:1', **LOGIN), want, 'a token for a user')
+    b.same(b.pull(site.token, 'public/hello:1'), want, 'a token for anybody')
+    asked = site.tokens.scopes()
+    need(set(asked) == {'repository:private/hello:pull', 'repository:public/hello:pull'}, 'scopes asked for: %s' % asked)
+    need(len(site.tokens.asked()) <= 4, '%d tokens for two pulls: they are not kept' % len(site.tokens.asked()))
+
+
+def slim(b):
+    layout = image('python-slim')
+    b.site.push(layout, 'python:slim')
+    b.same(b.pull(b.site.tls, 'python:slim'), b.of(layout), 'python-slim')
+
+
+def platforms(b):
+    site = b.site
+    multi = b.layout('multi', [noise(1, 'gzip')], [noise(2, 'zstd')], platforms=['amd64', 'arm64'])
+    site.push(multi, 'multi:1', '--all')
+    index = site.digest('multi:1')
+    for p in ('linux/amd64', 'linux/arm64'):
+        for name in ('multi:1', 'multi@' + index):
+            b.same(b.pull(site.plain, name, '--platform', p), b.of(multi, '--platform', p), '%s of %s' % (p, name))
+    b.pull(site.plain, 'multi:1', '--platform', 'linux/riscv64', fails=['riscv64', site.plain.host])
+
+
+def schema_2(b):
+    gzipped = b.at('gzipped')           # schema 2 knows no zstd
+    transcode.copy(HELLO, gzipped)
+    b.site.push(gzipped, 'docker:2', '--format', 'v2s2')
+    b.same(b.pull(b.site.plain, 'docker:2'), b.of(gzipped), 'schema 2', but=('reference', 'manifest_digest', 'config_digest', 'media_type'))
+
+
+def absent(b):
+    digest, plain = 'sha256:' + '5' * 64, b.site.plain
+    for name in ('hello@' + digest, 'hello:1@' + digest):
+        b.pull(plain, name, fails=[digest, plain.host])
+
+
+def proxies(b, want):
+    site = b.site
+    tunnel, plain = site.proxy(site.tls), site.proxy()
+    b.same(b.build('registry.invalid/hello:1', '--ca-cert', site.ca, HTTPS_PROXY='http://' + tunnel.host), want, 'HTTPS_PROXY')
+    need({r.path for r in tunnel.asked()} == {'registry.invalid:443'}, 'HTTPS_PROXY: the proxy was asked for %s' % {r.path for r in tunnel.asked()})
+    b.same(b.pull(site.plain, 'hello:1', HTTP_PROXY='http://' + plain.host), want, 'HTTP_PROXY')
+    need(plain.asked('hello'), 'HTTP_PROXY is not used')
+    plain.forget()
+    b.same(b.pull(site.plain, 'hello:1', HTTP_PROXY='http://' + plain.host, NO_PROXY='localhost,127.0.0.1'), want, 'NO_PROXY')
+    need(not plain.asked(), 'the proxy is used against NO_PROXY')
+
+def default(b, want):
+    """A name alone is one of docker.io, whose registry is another host, and whose login has a key of its own."""
+    site = b.site
+    tunnel, home = site.proxy(site.default), b.at('home of docker.io')
+    site.push(HELLO, 'library/hello:latest')
+    write(os.path.join(home, '.docker/config.json'), auths({'https://index.docker.io/v1/': PASSWORD}))
+    for name in ('hello', 'docker.io/hello', 'library/hello:latest', 'index.docker.io/library/hello'):
+        b.same(b.build(name, '--ca-cert', site.ca, home=home, HTTPS_PROXY='http://' + tunnel.host), want, name)
+    hosts = {r.path for r in tunnel.asked()}
+    need(hosts in ({'registry-1.docker.io:443'}, {'index.docker.io:443'}), 'what is at docker.io was asked for at %s' % hosts)
+    tunnel.on('', status(403), times=None, method='CONNECT')
+    b.build('python', fails=['docker.io', 'python'], HTTPS_PROXY='http://' + tunnel.host)
+
+
+@check('registry-cached')
+def cached():
+    with bench() as b:
+        site, cache = b.site, b.at('cache')
+        first, twice = [noise(1, 'gzip', 9000), noise(2, 'zstd', 9000), noise(3, 'plain', 9000)], noise(5, 'gzip', 9000)
+        old, new = b.layout('old', first), b.layout('new', first + [noise(4, 'gzip', 9000), twice, twice])
+        site.push(old, 'app:1')
+        site.push(new, 'app:2')
+        proxy = site.proxy()
+        pattern, digests = blobs(old)
+        known = b.at('known')
+        b.build('oci:%s:latest' % old, cache=known)
+        b.same(b.pull(proxy, 'app:1', cache=known), b.of(old), 'layers known from a layout')
+        need(not proxy.asked(pattern), 'layers were downloaded that are cached from a layout: %s' % [r.path for r in proxy.asked(pattern)])
+        proxy.forget()
+        b.pull(proxy, 'app:1', cache=cache)
+        need(sorted(r.path.split('/')[-1] for r in proxy.asked(pattern, 'GET')) == sorted(digests), 'not each layer was asked for once: %s' % proxy.asked(pattern))
+        proxy.forget()
+        b.same(b.pull(proxy, 'app:1', cache=cache), b.of(old), 'a second build')
+        need(not proxy.asked(pattern), 'the second build downloads %s' % [r.path for r in proxy.asked(pattern)])
+        need(proxy.asked('/manifests/1'), 'the second build does not ask where the tag points to')
+        proxy.forget()
+        b.same(b.pull(proxy, 'app:2', cache=cache), b.of(new), 'an image with two new layers')
+        pattern_new, digests_new = blobs(new)
+        got = sorted(r.path.split('/')[-1] for r in proxy.asked(pattern_new, 'GET'))
+        need(got == sorted(set(digests_new) - set(digests)), 'of an image with two new layers (one of them twice) these were downloaded: %s' % got)
+        offline(b, proxy, cache, old)
+
+
+def offline(b, proxy, cache, old):
+    site = b.site
+    digest = site.digest('app:1')
+    b.pull(proxy, 'app@' + digest, cache=cache)
+    proxy.forget()
+    for name in ('app:1', 'app@' + digest):
+        b.same(b.pull(proxy, name, '--offline', cache=cache), b.of(old), '--offline of ' + name)
+    host = proxy.host
+    b.pull(proxy, 'app:1', '--offline', fails=[host, 'app', 'offline'])
+    b.pull(proxy, 'app:3', '--offline', cache=cache, fails=[host, 'app:3', 'offline'])
+    layers = layers_in(old)[0]
+    gone = [n for n in os.listdir(os.path.join(cache, 'v1')) if n.startswith(noise(2, 'zstd', 9000).diff_id[7:])]
+    need(gone, 'the cache has no object that is named by the diff ID of a layer: %s' % os.listdir(cache))
+    for name in gone:
+        os.unlink(os.path.join(cache, 'v1', name))
+    b.pull(proxy, 'app:1', '--offline', cache=cache, fails=[layers[1]['digest'], 'offline'])
+    need(not proxy.asked(), '--offline asks the registry: %s' % [r.path for r in proxy.asked()])
+    b.same(b.pull(proxy, 'app:1', cache=cache), b.of(old), 'after an object was gone')
+    need([r.path.split('/')[-1] for r in proxy.asked(blobs(old)[0])] == [layers[1]['digest']], 'not the missing layer alone is downloaded')
+    b.same(b.build('oci:%s:latest' % old, '--offline'), b.of(old), '--offline of a layout')
+
+
+@check('registry-lock')
+def lock():
+    with bench() as b:
+        site = b.site
+        one, two = b.layout('one', [noise(1, 'gzip', 9000)]), b.layout('two', [noise(2, 'gzip', 9000)])
+        proxy = site.proxy()
+        reference, path = proxy.host + '/app:1', b.at('app.lock')
+        m = manifest_for(b.at('app.yaml'), reference)
+
+        def build(*args, **kw):
+            return b.pull(proxy, 'app:1', *args, manifest=m, **kw)
+
+        def text(at=path):
+            with open(at, 'rb') as file:
+                return file.read()
+
+        site.push(one, 'app:1')
+        site.push(two, 'app:2')
+        old, new = site.digest('app:1'), site.digest('app:2')
+        build()
+        need(not os.path.exists(path), 'a lock file is there though nobody asked for it')
+        build('--locked', fails=['app.lock', '--lock '])
+        need(not os.path.exists(path), '--locked wrote a lock file')
+        b.same(build('--lock'), b.of(one), '--lock')
+        first = text()
+        for word in (reference, old, 'linux/amd64'):
+            need(word.encode() in first, 'the lock file does not have %s: %s' % (word, first.decode()))
+        need(b.tmp.encode() not in first and os.uname().nodename.encode() not in first, 'the lock file knows this host: %s' % first.decode())
+        locked = build('--locked')
+        b.same(locked, b.of(one), '--locked')
+        build('--lock')
+        need(text() == first, 'a second --lock makes another file:\n%s\n%s' % (first.decode(), text().decode()))
+        other = manifest_for(b.at('elsewhere.yaml'), reference)
+        b.pull(proxy, 'app:1', '--lock', manifest=other, TZ='Asia/Tokyo')
+        need(text(b.at('elsewhere.lock')) == first, 'the lock file of the same manifest by another name is another one')
+
+        site.push(two, 'app:1')                     # the tag moves
+        cache = b.at('cache')
+        for args in ((), ('--locked',), ('--lock',)):
+            b.same(build(*args, cache=cache), locked.out, 'a moved tag, %s' % ' '.join(args or ['locked']), but=())
+            need(text() == first, 'build %s changed the lock file' % ' '.join(args))
+        proxy.forget()
+        b.same(build('--offline', cache=cache), b.of(one), 'locked and --offline')
+        need(not proxy.asked(), '--offline asks for %s' % [r.path for r in proxy.asked()])
+        proxy.on('/manifests/', status(404), times=None)
+        build('--update', fails=[proxy.host])
+        need(text() == first, '--update that failed changed the lock file')
+        proxy.rules.clear()
+        b.same(build('--update'), b.of(two), '--update')
+        second = text()
+        need(new.encode() in second and old.encode() not in second, '--update: the lock file is\n' + second.decode())
+        need(len(second) == len(first), '--update changed more than the digest:\n%s\n%s' % (first.decode(), second.decode()))
+        b.same(build('--locked'), b.of(two), '--locked after --update')
+        site.push(one, 'app:1')
+        build('--update', '--locked', fails=['--locked'], codes=(1, 2))
+        need(text() == second, '--locked changed the lock file')
+
+        # The manifest names another image than its lock file; then the platform that it lacks.
+        manifest_for(m, proxy.host + '/app:2')
+        build('--locked', fails=['app:2', 'app.lock', '--lock '])
+        b.same(build(), b.of(two), 'a lock file without the reference')
+        multi = b.layout('multi', [noise(3, 'gzip', 9000)], [noise(4, 'gzip', 9000)], platforms=['amd64', 'arm64'])
+        site.push(multi, 'multi:1', '--all')
+        many = manifest_for(b.at('multi.yaml'), proxy.host + '/multi:1')
+        arm = ('--platform', 'linux/arm64')
+        b.pull(proxy, 'multi:1', '--lock', manifest=many)
+        b.pull(proxy, 'multi:1', '--locked', *arm, manifest=many, fails=['linux/arm64', 'multi.lock', '--lock '])
+        b.pull(proxy, 'multi:1', '--lock', *arm, manifest=many)
+        for p in ('linux/amd64', 'linux/arm64'):
+            need(p.encode() in text(b.at('multi.lock')), 'the lock file lacks %s: %s' % (p, text(b.at('multi.lock'))))
+            b.same(b.pull(proxy, 'multi:1', '--locked', '--platform', p, manifest=many), b.of(multi, '--platform', p), '--locked ' + p)
+        write(path, 'this: is\n  no lock file: [')
+        build('--locked', fails=['app.lock'], codes=(1, 2))
+        build(fails=['app.lock'], codes=(1, 2))
