@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! manifest ─► source ─► layer: inflate + digest ─► tar entries ─► object.erofs (data now, metadata at the end)
-//!             (OCI layout, OCI archive,                                │ one per layer, keyed by diff ID, cached
-//!              docker-archive)                                         ▼
+//!             (registry, OCI layout,                                   │ one per layer, keyed by diff ID, cached
+//!              OCI archive, docker-archive)                            ▼
 //!                                                     Tree per layer ─► merge ─► Tree of the image
 //!                                                                                 │            │
 //!                                                     patches of the manifest ────┼──► Tree of the upper
@@ -25,10 +25,10 @@
 //! a guest would have, and what overlayfs would have kept of that is the upper.
 //!
 //! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer ←
-//! patch, bundle ← compile ← bin`. `source` knows no tree; `erofs` and `ext4`
-//! never meet.
-//! [`transfer`] carries bundles to and from registries. [`boot`] takes a bundle as it lies on disk and knows nothing of how it was
-//! compiled; the disk its guest starts from comes from the same EROFS writer.
+//! patch, bundle ← compile, transfer ← bin`. `source` knows no tree; `erofs` and
+//! `ext4` never meet. [`transfer`] carries bundles to registries and layouts, and
+//! back. [`boot`] takes a bundle as it lies on disk and knows nothing of how it
+//! was compiled; the disk its guest starts from comes from the same EROFS writer.
 //! `src/guest` is the init inside the machine, a program of its own.
 
 pub mod acl;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each room, and those that it must not know.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     (
         "tree",
         &["erofs", "ext4", "layer", "patch", "source", "bundle", "cache", "compile", "manifest"],
@@ -22,6 +22,7 @@ const FORBIDDEN: [(&str, &[&str]); 9] = [
         ],
     ),
     ("bundle", &["ext4", "layer", "patch", "source", "compile", "boot"]),
+    ("transfer", &["tree", "erofs", "ext4", "layer", "patch", "compile", "boot"]),
     ("boot", &["ext4", "layer", "patch", "source", "cache", "compile"]),
 ];
 

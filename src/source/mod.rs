@@ -14,6 +14,7 @@ use std::io::Read;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::ImageConfiguration;
 
+pub use self::layout::REF_NAME;
 use self::registry::RegistryStore;
 pub use self::registry::{Access, Repository};
 use self::store::{DirStore, Store, TarStore};

@@ -11,9 +11,9 @@ use super::{new_file, pack};
 use crate::bundle::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
 use crate::cache::Cache;
 use crate::digest::Digest;
+use crate::source::REF_NAME;
 
 const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The entry of an index for `packed`.
 fn entry(packed: &Packed, tag: &str) -> Value {
