@@ -134,6 +134,8 @@ fn an_independent_reader_sees_the_same_tree() {
         source_date_epoch: None,
         access: Default::default(),
         lock: Default::default(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
     };
     compile::build(&request, &Silent).unwrap();
     let index = rootfs_compile::bundle::publish::read_index(&output).unwrap();

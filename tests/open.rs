@@ -24,6 +24,8 @@ fn hello(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
         source_date_epoch: None,
         access: Default::default(),
         lock: Default::default(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
     };
     build(&request, &Silent).unwrap();
     (scratch.clone(), scratch.join("bundle"))

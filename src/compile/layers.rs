@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Request;
+use super::{Request, shared};
 use crate::bundle;
 use crate::bundle::publish::Staging;
 use crate::cache::{Cache, Object, Slot};
@@ -95,6 +95,10 @@ fn one_layer(
         },
         None => None,
     };
+    let known = match known {
+        Some(known) => Some(known),
+        None => shared::fetch(request, layer.diff_id, &slot, reporter),
+    };
     let cached = known.is_some();
     let (object, tree) = match known {
         Some(known) => known,
@@ -126,7 +130,7 @@ fn one_layer(
     })
 }
 
-fn read_object(object: &Object) -> Result<Tree<Extents>> {
+pub fn read_object(object: &Object) -> Result<Tree<Extents>> {
     let bytes = map::file(&object.file)?;
     Ok(Reader::new(&bytes)?.tree(Form::Object)?)
 }

@@ -1,6 +1,7 @@
 //! A build, pass by pass.
 
 mod layers;
+mod shared;
 mod upper;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use oci_spec::distribution::Reference;
 
 use self::layers::{Ready, layers};
 pub use self::upper::patch_time;
@@ -46,6 +48,10 @@ pub struct Request {
     /// How registries are reached; documents are kept in the cache.
     pub access: Access,
     pub lock: LockUse,
+    /// Repositories with compiled layers: what they have is not compiled.
+    pub cache_from: Vec<Reference>,
+    /// Repositories that get the layers of this build.
+    pub cache_to: Vec<Reference>,
 }
 
 /// What a build made.
@@ -88,6 +94,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let cache = Cache::open(&request.cache_dir)?;
     let ready = all_layers(request, &image, &cache, Some(&staging), reporter)?;
     // From here on, every layer is in the bundle, and is what its diff ID says.
+    shared::send(request, &ready, &cache, reporter);
 
     reporter.event(Event::Stage("merge"));
     let Linked { tree, devices, disks, entries, mut summary } = link(&image, ready, reporter)?;

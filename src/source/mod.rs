@@ -16,7 +16,7 @@ use oci_spec::image::ImageConfiguration;
 
 pub use self::layout::REF_NAME;
 use self::registry::RegistryStore;
-pub use self::registry::{Access, Repository};
+pub use self::registry::{Access, NotThere, Repository};
 use self::store::{DirStore, Store, TarStore};
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{ImageRef, Platform, Transport};

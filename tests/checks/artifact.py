@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
 import bundle
 from checks import check
@@ -200,3 +201,44 @@ def spoiled():
         tool('pull', 'oci:%s:latest' % at('layout'), '-o', at('hello'), '--force', cache=at('empty'))
         tool('verify', at('hello'))
     return '%d cases' % count
+
+
+@check('artifact-shared-layers')
+def shared():
+    """Two machines and one registry: what the first compiled, the second does not inflate; and what is wrong there is compiled anew."""
+    with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
+        at = lambda *names: os.path.join(tmp, *names)
+        layout = image('python-slim')
+        site.push(layout, 'slim:1')
+        proxy = site.proxy()
+        plain = ('--insecure-registry', site.plain.host, '--insecure-registry', proxy.host)
+        shelf = site.plain.host + '/shelf/layers'
+        with open(at('m.yaml'), 'w') as file:
+            file.write('image: %s/slim:1\nplatform: linux/amd64\n' % proxy.host)
+
+        def machine(name, *args, manifest='m.yaml'):
+            proxy.forget()
+            start = time.monotonic()
+            p = build(at(manifest), at(name), *plain, *args, cache=at(name + '.cache'))
+            return p.stderr, time.monotonic() - start, {r.path for r in proxy.asked('/v2/slim/blobs/sha256') if r.method == 'GET'}
+
+        said, cold, blobs = machine('first', '--cache-to', shelf, '--cache-from', shelf)
+        layers = len(os.listdir(at('first', 'layers')))
+        need(len(blobs) == layers + 1 and 'warning' not in said, 'the first machine asks for %d blobs: %s' % (len(blobs), said))
+        said, warm, blobs = machine('second', '--cache-from', shelf)
+        same_files(at('first'), at('second'), 'from shared layers')
+        need(len(blobs) == 1 and '(%d cached)' % layers in said, 'the second machine asks for %d blobs, and not for the config alone: %s' % (len(blobs), said))
+        # What is there already is not sent again, and a repository that is not there is none.
+        before = uploads(site)
+        said, _, _ = machine('third', '--cache-from', site.plain.host + '/none/here', '--cache-from', shelf, '--cache-to', shelf)
+        need(uploads(site) == before and 'warning' not in said, 'the third machine sends %d blobs: %s' % (uploads(site) - before, said))
+        # A shelf on which every object lies under another's name, and one that nobody answers for.
+        names = json.loads(call('skopeo', 'list-tags', '--tls-verify=false', 'docker://' + shelf).stdout)['Tags']
+        wrong = site.plain.host + '/wrong/layers'
+        for name, other in zip(names, names[1:] + names[:1]):
+            call('skopeo', 'copy', '--quiet', '--src-tls-verify=false', '--dest-tls-verify=false', 'docker://%s:%s' % (shelf, other), 'docker://%s:%s' % (wrong, name))
+        for name, bad, word in (('lying', wrong, 'another layer'), ('silent', '127.0.0.1:1/shelf', 'no answer')):
+            said, _, blobs = machine(name, '--cache-from', bad, '--insecure-registry', '127.0.0.1:1')
+            need(word in said and len(blobs) == layers + 1, '%s: %d blobs were asked for: %s' % (name, len(blobs), said))
+            same_files(at('first'), at(name), name)
+    return 'cold %.1f s, with shared layers %.1f s' % (cold, warm)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use oci_spec::distribution::Reference;
 use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::{ByteSize, ImageRef, Platform};
 
@@ -77,6 +78,8 @@ pub struct Build {
     #[command(flatten)]
     pub lock: LockArgs,
     #[command(flatten)]
+    pub shared: SharedArgs,
+    #[command(flatten)]
     pub limits: LimitArgs,
 }
 
@@ -94,6 +97,28 @@ pub struct RegistryArgs {
     /// Connect to nothing: use what is cached
     #[arg(long)]
     pub offline: bool,
+}
+
+/// Compiled layers in a registry, for machines that build the same ones.
+#[derive(Args)]
+#[command(next_help_heading = "Shared layers")]
+pub struct SharedArgs {
+    /// Take compiled layers from this repository, and trust them
+    #[arg(long, value_name = "[HOST/]NAME", value_parser = repository)]
+    pub cache_from: Vec<Reference>,
+    /// Put the compiled layers into this repository
+    #[arg(long, value_name = "[HOST/]NAME", value_parser = repository)]
+    pub cache_to: Vec<Reference>,
+}
+
+/// A name without a tag.
+fn repository(text: &str) -> Result<Reference, String> {
+    let name: Reference = text.parse().map_err(|error| format!("{error}"))?;
+    let last = text.rsplit('/').next().unwrap_or_default();
+    match name.digest().is_some() || last.contains(':') {
+        true => Err("a repository has neither tag nor digest: its tags are the layers".into()),
+        false => Ok(name),
+    }
 }
 
 /// Which image a tag is.

@@ -72,6 +72,8 @@ fn build(args: &Build) -> Result<u8> {
             update: args.lock.update,
             required: args.lock.locked,
         },
+        cache_from: args.shared.cache_from.clone(),
+        cache_to: args.shared.cache_to.clone(),
         source_date_epoch: args.source_date_epoch.and_then(|epoch| epoch.0),
     };
     let reporter = show::reporter(args.progress, args.quiet);

@@ -8,7 +8,7 @@ mod pack;
 pub mod sparse;
 mod unpack;
 
-pub use self::pack::{Blob, Packed, pack};
+pub use self::pack::{Blob, Packed, file_blob, json_blob, pack};
 pub use self::unpack::{Piece, unpack};
 
 /// What the artifact is.

@@ -58,40 +58,59 @@ pub fn pack(
     let packed: Result<Vec<Blob>> = files
         .par_iter()
         .map(|(path, file, content)| {
-            let pack = || -> Result<Blob> {
-                let is_sparse = matches!(content, Content::Blake3NonzeroBlocks(_));
-                let media_type = if is_sparse { SPARSE_TYPE } else { FILE_TYPE };
-                blob(media_type, Some(path), scratch()?, |out| {
-                    let mut out = zstd::Encoder::new(out, LEVEL)?;
-                    out.include_checksum(false)?;
-                    match is_sparse {
-                        true => sparse::write(file, &mut out)?,
-                        false => {
-                            let mut file = file.try_clone()?;
-                            file.rewind()?;
-                            io::copy(&mut file, &mut out)?;
-                        }
-                    }
-                    out.finish()?;
-                    Ok(())
-                })
-            };
-            pack().with_context(|| (*path).to_owned())
+            let is_sparse = matches!(content, Content::Blake3NonzeroBlocks(_));
+            file_blob(path, file, is_sparse, scratch()?).with_context(|| (*path).to_owned())
         })
         .collect();
-    let mut blobs = vec![blob(INDEX_TYPE, None, scratch()?, |out| out.write_all(&bundle.json))?];
-    blobs.extend(packed?);
-    let mut manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": ARTIFACT_TYPE,
-        "config": blobs[0].descriptor(),
-        "layers": blobs[1..].iter().map(Blob::descriptor).collect::<Vec<_>>(),
-    });
-    if let Some(subject) = subject {
-        manifest["subject"] = subject;
+    let index = json_blob(INDEX_TYPE, &bundle.json, scratch()?)?;
+    Packed::new(ARTIFACT_TYPE, index, packed?, subject)
+}
+
+impl Packed {
+    /// An artifact of the type `artifact_type`.
+    pub fn new(
+        artifact_type: &str,
+        config: Blob,
+        files: Vec<Blob>,
+        subject: Option<Value>,
+    ) -> Result<Self> {
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "artifactType": artifact_type,
+            "config": config.descriptor(),
+            "layers": files.iter().map(Blob::descriptor).collect::<Vec<_>>(),
+        });
+        if let Some(subject) = subject {
+            manifest["subject"] = subject;
+        }
+        let blobs = std::iter::once(config).chain(files).collect();
+        Ok(Self { manifest: serde_json::to_vec(&manifest)?, blobs })
     }
-    Ok(Packed { manifest: serde_json::to_vec(&manifest)?, blobs })
+}
+
+/// A config.
+pub fn json_blob(media_type: &'static str, json: &[u8], scratch: File) -> Result<Blob> {
+    blob(media_type, None, scratch, |out| out.write_all(json))
+}
+
+/// A file of a bundle, compressed into `scratch`.
+pub fn file_blob(path: &str, file: &File, is_sparse: bool, scratch: File) -> Result<Blob> {
+    let media_type = if is_sparse { SPARSE_TYPE } else { FILE_TYPE };
+    blob(media_type, Some(path), scratch, |out| {
+        let mut out = zstd::Encoder::new(out, LEVEL)?;
+        out.include_checksum(false)?;
+        match is_sparse {
+            true => sparse::write(file, &mut out)?,
+            false => {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                io::copy(&mut file, &mut out)?;
+            }
+        }
+        out.finish()?;
+        Ok(())
+    })
 }
 
 fn blob(

@@ -63,6 +63,11 @@ pub struct Client {
     login: Mutex<RegistryAuth>,
 }
 
+/// What is asked for is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotThere(String);
+
 /// A request that did not succeed.
 #[derive(Debug)]
 pub struct Failure {
@@ -251,7 +256,13 @@ impl Client {
         let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
         let message = value["errors"][0]["message"].as_str().unwrap_or_default().to_owned();
         let mut failure = match (status.as_u16(), wanted) {
-            (404, Wanted::Blob) => Failure::new(self.says("it has no such blob"), 0),
+            (404, wanted) => {
+                let what = match wanted {
+                    Wanted::Blob => "it has no such blob",
+                    Wanted::Manifest => "there is no such tag or repository",
+                };
+                return Err(Failure::new(NotThere(self.says(what).to_string()).into(), 0));
+            }
             (400, _) if text.windows(12).any(|part| part == b"HTTPS server") => {
                 let what = "it speaks TLS: leave --insecure-registry away";
                 Failure::new(self.says(what), 0)

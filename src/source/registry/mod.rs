@@ -20,6 +20,7 @@ use oci_spec::distribution::Reference;
 
 use self::blob::BlobReader;
 use self::client::Client;
+pub use self::client::NotThere;
 use self::documents::Documents;
 pub use self::push::Repository;
 use super::layout::REF_NAME;

@@ -10,7 +10,7 @@ use oci_client::errors::OciDistributionError;
 use oci_spec::distribution::Reference;
 
 use super::Access;
-use super::client::Client;
+use super::client::{Client, NotThere};
 use crate::digest::Digest;
 
 /// Bytes of one piece on the wire.
@@ -62,6 +62,15 @@ impl Repository {
             client.push_manifest_raw(reference, bytes.clone(), value).await?;
             Ok(())
         })
+    }
+
+    /// Whether the name leads to something already.
+    pub fn is_named(&self) -> Result<bool> {
+        match self.0.manifest(&self.0.reference) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is::<NotThere>() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The size of the manifest `digest`, if the repository has it.
