@@ -1,12 +1,15 @@
 """Same bytes, the cache, and what the command line refuses."""
+import json
 import os
+import random
 import shutil
 import subprocess
+import sys
 
 import bundle
 import transcode
 from checks import check
-from checks.common import BINARY, HELLO, TOP, build, call, files, layers_of, need, need_no_leftovers, same_files, scratch
+from checks.common import BINARY, HELLO, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
 
 
 @check('same-bytes')
@@ -87,6 +90,34 @@ def two_at_once():
             need(p.returncode == 0, 'one of six builds at once: ' + said)
         for i in range(1, 6):
             same_files(os.path.join(tmp, 'b0'), os.path.join(tmp, 'b%d' % i), 'builds at once')
+
+
+@check('crowd')
+def crowd():
+    """200 builds at once, of 20 images that share layers, on one cache: each layer is compiled once, and every bundle is right."""
+    sys.path.append(os.path.join(TOP, 'testimages/cases'))
+    from layout import Layer, Layout, tagged
+    from tarfmt import f
+    with scratch() as tmp:
+        at = lambda *names: os.path.join(tmp, *names)
+        layout, rand = Layout(at('images')), random.Random(5)
+        shared = [Layer(f('shared%d' % i, rand.randbytes(200000))) for i in range(4)]
+        layout.index(*(tagged(layout.image([shared[i % 4], shared[(i + 1) % 4], Layer(f('own', 'of %d' % i))]), 'i%d' % i) for i in range(20)))
+        for i in range(20):
+            manifest_for(at('m%d.yaml' % i), 'oci:%s:i%d' % (at('images'), i))
+        running = [(n, subprocess.Popen([BINARY, 'build', at('m%d.yaml' % (n % 20)), '-o', at('b%d' % n), '--cache-dir', at('cache'), '--progress', 'json'],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)) for n in range(200)]
+        compiled = 0
+        for n, p in running:
+            _, said = p.communicate(timeout=300)
+            need(p.returncode == 0, 'build %d of 200: %s' % (n, said))
+            compiled += sum(e['event'] == 'layer' and not e['cached'] for e in map(json.loads, said.splitlines()))
+        need(compiled == 24, '%d layers were compiled, and there are 24' % compiled)
+        for i in range(20):
+            build(at('m%d.yaml' % i), at('alone'), '--force', cache=at('other'))
+            for n in range(i, 200, 20):
+                same_files(at('alone'), at('b%d' % n), 'build %d of 200' % n)
+        call(BINARY, 'verify', at('b199'))
 
 
 @check('sources')
