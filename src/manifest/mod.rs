@@ -84,8 +84,8 @@ impl fmt::Display for Patch {
 #[serde(deny_unknown_fields)]
 struct Written {
     /// [HOST[:PORT]/]NAME[:TAG] of a registry, oci:DIR[:TAG],
-    /// oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]; @sha256:… behind it
-    /// pins the digest.
+    /// oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:DIR or
+    /// docker-daemon:NAME; @sha256:… behind it pins the digest.
     #[schemars(with = "String")]
     image: ImageRef,
     /// OS/ARCHITECTURE[/VARIANT]. Default: linux and the host's architecture.

@@ -19,6 +19,10 @@ pub enum Transport {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// What `skopeo copy … dir:` writes.
+    Dir,
+    /// Docker's own store, over its socket.
+    DockerDaemon,
     /// A registry.
     Registry,
 }
@@ -45,7 +49,7 @@ pub struct ImageRef {
 pub enum BadReference {
     #[error(
         "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:TAG], \
-         oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME], and @sha256:… behind it to pin the digest"
+         oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
     )]
     Form(String, String),
     #[error("{0:?}: what follows @ is no digest (sha256: and 64 lower-case hex digits)")]
@@ -63,6 +67,8 @@ impl FromStr for ImageRef {
             Some(("oci", rest)) => (Transport::Oci, rest),
             Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
             Some(("docker-archive", rest)) => (Transport::DockerArchive, rest),
+            Some(("dir", rest)) => (Transport::Dir, rest),
+            Some(("docker-daemon", rest)) => (Transport::DockerDaemon, rest),
             _ => {
                 return Self::in_registry(text)
                     .map_err(|why| BadReference::Form(text.to_owned(), format!(" ({why})")));
@@ -77,6 +83,7 @@ impl FromStr for ImageRef {
         };
         let split = match transport {
             Transport::DockerArchive => rest.split_once(':'),
+            Transport::Dir | Transport::DockerDaemon => None,
             _ => rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')),
         };
         let (path, reference) = split.map_or((rest, None), |(path, tag)| (path, Some(tag)));
@@ -120,7 +127,9 @@ impl ImageRef {
 
     /// Takes a relative path as relative to `dir`.
     pub fn resolve(&mut self, dir: &Path) {
-        self.path = dir.join(&self.path);
+        if !matches!(self.transport, Transport::Registry | Transport::DockerDaemon) {
+            self.path = dir.join(&self.path);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use super::Access;
 use super::layout;
 use super::registry::RegistryStore;
+use super::skopeo::SkopeoDir;
 use super::store::{DirStore, Store, TarStore};
 use crate::digest::{Digest, HashingReader};
 use crate::manifest::{ImageRef, Transport};
@@ -25,7 +26,10 @@ impl Artifact {
         let store: Box<dyn Store> = match reference.transport {
             Transport::Oci => Box::new(DirStore(path.clone())),
             Transport::OciArchive => Box::new(TarStore::open(path)?),
-            Transport::DockerArchive => bail!("a docker-archive holds images, and no bundle"),
+            Transport::Dir => Box::new(SkopeoDir::open(path)?),
+            Transport::DockerArchive | Transport::DockerDaemon => {
+                bail!("what docker saves are images, and no bundles")
+            }
             Transport::Registry => {
                 let name = reference.name.as_ref().context("a registry's artifact has a name")?;
                 Box::new(RegistryStore::open(name, access)?)

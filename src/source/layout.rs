@@ -8,6 +8,9 @@ use super::{Image, Layer, config, diff_ids};
 use crate::digest::Digest;
 use crate::manifest::{ImageRef, Platform};
 
+/// The file `oci-layout`.
+pub const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const DOCKER_NAME: &str = "io.containerd.image.name";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -236,4 +239,30 @@ pub fn parse<T: serde::de::DeserializeOwned>(
     let bytes = blob(store, descriptor)?;
     serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is not as OCI has it", descriptor.digest()))
+}
+
+/// An `index.json` of the one manifest `bytes`.
+pub fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).with_context(|| format!("{digest} is no JSON"))?;
+    // Old manifests need not say what they are.
+    let usual = match value["manifests"].is_array() {
+        true => "application/vnd.oci.image.index.v1+json",
+        false => "application/vnd.oci.image.manifest.v1+json",
+    };
+    let media_type = value["mediaType"].as_str().unwrap_or(usual);
+    let mut descriptor = serde_json::json!({
+        "mediaType": media_type,
+        "digest": digest.to_string(),
+        "size": bytes.len(),
+    });
+    if let Some(tag) = tag {
+        descriptor["annotations"] = serde_json::json!({ REF_NAME: tag });
+    }
+    Ok(serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] }))?)
+}
+
+/// The digest in the name of a layout's blob.
+pub fn digest_of(name: &str) -> Option<Digest> {
+    format!("sha256:{}", name.strip_prefix("blobs/sha256/")?).parse().ok()
 }

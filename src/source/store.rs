@@ -64,8 +64,12 @@ const MAX_LINKS: usize = 10;
 
 impl TarStore {
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
-        let bytes = map::file(&file)?;
+        Self::of(&File::open(path)?)
+    }
+
+    /// The archive that `file` is.
+    pub fn of(file: &File) -> Result<Self> {
+        let bytes = map::file(file)?;
         if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
             bail!(
                 "the archive is compressed as a whole; decompress it first (it is read in place)"

@@ -19,9 +19,11 @@ use crate::source::{Access, Repository};
 
 mod layout;
 mod raw;
+mod tarball;
 
 pub use self::layout::{to_archive, to_layout};
 pub use self::raw::to_raw;
+pub use self::tarball::to_tar;
 
 /// What a push did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 import time
 
 import bundle
@@ -101,6 +102,21 @@ def in_layout():
             need(hashlib.sha256(raw.read()).hexdigest() == whole(at('hello')), 'the flat disk is not fsmeta and layers')
         with bundle.mounted(at('raw'), 'erofs', 'ro,loop') as root:
             need(os.path.exists(os.path.join(root, 'etc/passwd')), 'the flat disk has no /etc/passwd')
+        # The directory as a tar: GNU tar and Python read the sparse upper, whose holes count and not the host's.
+        tool('export', at('hello'), '--tar', at('bundle.tar'))
+        with open(at('hello/upper.ext4'), 'r+b') as upper:
+            upper.seek(64 << 20)
+            upper.write(bytes(1 << 20))
+        tool('export', at('hello'), '--tar', at('again.tar'))
+        call('cmp', at('bundle.tar'), at('again.tar'))
+        need(os.path.getsize(at('bundle.tar')) < 4 << 20, 'the tar has %d bytes' % os.path.getsize(at('bundle.tar')))
+        os.mkdir(at('untarred'))
+        call('tar', '-xf', at('bundle.tar'), '-C', at('untarred'))
+        same_files(at('hello'), at('untarred'), 'from a tar')
+        tool('verify', at('untarred'))
+        with tarfile.open(at('bundle.tar')) as archive:
+            upper = archive.getmember('upper.ext4')
+            need(upper.issparse() and upper.size == 4 << 30, 'Python sees an upper of %d bytes' % upper.size)
         for args in (['--raw', at('raw')], ['--oci-archive', at('a.tar')], ['--oci-layout', at('hello')]):
             p = tool('export', at('hello'), *args, ok=(1,))
             need('stays as it is' in p.stderr, '%s: %s' % (args, p.stderr))
@@ -228,6 +244,14 @@ def shared():
         said, warm, blobs = machine('second', '--cache-from', shelf)
         same_files(at('first'), at('second'), 'from shared layers')
         need(len(blobs) == 1 and '(%d cached)' % layers in said, 'the second machine asks for %d blobs, and not for the config alone: %s' % (len(blobs), said))
+        # A bundle beside its image says which one that is.
+        with open(at('beside.yaml'), 'w') as file:
+            file.write('image: %s/slim:1\nplatform: linux/amd64\n' % site.plain.host)
+        build(at('beside.yaml'), at('beside'), *plain, cache=at('first.cache'))
+        tool('push', at('beside'), site.plain.host + '/slim:bundle', *plain, cache=at('first.cache'))
+        tool('push', at('beside'), site.plain.host + '/elsewhere:bundle', *plain, cache=at('first.cache'))
+        raw = lambda name: json.loads(call('skopeo', 'inspect', '--raw', '--tls-verify=false', 'docker://%s/%s' % (site.plain.host, name)).stdout)
+        need(raw('slim:bundle')['subject']['digest'] == site.digest('slim:1') and 'subject' not in raw('elsewhere:bundle'), 'the subject is %s' % raw('slim:bundle').get('subject'))
         # What is there already is not sent again, and a repository that is not there is none.
         before = uploads(site)
         said, _, _ = machine('third', '--cache-from', site.plain.host + '/none/here', '--cache-from', shelf, '--cache-to', shelf)

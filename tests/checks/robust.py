@@ -1,10 +1,14 @@
 """Same bytes, the cache, and what the command line refuses."""
+import http.server
 import json
 import os
 import random
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
+import urllib.parse
 
 import bundle
 import transcode
@@ -120,15 +124,42 @@ def crowd():
         call(BINARY, 'verify', at('b199'))
 
 
+class Daemon(socketserver.ThreadingUnixStreamServer):
+    """What docker's socket answers when it is asked for an image: a docker-archive, in chunks."""
+
+    def __init__(self, path, name, archive):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = 'HTTP/1.1'
+
+            def address_string(self):
+                return 'a socket'
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                if urllib.parse.unquote(self.path) != '/images/%s/get' % name:
+                    return self.send_error(404)
+                self.send_response(200)
+                self.send_header('Transfer-Encoding', 'chunked')
+                self.end_headers()
+                with open(archive, 'rb') as file:
+                    while data := file.read(50000):
+                        self.wfile.write(b'%x\r\n%s\r\n' % (len(data), data))
+                self.wfile.write(b'0\r\n\r\n')
+        super().__init__(path, Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
 @check('sources')
 def sources():
-    """The forms of an image: archives of skopeo and plain tars of the layout give the bundle that the layout gives."""
+    """The forms of an image: what skopeo and docker write and plain tars of the layout give the bundle that the layout gives."""
     need(shutil.which('skopeo'), 'skopeo is missing: apt-get install skopeo')
     with scratch() as tmp:
         layout = os.path.join(TOP, 'testimages/hello')
         gzipped = os.path.join(tmp, 'gzipped')                 # a docker-archive takes no zstd
         transcode.copy(layout, gzipped)
-        forms = {'oci-archive': 'oci-archive:%s/oci.tar:latest', 'docker-archive': 'docker-archive:%s/docker.tar:example.com/hello:latest'}
+        forms = {'oci-archive': 'oci-archive:%s/oci.tar:latest', 'docker-archive': 'docker-archive:%s/docker.tar:example.com/hello:latest', 'dir': 'dir:%s/skopeo'}
         base = os.path.join(tmp, 'layout')
         build(HELLO, base)
         expected = [os.path.basename(p) for p in layers_of(base)]
@@ -141,6 +172,19 @@ def sources():
             build(m, out)
             need([os.path.basename(p) for p in layers_of(out)] == expected, name + ' gives other layers')
             need(files(out)['fsmeta.erofs'] == files(base)['fsmeta.erofs'], name + ' gives another fsmeta')
+        socket, m = os.path.join(tmp, 'docker.sock'), os.path.join(tmp, 'daemon.yaml')
+        for name, word in (('example.com/hello:latest', None), ('other', 'no image other')):
+            with open(m, 'w') as file:
+                file.write('image: docker-daemon:%s\nplatform: linux/amd64\n' % name)
+            with Daemon(socket, 'example.com/hello:latest', os.path.join(tmp, 'docker.tar')) as daemon:
+                env = {**os.environ, 'DOCKER_HOST': 'unix://' + socket, 'HTTP_PROXY': 'http://127.0.0.1:1'}
+                p = build(m, os.path.join(tmp, 'daemon'), '--force', env=env, ok=(1,) if word else (0,))
+                daemon.shutdown()
+            os.unlink(socket)
+            need(not word or word in p.stderr, p.stderr)
+        need(files(os.path.join(tmp, 'daemon'))['fsmeta.erofs'] == files(base)['fsmeta.erofs'], "docker's socket gives another fsmeta")
+        p = build(m, os.path.join(tmp, 'daemon'), '--force', env=env, ok=(1,))
+        need('is docker running' in p.stderr, p.stderr)
         tarred = os.path.join(tmp, 'plain.tar')
         call('tar', '-C', layout, '-cf', tarred, '.')
         m = os.path.join(tmp, 'plain.yaml')

@@ -273,7 +273,7 @@ pub struct Export {
     #[command(flatten)]
     pub to: ExportTo,
     /// The name it gets there
-    #[arg(long, default_value = "latest", conflicts_with = "raw")]
+    #[arg(long, default_value = "latest", conflicts_with_all = ["raw", "tar"])]
     pub tag: String,
     #[command(flatten)]
     pub cache: CacheDir,
@@ -288,6 +288,9 @@ pub struct ExportTo {
     /// An OCI layout in a tar
     #[arg(long, value_name = "FILE")]
     pub oci_archive: Option<PathBuf>,
+    /// The bundle's directory as a tar; its upper keeps its holes
+    #[arg(long, value_name = "FILE")]
+    pub tar: Option<PathBuf>,
     /// The disk alone, for machines that read no descriptor
     #[arg(long, value_name = "FILE")]
     pub raw: Option<PathBuf>,

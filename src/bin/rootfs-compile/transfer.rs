@@ -46,6 +46,8 @@ pub fn export(args: &Export) -> Result<u8> {
     let to = &args.to;
     if let Some(raw) = &to.raw {
         transfer::to_raw(&args.dir, raw)?;
+    } else if let Some(tar) = &to.tar {
+        transfer::to_tar(&args.dir, tar)?;
     } else if let Some(layout) = &to.oci_layout {
         transfer::to_layout(&args.dir, layout, &args.tag, &cache()?)?;
     } else if let Some(archive) = &to.oci_archive {

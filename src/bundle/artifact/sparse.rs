@@ -17,6 +17,18 @@ const RECORD: u64 = 1 << 20;
 
 /// Writes `file`, which has whole blocks, to `out`.
 pub fn write(file: &File, out: &mut impl Write) -> io::Result<()> {
+    let size = each(file, |start, bytes| {
+        out.write_all(&start.to_le_bytes())?;
+        out.write_all(&(bytes.len() as u64).to_le_bytes())?;
+        out.write_all(bytes)
+    })?;
+    out.write_all(&size.to_le_bytes())?;
+    out.write_all(&0u64.to_le_bytes())
+}
+
+/// Hands every run of blocks that are not all zero to `take`, with its offset, in
+/// order; returns the file's size.
+pub fn each(file: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let mut buffer = vec![0; RECORD as usize];
     let mut at = 0;
@@ -43,16 +55,13 @@ pub fn write(file: &File, out: &mut impl Write) -> io::Result<()> {
             rest = &rest[zeros..];
             let full = count(false, rest);
             if full > 0 {
-                out.write_all(&start.to_le_bytes())?;
-                out.write_all(&(full as u64).to_le_bytes())?;
-                out.write_all(&rest[..full])?;
+                take(start, &rest[..full])?;
             }
             rest = &rest[full..];
             at = start + full as u64;
         }
     }
-    out.write_all(&size.to_le_bytes())?;
-    out.write_all(&0u64.to_le_bytes())
+    Ok(size)
 }
 
 /// Reads such a stream into `file`, which is empty and is to have `size` bytes.

@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use super::{Access, credentials};
 use crate::digest::Digest;
+use crate::source::choose_tls;
 
 const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
@@ -99,8 +100,7 @@ enum Wanted {
 
 impl Client {
     pub fn new(reference: &Reference, access: &Access) -> Result<Self> {
-        // Of two builds of the library in one process, the first has said it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        choose_tls();
         let mut certificates = Vec::new();
         let mut http = reqwest::Client::builder()
             .user_agent(USER_AGENT)

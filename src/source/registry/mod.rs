@@ -23,7 +23,7 @@ use self::client::Client;
 pub use self::client::NotThere;
 use self::documents::Documents;
 pub use self::push::Repository;
-use super::layout::REF_NAME;
+use super::layout;
 use super::store::{MAX_DOCUMENT, Store};
 use crate::digest::Digest;
 
@@ -95,7 +95,7 @@ impl RegistryStore {
             known: Mutex::new(known),
         };
         let bytes = store.by_digest(digest)?;
-        store.index = index(&bytes, digest, reference.tag())?;
+        store.index = layout::index_of(&bytes, digest, reference.tag())?;
         Ok(store)
     }
 
@@ -175,44 +175,18 @@ impl RegistryStore {
     }
 }
 
-/// An `index.json` of the one manifest `bytes`.
-fn index(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
-    let value: serde_json::Value =
-        serde_json::from_slice(bytes).with_context(|| format!("{digest} is no JSON"))?;
-    // Old manifests need not say what they are.
-    let usual = match value["manifests"].is_array() {
-        true => "application/vnd.oci.image.index.v1+json",
-        false => "application/vnd.oci.image.manifest.v1+json",
-    };
-    let media_type = value["mediaType"].as_str().unwrap_or(usual);
-    let mut descriptor = serde_json::json!({
-        "mediaType": media_type,
-        "digest": digest.to_string(),
-        "size": bytes.len(),
-    });
-    if let Some(tag) = tag {
-        descriptor["annotations"] = serde_json::json!({ REF_NAME: tag });
-    }
-    Ok(serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] }))?)
-}
-
-/// The digest in the name of a layout's blob.
-fn digest_of(name: &str) -> Option<Digest> {
-    format!("sha256:{}", name.strip_prefix("blobs/sha256/")?).parse().ok()
-}
-
 impl Store for RegistryStore {
     fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
         let fixed = match name {
             "index.json" => Some(self.index.clone()),
-            "oci-layout" => Some(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            "oci-layout" => Some(layout::VERSION.to_vec()),
             _ => None,
         };
         if let Some(bytes) = fixed {
             let len = bytes.len() as u64;
             return Ok(Some((Box::new(Cursor::new(bytes)), len)));
         }
-        let Some(digest) = digest_of(name) else {
+        let Some(digest) = layout::digest_of(name) else {
             return Ok(None);
         };
         let (blob, size) = self.blob(digest)?;
@@ -220,7 +194,7 @@ impl Store for RegistryStore {
     }
 
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        match (name, digest_of(name)) {
+        match (name, layout::digest_of(name)) {
             (_, Some(digest)) => self.by_digest(digest).map(Some),
             ("index.json", _) => Ok(Some(self.index.clone())),
             _ => {

@@ -1,0 +1,66 @@
+//! What `skopeo copy … dir:DIR` writes: `manifest.json`, and blobs by the hex of
+//! their digests.
+
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::layout;
+use super::store::Store;
+use crate::digest::Digest;
+
+/// Such a directory, as a store of a layout.
+pub struct SkopeoDir {
+    dir: PathBuf,
+    manifest: Digest,
+    index: Vec<u8>,
+}
+
+impl SkopeoDir {
+    pub fn open(dir: &Path) -> Result<Self> {
+        let bytes = match fs::read(dir.join("manifest.json")) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("no directory of skopeo: manifest.json is missing")
+            }
+            Err(error) => return Err(error).context("manifest.json"),
+        };
+        let manifest = Digest::of(&bytes);
+        let index = layout::index_of(&bytes, manifest, None)?;
+        Ok(Self { dir: dir.to_owned(), manifest, index })
+    }
+}
+
+impl Store for SkopeoDir {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let made = match name {
+            "index.json" => Some(&self.index[..]),
+            "oci-layout" => Some(layout::VERSION),
+            _ => None,
+        };
+        if let Some(bytes) = made {
+            return Ok(Some((Box::new(Cursor::new(bytes)), bytes.len() as u64)));
+        }
+        let Some(digest) = layout::digest_of(name) else {
+            return Ok(None);
+        };
+        let mut names = vec![digest.hex(), format!("{}.manifest.json", digest.hex())];
+        if digest == self.manifest {
+            names = vec!["manifest.json".into()];
+        }
+        for name in names {
+            let path = self.dir.join(name);
+            match File::open(&path) {
+                Ok(file) => {
+                    let size = file.metadata()?.len();
+                    return Ok(Some((Box::new(file), size)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            }
+        }
+        Ok(None)
+    }
+}
