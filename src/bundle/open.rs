@@ -186,7 +186,7 @@ impl OpenBundle {
 
     /// Whether no file was written to since it was checked.
     pub fn unchanged(&self) -> Result<()> {
-        for file in self.disk.iter().chain([&self.upper]) {
+        for file in self.disk.iter().chain([&self.upper, &self.vmdk]) {
             let path = self.dir.join(&file.path);
             ensure!(
                 stamp(&file.file)? == file.stamp && file.file.metadata()?.len() == file.size,

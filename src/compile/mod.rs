@@ -187,7 +187,10 @@ fn open(request: &Request) -> Result<Image> {
     if let Some(digest) = request.lock.locked(&lock, &reference, &wanted)? {
         reference.lock(digest);
     }
-    let image = Image::open(&reference, &wanted, &access)?;
+    let image = Image::open(&reference, &wanted, &access).with_context(|| match reference.pin {
+        Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
+        None => format!("for {wanted}"),
+    })?;
     if let Some(digest) = image.manifest_digest {
         request.lock.save(&mut lock, &reference, &wanted, digest)?;
     }

@@ -52,7 +52,12 @@ impl LockUse {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::default()),
             Err(error) => return Err(error).with_context(shown),
         };
-        let lock: Lock = serde_json::from_str(&text).with_context(shown)?;
+        if self.update {
+            // What it says does not count, whatever is wrong with it.
+            return Ok(serde_json::from_str(&text).unwrap_or_default());
+        }
+        let lock: Lock = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no lock of this program", shown()))?;
         let version = lock.version;
         ensure!(version == VERSION, "{}: version {version} is not known", shown());
         Ok(lock)

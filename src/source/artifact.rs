@@ -40,11 +40,13 @@ impl Artifact {
         let index: ImageIndex = serde_json::from_slice(&index).context("index.json")?;
         let mut found = Vec::new();
         for descriptor in layout::named(&index, reference)? {
-            let Ok(manifest) = layout::parse::<ImageManifest>(&*store, descriptor) else {
+            if reference.pin.is_some_and(|pin| layout::digest(descriptor).ok() != Some(pin)) {
                 continue;
-            };
-            let is = manifest.artifact_type().as_ref().map(ToString::to_string);
-            if is.as_deref() == Some(artifact_type) {
+            }
+            let bytes = layout::blob(&*store, descriptor)?;
+            let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            if value["artifactType"] == artifact_type {
+                let manifest: ImageManifest = serde_json::from_value(value)?;
                 found.push(manifest);
             }
         }

@@ -1,5 +1,7 @@
 //! OCI image layouts: `index.json`, and blobs by digest.
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 
@@ -86,7 +88,12 @@ struct Found {
     manifests: Vec<Descriptor>,
     /// Digests that were met and are not the pinned one.
     others: Vec<Digest>,
+    /// What was met already, and whether below the pinned one.
+    seen: HashSet<(Digest, bool)>,
 }
+
+/// Indexes and manifests below what a reference names.
+const MAX_DESCRIPTORS: usize = 10_000;
 
 fn manifests(
     store: &dyn Store,
@@ -98,6 +105,10 @@ fn manifests(
 ) -> Result<()> {
     let this = digest(descriptor)?;
     let pinned = pinned || pin == Some(this);
+    if !found.seen.insert((this, pinned)) {
+        return Ok(());
+    }
+    ensure!(found.seen.len() <= MAX_DESCRIPTORS, "more than {MAX_DESCRIPTORS} manifests");
     let media_type = descriptor.media_type().to_string();
     match descriptor.media_type() {
         MediaType::ImageIndex => {}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -20,12 +21,13 @@ pub trait Store: Send + Sync {
 
     /// All of a small file.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some((mut reader, size)) = self.open(name)? else {
+        let Some((reader, size)) = self.open(name)? else {
             return Ok(None);
         };
         ensure!(size <= MAX_DOCUMENT, "{name} has {size} bytes; {MAX_DOCUMENT} are allowed");
         let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).with_context(|| name.to_owned())?;
+        reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).with_context(|| name.to_owned())?;
+        ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "{name} has more than {MAX_DOCUMENT} bytes");
         Ok(Some(bytes))
     }
 }
@@ -36,10 +38,13 @@ pub struct DirStore(pub PathBuf);
 impl Store for DirStore {
     fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
         let path = self.0.join(name);
-        match File::open(&path) {
+        // No waiting for the other end of a fifo.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        match File::options().read(true).custom_flags(nonblocking).open(&path) {
             Ok(file) => {
-                let size = file.metadata()?.len();
-                Ok(Some((Box::new(file), size)))
+                let metadata = file.metadata()?;
+                ensure!(metadata.is_file(), "{} is no regular file", path.display());
+                Ok(Some((Box::new(file), metadata.len())))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| path.display().to_string()),

@@ -53,10 +53,8 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
         };
         fs::create_dir_all(&blobs)?;
         for blob in &packed.blobs {
-            let path = blobs.join(blob.digest.hex());
-            if !path.exists() {
-                place(&blobs, &path, &mut &blob.file)?;
-            }
+            // One that is there may be damaged.
+            place(&blobs, &blobs.join(blob.digest.hex()), &mut &blob.file)?;
         }
         let manifest = blobs.join(Digest::of(&packed.manifest).hex());
         place(&blobs, &manifest, &mut &packed.manifest[..])?;

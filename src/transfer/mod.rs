@@ -44,6 +44,7 @@ pub fn push(dir: &Path, to: &Reference, cache: &Cache, access: &Access) -> Resul
         let repository = Repository::open(to, access)?;
         let packed =
             artifact::pack(&bundle, subject(&bundle, to, &repository), &|| cache.scratch())?;
+        bundle.unchanged()?;
         let mut pushed = Pushed { blobs: packed.blobs.len(), ..Pushed::default() };
         for blob in &packed.blobs {
             if !repository.has(blob.digest)? {
@@ -68,13 +69,18 @@ fn subject(
     let name = image.name?;
     let digest = bundle.index.image.manifest_digest?;
     let same = (name.registry(), name.repository()) == (to.registry(), to.repository());
-    let size = same.then(|| repository.manifest(digest)).flatten()?;
-    Some(json!({ "mediaType": MANIFEST_TYPE, "digest": digest.to_string(), "size": size }))
+    let bytes = same.then(|| repository.manifest(digest)).flatten()?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let media_type = value["mediaType"].as_str().unwrap_or(MANIFEST_TYPE);
+    Some(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() }))
 }
 
 /// Packs the bundle `dir` for a layout.
 fn pack(dir: &Path, cache: &Cache) -> Result<Packed> {
-    artifact::pack(&OpenBundle::open(dir, true)?, None, &|| cache.scratch())
+    let bundle = OpenBundle::open(dir, true)?;
+    let packed = artifact::pack(&bundle, None, &|| cache.scratch())?;
+    bundle.unchanged()?;
+    Ok(packed)
 }
 
 /// Where a bundle goes.

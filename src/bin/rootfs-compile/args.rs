@@ -111,6 +111,19 @@ pub struct SharedArgs {
     pub cache_to: Vec<Reference>,
 }
 
+/// A tag as registries have them.
+fn tag(text: &str) -> Result<String, String> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let rest = text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'));
+    match text.bytes().next().is_some_and(word) && rest && text.len() <= 128 {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a tag has 1 to 128 letters, digits, _, . and -, and begins with neither . nor -"
+                .into())
+        }
+    }
+}
+
 /// A name without a tag.
 fn repository(text: &str) -> Result<Reference, String> {
     let name: Reference = text.parse().map_err(|error| format!("{error}"))?;
@@ -273,7 +286,7 @@ pub struct Export {
     #[command(flatten)]
     pub to: ExportTo,
     /// The name it gets there
-    #[arg(long, default_value = "latest", conflicts_with_all = ["raw", "tar"])]
+    #[arg(long, default_value = "latest", value_parser = tag, conflicts_with_all = ["raw", "tar"])]
     pub tag: String,
     #[command(flatten)]
     pub cache: CacheDir,

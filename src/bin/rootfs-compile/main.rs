@@ -7,7 +7,7 @@ mod show;
 mod transfer;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -67,7 +67,7 @@ fn build(args: &Build) -> Result<u8> {
         limits: args.limits.limits(),
         access: access(&args.registry),
         lock: LockUse {
-            path: args.manifest.with_extension("lock"),
+            path: lock_path(&args.manifest),
             write: args.lock.lock || args.lock.update,
             update: args.lock.update,
             required: args.lock.locked,
@@ -122,6 +122,14 @@ fn access(args: &RegistryArgs) -> Access {
         offline: args.offline,
         credentials: set("ROOTFS_COMPILE_USERNAME").map(|name| (name, password())),
         ..Access::default()
+    }
+}
+
+/// `NAME.lock` beside `NAME.yaml`.
+fn lock_path(manifest: &Path) -> PathBuf {
+    match manifest.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        true => manifest.with_extension("lock"),
+        false => PathBuf::from(format!("{}.lock", manifest.display())),
     }
 }
 

@@ -36,7 +36,7 @@ pub fn pull(args: &Pull) -> Result<u8> {
         "{}: {} layers of {}",
         args.output.display(),
         index.layers.len(),
-        index.image.reference
+        index.image.reference.escape_debug()
     )?;
     Ok(0)
 }

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::{FILE_TYPE, SPARSE_TYPE, sparse};
+use crate::bundle::content::Content;
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::OpenBundle;
 use crate::bundle::publish::{self, Staging};
@@ -30,8 +31,10 @@ pub fn unpack(
     adopt: &dyn Fn(&Index, &FileEntry) -> Result<bool>,
 ) -> Result<()> {
     let index = publish::parse_index(json).context(INDEX)?;
+    let count = pieces.len();
     let mut pieces: BTreeMap<String, Piece<'_>> =
         pieces.into_iter().map(|piece| (piece.path.clone(), piece)).collect();
+    ensure!(pieces.len() == count, "two blobs of the artifact are the same file");
     for entry in &index.files {
         let path = &entry.path;
         let own = [FSMETA, UPPER, VMDK].contains(&&**path)
@@ -51,18 +54,31 @@ pub fn unpack(
     Ok(())
 }
 
+/// Bytes of a file at most: more than any layer may have by default.
+const MAX_FILE: u64 = 256 << 30;
+
 fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
+    // What is not sparse takes space, and so does hashing what is.
+    let is_sparse = matches!(entry.content, Content::Blake3NonzeroBlocks(_));
+    ensure!(is_sparse == (entry.path == UPPER), "only {UPPER} is told by its blocks");
+    ensure!(
+        is_sparse || entry.size <= MAX_FILE,
+        "it has {} bytes; {MAX_FILE} are allowed",
+        entry.size
+    );
+    let expected = if is_sparse { SPARSE_TYPE } else { FILE_TYPE };
+    let found = &piece.media_type;
+    ensure!(found == expected, "its media type is {}, not {expected}", found.escape_debug());
     let mut blob = (piece.open)()?;
     let file = staging.create(&piece.path)?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
-    match &*piece.media_type {
-        SPARSE_TYPE => sparse::read(&mut stream, &file, entry.size)?,
-        FILE_TYPE => {
+    match is_sparse {
+        true => sparse::read(&mut stream, &file, entry.size)?,
+        false => {
             let most = entry.size.saturating_add(1);
             let copied = io::copy(&mut (&mut stream).take(most), &mut &file)?;
             ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
         }
-        other => bail!("its media type {other} is not known"),
     }
     drop(stream);
     // What checks the blob wants to see all of it.

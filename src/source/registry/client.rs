@@ -16,7 +16,10 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientP
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 use oci_spec::distribution::Reference;
-use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use tokio::runtime::Runtime;
 
@@ -104,6 +107,7 @@ impl Client {
         let mut certificates = Vec::new();
         let mut http = reqwest::Client::builder()
             .user_agent(USER_AGENT)
+            .redirect(redirects())
             .read_timeout(READ_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT);
         for path in &access.ca_certs {
@@ -158,7 +162,8 @@ impl Client {
             self.runtime.block_on(async {
                 let mut response = self.get(&path, Wanted::Manifest, 0).await?;
                 let told = response.headers().get("docker-content-digest");
-                let told = told.and_then(|value| value.to_str().ok()).map(str::to_owned);
+                let told = told.and_then(|value| value.to_str().ok());
+                let told = told.filter(|told| told.starts_with("sha256:")).map(str::to_owned);
                 let mut bytes = Vec::new();
                 while let Some(chunk) =
                     response.chunk().await.map_err(|error| self.request(&error))?
@@ -223,7 +228,7 @@ impl Client {
 
     /// Gets what the registry wants to see.
     async fn log_in(&self) -> Result<(), Failure> {
-        let token = self.client.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
+        let token = self.authorize(RegistryOperation::Pull).await;
         let login = match token.map_err(|error| self.failure(error))? {
             Some(token) => RegistryAuth::Bearer(token),
             None => self.auth.clone(),
@@ -252,7 +257,7 @@ impl Client {
             return Ok(response);
         }
         let after = retry_after(response.headers());
-        let text = response.bytes().await.unwrap_or_default();
+        let text = beginning(response).await;
         let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
         let message = value["errors"][0]["message"].as_str().unwrap_or_default().to_owned();
         let mut failure = match (status.as_u16(), wanted) {
@@ -276,11 +281,27 @@ impl Client {
         Err(failure)
     }
 
+    /// Logs in, and returns the token if that is what the registry wants.
     pub(super) async fn authorize(
         &self,
         operation: RegistryOperation,
-    ) -> Result<(), OciDistributionError> {
-        self.client.auth(&self.reference, &self.auth, operation).await.map(drop)
+    ) -> Result<Option<String>, OciDistributionError> {
+        let refuse = |text: &str| OciDistributionError::GenericError(Some(text.to_owned()));
+        if !self.insecure && self.auth != RegistryAuth::Anonymous {
+            // The library would give name and password to whatever realm is named.
+            let url = format!("https://{}/v2/", self.reference.resolve_registry());
+            let asked = self.http.get(url).send().await?;
+            let header = asked.headers().get(WWW_AUTHENTICATE);
+            let text = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
+            if text.to_ascii_lowercase().contains("realm=\"http://") {
+                return Err(refuse("it wants the login to be sent without TLS"));
+            }
+        }
+        let token = self.client.auth(&self.reference, &self.auth, operation).await?;
+        if token.as_ref().is_some_and(|token| HeaderValue::from_str(token).is_err()) {
+            return Err(refuse("its token is none"));
+        }
+        Ok(token)
     }
 
     /// Asks the library, and asks again as long as the failure may pass.
@@ -356,6 +377,7 @@ impl Client {
             OciDistributionError::IoError(error) => {
                 Failure::new(self.says(&error.to_string()), RETRIES)
             }
+            OciDistributionError::GenericError(Some(text)) => Failure::new(self.says(text), 0),
             other => Failure::new(self.says(&other.to_string()), 0),
         }
     }
@@ -371,7 +393,6 @@ impl Client {
         let cause = match last {
             Some(cause) => format!(": {cause}"),
             None if error.is_timeout() => ": it takes too long".to_owned(),
-            None if error.is_redirect() => ": it redirects too often".to_owned(),
             None => String::new(),
         };
         let hint = if cause.contains("ertificate") || cause.contains("UnknownIssuer") {
@@ -389,6 +410,31 @@ impl Client {
         };
         Failure::new(self.says(&format!("there is no answer{cause}{hint}")), retries)
     }
+}
+
+/// As much of a body as an error's text may need.
+async fn beginning(mut response: Response) -> Vec<u8> {
+    let mut text = Vec::new();
+    while text.len() < 64 << 10
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        text.extend_from_slice(&chunk);
+    }
+    text
+}
+
+/// Follows redirects, but none that leaves TLS.
+fn redirects() -> Policy {
+    Policy::custom(|attempt| {
+        let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        if attempt.previous().len() > 10 {
+            attempt.error("it redirects too often")
+        } else if was_secure && attempt.url().scheme() != "https" {
+            attempt.error("it redirects from TLS to plain HTTP")
+        } else {
+            attempt.follow()
+        }
+    })
 }
 
 /// How long the server wants to be left alone: seconds, or until a time.

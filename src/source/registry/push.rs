@@ -73,9 +73,9 @@ impl Repository {
         }
     }
 
-    /// The size of the manifest `digest`, if the repository has it.
-    pub fn manifest(&self, digest: Digest) -> Option<u64> {
+    /// The manifest `digest`, if the repository has it.
+    pub fn manifest(&self, digest: Digest) -> Option<Vec<u8>> {
         let reference = self.0.reference.clone_with_digest(digest.to_string());
-        self.0.manifest(&reference).ok().map(|bytes| bytes.len() as u64)
+        self.0.manifest(&reference).ok()
     }
 }
