@@ -10,9 +10,11 @@ import time
 import bundle
 from checks import check
 from checks.boot import boot
-from checks.common import BINARY, HELLO, TOP, build, call, need, need_no_leftovers, same_files, scratch
+from checks.common import BINARY, HELLO, TOP, build, call, manifest_for, need, need_no_leftovers, same_files, scratch
 from checks.images import image
 from registry import Site
+from layout import INDEX, Layer, Layout, tagged
+from tarfmt import f
 
 TITLE = 'org.opencontainers.image.title'
 FILE_TYPE = 'application/vnd.rootfs-compile.bundle.file.v1+zstd'
@@ -187,6 +189,15 @@ def hostile():
     yield 'a media type', lambda s: s.layer('bundle.vmdk').update(mediaType='text/plain'), 'text/plain'
     yield 'an index of the future', lambda s: s.json.update(version=99), '99'
     yield 'another artifact', lambda s: s.manifest.update(artifactType='application/x'), 'no bundle'
+    layer = lambda s: next(l for l in s.manifest['layers'] if l['annotations'][TITLE].startswith('layers/'))
+    yield 'a layer told by its blocks', lambda s: layer(s).update(mediaType=FILE_TYPE.replace('file', 'sparse')), 'media type'
+    yield 'one file twice', lambda s: s.manifest['layers'].append(layer(s)), 'same file'
+
+    def fifo(s):
+        path = os.path.join(s.blobs, s.layer('fsmeta.erofs')['digest'][7:])
+        os.unlink(path)
+        os.mkfifo(path)
+    yield 'a fifo', fifo, 'no regular file'
     yield 'no title', lambda s: s.layer('bundle.vmdk').pop('annotations'), 'title'
 
 
@@ -209,6 +220,19 @@ def spoiled():
             need_no_leftovers(at('place'))
             need(not os.path.exists(at('escaped')), what + ': something was written outside')
             count += 1
+        p = tool('pull', 'oci:%s:latest@sha256:%s' % (at('layout'), '0' * 64), '-o', at('place/out'), ok=(1,), cache=at('empty'))
+        need('no bundle' in p.stderr, 'another digest than the pinned one: ' + p.stderr)
+        # Indexes that name each other sixty times over, five deep: as many manifests as no machine has time for.
+        out = Layout(at('bomb'))
+        descriptor = out.image([Layer(f('a', '1'))])
+        for _ in range(5):
+            descriptor = out.json({'schemaVersion': 2, 'mediaType': INDEX, 'manifests': [descriptor] * 60}, INDEX)
+        out.index(tagged(descriptor))
+        start = time.monotonic()
+        build(manifest_for(at('bomb.yaml'), 'oci:%s:latest' % at('bomb')), at('place/out'))
+        need(time.monotonic() - start < 20, 'the indexes took %d s' % (time.monotonic() - start))
+        shutil.rmtree(at('place'))
+        os.makedirs(at('place'))
         p = tool('pull', 'oci:%s/testimages/hello:latest' % TOP, '-o', at('place/out'), ok=(1,), cache=at('empty'))
         need('no bundle' in p.stderr, 'an image: ' + p.stderr)
         # A bundle that is there stays, unless it is to be replaced.
