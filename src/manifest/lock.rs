@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::{ImageRef, Platform};
@@ -93,14 +94,21 @@ impl LockUse {
         platform: &Platform,
         digest: Digest,
     ) -> Result<()> {
-        let platforms = lock.images.entry(image.to_string()).or_default();
-        let known = platforms.insert(platform.to_string(), digest);
-        if !self.write || known == Some(digest) {
+        let enter = |lock: &mut Lock| {
+            let platforms = lock.images.entry(image.to_string()).or_default();
+            platforms.insert(platform.to_string(), digest) == Some(digest)
+        };
+        if enter(lock) || !self.write {
             return Ok(());
         }
-        let write = || -> Result<()> {
+        let mut write = || -> Result<()> {
             let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
             let dir = dir.unwrap_or(std::path::Path::new("."));
+            // Another build may have written down something else meanwhile.
+            let guard = fs::File::open(dir)?;
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&guard, FlockOperation::LockExclusive))?;
+            *lock = self.load()?;
+            enter(lock);
             let mut file = tempfile::Builder::new()
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
                 .tempfile_in(dir)?;

@@ -81,9 +81,8 @@ fn place(dir: &Path, path: &Path, from: &mut dyn io::Read) -> Result<()> {
 /// Writes the bundle `dir` to the new archive `to`, a layout in a tar, under `tag`.
 pub fn to_archive(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
     let packed = pack(dir, cache)?;
-    let out = new_file(to)?;
-    let write = || -> Result<()> {
-        let mut archive = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, &out));
+    new_file(to, |out| {
+        let mut archive = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, out));
         let bytes = |archive: &mut tar::Builder<_>, name: &str, bytes: &[u8]| {
             append(archive, name, bytes.len() as u64, bytes)
         };
@@ -99,12 +98,7 @@ pub fn to_archive(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()>
             }
         }
         archive.into_inner()?.into_inner().map_err(|error| error.into_error())?;
-        out.sync_all()?;
         Ok(())
-    };
-    write().with_context(|| to.display().to_string()).inspect_err(|_| {
-        // Half an archive is none.
-        let _ = fs::remove_file(to);
     })
 }
 

@@ -1,9 +1,11 @@
 //! Bundles on their way: to a registry, to a layout, and back.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use oci_spec::distribution::Reference;
 use serde_json::json;
 
@@ -129,13 +131,25 @@ fn adopt(cache: &Cache, staging: &Staging, index: &Index, entry: &FileEntry) -> 
     Ok(true)
 }
 
-/// Opens a new file at `path`; one that is there stays as it is.
-fn new_file(path: &Path) -> Result<File> {
-    let open = File::options().write(true).read(true).create_new(true).open(path);
-    match open {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} is there; it stays as it is", path.display())
+/// Makes a new file at `path`, which appears whole or not at all; one that is
+/// there stays as it is.
+fn new_file(path: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+    let there = || anyhow!("{} is there; it stays as it is", path.display());
+    let make = || -> Result<()> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(dir.unwrap_or(Path::new(".")))?;
+        write(file.as_file())?;
+        file.as_file().sync_all()?;
+        match file.persist_noclobber(path) {
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Err(there()),
+            persisted => Ok(persisted.map(drop)?),
         }
-        open => open.with_context(|| path.display().to_string()),
+    };
+    // Again at the end: this only saves the work.
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(there());
     }
+    make().with_context(|| path.display().to_string())
 }

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Read as _, Seek as _, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::new_file;
 use crate::bundle::artifact::sparse;
@@ -23,9 +23,8 @@ const IN_BLOCK: usize = 21;
 /// Writes the bundle `dir` to the new file `to`.
 pub fn to_tar(dir: &Path, to: &Path) -> Result<()> {
     let bundle = OpenBundle::open(dir, true)?;
-    let out = new_file(to)?;
-    let write = || -> io::Result<()> {
-        let mut tar = BufWriter::with_capacity(1 << 20, &out);
+    new_file(to, |out| {
+        let mut tar = BufWriter::with_capacity(1 << 20, out);
         let mut directory = header(&format!("{LAYERS}/"), 0, 0o755)?;
         directory.set_entry_type(tar::EntryType::Directory);
         directory.set_cksum();
@@ -43,12 +42,7 @@ pub fn to_tar(dir: &Path, to: &Path) -> Result<()> {
         }
         tar.write_all(&[0; 2 * BLOCK as usize])?;
         tar.flush()?;
-        drop(tar);
-        out.sync_all()
-    };
-    write().with_context(|| to.display().to_string()).inspect_err(|_| {
-        // Half an archive is none.
-        let _ = std::fs::remove_file(to);
+        bundle.unchanged()
     })
 }
 

@@ -415,3 +415,23 @@ def lock():
         write(path, 'this: is\n  no lock file: [')
         build('--locked', fails=['app.lock'], codes=(1, 2))
         build(fails=['app.lock'], codes=(1, 2))
+
+
+@check('registry-lock-race')
+def lock_race():
+    """Two builds at once that each write down their platform: the lock has both."""
+    with bench() as b:
+        b.site.push(b.layout('two', [Layer(f('a', '1'))], [Layer(f('a', '2'))], platforms=['amd64', 'arm64']), 'two:1', '--all')
+        manifest, lock = b.at('race.yaml'), b.at('race.lock')
+        with open(manifest, 'w') as file:
+            file.write('image: %s/two:1\n' % b.site.plain.host)
+        for n in range(8):
+            running = [subprocess.Popen([BINARY, 'build', manifest, '-o', b.at('race-%d-%s' % (n, p)), '--platform', 'linux/' + p, '--lock', '--cache-dir', b.at('race-cache'),
+                                         '--insecure-registry', b.site.plain.host], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for p in ('amd64', 'arm64')]
+            for p in running:
+                _, said = p.communicate(timeout=60)
+                need(p.returncode == 0, said)
+            with open(lock) as file:
+                found = next(iter(json.load(file)['images'].values()))
+            need(found.keys() == {'linux/amd64', 'linux/arm64'}, 'round %d: the lock has %s alone' % (n, ', '.join(found)))
+            os.unlink(lock)
