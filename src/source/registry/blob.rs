@@ -14,6 +14,10 @@ type Chunk = bytes::Bytes;
 /// Chunks on the way from the wire: enough that neither side waits for each.
 const CHUNKS: usize = 64;
 
+/// So many bytes make up for earlier failures: fewer, and a server could hold a
+/// build for as long as it likes.
+const ENOUGH: u64 = 64 << 10;
+
 /// Reads a blob. Where the wire breaks, it goes on from there.
 pub struct BlobReader {
     client: Arc<Client>,
@@ -21,10 +25,12 @@ pub struct BlobReader {
     size: u64,
     /// Bytes that came so far.
     offset: u64,
-    wire: Option<Receiver<Result<Chunk, Failure>>>,
+    wire: Option<Receiver<reqwest::Result<Chunk>>>,
     chunk: Chunk,
-    /// Failures since the last byte.
+    /// Failures since enough came without one.
     failures: u32,
+    /// Bytes since the last failure.
+    since: u64,
     /// Why there will be no more.
     failed: Option<String>,
 }
@@ -32,7 +38,17 @@ pub struct BlobReader {
 impl BlobReader {
     pub fn new(client: Arc<Client>, digest: Digest, size: u64) -> Self {
         let chunk = Chunk::new();
-        Self { client, digest, size, offset: 0, wire: None, chunk, failures: 0, failed: None }
+        Self {
+            client,
+            digest,
+            size,
+            offset: 0,
+            wire: None,
+            chunk,
+            failures: 0,
+            since: 0,
+            failed: None,
+        }
     }
 
     /// Begins to receive at `self.offset`.
@@ -47,7 +63,6 @@ impl BlobReader {
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let mut skip = if partial { 0 } else { self.offset };
         let (send, receive) = mpsc::channel(CHUNKS);
-        let client = self.client.clone();
         self.client.runtime().spawn(async move {
             loop {
                 let chunk = match response.chunk().await {
@@ -57,7 +72,7 @@ impl BlobReader {
                         skip -= skipped as u64;
                         Ok(chunk.split_off(skipped))
                     }
-                    Err(error) => Err(client.request(&error)),
+                    Err(error) => Err(error),
                 };
                 // Nobody takes it any more: the build has failed.
                 let ended = chunk.is_err();
@@ -82,6 +97,7 @@ impl BlobReader {
         }
         failure.wait(self.failures);
         self.failures += 1;
+        self.since = 0;
         Ok(())
     }
 }
@@ -105,7 +121,8 @@ impl Read for BlobReader {
                     let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
                     chunk.truncate(left);
                     self.offset += chunk.len() as u64;
-                    if !chunk.is_empty() {
+                    self.since += chunk.len() as u64;
+                    if self.since >= ENOUGH {
                         self.failures = 0;
                     }
                     self.chunk = chunk;
@@ -113,7 +130,7 @@ impl Read for BlobReader {
                 broken => {
                     self.wire = None;
                     let failure = match broken {
-                        Some(Err(failure)) => failure,
+                        Some(Err(error)) => self.client.request(&error),
                         _ => Failure::new(self.client.says("the blob ends too early"), RETRIES),
                     };
                     self.failure(failure)?;

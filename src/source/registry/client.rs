@@ -55,7 +55,8 @@ const MAX_MANIFEST: usize = 16 << 20;
 
 /// A registry, as one repository is asked for.
 pub struct Client {
-    runtime: Runtime,
+    /// Always there, until the client is dropped.
+    runtime: Option<Runtime>,
     /// For what is written, and for logins.
     pub(super) client: oci_client::Client,
     /// For what is read.
@@ -101,6 +102,15 @@ enum Wanted {
     Blob,
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Nobody waits any more for what is still on the wire.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Client {
     pub fn new(reference: &Reference, access: &Access) -> Result<Self> {
         choose_tls();
@@ -140,7 +150,7 @@ impl Client {
         let client = oci_client::Client::try_from(config)
             .map_err(|error| anyhow!("the registry client: {error}"))?;
         Ok(Self {
-            runtime,
+            runtime: Some(runtime),
             client,
             http: http.build().context("the registry client")?,
             reference: reference.clone(),
@@ -151,7 +161,7 @@ impl Client {
     }
 
     pub fn runtime(&self) -> &Runtime {
-        &self.runtime
+        self.runtime.as_ref().expect("only dropping takes it")
     }
 
     /// The bytes of the manifest or index that `reference` names.
@@ -159,7 +169,7 @@ impl Client {
         let name = reference.digest().or(reference.tag()).unwrap_or("latest");
         let path = format!("manifests/{name}");
         self.tried(|| {
-            self.runtime.block_on(async {
+            self.runtime().block_on(async {
                 let mut response = self.get(&path, Wanted::Manifest, 0).await?;
                 let told = response.headers().get("docker-content-digest");
                 let told = told.and_then(|value| value.to_str().ok());
@@ -193,7 +203,7 @@ impl Client {
     /// Asks for a blob from byte `offset` on. The answer may begin at the start
     /// all the same: then it has the status 200.
     pub fn blob(&self, digest: Digest, offset: u64) -> Result<Response, Failure> {
-        self.runtime.block_on(self.get(&format!("blobs/{digest}"), Wanted::Blob, offset))
+        self.runtime().block_on(self.get(&format!("blobs/{digest}"), Wanted::Blob, offset))
     }
 
     async fn get(&self, path: &str, wanted: Wanted, offset: u64) -> Result<Response, Failure> {
@@ -309,7 +319,7 @@ impl Client {
     where
         F: Future<Output = Result<T, OciDistributionError>>,
     {
-        self.tried(|| self.runtime.block_on(ask()).map_err(|error| self.failure(error)))
+        self.tried(|| self.runtime().block_on(ask()).map_err(|error| self.failure(error)))
     }
 
     fn tried<T>(&self, ask: impl Fn() -> Result<T, Failure>) -> Result<T> {
