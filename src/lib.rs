@@ -49,3 +49,4 @@ pub mod source;
 pub mod transfer;
 pub mod tree;
 pub mod units;
+pub mod whole;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ImageRef, Platform};
 use crate::digest::Digest;
+use crate::whole;
 
 /// Readers refuse a version that they do not know.
 const VERSION: u32 = 1;
@@ -109,14 +110,9 @@ impl LockUse {
             rustix::io::retry_on_intr(|| rustix::fs::flock(&guard, FlockOperation::LockExclusive))?;
             *lock = self.load()?;
             enter(lock);
-            let mut file = tempfile::Builder::new()
-                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .tempfile_in(dir)?;
-            serde_json::to_writer_pretty(&mut file, lock)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            Ok(())
+            let mut json = serde_json::to_vec_pretty(lock)?;
+            json.push(b'\n');
+            Ok(whole::write(&self.path, &mut &json[..])?)
         };
         write().with_context(|| self.path.display().to_string())
     }

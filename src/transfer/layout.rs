@@ -12,6 +12,7 @@ use crate::bundle::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::source::REF_NAME;
+use crate::whole;
 
 const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -54,28 +55,17 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
         fs::create_dir_all(&blobs)?;
         for blob in &packed.blobs {
             // One that is there may be damaged.
-            place(&blobs, &blobs.join(blob.digest.hex()), &mut &blob.file)?;
+            whole::write(&blobs.join(blob.digest.hex()), &mut &blob.file)?;
         }
         let manifest = blobs.join(Digest::of(&packed.manifest).hex());
-        place(&blobs, &manifest, &mut &packed.manifest[..])?;
-        place(to, &to.join("oci-layout"), &mut VERSION.as_bytes())?;
+        whole::write(&manifest, &mut &packed.manifest[..])?;
+        whole::write(&to.join("oci-layout"), &mut VERSION.as_bytes())?;
         entries.retain(|entry| entry["annotations"][REF_NAME].as_str() != Some(tag));
         entries.push(entry(&packed, tag));
         // Last, because it makes the rest count.
-        place(to, &known, &mut &index(entries)?[..])
+        Ok(whole::write(&known, &mut &index(entries)?[..])?)
     };
     write().with_context(|| to.display().to_string())
-}
-
-/// Writes a file that appears whole.
-fn place(dir: &Path, path: &Path, from: &mut dyn io::Read) -> Result<()> {
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(dir)?;
-    io::copy(from, &mut file)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Writes the bundle `dir` to the new archive `to`, a layout in a tar, under `tag`.

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -18,6 +17,7 @@ use crate::cache::Cache;
 use crate::manifest::ImageRef;
 use crate::source::artifact::Artifact;
 use crate::source::{Access, Repository};
+use crate::whole;
 
 mod layout;
 mod raw;
@@ -136,10 +136,7 @@ fn adopt(cache: &Cache, staging: &Staging, index: &Index, entry: &FileEntry) -> 
 fn new_file(path: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
     let there = || anyhow!("{} is there; it stays as it is", path.display());
     let make = || -> Result<()> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let file = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(dir.unwrap_or(Path::new(".")))?;
+        let file = whole::temporary(path)?;
         write(file.as_file())?;
         file.as_file().sync_all()?;
         match file.persist_noclobber(path) {

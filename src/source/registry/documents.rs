@@ -1,13 +1,14 @@
 //! Manifests and configs on disk, by digest, and what tags last led to.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use oci_spec::distribution::Reference;
 
 use crate::digest::Digest;
+use crate::whole;
 
 /// A directory of documents. Any number of builds may share it.
 pub struct Documents(PathBuf);
@@ -60,12 +61,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Writes a file that appears whole.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(bytes)?;
-        file.persist(path)?;
-        Ok(())
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        whole::write(path, &mut &bytes[..])
     };
     write().with_context(|| path.display().to_string())
 }
