@@ -32,6 +32,7 @@ import urllib.parse
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'testimages/cases'))
 
 USER, PASSWORD = 'ursula', 'pa55:w0rd/Ünicode?'     # a colon, and what base64 and URLs make something else of
+IDENTITY = 'the identity/token of=ursula'              # what a login gave in place of name and password
 TOOLS = {'docker-registry': 'docker-registry', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'skopeo': 'skopeo'}
 Request = collections.namedtuple('Request', 'method path range headers time')
 
@@ -155,7 +156,7 @@ class Registry:
         for _ in range(3):              # the port may be taken between our look and its start
             self.host = '127.0.0.1:%d' % free_port()
             config = {'version': 0.1, 'log': {'level': 'info'}, 'storage': {'filesystem': {'rootdirectory': self.site.at('storage')}},
-                      'http': {'addr': self.host, **({'tls': self.tls} if self.tls else {})}, **({'auth': self.auth} if self.auth else {})}
+                      'http': {'addr': self.host, 'secret': 'one for all, as they share their uploads', **({'tls': self.tls} if self.tls else {})}, **({'auth': self.auth} if self.auth else {})}
             path, self.log = (self.site.at(self.name + end) for end in ('.yml', '.log'))
             with open(path, 'w') as file:
                 json.dump(config, file)         # JSON is YAML
@@ -272,6 +273,16 @@ class TokenServer(Server):
                 user = USER
                 if kind.lower() != 'basic' or base64.b64decode(value).decode() != USER + ':' + PASSWORD:
                     return self.say(401, {'details': 'incorrect username or password'})
+            self.give(user, query)
+
+        def do_POST(self):
+            """As OAuth 2 has it, for identity tokens."""
+            form = urllib.parse.parse_qs(self.rfile.read(int(self.headers['Content-Length'])).decode())
+            if (form.get('grant_type'), form.get('refresh_token')) != (['refresh_token'], [IDENTITY]) or not form.get('client_id'):
+                return self.say(401, {'error': 'invalid_grant'})
+            self.give(USER, form)
+
+        def give(self, user, query):
             access = []
             for scope in (s for v in query.get('scope', []) for s in v.split(' ')):
                 kind, name, actions = scope.split(':')
@@ -295,22 +306,26 @@ class Proxy(Server):
 
     def __init__(self, upstream, address='127.0.0.1', **kw):
         super().__init__(address, **kw)
-        self.upstream, self.rules = upstream, []
+        self.upstream, self.rules, self.endless = upstream, [], 0
 
     def on(self, pattern, fault, times=1, method='GET'):
-        """`times` counts for each path on its own; None: always."""
+        """`times` counts for each path on its own, or for each of what the pattern's group finds in it; None: always."""
         self.rules.append((re.compile(pattern), method, fault, times, collections.Counter()))
         return self
 
     def fault(self, method, path):
         with self.lock:
             for pattern, of, fault, times, used in self.rules:
-                if pattern.search(path) and method == of and (times is None or used[path] < times):
-                    used[path] += 1
+                found = method == of and pattern.search(path)
+                key = found and (found[1] if pattern.groups else path)
+                if found and (times is None or used[key] < times):
+                    used[key] += 1
                     return fault
         return None
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        body = None
+
         def do_GET(self):
             if self.path.startswith('http://'):         # we are the client's HTTP_PROXY
                 self.path = '/' + self.path.split('/', 3)[3]
@@ -318,6 +333,15 @@ class Proxy(Server):
             fault(self, self.get) if fault else self.answer(*self.get())
 
         do_HEAD = do_GET
+
+        def do_PUT(self):
+            fault = self.owner.fault(self.command, self.path)
+            if getattr(fault, 'unread', False):
+                return fault(self, self.get)
+            self.body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+            fault(self, self.get) if fault else self.answer(*self.get())
+
+        do_POST = do_PATCH = do_PUT
 
         def do_CONNECT(self):
             fault = self.owner.fault('CONNECT', self.path)
@@ -339,7 +363,7 @@ class Proxy(Server):
             for k, v in self.headers.items():           # one by one: Accept may come many times
                 if k.lower() not in drop:
                     c.putheader(k, v)
-            c.endheaders()
+            c.endheaders(self.body)
             with c.getresponse() as r:
                 body = r.read()
                 headers = {k: v for k, v in r.headers.items() if k.lower() not in ('connection', 'transfer-encoding', 'date')}
@@ -467,3 +491,55 @@ def stall(n=0):
         else:
             wait()
     return act
+
+
+def deaf():
+    """Takes nothing of what is sent to it."""
+    def act(h, get):
+        h.close_connection = True
+        h.owner.closing.wait(300)
+    act.unread = True
+    return act
+
+
+def slow_in(seconds):
+    """Takes what is sent to it over so long a time."""
+    def act(h, get):
+        length, parts, step = int(h.headers['Content-Length']), [], seconds / 20
+        for i in range(20):
+            parts.append(h.rfile.read(length * (i + 1) // 20 - length * i // 20))
+            if h.owner.closing.wait(step):
+                return
+        h.body = b''.join(parts)
+        h.answer(*get())
+    act.unread = True
+    return act
+
+
+def endless(code, start=b''):
+    """An answer that goes on for as long as somebody listens."""
+    def act(h, get):
+        h.close_connection = True
+        h.send_response(code)
+        h.send_header('Content-Type', 'application/json')
+        h.end_headers()
+        h.wfile.write(start)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while not h.owner.closing.is_set() and sent < 4 << 30:
+                sent += h.wfile.write(b' ' * 65536)
+        h.owner.endless = max(h.owner.endless, sent)
+    return act
+
+
+def headers(change):
+    """The answer with other headers."""
+    def act(h, get):
+        code, headers, body = get()
+        h.answer(code, change(dict(headers)), body)
+    return act
+
+
+def drip(seconds):
+    """A byte of the body now and then."""
+    return lambda h, get: h.answer(*get(), pace=(1, seconds))

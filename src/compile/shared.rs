@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Request;
 use super::layers::{Ready, read_object};
-use crate::bundle::artifact::{MANIFEST_TYPE, Packed, file_blob, json_blob};
+use crate::bundle::artifact::{self, MANIFEST_TYPE, Packed, file_blob, json_blob};
 use crate::bundle::layer_path;
 use crate::cache::{Cache, Object, Slot};
 use crate::digest::DiffId;
@@ -91,6 +91,8 @@ fn fetch_from(
     let [descriptor] = &found.manifest.layers()[..] else {
         anyhow::bail!("it has {} blobs", found.manifest.layers().len());
     };
+    let (is, most) = (descriptor.size(), artifact::largest_blob(record.size));
+    ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
     let mut blob = found.blob(descriptor)?;
     let file = slot.create()?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;

@@ -170,6 +170,7 @@ impl Found {
                 let mut there: Vec<_> = there.iter().map(|(is, _)| is.to_string()).collect();
                 there.sort();
                 there.dedup();
+                ensure!(!there.is_empty(), "there is no image, only what runs on no platform");
                 bail!("there is no {platform}; there is: {}", there.join(", "))
             }
         }

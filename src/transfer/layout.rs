@@ -1,10 +1,10 @@
 //! Bundles in OCI layouts, as directories and as archives.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{new_file, pack};
@@ -27,31 +27,50 @@ fn entry(packed: &Packed, tag: &str) -> Value {
     })
 }
 
-fn index(entries: Vec<Value>) -> Result<Vec<u8>> {
+fn empty_index() -> Value {
     let media_type = "application/vnd.oci.image.index.v1+json";
-    let value = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries });
-    Ok(serde_json::to_vec(&value)?)
+    json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [] })
+}
+
+/// Puts `entry` into `index`, in place of an older bundle that has its tag.
+fn enter(index: &mut Value, entry: Value) -> Result<()> {
+    let entries = index["manifests"].as_array_mut().context("index.json is no index")?;
+    let tag = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+    let ours = tag(&entry);
+    if let Some(other) =
+        entries.iter().find(|e| tag(e) == ours && e["artifactType"] != ARTIFACT_TYPE)
+    {
+        let (tag, media_type) = (ours.unwrap_or_default(), &other["mediaType"]);
+        bail!(
+            "its tag {tag} leads to something that is no bundle ({media_type}): --tag gives another"
+        );
+    }
+    entries.retain(|entry| tag(entry) != ours);
+    entries.push(entry);
+    Ok(())
 }
 
 /// Puts the bundle `dir` into the layout `to`, which may be there already, under
-/// `tag`, which it takes from what had it.
+/// `tag`, which it takes from an older bundle.
 pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
     let packed = pack(dir, cache)?;
     let write = || -> Result<()> {
-        let blobs = to.join("blobs/sha256");
+        fs::create_dir_all(to)?;
+        // Whoever else writes to it waits, until this one's entry is in the index.
+        let layout = File::open(to)?;
+        layout.lock()?;
         let known = to.join("index.json");
-        let mut entries = match fs::read(&known) {
-            Ok(bytes) => {
-                let value: Value = serde_json::from_slice(&bytes).context("index.json")?;
-                value["manifests"].as_array().cloned().context("index.json is no index")?
-            }
+        let mut index = match fs::read(&known) {
+            Ok(bytes) => serde_json::from_slice(&bytes).context("index.json")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let empty = !to.exists() || fs::read_dir(to)?.next().is_none();
-                ensure!(empty, "it is there, and is neither empty nor a layout; it stays as it is");
-                Vec::new()
+                let is_empty = fs::read_dir(to)?.next().is_none();
+                ensure!(is_empty, "it is neither empty nor a layout; it stays as it is");
+                empty_index()
             }
             Err(error) => return Err(error.into()),
         };
+        enter(&mut index, entry(&packed, tag))?;
+        let blobs = to.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
         for blob in &packed.blobs {
             // One that is there may be damaged.
@@ -60,10 +79,8 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
         let manifest = blobs.join(Digest::of(&packed.manifest).hex());
         whole::write(&manifest, &mut &packed.manifest[..])?;
         whole::write(&to.join("oci-layout"), &mut VERSION.as_bytes())?;
-        entries.retain(|entry| entry["annotations"][REF_NAME].as_str() != Some(tag));
-        entries.push(entry(&packed, tag));
         // Last, because it makes the rest count.
-        Ok(whole::write(&known, &mut &index(entries)?[..])?)
+        Ok(whole::write(&known, &mut &serde_json::to_vec(&index)?[..])?)
     };
     write().with_context(|| to.display().to_string())
 }
@@ -77,7 +94,9 @@ pub fn to_archive(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()>
             append(archive, name, bytes.len() as u64, bytes)
         };
         bytes(&mut archive, "oci-layout", VERSION.as_bytes())?;
-        bytes(&mut archive, "index.json", &index(vec![entry(&packed, tag)])?)?;
+        let mut index = empty_index();
+        enter(&mut index, entry(&packed, tag))?;
+        bytes(&mut archive, "index.json", &serde_json::to_vec(&index)?)?;
         let name = |digest: Digest| format!("blobs/sha256/{}", digest.hex());
         bytes(&mut archive, &name(Digest::of(&packed.manifest)), &packed.manifest)?;
         let mut done = Vec::new();

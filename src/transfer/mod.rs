@@ -103,7 +103,8 @@ pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) ->
             let path = title.context("a blob of the artifact has no title")?.clone();
             let media_type = descriptor.media_type().to_string();
             let found = &found;
-            Ok(Piece { path, media_type, open: Box::new(move || found.blob(descriptor)) })
+            let size = descriptor.size();
+            Ok(Piece { path, media_type, size, open: Box::new(move || found.blob(descriptor)) })
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
         let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry);

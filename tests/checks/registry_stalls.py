@@ -1,9 +1,13 @@
 """Registries that fall silent: a build is patient for a minute, so this is of the longer suite."""
-from registry import stall
+import os
+
+from registry import deaf, drip, slow_in, stall
 
 from checks import check
+from checks.common import HELLO, need
 from checks.registry import all_of, bench, layers_in, noise
 from checks.registry_faults import EITHER, shape, suffer
+from checks.registry_push import PUT, START, Pusher
 
 
 @check('registry-stalls')
@@ -19,3 +23,31 @@ def stalls():
             'a layer stays away once': lambda p: p.on(one, stall()),
         }
         return all_of({name: (lambda name=name: suffer(b, name, 'app:1', want, clean, table[name], EITHER)) for name in table})
+
+
+@check('push-stalls')
+def pushes():
+    """What takes no more is given up after a while; what is only slow is not, and no drip of bytes lasts for ever."""
+    with bench() as b:
+        push, site = Pusher(b), b.site
+
+        def slowly():
+            # Longer than a minute for one blob, and never still for long.
+            server = site.proxy().on('/(blobs/uploads)/.+digest=', slow_in(80), method='PUT')
+            push(server, 'slow:1', timeout=400)
+            push.comes_back('slow:1')
+
+        def never():
+            server = site.proxy().on(PUT, deaf(), None, method='PUT')
+            push(server, 'deaf:1', 1, ['takes nothing any more'], timeout=400)
+
+        def silent():
+            server = site.proxy().on(START, stall(), None, method='POST')
+            push(server, 'silent:1', 1, ['no answer'], timeout=600)
+
+        def dripping():
+            site.push(os.path.join(os.path.dirname(os.path.dirname(HELLO)), 'testimages/hello'), 'app:1')
+            server = site.proxy().on('/manifests/', drip(1), None)
+            b.pull(server, 'app:1', fails=['too long'], timeout=400)
+            need(len(server.asked('/manifests/')) == 2, 'asked %d times' % len(server.asked('/manifests/')))
+        return all_of({'slow': slowly, 'deaf': never, 'silent': silent, 'dripping': dripping})

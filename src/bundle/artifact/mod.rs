@@ -9,7 +9,7 @@ pub mod sparse;
 mod unpack;
 
 pub use self::pack::{Blob, Packed, file_blob, json_blob, pack};
-pub use self::unpack::{Piece, unpack};
+pub use self::unpack::{Piece, largest_blob, unpack};
 
 /// What the artifact is.
 pub const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.bundle.v1";

@@ -17,6 +17,8 @@ pub struct Piece<'a> {
     /// In the bundle.
     pub path: String,
     pub media_type: String,
+    /// Bytes of the blob.
+    pub size: u64,
     /// Opens the blob; what is read is checked by whoever gives it.
     pub open: Box<dyn Fn() -> Result<Box<dyn Read + Send + 'a>> + 'a>,
 }
@@ -57,6 +59,11 @@ pub fn unpack(
 /// Bytes of a file at most: more than any layer may have by default.
 const MAX_FILE: u64 = 256 << 30;
 
+/// Bytes of a zstd blob of `size` bytes at most, by far.
+pub fn largest_blob(size: u64) -> u64 {
+    size.saturating_add(size / 64).saturating_add(1 << 20)
+}
+
 fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     // What is not sparse takes space, and so does hashing what is.
     let is_sparse = matches!(entry.content, Content::Blake3NonzeroBlocks(_));
@@ -69,6 +76,9 @@ fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     let expected = if is_sparse { SPARSE_TYPE } else { FILE_TYPE };
     let found = &piece.media_type;
     ensure!(found == expected, "its media type is {}, not {expected}", found.escape_debug());
+    // zstd has frames in which there is nothing: they could come without an end.
+    let most = largest_blob(entry.size);
+    ensure!(piece.size <= most, "its blob has {} bytes; {most} would be enough", piece.size);
     let mut blob = (piece.open)()?;
     let file = staging.create(&piece.path)?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use reqwest::StatusCode;
 use tokio::sync::mpsc::{self, Receiver};
 
-use super::client::{Client, Failure, RETRIES};
+use super::client::Client;
+use super::failure::{Failure, RETRIES};
 use crate::digest::Digest;
 
 type Chunk = bytes::Bytes;
@@ -130,7 +131,7 @@ impl Read for BlobReader {
                 broken => {
                     self.wire = None;
                     let failure = match broken {
-                        Some(Err(error)) => self.client.request(&error),
+                        Some(Err(error)) => self.client.silence(&error),
                         _ => Failure::new(self.client.says("the blob ends too early"), RETRIES),
                     };
                     self.failure(failure)?;

@@ -1,74 +1,72 @@
 //! Who the user is to a registry: as docker and podman have stored it.
 
 use std::env;
-use std::fs::File;
+use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
-use oci_client::secrets::RegistryAuth;
 use oci_spec::distribution::Reference;
+
+use super::login::Login;
 
 /// The name under which docker stores what is for its own registry.
 const DOCKER_IO: &str = "https://index.docker.io/v1/";
 
 /// What is known of the user at the registry of `reference`; nobody, if nothing is.
-pub fn find(reference: &Reference) -> Result<RegistryAuth> {
+pub fn find(reference: &Reference) -> Result<Login> {
     for path in files() {
-        let mut names = vec![];
-        // podman tells users apart by what follows the host, the longest first.
-        let mut name = format!("{}/{}", reference.registry(), reference.repository());
-        loop {
-            names.push(name.clone());
-            match name.rfind('/') {
-                Some(at) => name.truncate(at),
-                None => break,
-            }
-        }
-        if reference.registry() == "docker.io" {
-            names.push(DOCKER_IO.into());
-        }
-        // What no key is called would only go to the helper for all, which may ask.
-        let host = reference.registry();
-        let known = keys(&path);
-        names.retain(|name| name == host || name == DOCKER_IO || known.contains(name));
-        for name in names {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == ErrorKind::NotFound => break,
-                Err(error) => return Err(anyhow!("{}: {error}", path.display())),
-            };
-            match get_credential_from_reader(file, &name) {
+        let shown = path.display();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(anyhow!("{shown}: {error}")),
+        };
+        for name in names(reference, &bytes) {
+            match get_credential_from_reader(&bytes[..], &name) {
                 Ok(DockerCredential::UsernamePassword(name, password)) => {
-                    return Ok(RegistryAuth::Basic(name, password));
+                    return Ok(Login::Password { name, password });
                 }
-                Ok(DockerCredential::IdentityToken(_)) => bail!(
-                    "{} has an identity token for {name}, which is not known here; set \
-                     ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD",
-                    path.display()
-                ),
+                Ok(DockerCredential::IdentityToken(token)) => {
+                    return Ok(Login::IdentityToken(token));
+                }
                 Err(CredentialRetrievalError::NoCredentialConfigured) => {}
                 // Helpers end so when they know nothing of a registry, and what
                 // they say may hold what is secret.
                 Err(CredentialRetrievalError::HelperFailure { .. }) => {}
                 Err(CredentialRetrievalError::HelperCommunicationError) => bail!(
-                    "{} names a credential helper that cannot be run (docker-credential-… in PATH)",
-                    path.display()
+                    "{shown} names a credential helper that cannot be run (docker-credential-… in PATH)"
                 ),
-                Err(_) => bail!("{}: the credentials for {name} cannot be read", path.display()),
+                Err(_) => bail!("{shown}: the credentials for {name} cannot be read"),
             }
         }
     }
-    Ok(RegistryAuth::Anonymous)
+    Ok(Login::Anonymous)
 }
 
-/// The keys of `auths` and `credHelpers`.
-fn keys(path: &Path) -> Vec<String> {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let of = |key: &str| value[key].as_object().into_iter().flat_map(|map| map.keys().cloned());
-    of("auths").chain(of("credHelpers")).collect()
+/// What the user at the registry of `reference` may be stored under in the file
+/// `bytes`, the best first.
+fn names(reference: &Reference, bytes: &[u8]) -> Vec<String> {
+    let host = reference.registry();
+    let mut names = vec![];
+    // podman tells users apart by what follows the host, the longest first.
+    let mut name = format!("{host}/{}", reference.repository());
+    loop {
+        names.push(name.clone());
+        match name.rfind('/') {
+            Some(at) => name.truncate(at),
+            None => break,
+        }
+    }
+    if host == "docker.io" {
+        names.push(DOCKER_IO.into());
+    }
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let known = |name: &str| ["auths", "credHelpers"].iter().any(|key| !value[key][name].is_null());
+    // What no key is called would only go to the helper for all, which may ask.
+    names.retain(|name| name == host || name == DOCKER_IO || known(name));
+    names
 }
 
 /// Where credentials may be stored, the first that has some counts.

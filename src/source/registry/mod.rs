@@ -8,6 +8,8 @@ mod blob;
 mod client;
 mod credentials;
 mod documents;
+mod failure;
+mod login;
 mod push;
 
 use std::collections::{HashMap, HashSet};
@@ -19,9 +21,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use oci_spec::distribution::Reference;
 
 use self::blob::BlobReader;
-use self::client::Client;
-pub use self::client::NotThere;
+use self::client::{Client, Purpose};
 use self::documents::Documents;
+pub use self::failure::NotThere;
 pub use self::push::Repository;
 use super::layout;
 use super::store::{MAX_DOCUMENT, Store};
@@ -65,7 +67,7 @@ impl RegistryStore {
     pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
         let client = match access.offline {
             true => None,
-            false => Some(Arc::new(Client::new(reference, access)?)),
+            false => Some(Arc::new(Client::new(reference, access, Purpose::Read)?)),
         };
         let documents = Documents::new(&access.documents);
         let pin = reference.digest().map(str::parse::<Digest>).transpose()?;

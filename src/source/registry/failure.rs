@@ -1,0 +1,168 @@
+//! Requests that did not succeed: what that means to people, and whether another
+//! try helps.
+
+use std::error::Error as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::anyhow;
+use reqwest::Response;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// Waits before another try: twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// No server's wish to wait is met for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Tries after the first.
+pub const RETRIES: u32 = 5;
+
+/// Tries after the first where there is no connection: what is not there will
+/// hardly come.
+const CONNECT_RETRIES: u32 = 2;
+
+/// Bytes of an answer that an error may need.
+const MAX_TEXT: usize = 64 << 10;
+
+/// What is asked for is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotThere(pub String);
+
+/// A request that did not succeed.
+#[derive(Debug)]
+pub struct Failure {
+    pub error: anyhow::Error,
+    /// How often it is worth another try.
+    pub retries: u32,
+    /// How long the server wants to be left alone.
+    after: Option<Duration>,
+}
+
+impl Failure {
+    pub fn new(error: anyhow::Error, retries: u32) -> Self {
+        Self { error, retries, after: None }
+    }
+
+    /// One that no further try helps.
+    pub fn fatal(error: anyhow::Error) -> Self {
+        Self::new(error, 0)
+    }
+
+    /// There was no answer. `who` is whom was asked.
+    pub fn silence(who: &str, error: &reqwest::Error) -> Self {
+        // The last cause says most; the first would show a URL, which may have
+        // secrets in it.
+        let mut last = error.source();
+        while let Some(next) = last.and_then(|error| error.source()) {
+            last = Some(next);
+        }
+        let cause = match last {
+            Some(cause) => format!(": {cause}"),
+            None if error.is_timeout() => ": it takes too long".to_owned(),
+            None => String::new(),
+        };
+        let hint = if cause.contains("ertificate") || cause.contains("UnknownIssuer") {
+            " (--ca-cert FILE trusts a private authority)"
+        } else if cause.contains("corrupt message") || cause.contains("InvalidContentType") {
+            " (if it speaks plain HTTP, --insecure-registry allows that)"
+        } else {
+            ""
+        };
+        let retries = match error.is_connect() {
+            _ if error.is_redirect() || error.is_builder() => 0,
+            true if !hint.is_empty() => 0,
+            true => CONNECT_RETRIES,
+            false => RETRIES,
+        };
+        Self::new(anyhow!("{who}: there is no answer{cause}{hint}"), retries)
+    }
+
+    /// The answer was this, which is no success and has no meaning of its own.
+    pub fn answer(who: &str, answer: &Answer) -> Self {
+        let code = answer.code;
+        let retries = match code {
+            408 | 429 | 500..=599 => RETRIES,
+            _ => 0,
+        };
+        Self { after: answer.after, ..Self::new(anyhow!("{who}: it answers {code}"), retries) }
+    }
+
+    /// Adds what the server itself said.
+    pub fn quoting(mut self, answer: &Answer) -> Self {
+        if let Some(message) = &answer.message {
+            self.error = anyhow!("{} ({})", self.error, message.escape_debug());
+        }
+        self
+    }
+
+    /// Waits before try number `tries` is made again.
+    pub fn wait(&self, tries: u32) {
+        let usual = FIRST_WAIT * 2u32.saturating_pow(tries.min(RETRIES));
+        std::thread::sleep(self.after.unwrap_or_default().min(LONGEST_WAIT).max(usual));
+    }
+}
+
+/// Asks, and asks again as long as a failure may pass.
+pub fn tried<T>(ask: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
+    let mut tries = 0;
+    loop {
+        match ask() {
+            Ok(done) => return Ok(done),
+            Err(failure) if tries >= failure.retries => return Err(failure.error),
+            Err(failure) => failure.wait(tries),
+        }
+        tries += 1;
+    }
+}
+
+/// An answer that is no success.
+pub struct Answer {
+    pub code: u16,
+    /// What the registry says of it.
+    message: Option<String>,
+    after: Option<Duration>,
+    /// The beginning of its text.
+    pub text: Vec<u8>,
+}
+
+impl Answer {
+    pub async fn read(mut response: Response) -> Self {
+        let (code, after) = (response.status().as_u16(), retry_after(response.headers()));
+        let mut text = Vec::new();
+        while text.len() < MAX_TEXT
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            text.extend_from_slice(&chunk);
+        }
+        let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
+        let message = value["errors"][0]["message"].as_str().filter(|text| !text.is_empty());
+        Self { code, message: message.map(str::to_owned), after, text }
+    }
+}
+
+/// How long the server wants to be left alone: seconds, or until a time.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let text = format!("{}+0000", text.strip_suffix("GMT")?);
+    let at = jiff::Timestamp::strptime("%a, %d %b %Y %H:%M:%S %z", text).ok()?.as_second();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    Some(Duration::from_secs(u64::try_from(at).ok()?.saturating_sub(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_say_in_two_ways_how_long_to_wait() {
+        let of =
+            |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(of("7"), Some(Duration::from_secs(7)));
+        assert_eq!(of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert!(of("Tue, 31 Dec 2199 23:59:59 GMT") > Some(Duration::from_secs(1 << 30)));
+        assert_eq!((of("soon"), of("-1")), (None, None));
+    }
+}
