@@ -24,8 +24,8 @@ const PIECE: u64 = 256 << 10;
 
 /// How long a registry may take no further piece.
 const STALL: Duration = Duration::from_secs(60);
-/// How long it may take to look at a blob that it has whole.
-const DIGESTION: Duration = Duration::from_secs(600);
+/// Bytes that it looks at in a second at least, once it has a blob whole.
+const DIGESTION: u64 = 2 << 20;
 
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -87,7 +87,8 @@ impl Repository {
                     return now;
                 }
                 before = now;
-                tokio::time::sleep(if now == size { DIGESTION } else { STALL }).await;
+                let more = if now == size { size / DIGESTION } else { 0 };
+                tokio::time::sleep(STALL + Duration::from_secs(more)).await;
             }
         };
         tokio::select! {
