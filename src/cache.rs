@@ -5,7 +5,7 @@
 //! and appear by rename, the record last: an object without one does not count.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -35,26 +35,19 @@ pub struct Record {
     stamp: Stamp,
 }
 
-/// Whatever changes a file's content changes one of these.
+/// Whatever writes to a file changes one of these. That its inode got or lost
+/// a name, as with each bundle that is made or removed, does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     ino: u64,
     mtime: i64,
     mtime_nsec: i64,
-    ctime: i64,
-    ctime_nsec: i64,
 }
 
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
         let m = file.metadata()?;
-        Ok(Self {
-            ino: m.ino(),
-            mtime: m.mtime(),
-            mtime_nsec: m.mtime_nsec(),
-            ctime: m.ctime(),
-            ctime_nsec: m.ctime_nsec(),
-        })
+        Ok(Self { ino: m.ino(), mtime: m.mtime(), mtime_nsec: m.mtime_nsec() })
     }
 }
 
@@ -144,7 +137,7 @@ impl Slot {
             if blake3::hash(&bytes).to_hex().as_str() != object.record.blake3 {
                 return Ok(None);
             }
-            return self.restamp(object).map(Some);
+            return self.record(object).map(Some);
         }
         Ok(Some(object))
     }
@@ -184,20 +177,17 @@ impl Slot {
             uncompressed,
             stamp: Stamp::of(&file)?,
         };
-        self.restamp(Object { file, path, record })
+        self.record(Object { file, path, record })
     }
 
-    /// Records the object's inode as it is now: after a hard link was made
-    /// from it, say.
-    pub fn restamp(&self, mut object: Object) -> Result<Object> {
+    /// Writes down what is known of the object, whose data are on the disk. Should
+    /// the record itself be lost, the layer is compiled again.
+    fn record(&self, mut object: Object) -> Result<Object> {
         let write = |object: &mut Object| -> io::Result<()> {
             object.record.stamp = Stamp::of(&object.file)?;
             let temporary = self.path("json.tmp");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec(&object.record)?)?;
-            file.sync_data()?;
-            fs::rename(temporary, self.path("json"))?;
-            File::open(&self.dir)?.sync_all()
+            fs::write(&temporary, serde_json::to_vec(&object.record)?)?;
+            fs::rename(temporary, self.path("json"))
         };
         let path = object.path.display().to_string();
         write(&mut object).with_context(|| format!("recording {path}"))?;

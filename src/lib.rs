@@ -32,6 +32,7 @@
 //! `src/guest` is the init inside the machine, a program of its own.
 
 pub mod acl;
+mod behind;
 pub mod boot;
 pub mod bundle;
 pub mod cache;

@@ -1,17 +1,21 @@
 //! Numbers that must not be mixed up.
 
-/// Bytes in a block of every file that the compiler writes.
+/// Bytes in a block of every EROFS that the compiler writes.
 ///
-/// Guest kernels have 4 KiB pages and refuse larger blocks; VMDK extents and
-/// the boundary between two files of a bundle are padded to it.
-pub const BLOCK_SIZE: u64 = 4096;
+/// Linux takes blocks below a page since 6.4. A file is padded to a block: with
+/// pages, images of many small files would be larger than their tars.
+pub const BLOCK_SIZE: u64 = 1024;
 
 /// log2 of [`BLOCK_SIZE`].
-pub const BLOCK_BITS: u8 = 12;
+pub const BLOCK_BITS: u8 = 10;
+
+/// Bytes of a page, and of a block of the upper's ext4. Holes in files are whole
+/// pages.
+pub const PAGE_SIZE: u64 = 4096;
 
 /// A block's address on its device, in units of [`BLOCK_SIZE`].
 ///
-/// EROFS stores 32 bits, so a device ends at 16 TiB.
+/// EROFS stores 32 bits, so a device ends at 4 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockAddr(pub u32);
 
@@ -61,11 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_address_is_a_whole_block_below_16_tib() {
+    fn a_block_address_is_a_whole_block_below_4_tib() {
         assert_eq!(BlockAddr::from_offset(0), Some(BlockAddr(0)));
-        assert_eq!(BlockAddr::from_offset(8192), Some(BlockAddr(2)));
+        assert_eq!(BlockAddr::from_offset(2048), Some(BlockAddr(2)));
         assert_eq!(BlockAddr::from_offset(1), None);
-        assert_eq!(BlockAddr::from_offset((1 << 44) - 4096).map(|b| b.0), Some(u32::MAX));
-        assert_eq!(BlockAddr::from_offset(1 << 44), None);
+        assert_eq!(BlockAddr::from_offset((1 << 42) - 1024).map(|b| b.0), Some(u32::MAX));
+        assert_eq!(BlockAddr::from_offset(1 << 42), None);
     }
 }

@@ -15,6 +15,7 @@ use rootfs_compile::manifest::Manifest;
 use rootfs_compile::progress::Silent;
 use rootfs_compile::tree::extents::Extents;
 use rootfs_compile::tree::{GuestPath, InodeId, Kind, Tree};
+use rootfs_compile::units::BLOCK_SIZE;
 
 /// A directory that goes away with its owner.
 struct Scratch(PathBuf);
@@ -51,10 +52,12 @@ fn ours(tree: &Tree<Extents>, layers: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Seen> {
                     ('d', Vec::new())
                 }
                 Kind::File(extents) => {
-                    let mut bytes = vec![0; extents.size.next_multiple_of(4096) as usize];
+                    let mut bytes = vec![0; extents.size.next_multiple_of(BLOCK_SIZE) as usize];
                     for run in &extents.runs {
                         let layer = &layers[usize::from(run.device.0) - 1];
-                        let (to, len) = (run.file_block as usize * 4096, run.len as usize * 4096);
+                        let (to, len) =
+                            (run.file_block * BLOCK_SIZE, u64::from(run.len) * BLOCK_SIZE);
+                        let (to, len) = (to as usize, len as usize);
                         let from = run.start.offset() as usize;
                         bytes[to..to + len].copy_from_slice(&layer[from..from + len]);
                     }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{FlockOperation, RenameFlags};
@@ -91,11 +92,24 @@ impl Staging {
         adopt().with_context(|| format!("{}", path.display()))
     }
 
-    /// Makes the bundle appear at its place, for good.
+    /// Brings all but the layers to the disk, at once: that is little, and each
+    /// wait is for the disk alone.
+    fn sync(&self) -> io::Result<()> {
+        let names = [FSMETA, UPPER, VMDK, INDEX, LAYERS, ""];
+        std::thread::scope(|scope| {
+            let sync = |name| scope.spawn(move || File::open(self.path(name))?.sync_all());
+            let threads = names.map(sync);
+            let join = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().try_for_each(join)
+        })
+    }
+
+    /// Makes the bundle, whose layers are on the disk, appear at its place, for good.
     pub fn publish(mut self, force: bool) -> Result<()> {
         let publish = || -> Result<()> {
-            File::open(self.path(LAYERS))?.sync_all()?;
-            File::open(&self.dir)?.sync_all()?;
+            self.sync()?;
             // Again: a build takes time, and others write too.
             check_target(&self.target, force)?;
             if self.target.exists() && fs::read_dir(&self.target)?.next().is_some() {
@@ -151,7 +165,7 @@ fn lock(dir: &Path) -> Result<File> {
 /// Writes a small file of the bundle.
 pub fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
     let mut file = staging.create(name)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| name.to_owned())
+    file.write_all(bytes).with_context(|| name.to_owned())
 }
 
 /// Swaps `new` and `old`, then removes what `old` was.

@@ -110,14 +110,9 @@ fn one_layer(
             made?
         }
     };
-    let object = match staging {
-        Some(staging) => {
-            staging.adopt(&object.file, &object.path, &bundle::layer_path(layer.diff_id))?;
-            // A hard link changed the inode, not what it holds.
-            slot.restamp(object)?
-        }
-        None => object,
-    };
+    if let Some(staging) = staging {
+        staging.adopt(&object.file, &object.path, &bundle::layer_path(layer.diff_id))?;
+    }
     let record = &object.record;
     reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
     Ok(Ready {

@@ -103,7 +103,6 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     reporter.event(Event::Stage("write"));
     let fsmeta =
         fsmeta::write(&tree, &devices, staging.create(bundle::FSMETA)?).context(bundle::FSMETA)?;
-    fsmeta.file.sync_all()?;
     let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
     summary.inodes = fsmeta.inodes;
     summary.bytes_out += fsmeta_size;

@@ -3,10 +3,14 @@
 //! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12.
 //! This is the one file that the writers and the reader share.
 
-use crate::units::BLOCK_BITS;
+use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
 pub const SUPER_OFFSET: usize = 1024;
 pub const SUPER_SIZE: usize = 128;
+/// A file system's first bytes, up to the end of the block that has the
+/// superblock: the checksum is over that block, from the superblock on.
+pub const HEAD_SIZE: usize = SUPER_OFFSET + BLOCK_SIZE as usize;
+const _: () = assert!(BLOCK_SIZE as usize <= SUPER_OFFSET, "the superblock begins a block");
 pub const MAGIC: u32 = 0xe0f5_e1e2;
 
 /// The superblock's checksum is present.
@@ -193,9 +197,20 @@ impl SuperBlock {
         })
     }
 
-    /// The checksum of a first block, whose own field must be zero.
-    pub fn checksum_of(block: &[u8]) -> u32 {
-        !crc32c::crc32c(&block[SUPER_OFFSET..])
+    /// The checksum that belongs into `head`, whatever is there now.
+    pub fn checksum_of(head: &[u8; HEAD_SIZE]) -> u32 {
+        let mut block = [0; BLOCK_SIZE as usize];
+        block.copy_from_slice(&head[SUPER_OFFSET..]);
+        block[4..8].fill(0);
+        !crc32c::crc32c(&block)
+    }
+
+    /// Puts it into `head`, with the checksum of all that is there then.
+    pub fn seal(&mut self, head: &mut [u8; HEAD_SIZE]) {
+        self.checksum = 0;
+        head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&self.encode());
+        self.checksum = Self::checksum_of(head);
+        head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&self.encode());
     }
 }
 

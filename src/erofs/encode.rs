@@ -133,7 +133,8 @@ fn blocks(
 
 fn padded(sink: &mut dyn Sink, block: &[u8]) -> io::Result<()> {
     sink.data(block)?;
-    sink.zeros(BLOCK_SIZE - block.len() as u64)
+    let len = block.len() as u64;
+    sink.zeros(len.next_multiple_of(BLOCK_SIZE) - len)
 }
 
 /// Calls `emit` with the blocks `skip..end` of a directory, not padded.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 
 use super::disk::{
-    DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET, SUPER_SIZE, SuperBlock,
+    DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET, SUPER_SIZE,
 };
 use super::encode;
 use super::layer::{WriteError, superblock};
@@ -17,7 +17,7 @@ use crate::digest::DiffId;
 use crate::sink::{FileSink, Sink};
 use crate::tree::Tree;
 use crate::tree::extents::Extents;
-use crate::units::{BLOCK_SIZE, blocks_of};
+use crate::units::blocks_of;
 
 /// A layer as a device of the image.
 #[derive(Clone, Copy, Debug)]
@@ -77,16 +77,15 @@ pub fn write(
     }
     encode::metadata(&plan, &mut sink)?;
 
-    let HeadKeeper { inner, mut head } = sink;
-    head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&superblock.encode());
-    superblock.checksum = SuperBlock::checksum_of(&head);
-    head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&superblock.encode());
+    let HeadKeeper { inner, head } = sink;
+    let mut head = head.try_into().expect("the metadata end behind the superblock's block");
+    superblock.seal(&mut head);
     let (file, hash) = inner.finish(&head)?;
     let inodes = plan.nodes.len();
     Ok(Written { file, blake3: hash.expect("the sink hashes"), inodes })
 }
 
-/// Keeps a copy of the first block: its checksum is known last.
+/// Keeps a copy of the head: its checksum is known last.
 struct HeadKeeper {
     inner: FileSink,
     head: Vec<u8>,
@@ -94,13 +93,13 @@ struct HeadKeeper {
 
 impl Sink for HeadKeeper {
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let room = BLOCK_SIZE as usize - self.head.len();
+        let room = HEAD_SIZE - self.head.len();
         self.head.extend_from_slice(&bytes[..room.min(bytes.len())]);
         self.inner.data(bytes)
     }
 
     fn zeros(&mut self, len: u64) -> io::Result<()> {
-        let room = BLOCK_SIZE - self.head.len() as u64;
+        let room = (HEAD_SIZE - self.head.len()) as u64;
         self.head.resize(self.head.len() + room.min(len) as usize, 0);
         self.inner.zeros(len)
     }

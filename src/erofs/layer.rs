@@ -6,9 +6,7 @@
 use std::fs::File;
 use std::io;
 
-use super::disk::{
-    COMPAT_MTIME, COMPAT_SB_CHKSUM, INCOMPAT_CHUNKED_FILE, SUPER_OFFSET, SUPER_SIZE, SuperBlock,
-};
+use super::disk::{COMPAT_MTIME, COMPAT_SB_CHKSUM, HEAD_SIZE, INCOMPAT_CHUNKED_FILE, SuperBlock};
 use super::encode;
 use super::plan::{Form, Plan, PlanError};
 use crate::digest::DiffId;
@@ -20,7 +18,7 @@ use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
 /// Changes whenever the same layer would become other bytes: cached objects of
 /// another version are never used.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +38,7 @@ impl ObjectWriter {
     /// Begins an object in `file`, which is empty.
     pub fn new(file: File) -> io::Result<Self> {
         let mut sink = FileSink::hashed(file);
-        sink.zeros(BLOCK_SIZE)?;
+        sink.zeros(HEAD_SIZE as u64)?;
         Ok(Self { sink })
     }
 
@@ -62,10 +60,8 @@ impl ObjectWriter {
         let mut uuid = blake3::Hasher::new_derive_key("rootfs-compile layer object uuid");
         uuid.update(&FORMAT_VERSION.to_le_bytes()).update(diff_id.to_string().as_bytes());
         let mut superblock = superblock(&plan, &uuid.finalize());
-        let mut head = [0; BLOCK_SIZE as usize];
-        head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&superblock.encode());
-        superblock.checksum = SuperBlock::checksum_of(&head);
-        head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&superblock.encode());
+        let mut head = [0; HEAD_SIZE];
+        superblock.seal(&mut head);
         let (file, hash) = self.sink.finish(&head)?;
         Ok((file, hash.expect("the sink hashes")))
     }

@@ -16,7 +16,7 @@ use crate::units::{BLOCK_SIZE, Nid, align_up, blocks_of};
 
 /// Longer tails get a block of their own: an inline tail must not cross a
 /// block's end, so long ones would leave long gaps before them.
-const MAX_INLINE: u64 = 2048;
+const MAX_INLINE: u64 = BLOCK_SIZE / 2;
 
 /// Largest log2 of blocks in a chunk.
 const MAX_CHUNK_BITS: u32 = 31;

@@ -8,7 +8,7 @@
 use crate::tree::Timestamp;
 
 /// Bytes in a block.
-pub const BLOCK: usize = crate::units::BLOCK_SIZE as usize;
+pub const BLOCK: usize = crate::units::PAGE_SIZE as usize;
 
 /// Bytes in an inode record, in-inode attributes included.
 pub const INODE_SIZE: usize = 256;

@@ -6,7 +6,7 @@
 //! inode tables of all groups of the flex group, in this order.
 
 use super::disk::{BLOCK, DESC_SIZE, FIRST_INO, INODE_SIZE, LOG_GROUPS_PER_FLEX};
-use crate::units::BLOCK_SIZE;
+use crate::units::PAGE_SIZE;
 
 /// As many as one block of bitmap has bits.
 pub const BLOCKS_PER_GROUP: u32 = 8 * BLOCK as u32;
@@ -42,7 +42,7 @@ impl Geometry {
     pub fn new(size: u64, last_ino: u32) -> Option<Self> {
         // 2³² blocks are one more than s_blocks_count can say, so an image of
         // 16 TiB leaves its last block alone.
-        let blocks = u32::try_from(size / BLOCK_SIZE).unwrap_or(u32::MAX);
+        let blocks = u32::try_from(size / PAGE_SIZE).unwrap_or(u32::MAX);
         let mut geometry = Self::of_blocks(blocks, size, last_ino)?;
         // A last group too small for its fixed part is left away.
         let last = geometry.groups - 1;
@@ -149,7 +149,7 @@ impl Geometry {
 /// No file system below this many bytes has the inode numbers up to `last_ino`.
 pub fn least_size(last_ino: u32) -> u64 {
     let whole_groups = last_ino.div_ceil(MAX_INODES_PER_GROUP).saturating_sub(1);
-    u64::from(whole_groups) * u64::from(BLOCKS_PER_GROUP) * BLOCK_SIZE
+    u64::from(whole_groups) * u64::from(BLOCKS_PER_GROUP) * PAGE_SIZE
 }
 
 /// Bytes of file system for each inode, as mke2fs has it by default.

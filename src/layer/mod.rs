@@ -1,5 +1,6 @@
 //! A layer: blob in, object and tree out, in one pass.
 
+mod contents;
 mod entry;
 mod limits;
 mod number;
@@ -14,6 +15,7 @@ use std::io::Read;
 
 use anyhow::{Context as _, Result, ensure};
 
+use self::contents::Contents;
 use self::entry::{Entry, Stored, What};
 pub use self::limits::Limits;
 use self::place::{Placer, Target};
@@ -24,7 +26,7 @@ use crate::erofs::layer::ObjectWriter;
 use crate::sink::{FileSink, Sink};
 use crate::tree::extents::{Extent, Extents};
 use crate::tree::{GuestPath, Inode, Kind, Tree};
-use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
+use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
 
 /// A layer compiled.
 pub struct Compiled {
@@ -94,6 +96,7 @@ fn ingest(
     base: &GuestPath,
 ) -> Result<Tree<Extents>> {
     let mut placer = Placer::new(limits);
+    let mut contents = Contents::new(data);
     let mut entries = 0u64;
     let base = base.to_bytes();
     let below = |path: &mut Vec<u8>| {
@@ -113,7 +116,7 @@ fn ingest(
             limits.entries
         );
         let shown = entry.path.escape_ascii().to_string();
-        place(entry, &mut placer, stream, data, limits).context(shown)?;
+        place(entry, &mut placer, stream, &mut contents, limits).context(shown)?;
     }
     placer.finish()
 }
@@ -122,7 +125,7 @@ fn place(
     entry: Entry,
     placer: &mut Placer,
     stream: &mut Stream<'_>,
-    data: &mut FileSink,
+    contents: &mut Contents<'_>,
     limits: &Limits,
 ) -> Result<()> {
     let target = Target::parse(&entry.path, limits)?;
@@ -148,7 +151,7 @@ fn place(
     let kind = match what {
         What::Dir => return placer.dir(&parent, name, stat, xattrs),
         What::HardLink(target) => return placer.hard_link(&parent, name, &target),
-        What::File(stored) => Kind::File(write_file(stream, &stored, data)?),
+        What::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
         What::Symlink(target) => {
             // Linux has no other mode for them, whatever a tar says.
             stat.mode = 0o777;
@@ -175,15 +178,17 @@ fn place(
 const MAX_CHUNKS: u64 = 1 << 16;
 
 /// Copies a file's bytes to the next free blocks.
-fn write_file(stream: &mut Stream<'_>, stored: &Stored, data: &mut FileSink) -> Result<Extents> {
+fn write_file(
+    stream: &mut Stream<'_>,
+    stored: &Stored,
+    contents: &mut Contents<'_>,
+) -> Result<Extents> {
     let Some(map) = &stored.map else {
-        let start = next_block(data)?;
-        stream.copy(stored.stored, data)?;
-        let len = pad(data, start)?;
+        let (start, len) = contents.add(stream, stored.stored)?;
         stream.skip(stored.padding)?;
         return Ok(Extents::contiguous(stored.size, DeviceId::PRIMARY, start, len));
     };
-    let mut chunk = BLOCK_SIZE;
+    let mut chunk = PAGE_SIZE;
     while map.size.div_ceil(chunk) > MAX_CHUNKS {
         chunk *= 2;
     }
@@ -196,22 +201,22 @@ fn write_file(stream: &mut Stream<'_>, stored: &Stored, data: &mut FileSink) -> 
         // Chunks between the last run's and this one's are a hole.
         if open.is_none() || first > at.next_multiple_of(chunk) {
             if let Some((from, start)) = open.take() {
-                data.zeros(at.next_multiple_of(chunk) - at)?;
+                contents.data.zeros(at.next_multiple_of(chunk) - at)?;
                 extents.push(extent(from, start, at.next_multiple_of(chunk)));
             }
-            open = Some((first, next_block(data)?));
+            open = Some((first, contents.next_block()?));
             at = first;
         }
-        data.zeros(offset - at)?;
-        stream.copy(*len, data)?;
+        contents.data.zeros(offset - at)?;
+        stream.copy(*len, contents.data)?;
         at = offset + len;
     }
     if let Some((from, start)) = open {
         let end = at.next_multiple_of(chunk).min(map.size.next_multiple_of(BLOCK_SIZE));
-        data.zeros(end - at)?;
+        contents.data.zeros(end - at)?;
         extents.push(extent(from, start, end));
     }
-    next_block(data)?;
+    contents.next_block()?;
     stream.skip(stored.padding)?;
     Ok(Extents { size: map.size, runs: extents.into() })
 }
@@ -220,15 +225,4 @@ fn extent(from: u64, start: BlockAddr, end: u64) -> Extent {
     // A device has 2³² blocks, and `next_block` saw that this one ends on it.
     let len = blocks_of(end - from) as u32;
     Extent { file_block: from / BLOCK_SIZE, device: DeviceId::PRIMARY, start, len }
-}
-
-fn next_block(data: &FileSink) -> Result<BlockAddr> {
-    BlockAddr::from_offset(data.position()).context("the layer's data go past 16 TiB")
-}
-
-/// Fills the last block; returns how many blocks there are since `start`.
-fn pad(data: &mut FileSink, start: BlockAddr) -> Result<u32> {
-    let position = data.position();
-    data.zeros(position.next_multiple_of(BLOCK_SIZE) - position)?;
-    Ok(next_block(data)?.0 - start.0)
 }

@@ -244,6 +244,21 @@ impl Stream<'_> {
         self.take(len, |bytes| sink.data(bytes))
     }
 
+    /// The next `len` bytes as one piece; in `scratch`, if they are none yet.
+    pub fn piece<'s>(&'s mut self, len: usize, scratch: &'s mut Vec<u8>) -> Result<&'s [u8]> {
+        if self.available()?.len() >= len {
+            let from = self.at;
+            self.at += len;
+            return Ok(&self.chunk[from..self.at]);
+        }
+        scratch.clear();
+        self.take(len as u64, |bytes| {
+            scratch.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(scratch)
+    }
+
     /// Passes over the next `len` bytes.
     pub fn skip(&mut self, len: u64) -> Result<()> {
         self.take(len, |_| Ok(()))

@@ -36,7 +36,7 @@ pub use self::schema::{manifest_schema, patches_schema};
 pub use self::size::{BadSize, ByteSize};
 use self::vars::Vars;
 pub use self::xattr::{BadXattr, xattr_value};
-use crate::units::BLOCK_SIZE;
+use crate::units::PAGE_SIZE;
 
 /// A manifest, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl TryFrom<ByteSize> for UpperSize {
         if !(16 << 20..=16 << 40).contains(&bytes) {
             return Err(BadSize::Range(bytes));
         }
-        if !bytes.is_multiple_of(BLOCK_SIZE) {
+        if !bytes.is_multiple_of(PAGE_SIZE) {
             return Err(BadSize::Blocks(bytes));
         }
         Ok(Self(bytes))

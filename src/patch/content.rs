@@ -12,7 +12,7 @@ use rustix::fs::SeekFrom;
 
 use crate::sink::Sink;
 use crate::tree::extents::Extents;
-use crate::units::BLOCK_SIZE;
+use crate::units::{BLOCK_SIZE, PAGE_SIZE};
 
 /// A regular file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
     let mut at = 0;
     while at < size {
         let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start.max(at) / BLOCK_SIZE * BLOCK_SIZE,
+            Ok(start) => start.max(at) / PAGE_SIZE * PAGE_SIZE,
             Err(rustix::io::Errno::NXIO) => break,
             // A file system that does not know of holes.
             Err(_) => at,
@@ -153,13 +153,13 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
         at = start;
         let hole = |from| {
             let end = rustix::fs::seek(file, SeekFrom::Hole(from)).unwrap_or(size);
-            end.next_multiple_of(BLOCK_SIZE).clamp(at, size)
+            end.next_multiple_of(PAGE_SIZE).clamp(at, size)
         };
         let mut end = hole(at);
         // The host's blocks may be smaller: a hole within one of ours is none.
         while end < size
             && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
-            && data < end + BLOCK_SIZE
+            && data < end + PAGE_SIZE
         {
             end = hole(data);
         }
@@ -176,7 +176,7 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
 
 /// Takes in `chunk`, which lies at `at`, the start of a block.
 fn see_chunk(chunk: &[u8], at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
-    let block = BLOCK_SIZE as usize;
+    let block = PAGE_SIZE as usize;
     let mut rest = chunk;
     let mut at = at;
     while !rest.is_empty() {
@@ -317,26 +317,29 @@ impl Content {
         }
     }
 
-    /// Ranges outside of which all is zero. Each begins on a block of 4096 bytes
+    /// Ranges outside of which all is zero. Each begins on a page
     /// and ends on one or at the file's end.
     pub fn data(&self) -> io::Result<Vec<Range<u64>>> {
         let parts = match self {
-            Self::Stored(extents) => return Ok(stored(extents)),
-            Self::Made(parts) => parts,
+            Self::Stored(extents) => vec![(extents.size, stored(extents))],
+            Self::Made(parts) => {
+                let part = |part: &Part| Ok((part.size(), part.data()?));
+                parts.iter().map(part).collect::<io::Result<_>>()?
+            }
         };
         let size = self.size();
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut begin = 0;
-        for part in parts.iter() {
-            for range in part.data()? {
-                let start = (begin + range.start) / BLOCK_SIZE * BLOCK_SIZE;
-                let end = (begin + range.end).next_multiple_of(BLOCK_SIZE).min(size);
+        for (part, data) in parts {
+            for range in data {
+                let start = (begin + range.start) / PAGE_SIZE * PAGE_SIZE;
+                let end = (begin + range.end).next_multiple_of(PAGE_SIZE).min(size);
                 match ranges.last_mut() {
                     Some(last) if last.end >= start => last.end = last.end.max(end),
                     _ => ranges.push(start..end),
                 }
             }
-            begin += part.size();
+            begin += part;
         }
         Ok(ranges)
     }

@@ -128,7 +128,6 @@ fn adopt(cache: &Cache, staging: &Staging, index: &Index, entry: &FileEntry) -> 
         return Ok(false);
     }
     staging.adopt(&object.file, &object.path, &entry.path)?;
-    slot.restamp(object)?;
     Ok(true)
 }
 

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 use self::inode::RawInode;
 use super::disk::{
-    self, CHUNK_INDEX_SIZE, DEVICE_SLOT_SIZE, DeviceSlot, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET,
-    SUPER_SIZE, SuperBlock,
+    self, CHUNK_INDEX_SIZE, DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE,
+    SUPER_OFFSET, SUPER_SIZE, SuperBlock,
 };
 use super::plan::Form;
 use crate::tree::extents::Extents;
@@ -49,15 +49,12 @@ impl<'d> Reader<'d> {
     /// Checks the superblock, its checksum, and the device table.
     pub fn new(data: &'d [u8]) -> Result<Self> {
         let fail = |what: String| ReadError::SuperBlock(what);
-        let first = data
-            .get(..BLOCK_SIZE as usize)
-            .ok_or_else(|| fail(format!("the file has {} bytes", data.len())))?;
+        let head: &[u8; HEAD_SIZE] =
+            data.first_chunk().ok_or_else(|| fail(format!("the file has {} bytes", data.len())))?;
         let bytes: &[u8; SUPER_SIZE] =
-            first[SUPER_OFFSET..].first_chunk().expect("a block holds a superblock");
+            head[SUPER_OFFSET..].first_chunk().expect("a block holds a superblock");
         let superblock = SuperBlock::decode(bytes).map_err(fail)?;
-        let mut unsigned = first.to_vec();
-        unsigned[SUPER_OFFSET + 4..SUPER_OFFSET + 8].fill(0);
-        let checksum = SuperBlock::checksum_of(&unsigned);
+        let checksum = SuperBlock::checksum_of(head);
         if superblock.feature_compat & disk::COMPAT_SB_CHKSUM == 0 {
             return Err(fail("there is no checksum".into()));
         }
