@@ -35,7 +35,7 @@ fn text(len: usize) -> Vec<u8> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let word = (state >> 33) % 4096;
         // A square favours the low words, as languages do.
-        write!(out, "w{:x} ", word * word >> 12).expect("a Vec takes all");
+        write!(out, "w{:x} ", word * word / 4096).expect("a Vec takes all");
     }
     out.truncate(len);
     out

@@ -27,7 +27,8 @@ def describe(work):
         'cores': str(os.cpu_count()),
         'memory': '%.0f GiB' % (memory / (1 << 20)),
         'kernel': ' '.join([os.uname().sysname, os.uname().release, os.uname().machine]),
-        'file system': said('stat', '-f', '-c', '%T', work).strip() or 'unknown',
+        'file system': said('findmnt', '-no', 'FSTYPE', '-T', work).strip() or 'unknown',
+        'load average at the start': '%.1f' % os.getloadavg()[0],
     }
 
 

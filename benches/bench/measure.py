@@ -11,16 +11,17 @@ FIGURES = 'wall cpu peak wchar written'.split()
 
 class Contender:
     """A command that is measured. `before` and `after` run around it, outside the clock; what `after` returns (a dict) is kept
-    with the figures of the first round. `command` may be a function of the round, and `tree` asks for the memory of all processes at once."""
+    with the figures of the first round. `command` may be a function that makes it; `tree` asks for the memory of all its processes
+    at once. After `enough` seconds of it, all rounds together, it sits out those that follow."""
 
-    def __init__(self, name, command, before=None, after=None, env=None, tree=False, once=False):
+    def __init__(self, name, command, before=None, after=None, env=None, tree=False, enough=120):
         self.name = name
         self.command = command if callable(command) else lambda: command
         self.before = before or (lambda: None)
         self.after = after or (lambda: None)
         self.env = dict(os.environ, **(env or {}))
         self.tree = tree
-        self.once = once
+        self.enough = enough
 
 
 def spend(command, env=None, tree=False):
@@ -47,7 +48,7 @@ def rounds(contenders, count, log=lambda text: None):
     for number in range(count):
         for contender in contenders:
             result = results[contender.name]
-            if result['failed'] or (contender.once and number):
+            if result['failed'] or (number and sum(run['wall'] for run in result['runs']) > contender.enough):
                 continue
             contender.before()
             # What an earlier command left to be written is not this one's to wait for.

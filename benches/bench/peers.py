@@ -34,11 +34,11 @@ def contenders(peers, image, work):
     if peers.mkfs_erofs:
         made.append(mkfs_erofs(peers.mkfs_erofs, image, manifest, os.path.join(work, 'mkfs')))
     if peers.umoci:
-        made.append(umoci(peers.umoci, image, os.path.join(work, 'umoci')))
+        made.append(umoci(peers.umoci, image, work))
+    if peers.mke2fs and peers.umoci:
+        made.append(mke2fs(peers.mke2fs, work))
     if peers.msb:
         made.append(msb(peers.msb, image, work))
-    if peers.mke2fs and peers.umoci:
-        made.append(mke2fs(peers, image, work))
     return made
 
 
@@ -73,9 +73,15 @@ def mkfs_erofs(program, image, manifest, out):
     return measure.Contender('mkfs.erofs, merged', ['sh', '-ec', script], before, after, tree=True)
 
 
-def umoci(program, image, out):
-    before, after = cleared(out)
-    return measure.Contender('umoci unpack', [program, 'unpack', '--image', image + ':latest', os.path.join(out, 'bundle')], before, after)
+def umoci(program, image, work):
+    """What it unpacked is left for `mke2fs`."""
+    out = os.path.join(work, 'umoci')
+
+    def before():
+        measure.remove(out)
+        os.makedirs(out)
+    return measure.Contender('umoci unpack', [program, 'unpack', '--image', image + ':latest', os.path.join(out, 'bundle')],
+                             before, lambda: measure.disk_use(out), enough=30)
 
 
 def msb(program, image, work):
@@ -90,24 +96,14 @@ def msb(program, image, work):
     return measure.Contender('msb load', [program, 'load', '--quiet', '-i', archive], pack, after, env={'HOME': home})
 
 
-def mke2fs(peers, image, work):
-    """The merged tree, unpacked beforehand, as one ext4 that is a third larger than its content. Once: it is here for its size."""
-    out, bundle = os.path.join(work, 'mke2fs'), os.path.join(work, 'mke2fs-tree')
-    tree = os.path.join(bundle, 'rootfs')
+def mke2fs(program, work):
+    """The tree that `umoci` unpacked, as one ext4 that is a third larger than its content. Once: it is here for its size."""
+    tree = os.path.join(work, 'umoci', 'bundle', 'rootfs')
+    out = os.path.join(work, 'mke2fs')
     before, after = cleared(out)
-    size = [0, 0]
-
-    def unpack():
-        before()
-        measure.remove(bundle)
-        subprocess.run([peers.umoci, 'unpack', '--image', image + ':latest', bundle], check=True, capture_output=True)
-        size[0] = measure.disk_use(tree)['allocated'] * 4 // 3 // 1024 + (64 << 10)
-        size[1] = sum(1 + len(files) for _, _, files in os.walk(tree)) + 1000
-
-    def clean():
-        measure.remove(bundle)
-        return after()
 
     def command():
-        return [peers.mke2fs, '-q', '-t', 'ext4', '-N', str(size[1]), '-d', tree, os.path.join(out, 'image.ext4'), '%dk' % size[0]]
-    return measure.Contender('mke2fs -d', command, unpack, clean, once=True)
+        size = measure.disk_use(tree)['allocated'] * 4 // 3 // 1024 + (64 << 10)
+        inodes = sum(1 + len(files) for _, _, files in os.walk(tree)) + 1000
+        return [program, '-q', '-t', 'ext4', '-N', str(inodes), '-d', tree, os.path.join(out, 'image.ext4'), '%dk' % size]
+    return measure.Contender('mke2fs -d', command, before, after, enough=0)

@@ -1,11 +1,13 @@
-"""Figures as a page: tables, and plots beside it."""
+"""Figures as a page: tables, and plots beside it. `python3 -m bench.report OUTDIR` makes it again from OUTDIR/results.json."""
+import json
 import os
 import re
+import sys
 
 from . import svg, targets
 
 MADE = '''Every figure is of a whole command, from its start to its end. The commands of a section run in turn, one round after the
-other, so that a machine that slows down slows all; what is shown is the median of the rounds, and behind it the fastest and the slowest.
+other, so that a machine that slows down slows all; what is shown is the median of the rounds, and behind it the fastest and the slowest. A ratio is the median of the rounds' ratios.
 Before each command, what earlier ones left to be written is on disk; the image lies in the page cache. Our builds sync what they
 publish, as the tools beside them do not.
 
@@ -17,7 +19,8 @@ publish, as the tools beside them do not.
 - **artifacts** is what lies there afterwards, in blocks that are allocated (a file with two names counts once).
 - **floor**: all layers inflated (zlib-rs) and the SHA-256 of what comes out, largest first, on all cores, nothing written (`benches/floor.rs`).
 - **mkfs.erofs**: `--tar=f --ungzip --aufs -Enoinline_data --sort=none` for each layer, one per core at a time, largest first, then the merge
-  of the layers (`--aufs --ovlfs-strip=1`). **msb load** reads an OCI archive into an empty home. **mke2fs -d** gets the tree that umoci unpacked; run once.
+  of the layers (`--aufs --ovlfs-strip=1`). **msb load** reads an OCI archive into an empty home. **mke2fs -d** gets the tree that umoci unpacked. What takes
+  long runs in fewer rounds: mke2fs in one, umoci no more after 30 s of it, others after 2 minutes.
 - **one new layer** is 10 MB of gzip with some thousand files on top of the image, whose other layers are cached. **a bundle removed**: since
   the last build a bundle that shared the cache's files was deleted.
 '''
@@ -61,7 +64,6 @@ def figures_table(result, base):
     """A line for each contender; times beside those of `base`."""
     lines = ['| | time | | / ours | CPU | peak | written | dirtied | artifacts |', '|---|---|---|---|---|---|---|---|---|']
     size = lambda value: '' if value is None else svg.shown(value, 'bytes')
-    own = result[base]['wall']
     for name, figures in result.items():
         if figures['failed']:
             lines.append('| %s | failed: %s | | | | | | | |' % (name, escape(figures['failed'])))
@@ -69,9 +71,13 @@ def figures_table(result, base):
         low, high = figures['range']
         lines.append('| %s | %s | %s – %s | %s | %s | %s | %s | %s | %s |' % (
             name, svg.shown(figures['wall'], 's'), svg.shown(low, 's'), svg.shown(high, 's'),
-            '%.3g' % (figures['wall'] / own) if own else '', svg.shown(figures['cpu'], 's'),
+            shown_ratio(targets.paired(figures, result[base])), svg.shown(figures['cpu'], 's'),
             size(figures['peak']), size(figures['wchar']), size(figures['written']), size(figures.get('allocated'))))
     return '\n'.join(lines)
+
+
+def shown_ratio(value):
+    return '' if value is None else '%.3g' % value
 
 
 def escape(words):
@@ -143,3 +149,8 @@ def plot(out, name, drawing):
     with open(os.path.join(out, name + '.svg'), 'w') as file:
         file.write(drawing)
     return '![%s](%s.svg)' % (name, name)
+
+
+if __name__ == '__main__':
+    with open(os.path.join(sys.argv[1], 'results.json')) as known:
+        page(sys.argv[1], json.load(known))
