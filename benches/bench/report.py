@@ -128,7 +128,8 @@ def other_sections(out, rows):
         units = list(dict.fromkeys(row['unit'] for row in mine))
         for unit in units:
             same = [row for row in mine if row['unit'] == unit]
-            drawing = svg.bars(section, [(row['row'], list(row['values'].items())) for row in same], unit='s' if unit == 'seconds' else unit)
+            groups = [(row['row'], list(row['values'].items())) for row in same]
+            drawing = svg.bars(section, groups, 's' if unit == 'seconds' else unit, log=is_wide(groups))
             text += [plot(out, 'reads-%d-%d' % (number, units.index(unit)), drawing), '']
             names = list(dict.fromkeys(name for row in same for name in row['values']))
             text += ['| | %s |' % ' | '.join(names), '|---' * (len(names) + 1) + '|']
@@ -137,6 +138,12 @@ def other_sections(out, rows):
                 text.append('| %s | %s |' % (row['row'], ' | '.join(cells)))
             text.append('')
     return text
+
+
+def is_wide(groups):
+    """Whether the small bars could not be seen beside the large ones."""
+    values = [value for _, rows in groups for _, value in rows if value]
+    return bool(values) and max(values) > 50 * min(values)
 
 
 def cell(value, unit):

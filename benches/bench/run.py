@@ -100,7 +100,7 @@ def main():
     if 'reads' in args.only:
         results['reads'] = reads(layouts, os.path.join(work, 'reads'), args.rounds)
     save(args.out, results)
-    log('%s says it all' % os.path.join(args.out, 'report.md'))
+    log('wrote ' + os.path.join(args.out, 'report.md'))
 
 
 def save(out, results):
