@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import statistics
 import sys
 
 from . import svg, targets
@@ -46,8 +47,19 @@ def machine(results):
     facts = ['%s: %s' % pair for pair in results['machine'].items()]
     tools = ['%s %s' % pair for pair in results['versions'].items()]
     lines = ['; '.join(facts) + '.', 'Versions: %s.' % ', '.join(tools), 'Rounds: %d. Date: %s.' % (results['rounds'], results['date'])]
+    busy = list(others(results['images'])) + list(others(results['scale']))
+    if busy:
+        lines.append('While commands of a second and more ran, other work kept %.1f cores busy (median; at most %.1f).' % (
+            statistics.median(busy), max(busy)))
     lines += ['Not measured: %s.' % ', '.join(results['missing'])] if results['missing'] else []
     return '\n'.join(lines)
+
+
+def others(results):
+    """Cores that were busy with something else, run by run; the clock of it is too coarse for short runs."""
+    for result in results.values():
+        for figures in contenders(result).values():
+            yield from (run['others'] for run in figures['runs'] if 'others' in run and run['wall'] >= 1)
 
 
 def target_table(rows):

@@ -4,7 +4,8 @@ A program of its own, and a small one: the kernel counts a child's peak from the
 a peak below some 9 MiB cannot be seen from here. RESULT gets a line "NAME VALUE" for each figure, RESULT.log what the command said.
 
 Processor time and bytes are those of the command with all descendants that it waited for. `peak` is the largest process;
-with `tree`, where it is more, the largest sum over all processes that were there at once, looked at 50 times a second.
+with `tree`, where it is more, the largest sum over all processes that were there at once, looked at 50 times a second. `others`
+is how many cores were busy with something else meanwhile, on this machine or (steal) on its host.
 """
 import _thread
 import os
@@ -39,11 +40,18 @@ def resident(pid):
     return total
 
 
+def busy():
+    """Seconds that all cores together have worked since boot."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, read('/proc/stat').split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf('SC_CLK_TCK')
+
+
 def main():
     result, mode, command = sys.argv[1], sys.argv[2], sys.argv[3:]
     most = [0]
     log = os.open(result + '.log', os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+    busy_before = busy()
     start = time.perf_counter()
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
     if mode == 'tree':
@@ -54,13 +62,16 @@ def main():
         _thread.start_new_thread(watch, ())
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     wall = time.perf_counter() - start
+    worked = busy() - busy_before
     # Not yet reaped, it still has its counters.
     io = dict(line.split(b': ') for line in read('/proc/%d/io' % pid).splitlines())
     _, status, usage = os.wait4(pid, 0)
+    cpu = usage.ru_utime + usage.ru_stime
     figures = {
         'code': os.waitstatus_to_exitcode(status),
         'wall': wall,
-        'cpu': usage.ru_utime + usage.ru_stime,
+        'cpu': cpu,
+        'others': max(0, (worked - cpu) / wall),
         'peak': max(usage.ru_maxrss * 1024, most[0]),
         'wchar': int(io.get(b'wchar', b'-1')),
         'written': int(io.get(b'write_bytes', b'-1')),
