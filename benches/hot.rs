@@ -19,11 +19,12 @@ use rootfs_compile::layer::{self, Limits};
 use rootfs_compile::tree::extents::Extents;
 use rootfs_compile::tree::merge::{Merger, on_device};
 use rootfs_compile::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
-use rootfs_compile::units::{BlockAddr, DeviceId};
+use rootfs_compile::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
 
 const DATA: usize = 16 << 20;
 const DIRS: u32 = 200;
 const FILES_PER_DIR: u32 = 100;
+const FILE: usize = 700;
 const ENTRIES: u64 = (DIRS + DIRS * FILES_PER_DIR) as u64;
 const LAYERS: u16 = 10;
 
@@ -47,9 +48,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("a Vec takes all")
 }
 
-/// A layer of [`ENTRIES`] entries, whose files have 700 bytes.
+/// A layer of [`ENTRIES`] entries, whose files have [`FILE`] bytes.
 fn tar() -> Vec<u8> {
-    let content = text(700);
+    let content = text(FILE);
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_mtime(1_700_000_000);
@@ -90,7 +91,8 @@ fn tree<C>(mut content: impl FnMut(u32) -> C) -> Tree<C> {
 }
 
 fn on_blocks() -> Tree<Extents> {
-    tree(|i| Extents::contiguous(700, DeviceId::PRIMARY, BlockAddr(2 + 2 * i), 2))
+    let len = blocks_of(FILE as u64) as u32;
+    tree(|i| Extents::contiguous(FILE as u64, DeviceId::PRIMARY, BlockAddr(1 + len * i), len))
 }
 
 fn scratch() -> File {
@@ -162,13 +164,13 @@ fn entries(c: &mut Criterion) {
     let device = fsmeta::LayerDevice {
         diff_id: id,
         blake3: blake3::hash(b""),
-        size: u64::from(DIRS * FILES_PER_DIR + 1) * 8192,
+        size: (1 + u64::from(DIRS * FILES_PER_DIR) * blocks_of(FILE as u64)) * BLOCK_SIZE,
     };
     group.bench_function("fsmeta, plan and write", |b| {
         b.iter(|| fsmeta::write(&merged, &[device], scratch()).expect("an image").inodes);
     });
 
-    let upper = tree(|_| vec![b'x'; 700]);
+    let upper = tree(|_| vec![b'x'; FILE]);
     let options = ext4::Options { size: 1 << 30, seed: [7; 32] };
     group.bench_function("ext4, plan and write", |b| {
         b.iter(|| ext4::write(&upper, &options, &mut Count(0)).expect("it fits"));
