@@ -12,6 +12,7 @@ import tarfile
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, 'tests'))
 import bundle                                                           # noqa: E402
+import transcode                                                        # noqa: E402
 
 PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin:' + os.path.join(TOP, '.tools/bin')
 COMPILE = os.environ.get('ROOTFS_COMPILE', os.path.join(TOP, 'target/release/rootfs-compile'))
@@ -41,7 +42,10 @@ def call(*cmd, **kw):
 def unpack(layout, scratch):
     """The merged tree as umoci makes it, which is no contender's own reading of the image."""
     umoci = tool('umoci', 'apt-get install umoci')
-    call(umoci, 'unpack', '--image', layout + ':latest', os.path.join(scratch, 'merged'))
+    plain = os.path.join(scratch, 'plain')
+    transcode.copy(layout, plain)               # umoci knows no zstd
+    call(umoci, 'unpack', '--image', plain + ':latest', os.path.join(scratch, 'merged'))
+    shutil.rmtree(plain)
     return os.path.join(scratch, 'merged/rootfs')
 
 
