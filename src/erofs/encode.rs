@@ -4,7 +4,7 @@ use std::io;
 
 use super::dirent::{self, Entry};
 use super::disk::{self, COMPACT_SIZE, ChunkIndex, DiskInode, EXTENDED_SIZE};
-use super::plan::{Content, Node, Plan, dir_names, size_of};
+use super::plan::{Content, Node, Plan, size_of, with_dots};
 use super::xattr;
 use crate::sink::Sink;
 use crate::tree::extents::Extents;
@@ -150,13 +150,9 @@ fn dir_blocks(
         let file_type = disk::file_type(type_bits(&plan.tree.inode(id).kind));
         Entry { name, nid: plan.nid(id).0, file_type: file_type.expect("every kind has a type") }
     };
-    let entries: Vec<Entry<'_>> = dir_names(dir.entries.keys().map(|name| name.as_bytes()))
-        .map(|name| match name {
-            b"." => entry(name, node.id),
-            b".." => entry(name, node.parent),
-            _ => entry(name, dir.entries[name]),
-        })
-        .collect();
+    let names = dir.entries.iter().map(|(name, id)| (name.as_bytes(), *id));
+    let entries: Vec<Entry<'_>> =
+        with_dots(names, node.id, node.parent).map(|(name, id)| entry(name, id)).collect();
     let (counts, _) = dirent::split(entries.iter().map(|entry| entry.name.len()));
     let mut at = 0;
     let mut bytes = Vec::with_capacity(BLOCK_SIZE as usize);

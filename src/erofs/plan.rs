@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 
+use rustc_hash::FxHashMap;
+
 use super::dirent;
 use super::disk::{self, CHUNK_INDEX_SIZE, COMPACT_SIZE, EXTENDED_SIZE, NID_SLOT};
 use super::xattr::SharedXattrs;
@@ -284,7 +286,7 @@ fn marks(tree: &Tree<Extents>, walk: &[Walked]) -> HashMap<InodeId, Xattrs> {
 
 /// The time that saves most inodes their extended form; the earliest of several.
 fn most_common_mtime(tree: &Tree<Extents>, walk: &[Walked]) -> Timestamp {
-    let mut uses: HashMap<Timestamp, u64> = HashMap::new();
+    let mut uses: FxHashMap<Timestamp, u64> = FxHashMap::default();
     for walked in walk {
         *uses.entry(tree.inode(walked.id).stat.mtime).or_default() += 1;
     }
@@ -324,8 +326,9 @@ fn content(inode: &Inode<Extents>, form: Form) -> Result<Content, PlanError> {
             if form == Form::Image && (dir.opaque || dir.implied) {
                 return Err(PlanError::MarkLeft("mark of a directory"));
             }
-            let names = dir_names(dir.entries.keys().map(|name| name.as_bytes()));
-            let (counts, tail) = dirent::split(names.map(<[u8]>::len));
+            let names = dir.entries.keys().map(|name| (name.as_bytes(), ()));
+            let lens = with_dots(names, (), ()).map(|(name, ())| name.len());
+            let (counts, tail) = dirent::split(lens);
             let blocks =
                 u32::try_from(counts.len()).map_err(|_| PlanError::TooLarge("directory"))?;
             if tail <= MAX_INLINE {
@@ -349,16 +352,20 @@ fn content(inode: &Inode<Extents>, form: Form) -> Result<Content, PlanError> {
     })
 }
 
-/// A directory's names with `.` and `..` in their places.
-pub fn dir_names<'n>(
-    names: impl Iterator<Item = &'n [u8]> + Clone,
-) -> impl Iterator<Item = &'n [u8]> {
-    let before = |name: &&[u8]| **name < b".."[..];
-    let first = names.clone().take_while(before);
-    // Nothing sorts between "." and ".." but names that begin with "." and a byte below it.
-    let (low, mid): (Vec<_>, Vec<_>) = first.partition(|name| **name < b"."[..]);
-    let rest = names.skip_while(before);
-    low.into_iter().chain([&b"."[..]]).chain(mid).chain([&b".."[..]]).chain(rest)
+/// A directory's entries with `.` and `..` in their places.
+pub fn with_dots<'n, T>(
+    entries: impl Iterator<Item = (&'n [u8], T)>,
+    dot: T,
+    dotdot: T,
+) -> impl Iterator<Item = (&'n [u8], T)> {
+    let mut entries = entries.peekable();
+    let mut dots = [(&b"."[..], dot), (&b".."[..], dotdot)].into_iter().peekable();
+    std::iter::from_fn(move || match (entries.peek(), dots.peek()) {
+        // Few names sort before these.
+        (Some((name, _)), Some((dots, _))) if name < dots => entries.next(),
+        (_, Some(_)) => dots.next(),
+        (_, None) => entries.next(),
+    })
 }
 
 fn file_content(extents: &Extents, form: Form) -> Result<Content, PlanError> {

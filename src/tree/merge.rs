@@ -128,13 +128,33 @@ impl<C> Merger<C> {
             if dir.opaque {
                 entries.clear();
             }
+            let link = |id| below(id).expect("the graft resolved every link");
+            if entries.is_empty() {
+                // Nothing is below: most directories stay the maps that they are.
+                entries = dir.entries;
+                entries.retain(|_, id| match &self.tree.inode(*id).kind {
+                    Kind::Whiteout => false,
+                    Kind::LowerLink(_) => {
+                        *id = link(*id);
+                        true
+                    }
+                    Kind::Dir(_) if hollow(*id) => false,
+                    Kind::Dir(_) => {
+                        pairs.push((*id, *id));
+                        true
+                    }
+                    _ => true,
+                });
+                self.tree.dir_mut(base).expect("pairs are directories").entries = entries;
+                continue;
+            }
             for (name, id) in dir.entries {
                 match &mut self.tree.inode_mut(id).kind {
                     Kind::Whiteout => {
                         entries.remove(&name);
                     }
                     Kind::LowerLink(_) => {
-                        entries.insert(name, below(id).expect("the graft resolved every link"));
+                        entries.insert(name, link(id));
                     }
                     Kind::Dir(_) => match entries.get(&name) {
                         Some(known) if self.tree.dir(*known).is_some() => pairs.push((*known, id)),

@@ -81,7 +81,7 @@ fn sample(device: DeviceId) -> Tree<Extents> {
 /// Arenas differ in order; what the paths lead to must not.
 fn same(a: &Tree<Extents>, b: &Tree<Extents>) {
     let mut pairs = vec![(InodeId::ROOT, InodeId::ROOT)];
-    let mut ids = HashMap::new();
+    let mut ids = std::collections::HashMap::new();
     while let Some((x, y)) = pairs.pop() {
         assert_eq!(*ids.entry(x).or_insert(y), y, "hard links differ");
         let (m, n) = (a.inode(x), b.inode(y));
