@@ -49,6 +49,10 @@ pub struct Launch {
     pub has_successor: bool,
 }
 
+/// Bytes of an image's metadata that a guest reads at once: it would ask for them
+/// a block at a time.
+const READ_AHEAD: u64 = 4 << 20;
+
 impl Launch {
     /// Makes everything that `engine` needs.
     pub fn prepare(
@@ -72,6 +76,10 @@ impl Launch {
         records.add("stdio", terminal.kinds())?;
         if let Some((rows, columns)) = terminal.size() {
             records.add("window", format!("{rows}:{columns}"))?;
+        }
+        // The disk begins with what a guest reads of the image first.
+        if let Some(fsmeta) = bundle.disk.first() {
+            records.add("read-ahead", fsmeta.size.min(READ_AHEAD).to_string())?;
         }
         if upper.grow {
             records.add("grow", "1")?;

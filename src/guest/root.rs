@@ -1,6 +1,6 @@
 //! The command's root: overlay over EROFS and ext4, and what is mounted in it.
 
-use crate::config::{Config, bare, split};
+use crate::config::{Config, bare, number, split};
 use crate::sys::{self, Str, decimal, join, octal};
 use crate::{Doing, Failure, disks};
 
@@ -22,6 +22,9 @@ pub struct Root {
 pub fn mount(config: &Config) -> Result<Root, Failure> {
     let rootfs = disks::disk(b"rootfs").doing(&[b"looking for the disk rootfs"])?;
     sys::mount(rootfs, b"/lower\0", b"erofs\0", RDONLY, b"\0").doing(&[b"mounting the image"])?;
+    if let Some(bytes) = config.one(b"read-ahead").and_then(|text| number(bare(text))) {
+        disks::read_ahead(rootfs, bytes);
+    }
     let upper = disks::disk(b"upper").doing(&[b"looking for the disk upper"])?;
     if config.has(b"read-only") {
         // What the compiler baked into the upper stays visible below a new one in memory.

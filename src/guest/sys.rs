@@ -43,7 +43,7 @@ mod nr {
     pub const FCHOWNAT: usize = 260; pub const SYMLINKAT: usize = 266; pub const FCHMODAT: usize = 268; pub const FACCESSAT: usize = 269;
     pub const PPOLL: usize = 271; pub const UNSHARE: usize = 272; pub const SIGNALFD4: usize = 289; pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293; pub const PRLIMIT64: usize = 302; pub const STATX: usize = 332;
-    pub const SOCKET: usize = 41; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 263;
+    pub const SOCKET: usize = 41; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 263; pub const READAHEAD: usize = 187;
 }
 #[cfg(target_arch = "aarch64")]
 #[rustfmt::skip]
@@ -58,7 +58,7 @@ mod nr {
     pub const FCHOWNAT: usize = 54; pub const SYMLINKAT: usize = 36; pub const FCHMODAT: usize = 53; pub const FACCESSAT: usize = 48;
     pub const PPOLL: usize = 73; pub const UNSHARE: usize = 97; pub const SIGNALFD4: usize = 74; pub const DUP3: usize = 24;
     pub const PIPE2: usize = 59; pub const PRLIMIT64: usize = 261; pub const STATX: usize = 291;
-    pub const SOCKET: usize = 198; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 35;
+    pub const SOCKET: usize = 198; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 35; pub const READAHEAD: usize = 213;
 }
 
 fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
@@ -202,6 +202,11 @@ pub fn close(fd: usize) {
 
 pub fn read(fd: usize, buffer: &mut [u8]) -> Result<usize> {
     call(nr::READ, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0])
+}
+
+/// Begins to read a part of a file into the kernel's memory.
+pub fn read_ahead(fd: usize, at: usize, len: usize) {
+    let _ = call(nr::READAHEAD, [fd, at, len, 0, 0, 0]);
 }
 
 pub fn write(fd: usize, bytes: &[u8]) -> Result<usize> {
