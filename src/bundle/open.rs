@@ -47,7 +47,7 @@ pub struct OpenFile {
     pub path: String,
     pub size: u64,
     pub file: File,
-    stamp: [i64; 4],
+    stamp: (i64, i64, u64),
 }
 
 impl OpenFile {
@@ -99,9 +99,11 @@ impl OpenFile {
     }
 }
 
-fn stamp(file: &File) -> Result<[i64; 4]> {
+/// Whatever writes to the file changes it. (Its ctime changes as well when another
+/// bundle gets or loses the same layer.)
+fn stamp(file: &File) -> Result<(i64, i64, u64)> {
     let m = file.metadata()?;
-    Ok([m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])
+    Ok((m.mtime(), m.mtime_nsec(), m.size()))
 }
 
 impl OpenBundle {
@@ -189,7 +191,7 @@ impl OpenBundle {
         for file in self.disk.iter().chain([&self.upper, &self.vmdk]) {
             let path = self.dir.join(&file.path);
             ensure!(
-                stamp(&file.file)? == file.stamp && file.file.metadata()?.len() == file.size,
+                stamp(&file.file)? == file.stamp,
                 "{} was changed while it was being checked",
                 path.display()
             );

@@ -79,7 +79,8 @@ impl Staging {
         let adopt = || -> io::Result<()> {
             let file = File::options().write(true).create_new(true).open(&path)?;
             if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
-                return file.set_permissions(fs::Permissions::from_mode(0o444));
+                file.set_permissions(fs::Permissions::from_mode(0o444))?;
+                return file.sync_all();
             }
             fs::remove_file(&path)?;
             if fs::hard_link(from_path, &path).is_ok() {

@@ -25,7 +25,7 @@ pub const FORMAT_VERSION: u32 = 2;
 pub enum WriteError {
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error(transparent)]
+    #[error("writing it: {0}")]
     Io(#[from] io::Error),
 }
 

@@ -7,8 +7,6 @@
 
 use std::collections::HashMap;
 
-use rustc_hash::FxHashMap;
-
 use super::dirent;
 use super::disk::{self, CHUNK_INDEX_SIZE, COMPACT_SIZE, EXTENDED_SIZE, NID_SLOT};
 use super::xattr::SharedXattrs;
@@ -286,12 +284,11 @@ fn marks(tree: &Tree<Extents>, walk: &[Walked]) -> HashMap<InodeId, Xattrs> {
 
 /// The time that saves most inodes their extended form; the earliest of several.
 fn most_common_mtime(tree: &Tree<Extents>, walk: &[Walked]) -> Timestamp {
-    let mut uses: FxHashMap<Timestamp, u64> = FxHashMap::default();
-    for walked in walk {
-        *uses.entry(tree.inode(walked.id).stat.mtime).or_default() += 1;
-    }
-    let best = uses.into_iter().max_by(|(a, m), (b, n)| m.cmp(n).then(b.cmp(a)));
-    best.map_or(Timestamp::EPOCH, |(time, _)| time)
+    // Sorted, because an image chooses its times: no table of them can be made slow.
+    let mut times: Vec<_> = walk.iter().map(|walked| tree.inode(walked.id).stat.mtime).collect();
+    times.sort_unstable();
+    let best = times.chunk_by(PartialEq::eq).rev().max_by_key(|same| same.len());
+    best.map_or(Timestamp::EPOCH, |same| same[0])
 }
 
 fn needs_extended(inode: &Inode<Extents>, nlink: u32, epoch: Timestamp, content: Content) -> bool {

@@ -1,9 +1,9 @@
 //! The contents of a layer's files, on blocks; equal ones once.
 
+use std::collections::HashMap;
 use std::io;
 
 use anyhow::{Context as _, Result};
-use rustc_hash::FxHashMap;
 
 use super::stream::Stream;
 use crate::sink::{FileSink, Sink as _};
@@ -16,14 +16,15 @@ const MAX_EQUAL: u64 = 128 << 10;
 /// Where contents go, and where they are.
 pub struct Contents<'d> {
     pub data: &'d mut FileSink,
-    /// The first content of each size and CRC-32C: 16 bytes for each.
-    known: FxHashMap<(u32, u32), BlockAddr>,
+    /// The first content of each size and CRC-32C: 16 bytes for each. Both are the
+    /// image's to choose, so the table has a secret of its own.
+    known: HashMap<(u32, u32), BlockAddr>,
     scratch: Vec<u8>,
 }
 
 impl<'d> Contents<'d> {
     pub fn new(data: &'d mut FileSink) -> Self {
-        Self { data, known: FxHashMap::default(), scratch: Vec::new() }
+        Self { data, known: HashMap::new(), scratch: Vec::new() }
     }
 
     /// Puts the next `size` bytes of `stream` on blocks, unless they are there:

@@ -70,8 +70,13 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
             Err(error) => return Err(error.into()),
         };
         enter(&mut index, entry(&packed, tag))?;
+        if !known.exists() {
+            // Should this be stopped half-way, it is a layout for the next one.
+            whole::write(&known, &mut &serde_json::to_vec(&empty_index())?[..])?;
+        }
         let blobs = to.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
+        whole::remove_left(&blobs)?;
         for blob in &packed.blobs {
             // One that is there may be damaged.
             whole::write(&blobs.join(blob.digest.hex()), &mut &blob.file)?;

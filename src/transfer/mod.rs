@@ -45,7 +45,7 @@ pub fn push(dir: &Path, to: &Reference, cache: &Cache, access: &Access) -> Resul
     let send = || -> Result<Pushed> {
         let repository = Repository::open(to, access)?;
         let packed =
-            artifact::pack(&bundle, subject(&bundle, to, &repository), &|| cache.scratch())?;
+            artifact::pack(&bundle, subject(&bundle, to, &repository)?, &|| cache.scratch())?;
         bundle.unchanged()?;
         let mut pushed = Pushed { blobs: packed.blobs.len(), ..Pushed::default() };
         for blob in &packed.blobs {
@@ -66,15 +66,22 @@ fn subject(
     bundle: &OpenBundle,
     to: &Reference,
     repository: &Repository,
-) -> Option<serde_json::Value> {
-    let image: ImageRef = bundle.index.image.reference.parse().ok()?;
-    let name = image.name?;
-    let digest = bundle.index.image.manifest_digest?;
-    let same = (name.registry(), name.repository()) == (to.registry(), to.repository());
-    let bytes = same.then(|| repository.manifest(digest)).flatten()?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+) -> Result<Option<serde_json::Value>> {
+    let image = bundle.index.image.reference.parse::<ImageRef>().ok();
+    let name = image.and_then(|image| image.name);
+    let (Some(name), Some(digest)) = (name, bundle.index.image.manifest_digest) else {
+        return Ok(None);
+    };
+    if (name.registry(), name.repository()) != (to.registry(), to.repository()) {
+        return Ok(None);
+    }
+    let Some(bytes) = repository.manifest(digest)? else {
+        return Ok(None);
+    };
+    let value: serde_json::Value = serde_json::from_slice(&bytes)?;
     let media_type = value["mediaType"].as_str().unwrap_or(MANIFEST_TYPE);
-    Some(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() }))
+    let size = bytes.len();
+    Ok(Some(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size })))
 }
 
 /// Packs the bundle `dir` for a layout.

@@ -161,6 +161,14 @@ def secrets():
             need(all(r.path.endswith(query) for r in got), 'the query of the redirect is lost')
             for r in got:
                 need(not {'authorization', 'cookie'} & set(r.headers), 'credentials came to the host of the redirect: %s' % sorted(r.headers))
+        # A host that a redirect leads to asks for a login of its own, for which it would be told the registry's.
+        thief = site.proxy(address='127.0.0.2')
+        thief.on('/steal', status(200, b'{"token":"abc"}'), None)
+        thief.on('/blobs/', status(401, b'{}', WWW_Authenticate='Bearer realm="http://%s/steal",service="x"' % thief.host), None)
+        for kind in (site.basic, site.token):
+            before = site.proxy(kind).on('/blobs/', redirect(thief.host, query), times=None)
+            collect(b.pull(before, 'private/hello:1', *unsafe, fails=['another host'], **LOGIN))
+        need(thief.asked('/blobs/') and not thief.asked('/steal') and not any('authorization' in r.headers for r in thief.asked()), 'a host of a redirect got a login')
         home = b.at('of basic')
         write(os.path.join(home, '.docker/config.json'), auths({site.basic.host: PASSWORD}))
         open_to_all = site.proxy()

@@ -5,12 +5,12 @@ import os
 import re
 import subprocess
 
-from registry import IDENTITY, endless, hang_up, headers, status
+from registry import IDENTITY, PASSWORD, endless, hang_up, headers, status
 
 from checks import check
 from checks.artifact import patched, tool
 from checks.common import BINARY, HELLO, TOP, build, call, need, same_files
-from checks.registry import LOGIN, all_of, bench, write
+from checks.registry import LOGIN, all_of, auths, bench, write
 
 LAYOUT = os.path.join(TOP, 'testimages/hello')
 START, PUT = '/blobs/uploads/$', r'/blobs/uploads/.+(digest=.+)'
@@ -89,6 +89,7 @@ def faults():
             fails('no-name', ['no such repository'], lambda p: p.on(START, status(404, ERROR('NAME_UNKNOWN', 'unknown')), None, method='POST'), once(START, 'POST')),
             fails('denied', ['login', 'may not'], lambda p: p.on(START, status(403, ERROR('DENIED', 'you may not')), None, method='POST'), once(START, 'POST')),
             fails('nowhere', ['where to send'], lambda p: p.on(START, headers(lambda h: {k: v for k, v in h.items() if k != 'Location'}), None, method='POST')),
+            fails('busy-for-long', ['429', '3600 s'], lambda p: p.on(START, status(429, Retry_After=3600), None, method='POST'), once(START, 'POST')),
             fails('endless', ['400'], lambda p: p.on(PUT, endless(400), None, method='PUT'), bounded),
             fails('forgotten-for-ever', ['forgotten the upload'], lambda p: p.on(PUT, status(404), None, method='PUT')),
         ])
@@ -127,6 +128,18 @@ def logins():
         site.tokens.forget()
         b.pull(site.token, 'by/identity:right', home=b.at('of right'), fails=['no image'])
         need([r for r in site.tokens.asked(method='POST')], 'a pull does not use the identity token')
+        # What docker login keeps for Docker's own registry, beside what else it keeps there.
+        hub = 'https://index.docker.io/v1/'
+        write(os.path.join(b.at('of hub'), '.docker/config.json'), {'auths': {hub: auths({'x': PASSWORD})['auths']['x'], **{
+            hub + kind: auths({'x': 'no password'})['auths']['x'] for kind in ('access-token', 'refresh-token')}}})
+        site.push(LAYOUT, 'library/hello:1')
+        tunnel = site.proxy(site.default)
+        for _ in range(4):
+            b.build('hello:1', '--ca-cert', site.ca, home=b.at('of hub'), HTTPS_PROXY='http://' + tunnel.host)
+        # No home, an empty login, and a token that comes under the other name.
+        b.pull(site.plain, 'library/hello:1', HOME='/dev/null')
+        write(os.path.join(b.at('of blank'), '.docker/config.json'), {'auths': {site.plain.host: {'auth': ''}}})
+        b.pull(site.plain, 'library/hello:1', home=b.at('of blank'))
         # What an upload goes on at may belong to somebody else.
         away = site.proxy(address='127.0.0.2')
         moved = site.proxy(site.basic).on(START, headers(lambda h: h | {'Location': h['Location'].replace(moved_host(h), away.host)}), None, method='POST')
@@ -153,24 +166,30 @@ def referrers():
         site, push = b.site, Pusher(b)
         site.push(LAYOUT, 'app:1')
         subject = site.digest('app:1')
-        bundles = {}
+        bundles, proxy = {}, site.proxy()
         for name in ('one', 'two'):
             manifest = b.at(name + '.yaml')
             with open(manifest, 'w') as file:
-                file.write('image: %s/app:1\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: "%s" }\n' % (site.plain.host, name))
+                file.write('image: %s/app:1\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: "%s" }\n' % (proxy.host, name))
             bundles[name] = b.at(name)
-            build(manifest, bundles[name], '--insecure-registry', site.plain.host, cache=b.at('cache'))
+            build(manifest, bundles[name], '--insecure-registry', proxy.host, cache=b.at('cache'))
         raw = lambda name: json.loads(call('skopeo', 'inspect', '--raw', '--tls-verify=false', 'docker://%s/%s' % (site.plain.host, name)).stdout)
         tags = lambda: set(json.loads(call('skopeo', 'list-tags', '--tls-verify=false', 'docker://%s/app' % site.plain.host).stdout)['Tags'])
         tag = subject.replace(':', '-')
         # One that says that it has seen the subject.
-        knows = site.proxy().on('/manifests/', headers(lambda h: h | {'OCI-Subject': subject}), None, method='PUT')
+        proxy.on('/manifests/', headers(lambda h: h | {'OCI-Subject': subject}), None, method='PUT')
         with open(os.path.join(bundles['one'], 'bundle.json')) as file:
             need(json.load(file)['image']['manifest_digest'] == subject, 'the bundle is of another image')
-        push(knows, 'app:known', bundle=bundles['one'])
+        push(proxy, 'app:known', bundle=bundles['one'])
+        need(raw('app:known')['subject']['digest'] == subject, 'there is no subject')
+        proxy.rules.clear()
         need(tags() == {'1', 'known'}, 'tags: %s' % tags())
+        # What cannot be asked for is not taken for what is not there.
+        proxy.on('/manifests/sha256:', status(403), None)
+        push(proxy, 'app:busy', 1, ['login'], bundle=bundles['one'])
+        proxy.rules.clear()
         for name in ('one', 'two', 'one'):
-            push(site.plain, 'app:' + name, bundle=bundles[name])
+            push(proxy, 'app:' + name, bundle=bundles[name])
             push.comes_back('app:' + name, bundles[name])
         need(tags() == {'1', 'known', 'one', 'two', tag}, 'tags: %s' % tags())
         listed = raw('app:' + tag)
@@ -201,6 +220,17 @@ def exports():
         for name in names[:2]:
             tool('import', 'oci:%s:%s' % (b.at('layout'), name), '-o', b.at('from ' + name), cache=b.at('empty'))
             same_files(b.at(('hello', 'other')[int(name[1:]) % 2]), b.at('from ' + name), name)
+        # One that is stopped half-way leaves a place that the next one can use.
+        p = subprocess.Popen([BINARY, 'export', b.at('hello'), '--oci-layout', b.at('stopped'), '--cache-dir', b.at('cache')], stderr=subprocess.DEVNULL)
+        while p.poll() is None and not os.path.isdir(b.at('stopped/blobs')):
+            pass
+        p.kill()
+        p.wait()
+        with open(b.at('stopped/blobs/sha256/.whole-left'), 'w'):
+            pass
+        tool('export', b.at('hello'), '--oci-layout', b.at('stopped'), cache=b.at('cache'))
+        left = [n for n in os.listdir(b.at('stopped/blobs/sha256')) if len(n) != 64]
+        need(not left, 'left: %s' % left)
         # An image with a tag, and what others have noted in the index.
         call('skopeo', 'copy', '--quiet', 'oci:%s:latest' % LAYOUT, 'oci:%s:latest' % b.at('layout'))
         with open(path) as file:

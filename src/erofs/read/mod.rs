@@ -31,6 +31,9 @@ pub enum ReadError {
     Dirent { nid: Nid, name: String, what: String },
 }
 
+/// Bytes of xattrs that even a small file may have, each counted for each inode.
+const MAX_SHARED: u64 = 256 << 20;
+
 type Result<T, E = ReadError> = std::result::Result<T, E>;
 
 fn bad(nid: Nid, what: impl Into<String>) -> ReadError {
@@ -93,7 +96,7 @@ impl<'d> Reader<'d> {
             met: Vec::new(),
             dir_bytes: 0,
             // Sharing lets xattrs grow beyond their file, but not without bound.
-            xattr_budget: self.data.len() as u64 * 64,
+            xattr_budget: (self.data.len() as u64 * 64).max(MAX_SHARED),
         };
         walk.run()?;
         let inodes = walk.tree.len() as u64;

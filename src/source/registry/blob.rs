@@ -88,7 +88,12 @@ impl BlobReader {
 
     /// Waits for another try, or gives up.
     fn failure(&mut self, failure: Failure) -> io::Result<()> {
-        if self.failures >= failure.retries {
+        // Who was there a moment ago is likely to come back.
+        let retries = match failure.retries {
+            1.. if self.offset > 0 => RETRIES,
+            retries => retries,
+        };
+        if self.failures >= retries {
             let text = match self.offset {
                 0 => format!("{:#}", failure.error),
                 at => format!("{:#} (at byte {at} of {})", failure.error, self.size),

@@ -240,16 +240,25 @@ impl Client {
             }
             let response = http.execute(request).await.map_err(|error| self.silence(&error))?;
             let status = response.status();
+            // Where a redirect led to, nobody is told who the user is.
+            let is_here = response.url().origin() == self.base.origin();
             // A token may also have become too old.
-            if status == StatusCode::UNAUTHORIZED && is_own && !asked {
+            if status == StatusCode::UNAUTHORIZED && is_here && !asked {
                 self.log_in(response.headers()).await?;
                 asked = true;
                 continue;
             }
-            return match status.is_success() {
-                true => Ok(response),
-                false => Err(self.failure(&Answer::read(response).await, wanted)),
-            };
+            if status.is_success() {
+                return Ok(response);
+            }
+            let answer = Answer::read(response).await;
+            return Err(match answer.code {
+                401 | 403 if !is_here => {
+                    let what = format!("it leads to another host, which answers {}", answer.code);
+                    Failure::fatal(self.says(&what))
+                }
+                _ => self.failure(&answer, wanted),
+            });
         }
     }
 
@@ -305,8 +314,9 @@ impl Client {
         self.base.join(path).map_err(|_| Failure::fatal(what()))
     }
 
-    /// Where the answer to a request at `url` says to go on.
-    pub fn location(&self, url: &Url, response: &Response) -> Result<Url, Failure> {
+    /// Where `response` says to go on.
+    pub fn location(&self, response: &Response) -> Result<Url, Failure> {
+        let url = response.url();
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| url.join(location).ok());
         let what = || Failure::fatal(self.says("it does not say where to send a blob"));

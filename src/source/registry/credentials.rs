@@ -16,12 +16,14 @@ const DOCKER_IO: &str = "https://index.docker.io/v1/";
 
 /// What is known of the user at the registry of `reference`; nobody, if nothing is.
 pub fn find(reference: &Reference) -> Result<Login> {
-    for path in files() {
+    for (path, is_named) in files() {
         let shown = path.display();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(anyhow!("{shown}: {error}")),
+        let bytes = match fs::read(&path).map_err(|error| (error.kind(), error)) {
+            Ok(bytes) => without_blanks(bytes),
+            Err((ErrorKind::NotFound | ErrorKind::NotADirectory, _)) => continue,
+            // Such as another user's home.
+            Err((ErrorKind::PermissionDenied, _)) if !is_named => continue,
+            Err((_, error)) => return Err(anyhow!("{shown}: {error}")),
         };
         for name in names(reference, &bytes) {
             match get_credential_from_reader(&bytes[..], &name) {
@@ -60,7 +62,8 @@ fn names(reference: &Reference, bytes: &[u8]) -> Vec<String> {
         }
     }
     if host == "docker.io" {
-        names.push(DOCKER_IO.into());
+        // Before the host alone, which fits keys of docker's that are no logins.
+        names.insert(names.len() - 1, DOCKER_IO.into());
     }
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     let known = |name: &str| ["auths", "credHelpers"].iter().any(|key| !value[key][name].is_null());
@@ -69,20 +72,35 @@ fn names(reference: &Reference, bytes: &[u8]) -> Vec<String> {
     names
 }
 
-/// Where credentials may be stored, the first that has some counts.
-fn files() -> Vec<PathBuf> {
+/// The file, without logins that are empty: what counts is in a helper then.
+fn without_blanks(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        return bytes;
+    };
+    for entry in value["auths"].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.retain(|key, value| key != "auth" || value != "");
+        }
+    }
+    value.to_string().into_bytes()
+}
+
+/// Where credentials may be stored, and whether the user named the place. The
+/// first that has some counts.
+fn files() -> Vec<(PathBuf, bool)> {
     let dir = |name: &str| env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = dir("HOME");
     let config = dir("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
     let docker = dir("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
     let podman = "containers/auth.json";
+    let docker_is_named = dir("DOCKER_CONFIG").is_some();
     [
-        dir("REGISTRY_AUTH_FILE"),
-        dir("XDG_RUNTIME_DIR").map(|dir| dir.join(podman)),
-        config.map(|dir| dir.join(podman)),
-        docker.map(|dir| dir.join("config.json")),
+        (dir("REGISTRY_AUTH_FILE"), true),
+        (dir("XDG_RUNTIME_DIR").map(|dir| dir.join(podman)), false),
+        (config.map(|dir| dir.join(podman)), false),
+        (docker.map(|dir| dir.join("config.json")), docker_is_named),
     ]
     .into_iter()
-    .flatten()
+    .filter_map(|(path, is_named)| Some((path?, is_named)))
     .collect()
 }

@@ -10,7 +10,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// Waits before another try: twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// No server's wish to wait is met for longer.
+/// A server that wants to be left alone for longer is not asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Tries after the first.
@@ -22,6 +22,8 @@ const CONNECT_RETRIES: u32 = 2;
 
 /// Bytes of an answer that an error may need.
 const MAX_TEXT: usize = 64 << 10;
+/// How long it may take to come.
+const TEXT_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked for is not there.
 #[derive(Debug, thiserror::Error)]
@@ -80,11 +82,17 @@ impl Failure {
     /// The answer was this, which is no success and has no meaning of its own.
     pub fn answer(who: &str, answer: &Answer) -> Self {
         let code = answer.code;
-        let retries = match code {
-            408 | 429 | 500..=599 => RETRIES,
-            _ => 0,
-        };
-        Self { after: answer.after, ..Self::new(anyhow!("{who}: it answers {code}"), retries) }
+        let error = anyhow!("{who}: it answers {code}");
+        match answer.after {
+            Some(after) if after > LONGEST_WAIT => {
+                let seconds = after.as_secs();
+                Self::fatal(anyhow!("{error}, and wants to be left alone for {seconds} s"))
+            }
+            after => {
+                let retries = if matches!(code, 408 | 429 | 500..=599) { RETRIES } else { 0 };
+                Self { after, ..Self::new(error, retries) }
+            }
+        }
     }
 
     /// Adds what the server itself said.
@@ -98,7 +106,7 @@ impl Failure {
     /// Waits before try number `tries` is made again.
     pub fn wait(&self, tries: u32) {
         let usual = FIRST_WAIT * 2u32.saturating_pow(tries.min(RETRIES));
-        std::thread::sleep(self.after.unwrap_or_default().min(LONGEST_WAIT).max(usual));
+        std::thread::sleep(self.after.unwrap_or_default().max(usual));
     }
 }
 
@@ -129,11 +137,15 @@ impl Answer {
     pub async fn read(mut response: Response) -> Self {
         let (code, after) = (response.status().as_u16(), retry_after(response.headers()));
         let mut text = Vec::new();
-        while text.len() < MAX_TEXT
-            && let Ok(Some(chunk)) = response.chunk().await
-        {
-            text.extend_from_slice(&chunk);
-        }
+        let read = async {
+            while text.len() < MAX_TEXT
+                && let Ok(Some(chunk)) = response.chunk().await
+            {
+                text.extend_from_slice(&chunk);
+            }
+        };
+        // What has come by then will do.
+        let _ = tokio::time::timeout(TEXT_TIME, read).await;
         let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
         let message = value["errors"][0]["message"].as_str().filter(|text| !text.is_empty());
         Self { code, message: message.map(str::to_owned), after, text }

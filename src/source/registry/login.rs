@@ -139,8 +139,9 @@ impl Login {
             }
         }
         let given = serde_json::from_slice::<Given>(&bytes).ok();
-        let token = given.and_then(|given| given.token.or(given.access_token));
-        token.filter(|token| !token.is_empty()).ok_or_else(|| failed(&who, "it gives no token"))
+        let tokens = given.into_iter().flat_map(|given| [given.token, given.access_token]);
+        let mut tokens = tokens.flatten().filter(|token| !token.is_empty());
+        tokens.next().ok_or_else(|| failed(&who, "it gives no token"))
     }
 
     /// Whether what `challenge` asks for would be sent without TLS.

@@ -53,7 +53,7 @@ impl Repository {
             let url = self.0.url("blobs/uploads/")?;
             let nothing = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(0))]);
             let begun = self.0.ask(Method::POST, &url, nothing, Wanted::Write).await?;
-            let mut to = self.0.location(&url, &begun)?;
+            let mut to = self.0.location(&begun)?;
             to.query_pairs_mut().append_pair("digest", &digest.to_string());
             let body = |sent| Body::wrap_stream(pieces(file.clone(), size, sent));
             self.put(&to, "application/octet-stream", size, &body, Wanted::Rest).await
@@ -162,9 +162,13 @@ impl Repository {
     }
 
     /// The manifest `digest`, if the repository has it.
-    pub fn manifest(&self, digest: Digest) -> Option<Vec<u8>> {
+    pub fn manifest(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let reference = self.0.reference.clone_with_digest(digest.to_string());
-        self.0.manifest(&reference).ok()
+        match self.0.manifest(&reference) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is::<NotThere>() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
