@@ -12,6 +12,8 @@ import urllib.parse
 
 import bundle
 import transcode
+from layout import Layer, Layout, tagged
+from tarfmt import f
 from checks import check
 from checks.common import BINARY, HELLO, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
 
@@ -219,3 +221,23 @@ def left_behind():
         need_no_leftovers(os.path.join(tmp, 'out'), 'bundle')
         need(sorted(os.listdir(os.path.join(tmp, 'out/bundle'))) == ['bundle.json', 'bundle.vmdk', 'fsmeta.erofs', 'layers', 'upper.ext4'],
              'the bundle holds something else')
+
+
+@check('one-xattr-of-many')
+def shared_xattr():
+    """One large xattr that thousands of files have: it is there once, and whoever reads the image again takes it for what it is."""
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        value = 'v' * 16384
+        out = Layout(at('layout'))
+        out.index(tagged(out.image([Layer(*(f('f%04d' % i, 'same', xattrs={'user.big': value}) for i in range(3000)))])))
+        m = manifest_for(at('m.yaml'), 'oci:%s:latest' % out.path)
+        build(m, at('out'), cache=at('cache'))
+        call(BINARY, 'verify', at('out'))
+        again = build(m, at('again'), cache=at('cache'))
+        need('(1 cached)' in again.stderr and 'rebuilt' not in again.stderr, 'built again: ' + again.stderr)
+        size = sum(os.path.getsize(path) for path, _ in bundle.extents(at('out')))
+        need(size < 3000 * 300 + 2 * len(value), 'it takes %d bytes' % size)
+        call(BINARY, 'export', at('out'), '--raw', at('disk'))
+        with bundle.mounted(at('disk'), 'erofs', 'ro,loop') as root:
+            need(os.getxattr(os.path.join(root, 'f2999'), 'user.big') == value.encode(), 'another value')
