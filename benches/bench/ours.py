@@ -57,8 +57,7 @@ def parts(bundle):
 
 
 def warm(programs, image, work):
-    """A filled cache: every layer known; the same after a bundle was removed, which changes the cache's inodes where bundle and
-    cache share them; one new layer on top."""
+    """A filled cache: every layer known; the same after a bundle was removed that shared inodes with the cache; one new layer on top."""
     cache = os.path.join(work, 'cache')
     base = manifest(os.path.join(work, 'base.yaml'), image)
     measure.remove(cache)
@@ -90,7 +89,7 @@ def warm(programs, image, work):
             os.remove(path)
 
     def settle():
-        """A build that is not measured finds the inodes changed and notes them down, so that the measured one finds them as noted."""
+        """A build that is not measured, so that each measured one comes behind one of its own kind."""
         another()
         measure.spend(programs.build(base, out(), cache))
         another()

@@ -39,7 +39,8 @@ def log(text):
 
 def one_image(programs, tools, path, work, count):
     """contender -> figures of one image, and its sizes."""
-    os.makedirs(work, exist_ok=True)
+    measure.remove(work)                # what a run left that was stopped
+    os.makedirs(work)
     manifest, _ = layout.read(path)
     # Neighbours are compared best: first what is divided by a cold build.
     contenders = [ours.floor(programs, path), ours.cold(programs, path, work), *peers.contenders(tools, path, work), *ours.warm(programs, path, work)]
