@@ -79,7 +79,8 @@ def mkfs(layout, tree, scratch, disk):
 
 
 def microsandbox(layout, tree, scratch, disk):
-    msb = os.environ.get('MSB') or tool('msb', 'pip3 install microsandbox==0.7.11, whose _bundled/bin/msb is named by MSB')
+    fetched = os.path.join(TOP, '.tools/peers/microsandbox/_bundled/bin/msb')
+    msb = os.environ.get('MSB') or (fetched if os.path.exists(fetched) else tool('msb', 'ci/tools --peers fetches it; MSB names another'))
     archive, home = os.path.join(scratch, 'image.tar'), os.path.join(scratch, 'home')
     with tarfile.open(archive, 'w') as tar:
         tar.add(layout, '.')
