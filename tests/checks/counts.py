@@ -44,7 +44,7 @@ def disk_bytes(bundle):
 
 
 def instructions(*args):
-    """Instructions of one run, on a processor without extensions of today: the same number on every machine, but for some thousands."""
+    """Instructions of one run, as valgrind counts them: it shows a program AVX2 where the machine has it, and nothing later, so that machines agree."""
     p = call('valgrind', '--tool=callgrind', '--callgrind-out-file=/dev/null', BINARY, *args, timeout=600)
     return int(re.search(r'Collected : (\d+)', p.stderr)[1])
 
