@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::behind::Behind;
 use crate::digest::TreeHash;
+use crate::units::PAGE_SIZE;
 
 /// Takes the bytes of one file from its first to its last.
 pub trait Sink {
@@ -20,7 +21,7 @@ pub trait Sink {
 }
 
 /// Runs of zeros from this length on become holes of the host's file.
-const HOLE: u64 = 4096;
+const HOLE: u64 = PAGE_SIZE;
 
 /// Bytes written at once: few enough to be in the processor's cache still.
 const BUFFER: usize = 256 << 10;

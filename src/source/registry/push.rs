@@ -43,7 +43,7 @@ impl Repository {
             let url = self.0.url(&format!("blobs/{digest}"))?;
             self.0.ask(Method::HEAD, &url, HeaderMap::new(), Wanted::Blob).await
         });
-        is_there(asked)
+        Ok(if_there(asked)?.is_some())
     }
 
     /// Sends the `size` bytes of `file`.
@@ -132,12 +132,9 @@ impl Repository {
             let of = &self.0.reference;
             Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
         };
-        let mut list = match self.0.manifest(&name(&tag)) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.is::<NotThere>() => {
-                json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] })
-            }
-            Err(error) => return Err(error),
+        let mut list = match if_there(self.0.manifest(&name(&tag)))? {
+            Some(bytes) => serde_json::from_slice(&bytes)?,
+            None => json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] }),
         };
         let Some(entries) = list["manifests"].as_array_mut() else {
             // Somebody else has that name for something else.
@@ -158,24 +155,21 @@ impl Repository {
 
     /// Whether the name leads to something already.
     pub fn is_named(&self) -> Result<bool> {
-        is_there(self.0.manifest(&self.0.reference))
+        Ok(if_there(self.0.manifest(&self.0.reference))?.is_some())
     }
 
     /// The manifest `digest`, if the repository has it.
     pub fn manifest(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let reference = self.0.reference.clone_with_digest(digest.to_string());
-        match self.0.manifest(&reference) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.is::<NotThere>() => Ok(None),
-            Err(error) => Err(error),
-        }
+        if_there(self.0.manifest(&reference))
     }
 }
 
-fn is_there<T>(asked: Result<T>) -> Result<bool> {
+/// What was asked for, or `None` if it is not there.
+fn if_there<T>(asked: Result<T>) -> Result<Option<T>> {
     match asked {
-        Ok(_) => Ok(true),
-        Err(error) if error.is::<NotThere>() => Ok(false),
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is::<NotThere>() => Ok(None),
         Err(error) => Err(error),
     }
 }
