@@ -2,51 +2,225 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::thread::{self, JoinHandle};
 
-/// Bytes written between two times that the disk is asked to take them.
-const STEP: u64 = 16 << 20;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::OFlags;
 
-/// Brings a file's data to the disk while it grows, on a thread of its own, so
-/// that little is left to wait for when it must be there.
-#[derive(Default)]
+use crate::units::PAGE_SIZE;
+
+/// Bytes that are written at once: enough for a disk to be at its fastest.
+pub const PART: usize = 1 << 20;
+
+/// Parts on their way to the disk.
+const PARTS: usize = 2;
+
+/// Fewer bytes than this are not worth a wait for the disk.
+const LEAST_DIRECT: usize = 64 << 10;
+
+/// The bytes of a file from a multiple of [`PART`] on, or some of them.
+pub struct Part {
+    /// Offset in the file of the first byte of `memory`'s pages.
+    offset: u64,
+    memory: Vec<u8>,
+    /// Where the first page begins in `memory`.
+    aligned: usize,
+    /// What is there, counted from the first page on.
+    used: Range<usize>,
+    /// Whether it will be read soon, and belongs into the page cache.
+    cached: bool,
+}
+
+impl Part {
+    /// A part that begins at `offset`.
+    pub fn new(offset: u64) -> Self {
+        let memory = vec![0; PART + PAGE_SIZE as usize];
+        let aligned = memory.as_ptr().align_offset(PAGE_SIZE as usize);
+        let mut part = Self { offset: 0, memory, aligned, used: 0..0, cached: false };
+        part.start(offset);
+        part
+    }
+
+    /// Empties it, to begin at `offset`.
+    fn start(&mut self, offset: u64) {
+        let at = (offset % PART as u64) as usize;
+        self.offset = offset - at as u64;
+        self.used = at..at;
+    }
+
+    /// The bytes that are in it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[self.aligned..][self.used.clone()]
+    }
+
+    /// Offset in the file of its first byte.
+    pub fn position(&self) -> u64 {
+        self.offset + self.used.start as u64
+    }
+
+    /// Offset in the file of the byte behind its last.
+    pub fn end(&self) -> u64 {
+        self.offset + self.used.end as u64
+    }
+
+    /// How much more it takes.
+    pub fn room(&self) -> usize {
+        PART - self.used.end
+    }
+
+    /// Appends `bytes`, for which there is room.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let start = self.aligned + self.used.end;
+        self.memory[start..][..bytes.len()].copy_from_slice(bytes);
+        self.used.end += bytes.len();
+    }
+}
+
+/// Writes a file's parts on a thread of its own, past the page cache if the file
+/// system can: what nobody reads soon need not be copied there, nor wait there
+/// until someone asks for it to be on the disk.
 pub struct Behind {
-    /// Bytes that the disk was asked to take.
-    asked: u64,
-    thread: Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>,
+    file: File,
+    cached: bool,
+    thread: Option<Thread>,
+}
+
+struct Thread {
+    parts: Sender<Part>,
+    spent: Receiver<Part>,
+    handle: JoinHandle<io::Result<()>>,
 }
 
 impl Behind {
-    /// Hears that `file` has `written` bytes now.
-    pub fn written(&mut self, file: &File, written: u64) -> io::Result<()> {
-        if written - self.asked < STEP {
-            return Ok(());
-        }
-        self.asked = written;
-        let (due, _) = match &mut self.thread {
+    /// Writes to `file`.
+    pub fn new(file: File) -> Self {
+        Self { file, cached: false, thread: None }
+    }
+
+    /// Lets the page cache keep what comes from now on.
+    pub fn cached(&mut self) {
+        self.cached = true;
+    }
+
+    /// Has `part` written, and leaves an empty one in its place, from `next` on.
+    pub fn write(&mut self, part: &mut Part, next: u64) -> io::Result<()> {
+        let thread = match &mut self.thread {
             Some(thread) => thread,
-            none => none.insert(start(file.try_clone()?)?),
+            // Most files are small.
+            None if part.used.len() < PART / 2 => {
+                self.file.write_all_at(part.bytes(), part.position())?;
+                part.start(next);
+                return Ok(());
+            }
+            none => none.insert(Thread::start(self.file.try_clone()?)?),
         };
-        // If the disk is not done with what it was asked for last, it will be
-        // asked again soon.
-        let _ = due.try_send(());
+        let mut empty = thread.spent.try_recv().unwrap_or_else(|_| Part::new(next));
+        empty.start(next);
+        let mut full = std::mem::replace(part, empty);
+        full.cached = self.cached;
+        if thread.parts.send(full).is_err() {
+            // It has ended, and says why.
+            self.wait()?;
+        }
         Ok(())
     }
 
-    /// Waits for what the disk is at, and says what failed. All of the file's
-    /// errors must be heard of here: the system tells each of them once.
-    pub fn finish(&mut self) -> io::Result<()> {
-        let Some((due, thread)) = self.thread.take() else {
+    fn wait(&mut self) -> io::Result<()> {
+        let Some(Thread { parts, handle, .. }) = self.thread.take() else {
             return Ok(());
         };
-        drop(due);
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        drop(parts);
+        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Waits until all is written, and returns the file.
+    pub fn finish(mut self) -> io::Result<File> {
+        self.wait()?;
+        Ok(self.file)
     }
 }
 
-fn start(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
-    let (due, asked) = sync_channel(1);
-    let sync = move || asked.iter().try_for_each(|()| file.sync_data());
-    Ok((due, thread::Builder::new().name("write-behind".into()).spawn(sync)?))
+impl Thread {
+    fn start(file: File) -> io::Result<Self> {
+        let (parts, due) = bounded::<Part>(PARTS);
+        let (done, spent) = bounded(PARTS + 1);
+        let run = move || {
+            let mut direct = past_the_page_cache(&file);
+            for part in due {
+                write(&file, &mut direct, &part)?;
+                let _ = done.try_send(part);
+            }
+            Ok(())
+        };
+        let handle = thread::Builder::new().name("write-behind".into()).spawn(run)?;
+        Ok(Self { parts, spent, handle })
+    }
+}
+
+/// `file` opened once more, if its file system lets pages be written from here.
+fn past_the_page_cache(file: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok()
+}
+
+/// Writes `part`: its whole pages with `direct`, while that works, the rest
+/// through `file`. A page is never written in both ways.
+fn write(file: &File, direct: &mut Option<File>, part: &Part) -> io::Result<()> {
+    let page = PAGE_SIZE as usize;
+    let mut whole = part.used.start.next_multiple_of(page)..part.used.end / page * page;
+    if part.cached || whole.len() < LEAST_DIRECT {
+        return file.write_all_at(part.bytes(), part.position());
+    }
+    let pages = &part.memory[part.aligned..];
+    let rest = [part.used.start..whole.start, whole.end..part.used.end];
+    while let Some(disk) = direct.as_ref().filter(|_| !whole.is_empty()) {
+        match disk.write_at(&pages[whole.clone()], part.offset + whole.start as u64) {
+            Ok(n) if n > 0 && n.is_multiple_of(page) => whole.start += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Of a disk with larger sectors, say, or past a limit that the
+            // other way will tell of.
+            _ => *direct = None,
+        }
+    }
+    for range in rest.into_iter().chain([whole]).filter(|range| !range.is_empty()) {
+        file.write_all_at(&pages[range.clone()], part.offset + range.start as u64)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_to_the_file_whichever_way_works() {
+        let path = std::env::temp_dir().join(format!("behind-{}", std::process::id()));
+        for (start, len) in [(0, PART), (5000, 200_000), (4096, 65_536), (1, PART - 1), (9, 9)] {
+            let mut part = Part::new(3 * PART as u64 + start as u64);
+            part.push(&vec![7; len]);
+            for way in 0..3 {
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .open(&path)
+                    .unwrap();
+                let mut direct = match way {
+                    0 => past_the_page_cache(&file),
+                    1 => None,
+                    // Nothing can be written through this one.
+                    _ => Some(File::open(&path).unwrap()),
+                };
+                write(&file, &mut direct, &part).unwrap();
+                let mut expected = vec![0; 3 * PART + start + len];
+                expected[3 * PART + start..].fill(7);
+                assert!(std::fs::read(&path).unwrap() == expected, "{start} {len} {way}");
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
 }

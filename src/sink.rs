@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::behind::Behind;
+use crate::behind::{Behind, Part};
 use crate::digest::TreeHash;
 use crate::units::PAGE_SIZE;
 
@@ -23,18 +23,19 @@ pub trait Sink {
 /// Runs of zeros from this length on become holes of the host's file.
 const HOLE: u64 = PAGE_SIZE;
 
-/// Bytes written at once: few enough to be in the processor's cache still.
-const BUFFER: usize = 256 << 10;
+/// Bytes hashed at once: few enough to be in the processor's cache still. BLAKE3
+/// is several times as fast on whole parts of its tree, so each ends where its
+/// size divides the offset.
+const HASHED: usize = 128 << 10;
 
 /// A sink into a new file, with holes where zeros are.
 ///
 /// With [`FileSink::hashed`] the file's BLAKE3 is taken on the way; its first
 /// bytes may then be set at the end, because a superblock is known last.
 pub struct FileSink {
-    file: File,
-    buffer: Vec<u8>,
-    /// Offset of the buffer's first byte.
-    flushed: u64,
+    part: Part,
+    /// Offset of the first byte that is not hashed.
+    hashed: u64,
     hash: Option<TreeHash>,
     behind: Behind,
 }
@@ -42,13 +43,7 @@ pub struct FileSink {
 impl FileSink {
     /// Writes `file`, which is empty, from its start.
     pub fn new(file: File) -> Self {
-        Self {
-            file,
-            buffer: Vec::with_capacity(BUFFER),
-            flushed: 0,
-            hash: None,
-            behind: Behind::default(),
-        }
+        Self { part: Part::new(0), hashed: 0, hash: None, behind: Behind::new(file) }
     }
 
     /// As [`FileSink::new`], and takes the BLAKE3 of what is written.
@@ -56,63 +51,54 @@ impl FileSink {
         Self { hash: Some(TreeHash::default()), ..Self::new(file) }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Says that what comes from now on is read soon: the page cache keeps it.
+    pub fn cached(&mut self) -> io::Result<()> {
+        self.flush(self.position())?;
+        self.behind.cached();
+        Ok(())
+    }
+
+    /// Hashes what is there.
+    fn hash(&mut self) {
         if let Some(hash) = &mut self.hash {
-            hash.update(&self.buffer);
+            let from = (self.hashed - self.part.position()) as usize;
+            hash.update(&self.part.bytes()[from..]);
         }
-        self.file.write_all_at(&self.buffer, self.flushed)?;
-        self.flushed += self.buffer.len() as u64;
-        self.buffer.clear();
-        self.behind.written(&self.file, self.flushed)
+        self.hashed = self.part.end();
     }
 
-    /// Bytes until the buffer is full. It ends where its size divides the offset,
-    /// however it began: BLAKE3 is several times as fast on whole parts of its tree.
-    fn room(&self) -> usize {
-        BUFFER - (self.position() % BUFFER as u64) as usize
-    }
-
-    /// Whether `bytes` are what was written at `at`.
-    pub fn holds(&self, mut at: u64, mut bytes: &[u8]) -> io::Result<bool> {
-        let mut there = [0; 16 << 10];
-        while !bytes.is_empty() {
-            if let Some(into) = at.checked_sub(self.flushed) {
-                let start = usize::try_from(into).unwrap_or(usize::MAX);
-                return Ok(self.buffer.get(start..).is_some_and(|b| b.starts_with(bytes)));
-            }
-            let len = (self.flushed - at).min(bytes.len().min(there.len()) as u64) as usize;
-            self.file.read_exact_at(&mut there[..len], at)?;
-            if there[..len] != bytes[..len] {
-                return Ok(false);
-            }
-            at += len as u64;
-            bytes = &bytes[len..];
-        }
-        Ok(true)
+    /// Hands on what is there; what comes next belongs at `next`.
+    fn flush(&mut self, next: u64) -> io::Result<()> {
+        self.hash();
+        self.behind.write(&mut self.part, next)
     }
 
     /// Ends the file. `head` replaces its first bytes, which must have been
     /// written as zeros. Returns it with its BLAKE3 if that was asked for.
     pub fn finish(mut self, head: &[u8]) -> io::Result<(File, Option<blake3::Hash>)> {
-        self.flush()?;
-        self.file.set_len(self.flushed)?;
+        let end = self.position();
+        self.flush(end)?;
+        let file = self.behind.finish()?;
+        file.set_len(end)?;
         if !head.is_empty() {
-            self.file.write_all_at(head, 0)?;
+            file.write_all_at(head, 0)?;
         }
-        self.behind.finish()?;
         let hash = self.hash.map(|h| h.finish(head));
-        Ok((self.file, hash))
+        Ok((file, hash))
     }
 }
 
 impl Sink for FileSink {
     fn data(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let room = self.room();
-            let (now, later) = bytes.split_at(bytes.len().min(room));
-            self.buffer.extend_from_slice(now);
-            if now.len() == room {
-                self.flush()?;
+            let step = HASHED - (self.position() % HASHED as u64) as usize;
+            let (now, later) = bytes.split_at(bytes.len().min(step));
+            self.part.push(now);
+            if now.len() == step {
+                self.hash();
+                if self.part.room() == 0 {
+                    self.flush(self.position())?;
+                }
             }
             bytes = later;
         }
@@ -123,16 +109,17 @@ impl Sink for FileSink {
         if len < HOLE {
             return self.data(&[0; HOLE as usize][..len as usize]);
         }
-        self.flush()?;
+        let next = self.position().checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.flush(next)?;
         if let Some(hash) = &mut self.hash {
             hash.update_zeros(len);
         }
-        self.flushed = self.flushed.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.hashed = next;
         Ok(())
     }
 
     fn position(&self) -> u64 {
-        self.flushed + self.buffer.len() as u64
+        self.part.end()
     }
 }
 
@@ -181,5 +168,41 @@ mod tests {
             assert!(written == expected, "length {len}");
             assert_eq!(hash.unwrap(), blake3::hash(&expected), "length {len}");
         }
+    }
+
+    #[test]
+    fn data_and_holes_of_every_length_lie_where_they_belong() {
+        let path = std::env::temp_dir().join(format!("sink-{}-holes", std::process::id()));
+        let mut sink = FileSink::hashed(File::create(&path).unwrap());
+        let mut expected: Vec<u8> = Vec::new();
+        let content: Vec<u8> = (0..3 << 20).map(|i: u32| (i % 251) as u8 + 1).collect();
+        let mut number = 1u64;
+        let mut cached = false;
+        while expected.len() < 40 << 20 {
+            number = number.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // As often long as short, and as often at a page's edge as not.
+            let mut len = (number >> 33) >> (9 + number % 23);
+            if number & (1 << 32) != 0 {
+                len = (expected.len() as u64 + len).next_multiple_of(PAGE_SIZE)
+                    - expected.len() as u64;
+            }
+            if number & (1 << 31) != 0 {
+                sink.zeros(len).unwrap();
+                expected.zeros(len).unwrap();
+            } else {
+                sink.data(&content[..len as usize]).unwrap();
+                expected.data(&content[..len as usize]).unwrap();
+            }
+            if expected.len() > 30 << 20 && !cached {
+                sink.cached().unwrap();
+                cached = true;
+            }
+            assert_eq!(sink.position(), expected.position());
+        }
+        let (_, hash) = sink.finish(&[]).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(written == expected);
+        assert_eq!(hash.unwrap(), blake3::hash(&expected));
     }
 }

@@ -37,34 +37,98 @@ impl Content {
 
 const BLOCK: usize = 4096;
 
-/// [`Content::Blake3NonzeroBlocks`] of a file whose length is whole blocks.
-pub fn nonzero_blocks(file: &File) -> io::Result<Content> {
+/// Bytes that are hashed at once: BLAKE3 is several times as fast on whole parts
+/// of its tree.
+const HASHED: usize = 128 << 10;
+
+/// [`Content::Blake3NonzeroBlocks`] of a file from its first byte to its last.
+#[derive(Default)]
+pub struct NonzeroBlocks {
+    hasher: blake3::Hasher,
+    /// What is to be hashed next.
+    due: Vec<u8>,
+    /// What came of a block that is not full.
+    partial: Vec<u8>,
+    /// Blocks before it.
+    blocks: u64,
+}
+
+impl NonzeroBlocks {
+    /// The bytes that come next.
+    pub fn data(&mut self, mut bytes: &[u8]) {
+        if !self.partial.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.partial.len()));
+            self.partial.extend_from_slice(now);
+            if self.partial.len() < BLOCK {
+                return;
+            }
+            let mut full = std::mem::take(&mut self.partial);
+            self.block(&full);
+            full.clear();
+            self.partial = full;
+            bytes = later;
+        }
+        let mut blocks = bytes.chunks_exact(BLOCK);
+        blocks.by_ref().for_each(|block| self.block(block));
+        self.partial.extend_from_slice(blocks.remainder());
+    }
+
+    /// `len` zeros come next.
+    pub fn zeros(&mut self, len: u64) {
+        let open = (BLOCK - self.partial.len()) as u64 % BLOCK as u64;
+        self.data(&[0; BLOCK][..open.min(len) as usize]);
+        let rest = len.saturating_sub(open);
+        self.blocks += rest / BLOCK as u64;
+        self.data(&[0; BLOCK][..(rest % BLOCK as u64) as usize]);
+    }
+
+    fn block(&mut self, block: &[u8]) {
+        if block.iter().any(|b| *b != 0) {
+            self.due.extend_from_slice(&self.blocks.to_le_bytes());
+            self.due.extend_from_slice(block);
+            if self.due.len() >= HASHED {
+                self.hasher.update(&self.due[..HASHED]);
+                self.due.drain(..HASHED);
+            }
+        }
+        self.blocks += 1;
+    }
+
+    /// The hash of all that came.
+    pub fn finish(mut self) -> Content {
+        // Of a file that someone cut.
+        let rest = std::mem::take(&mut self.partial);
+        self.block(&rest);
+        self.hasher.update(&self.due);
+        Content::Blake3NonzeroBlocks(self.hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// [`Content::Blake3NonzeroBlocks`] of `file`.
+fn nonzero_blocks(file: &File) -> io::Result<Content> {
     let len = file.metadata()?.len();
-    let mut hasher = blake3::Hasher::new();
+    let mut hash = NonzeroBlocks::default();
     let mut buffer = vec![0; 256 * BLOCK];
     let mut at = 0;
     while at < len {
         // The host's holes only save reading them: zeros count for nothing anyway.
-        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
             Ok(data) => data - data % BLOCK as u64,
             Err(rustix::io::Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?.next_multiple_of(BLOCK as u64);
-        let end = hole.min(len.next_multiple_of(BLOCK as u64));
+        hash.zeros(data - at);
+        at = data;
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+        let end = hole.next_multiple_of(BLOCK as u64).min(len);
         while at < end {
             let want = (end - at).min(buffer.len() as u64) as usize;
-            let want = want.min((len - at).min(usize::MAX as u64) as usize);
             file.read_exact_at(&mut buffer[..want], at)?;
-            for block in buffer[..want].chunks(BLOCK) {
-                if block.iter().any(|b| *b != 0) {
-                    hasher.update(&(at / BLOCK as u64).to_le_bytes()).update(block);
-                }
-                at += block.len() as u64;
-            }
+            hash.data(&buffer[..want]);
+            at += want as u64;
         }
     }
-    Ok(Content::Blake3NonzeroBlocks(hasher.finalize().to_hex().to_string()))
+    Ok(hash.finish())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::Request;
 use crate::bundle;
-use crate::bundle::content::{Content as Hash, nonzero_blocks};
+use crate::bundle::content::{Content as Hash, NonzeroBlocks};
 use crate::cache::Cache;
 use crate::ext4;
 use crate::patch::content::{Content, Disks};
@@ -155,11 +155,33 @@ impl Patched {
             hasher.update(base.as_bytes()).update(fingerprint.as_bytes());
             seed = hasher.finalize();
         }
-        let mut sink = FileSink::new(file);
+        let mut sink = Hashed { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
         let options = ext4::Options { size: self.size, seed: *seed.as_bytes() };
         ext4::write(&self.tree, &options, &mut sink).map_err(guest_error)?;
-        let (file, _) = sink.finish(&[])?;
-        Ok(nonzero_blocks(&file)?)
+        sink.sink.finish(&[])?;
+        Ok(sink.hash.finish())
+    }
+}
+
+/// Hashes what is written.
+struct Hashed {
+    sink: FileSink,
+    hash: NonzeroBlocks,
+}
+
+impl Sink for Hashed {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.data(bytes);
+        self.sink.data(bytes)
+    }
+
+    fn zeros(&mut self, len: u64) -> io::Result<()> {
+        self.hash.zeros(len);
+        self.sink.zeros(len)
+    }
+
+    fn position(&self) -> u64 {
+        self.sink.position()
     }
 }
 

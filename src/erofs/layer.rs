@@ -56,6 +56,7 @@ impl ObjectWriter {
         diff_id: DiffId,
     ) -> Result<(File, blake3::Hash), WriteError> {
         let plan = Plan::new(tree, Form::Object, self.sink.position())?;
+        self.sink.cached()?;
         encode::metadata(&plan, &mut self.sink)?;
         let mut uuid = blake3::Hasher::new_derive_key("rootfs-compile layer object uuid");
         uuid.update(&FORMAT_VERSION.to_le_bytes()).update(diff_id.to_string().as_bytes());

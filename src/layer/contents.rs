@@ -1,9 +1,13 @@
 //! The contents of a layer's files, on blocks; equal ones once.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher as _;
 use std::io;
 
 use anyhow::{Context as _, Result};
+use polyval::Polyval;
+use polyval::universal_hash::UniversalHash as _;
+use rustc_hash::FxHashMap;
 
 use super::stream::Stream;
 use crate::sink::{FileSink, Sink as _};
@@ -16,15 +20,20 @@ const MAX_EQUAL: u64 = 128 << 10;
 /// Where contents go, and where they are.
 pub struct Contents<'d> {
     pub data: &'d mut FileSink,
-    /// The first content of each size and CRC-32C: 16 bytes for each. Both are the
-    /// image's to choose, so the table has a secret of its own.
-    known: HashMap<(u32, u32), BlockAddr>,
+    /// Where each content is, by its [`sum`]: 20 bytes for each.
+    known: FxHashMap<[u64; 2], BlockAddr>,
+    key: Polyval,
     scratch: Vec<u8>,
 }
 
 impl<'d> Contents<'d> {
     pub fn new(data: &'d mut FileSink) -> Self {
-        Self { data, known: HashMap::new(), scratch: Vec::new() }
+        let mut secret = polyval::Key::default();
+        for half in secret.chunks_exact_mut(8) {
+            half.copy_from_slice(&RandomState::new().hash_one(()).to_le_bytes());
+        }
+        let (known, key) = (FxHashMap::default(), Polyval::new(&secret));
+        Self { data, known, key, scratch: Vec::new() }
     }
 
     /// Puts the next `size` bytes of `stream` on blocks, unless they are there:
@@ -36,17 +45,10 @@ impl<'d> Contents<'d> {
             self.pad(start)?;
         } else {
             let bytes = stream.piece(size as usize, &mut self.scratch)?;
-            let key = (size as u32, crc32c::crc32c(bytes));
-            match self.known.get(&key) {
-                // The sum only says where to look.
-                Some(known) if self.data.holds(known.offset(), bytes)? => {
-                    return Ok((*known, blocks_of(size) as u32));
-                }
-                Some(_) => {}
-                None => {
-                    self.known.insert(key, start);
-                }
-            }
+            match self.known.entry(sum(&self.key, bytes)) {
+                Entry::Occupied(known) => return Ok((*known.get(), blocks_of(size) as u32)),
+                Entry::Vacant(unknown) => unknown.insert(start),
+            };
             self.data.data(bytes)?;
             self.pad(start)?;
         }
@@ -63,4 +65,17 @@ impl<'d> Contents<'d> {
         let len = self.data.position() - start.offset();
         self.data.zeros(len.next_multiple_of(BLOCK_SIZE) - len)
     }
+}
+
+/// A sum that two contents share only if they are equal: whoever chooses them does
+/// not know the key, so that two others share it with a chance of 2⁻¹¹⁴. (For any
+/// two of n blocks, n in 2¹²⁸ keys of a polynomial of degree n do.)
+fn sum(key: &Polyval, bytes: &[u8]) -> [u64; 2] {
+    let mut sum = key.clone();
+    sum.update_padded(bytes);
+    let mut len = polyval::Block::default();
+    len[..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    sum.update(&[len]);
+    let tag = u128::from_le_bytes(sum.finalize().into());
+    [tag as u64, (tag >> 64) as u64]
 }
