@@ -24,7 +24,7 @@ use self::stream::Stream;
 use crate::digest::DiffId;
 use crate::erofs::layer::ObjectWriter;
 use crate::sink::{FileSink, Sink};
-use crate::tree::extents::{Extent, Extents};
+use crate::tree::extents::{Extent, Extents, Runs};
 use crate::tree::{GuestPath, Inode, Kind, Tree};
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
 
@@ -192,7 +192,7 @@ fn write_file(
     while map.size.div_ceil(chunk) > MAX_CHUNKS {
         chunk *= 2;
     }
-    let mut extents: Vec<Extent> = Vec::new();
+    let mut runs = Runs::default();
     // Where the stored chunks have come to in the file.
     let mut at = 0u64;
     let mut open: Option<(u64, BlockAddr)> = None;
@@ -202,7 +202,7 @@ fn write_file(
         if open.is_none() || first > at.next_multiple_of(chunk) {
             if let Some((from, start)) = open.take() {
                 contents.data.zeros(at.next_multiple_of(chunk) - at)?;
-                extents.push(extent(from, start, at.next_multiple_of(chunk)));
+                runs.push(extent(from, start, at.next_multiple_of(chunk)));
             }
             open = Some((first, contents.next_block()?));
             at = first;
@@ -214,11 +214,11 @@ fn write_file(
     if let Some((from, start)) = open {
         let end = at.next_multiple_of(chunk).min(map.size.next_multiple_of(BLOCK_SIZE));
         contents.data.zeros(end - at)?;
-        extents.push(extent(from, start, end));
+        runs.push(extent(from, start, end));
     }
     contents.next_block()?;
     stream.skip(stored.padding)?;
-    Ok(Extents { size: map.size, runs: extents.into() })
+    Ok(Extents { size: map.size, runs })
 }
 
 fn extent(from: u64, start: BlockAddr, end: u64) -> Extent {

@@ -1,5 +1,9 @@
 //! Where the bytes of a regular file lie on disks.
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, DerefMut};
+
 use crate::units::{BlockAddr, DeviceId};
 
 /// Blocks of one device that hold neighbouring blocks of a file.
@@ -18,14 +22,97 @@ pub struct Extent {
 pub struct Extents {
     /// Bytes, holes included.
     pub size: u64,
-    pub runs: Box<[Extent]>,
+    pub runs: Runs,
+}
+
+/// Extents of one file; one of them, as of nearly every file, needs no memory of
+/// its own.
+#[derive(Clone)]
+pub enum Runs {
+    One([Extent; 1]),
+    Many(Vec<Extent>),
 }
 
 impl Extents {
     /// A file of `size` bytes in one run of blocks (or none if it is empty).
     pub fn contiguous(size: u64, device: DeviceId, start: BlockAddr, len: u32) -> Self {
         let run = Extent { file_block: 0, device, start, len };
-        let runs = if len == 0 { Box::default() } else { Box::new([run]) as Box<[_]> };
+        let runs = if len == 0 { Runs::default() } else { Runs::One([run]) };
         Self { size, runs }
+    }
+}
+
+impl Runs {
+    /// Adds what comes behind all others.
+    pub fn push(&mut self, extent: Extent) {
+        match self {
+            Self::Many(none) if none.is_empty() => *self = Self::One([extent]),
+            Self::Many(many) => many.push(extent),
+            Self::One([one]) => *self = Self::Many(vec![*one, extent]),
+        }
+    }
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl From<&[Extent]> for Runs {
+    fn from(runs: &[Extent]) -> Self {
+        match runs {
+            [one] => Self::One([*one]),
+            many => Self::Many(many.into()),
+        }
+    }
+}
+
+impl Deref for Runs {
+    type Target = [Extent];
+
+    fn deref(&self) -> &[Extent] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl DerefMut for Runs {
+    fn deref_mut(&mut self) -> &mut [Extent] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Runs {
+    type Item = &'a Extent;
+    type IntoIter = std::slice::Iter<'a, Extent>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for Runs {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Runs {}
+
+impl Hash for Runs {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }

@@ -7,10 +7,11 @@ pub mod extents;
 mod graft;
 pub mod links;
 pub mod merge;
+mod name;
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::fmt;
+
+pub use self::name::{BadName, GuestPath, Name};
 
 /// Index of an inode in its tree. 0 is the root directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,92 +174,6 @@ impl Xattrs {
     }
 }
 
-/// One component of a path: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<[u8]>);
-
-/// Why bytes are no [`Name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadName {
-    #[error("a name is empty")]
-    Empty,
-    #[error("a name is \".\" or \"..\"")]
-    Dots,
-    #[error("a name holds a NUL or a slash")]
-    Forbidden,
-    #[error("a name has {0} bytes; Linux allows 255")]
-    Long(usize),
-}
-
-impl Name {
-    pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
-        match bytes {
-            b"" => Err(BadName::Empty),
-            b"." | b".." => Err(BadName::Dots),
-            _ if bytes.len() > 255 => Err(BadName::Long(bytes.len())),
-            _ if bytes.iter().any(|b| matches!(b, 0 | b'/')) => Err(BadName::Forbidden),
-            _ => Ok(Self(bytes.into())),
-        }
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.escape_ascii())
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{self}\"")
-    }
-}
-
-/// A path inside the image, from its root; empty is the root itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GuestPath(pub Vec<Name>);
-
-impl GuestPath {
-    /// The components of `bytes`, `/` and `.` between them dropped.
-    pub fn parse(bytes: &[u8]) -> Result<Self, BadName> {
-        bytes
-            .split(|b| *b == b'/')
-            .filter(|part| !part.is_empty() && *part != b".")
-            .map(Name::new)
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    /// The path of `name` in the directory that this is.
-    pub fn join(&self, name: &Name) -> Self {
-        Self(self.0.iter().chain([name]).cloned().collect())
-    }
-
-    /// The components joined by `/`, with none in front.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/')
-    }
-}
-
-impl fmt::Display for GuestPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("/");
-        }
-        write!(f, "{}", self.to_bytes().escape_ascii())
-    }
-}
-
 /// A tree would need more than 2³² inodes.
 #[derive(Debug, thiserror::Error)]
 #[error("more than 2^32 inodes")]
@@ -387,25 +302,6 @@ impl<C> Tree<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_bytes_but_never_more_than_one_component() {
-        assert!(Name::new(b"new\nline\\\xe8").is_ok());
-        assert!(Name::new(&[b'x'; 255]).is_ok());
-        assert_eq!(Name::new(&[b'x'; 256]), Err(BadName::Long(256)));
-        assert_eq!(Name::new(b".."), Err(BadName::Dots));
-        assert_eq!(Name::new(b"a/b"), Err(BadName::Forbidden));
-        assert_eq!(Name::new(b"a\0"), Err(BadName::Forbidden));
-        assert_eq!(Name::new(b""), Err(BadName::Empty));
-    }
-
-    #[test]
-    fn paths_are_normalised() {
-        let path = GuestPath::parse(b"/./usr//lib/").unwrap();
-        assert_eq!(path.to_bytes(), b"usr/lib");
-        assert!(GuestPath::parse(b"a/../b").is_err());
-        assert_eq!(GuestPath::parse(b"./").unwrap(), GuestPath::default());
-    }
 
     #[test]
     fn device_numbers_have_the_kernels_bits() {

@@ -5,7 +5,7 @@ use super::{ReadError, Reader, Result, bad, index_bytes};
 use crate::erofs::disk::{
     self, CHUNK_BITS_MASK, CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, DIRENT_SIZE, DiskDirent,
 };
-use crate::tree::extents::{Extent, Extents};
+use crate::tree::extents::{Extent, Extents, Runs};
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, Nid, align_up, blocks_of};
 
 /// A name in a directory.
@@ -100,7 +100,7 @@ fn block_entries<'d>(nid: Nid, block: &'d [u8], all: &mut Vec<RawEntry<'d>>) -> 
 pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
     let size = inode.disk.size;
     let blocks = blocks_of(size);
-    let mut runs: Vec<Extent> = Vec::new();
+    let mut runs = Runs::default();
     let mut add = |file_block, device: u16, start: u32, len: u64| {
         let capacity = match device {
             0 => reader.superblock.blocks,
@@ -153,5 +153,5 @@ pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
         }
         layout => return Err(bad(inode.nid, format!("layout {layout} for a file"))),
     }
-    Ok(Extents { size, runs: runs.into() })
+    Ok(Extents { size, runs })
 }

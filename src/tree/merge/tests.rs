@@ -16,7 +16,7 @@ fn tree(lines: &[&str]) -> Tree<Extents> {
             "d" => Kind::Dir(Dir::default()),
             "i" => Kind::Dir(Dir { implied: true, ..Dir::default() }),
             "o" => Kind::Dir(Dir { opaque: true, ..Dir::default() }),
-            "f" => Kind::File(Extents { size: arg.parse().unwrap(), runs: Box::default() }),
+            "f" => Kind::File(Extents { size: arg.parse().unwrap(), runs: Default::default() }),
             "l" => Kind::Symlink(arg.as_bytes().into()),
             "h" => Kind::LowerLink(GuestPath::parse(arg.as_bytes()).unwrap()),
             "w" => Kind::Whiteout,
