@@ -90,6 +90,23 @@ impl FromStr for Digest {
     }
 }
 
+/// Bytes that SHA-256 takes at once.
+pub const SHA256_BLOCK: usize = 64;
+
+/// Hashes `x` with `a` and `y` with `b`. Blocks of a hash wait for each other, not
+/// for those of another one: in turns, a processor is done with both earlier.
+pub fn update_both(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
+    let len = x.len().min(y.len());
+    let (x, x_rest) = x.split_at(len);
+    let (y, y_rest) = y.split_at(len);
+    for (x, y) in x.chunks(SHA256_BLOCK).zip(y.chunks(SHA256_BLOCK)) {
+        a.update(x);
+        b.update(y);
+    }
+    a.update(x_rest);
+    b.update(y_rest);
+}
+
 /// Hashes and counts what is read through it.
 pub struct HashingReader<R> {
     inner: R,

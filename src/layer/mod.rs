@@ -2,6 +2,7 @@
 
 mod contents;
 mod entry;
+mod inflate;
 mod limits;
 mod number;
 mod pax;

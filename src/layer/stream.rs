@@ -1,19 +1,22 @@
-//! A layer's blob as a tar stream: inflated on one thread, taken on another.
+//! A layer's blob as a tar stream: inflated on one thread, hashed and taken on
+//! another.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Result, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::{DiffId, Digest, HashingReader};
+use super::inflate::{self, Ended, Outlet, Piece};
+use crate::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
 use crate::sink::Sink;
 
-/// Bytes that travel between the threads at once.
-const CHUNK: usize = 256 << 10;
+/// Pieces on the way: enough to even out, few enough to stay in the cache.
+const PIECES: usize = 6;
 
-/// Chunks on the way: enough to even out, few enough to stay in the cache.
-const CHUNKS: usize = 4;
+/// Pieces of the blob that wait for some of the tar stream, to be hashed beside it.
+const WAITING: usize = 2;
 
 /// What the blob itself turned out to be.
 pub struct BlobSeen {
@@ -27,16 +30,26 @@ pub struct BlobSeen {
 
 /// The uncompressed bytes of a layer, in order.
 pub struct Stream<'a> {
-    chunks: Receiver<Vec<u8>>,
+    pieces: Receiver<Piece>,
     spent: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     /// How much of `chunk` is used.
     at: usize,
-    sha256: Sha256,
-    /// Bytes in all chunks so far.
-    bytes: u64,
+    tar: Hashed,
+    blob: Hashed,
+    /// Pieces of the blob that are not hashed yet.
+    waiting: Vec<Vec<u8>>,
+    /// Whether the blob is the tar stream.
+    plain: bool,
     max_bytes: u64,
     progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What came so far.
+#[derive(Default)]
+struct Hashed {
+    sha256: Sha256,
+    bytes: u64,
 }
 
 /// Runs `take` on the tar stream in `blob` while another thread inflates it.
@@ -47,32 +60,32 @@ pub fn with_stream<T>(
     progress: &(dyn Fn(u64) + Sync),
     take: impl FnOnce(&mut Stream<'_>) -> Result<T>,
 ) -> (Result<T>, BlobSeen) {
-    let (send, chunks) = bounded(CHUNKS);
-    let (spent, reuse) = bounded(CHUNKS + 1);
+    let (send, pieces) = bounded(PIECES);
+    let (spent, reuse) = bounded(PIECES + WAITING);
+    let enough = AtomicBool::new(false);
+    let outlet = Outlet { pieces: send, spent: reuse, enough: &enough };
     std::thread::scope(|scope| {
-        let inflater = scope.spawn(move || {
-            let mut blob = HashingReader::new(Progress { inner: blob, report: progress });
-            let inflated = inflate(&mut blob, &send, &reuse);
-            // Close the channel before the rest is read for its digest.
-            drop(send);
-            let rest = io::copy(&mut blob, &mut io::sink());
-            let unread = rest.err().map(|error| anyhow!(error).context("reading the blob"));
-            BlobSeen { size: blob.total(), digest: blob.digest(), error: inflated.err(), unread }
-        });
+        let blob = Progress { inner: blob, report: progress };
+        let inflater = scope.spawn(move || inflate::run(blob, outlet));
         let mut stream = Stream {
-            chunks,
+            pieces,
             spent,
             chunk: Vec::new(),
             at: 0,
-            sha256: Sha256::new(),
-            bytes: 0,
+            tar: Hashed::default(),
+            blob: Hashed::default(),
+            waiting: Vec::new(),
+            plain: false,
             max_bytes,
             progress,
         };
         let taken = take(&mut stream);
-        drop(stream);
-        let seen = inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (taken, seen)
+        enough.store(true, Ordering::Relaxed);
+        let blob = stream.rest();
+        let Ended { error, unread } =
+            inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let digest = Digest::from_hasher(blob.sha256);
+        (taken, BlobSeen { digest, size: blob.bytes, error, unread })
     })
 }
 
@@ -89,111 +102,30 @@ impl<R: Read> Read for Progress<'_, R> {
     }
 }
 
-/// Inflates `blob` into chunks until its end, or until nobody takes them.
-fn inflate(blob: &mut impl Read, send: &Sender<Vec<u8>>, reuse: &Receiver<Vec<u8>>) -> Result<()> {
-    let mut head = [0; 4];
-    let mut known = 0;
-    while known < head.len() {
-        match blob.read(&mut head[known..]) {
-            Ok(0) => break,
-            Ok(n) => known += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context("reading the blob"),
-        }
-    }
-    let head = &head[..known];
-    let blob = BufReader::with_capacity(CHUNK, head.chain(blob));
-    match head {
-        [0x1f, 0x8b, ..] => members(blob, send, reuse),
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            let mut frames = zstd::Decoder::with_buffer(blob).context("zstd")?;
-            forward(&mut frames, send, reuse).context("zstd")?;
-            Ok(())
-        }
-        b"\xfd7zX" => bail!("the layer is compressed with xz; OCI knows gzip and zstd"),
-        [b'B', b'Z', b'h', _] => {
-            bail!("the layer is compressed with bzip2; OCI knows gzip and zstd")
-        }
-        _ => forward(&mut { blob }, send, reuse).context("reading the blob").map(drop),
-    }
-}
-
-/// Inflates gzip members one behind the other; zeros may follow the last.
-fn members(
-    mut blob: impl BufRead,
-    send: &Sender<Vec<u8>>,
-    reuse: &Receiver<Vec<u8>>,
-) -> Result<()> {
-    loop {
-        let mut member = flate2::bufread::GzDecoder::new(blob);
-        if !forward(&mut member, send, reuse).context("gzip")? {
-            return Ok(());
-        }
-        blob = member.into_inner();
-        match blob.fill_buf().context("reading the blob")?.first() {
-            None => return Ok(()),
-            Some(0) => break,
-            Some(_) => {}
-        }
-    }
-    loop {
-        let rest = blob.fill_buf().context("reading the blob")?;
-        if rest.is_empty() {
-            return Ok(());
-        }
-        ensure!(rest.iter().all(|b| *b == 0), "gzip: something follows the last member");
-        let len = rest.len();
-        blob.consume(len);
-    }
-}
-
-/// Sends all of `from`; false when nobody takes it any more.
-fn forward(
-    from: &mut impl Read,
-    send: &Sender<Vec<u8>>,
-    reuse: &Receiver<Vec<u8>>,
-) -> io::Result<bool> {
-    loop {
-        let mut chunk = reuse.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
-        let mut filled = 0;
-        let mut ended = Ok(false);
-        while filled < CHUNK {
-            match from.read(&mut chunk[filled..]) {
-                Ok(0) => {
-                    ended = Ok(true);
-                    break;
-                }
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    ended = Err(error);
-                    break;
-                }
-            }
-        }
-        chunk.truncate(filled);
-        // What was inflated before an error still belongs to the stream.
-        if filled > 0 && send.send(chunk).is_err() {
-            return Ok(false);
-        }
-        if ended? {
-            return Ok(true);
-        }
-    }
-}
-
 impl Stream<'_> {
     /// The bytes at hand, never empty until the end.
     fn available(&mut self) -> Result<&[u8]> {
-        if self.at == self.chunk.len() {
-            let Ok(next) = self.chunks.recv() else {
+        while self.at == self.chunk.len() {
+            let Ok(piece) = self.pieces.recv() else {
                 return Ok(&[]);
             };
-            self.sha256.update(&next);
-            self.bytes += next.len() as u64;
+            let next = match piece {
+                Piece::Blob(bytes) => {
+                    self.waiting.push(bytes);
+                    if self.waiting.len() > WAITING {
+                        self.hash(&[]);
+                    }
+                    continue;
+                }
+                Piece::Tar(bytes) => bytes,
+                Piece::Plain(bytes) => {
+                    self.plain = true;
+                    bytes
+                }
+            };
+            self.hash(&next);
             ensure!(
-                self.bytes <= self.max_bytes,
+                self.tar.bytes <= self.max_bytes,
                 "more than {} bytes uncompressed (raise --max-layer-bytes to allow it)",
                 self.max_bytes
             );
@@ -203,6 +135,40 @@ impl Stream<'_> {
             self.at = 0;
         }
         Ok(&self.chunk[self.at..])
+    }
+
+    /// Hashes `tar`, and what waits of the blob.
+    fn hash(&mut self, tar: &[u8]) {
+        let mut rest = tar;
+        for blob in self.waiting.drain(..) {
+            let beside = rest.len().min(blob.len());
+            let (now, later) = rest.split_at(beside - beside % SHA256_BLOCK);
+            update_both(&mut self.tar.sha256, now, &mut self.blob.sha256, &blob);
+            rest = later;
+            self.blob.bytes += blob.len() as u64;
+            let _ = self.spent.try_send(blob);
+        }
+        self.tar.sha256.update(rest);
+        self.tar.bytes += tar.len() as u64;
+    }
+
+    /// Hashes what is left of the blob, whatever is in it.
+    fn rest(mut self) -> Hashed {
+        while let Ok(piece) = self.pieces.recv() {
+            match piece {
+                Piece::Blob(bytes) => {
+                    self.waiting.push(bytes);
+                    self.hash(&[]);
+                }
+                Piece::Tar(_) => {}
+                Piece::Plain(bytes) => {
+                    self.plain = true;
+                    self.hash(&bytes);
+                }
+            }
+        }
+        self.hash(&[]);
+        if self.plain { self.tar } else { self.blob }
     }
 
     /// The next block of 512 bytes, or `None` at the end of the stream.
@@ -280,6 +246,81 @@ impl Stream<'_> {
             self.at = self.chunk.len();
         }
         (self.progress)(0);
-        Ok((Digest::from_hasher(std::mem::take(&mut self.sha256)), self.bytes))
+        Ok((Digest::from_hasher(self.tar.sha256.clone()), self.tar.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Hands out bytes in parts of odd lengths, and perhaps an error in the end.
+    struct Parts<'b>(&'b [u8], bool);
+
+    impl Read for Parts<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() && self.1 {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            let len = self.0.len().min(buf.len()).min(70_001);
+            self.0.split_off(..len).expect("no longer than it is").read(buf)
+        }
+    }
+
+    #[test]
+    fn both_digests_are_right_however_much_is_taken() {
+        let mut number = 1u32;
+        let mut noise = |_| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 24) as u8
+        };
+        for len in [0, 1, 63, 512, 200_000, 3_000_000] {
+            let random: Vec<u8> = (0..len).map(&mut noise).collect();
+            for tar in [random, vec![b'x'; len]] {
+                let (left, right) = tar.split_at(len / 3);
+                let blobs = [
+                    tar.clone(),
+                    gzip(&tar),
+                    [gzip(left), gzip(b""), gzip(right), vec![0; 600]].concat(),
+                    zstd::encode_all(&tar[..], 1).unwrap(),
+                ];
+                for (blob, how) in blobs.iter().flat_map(|b| (0..3).map(move |how| (b, how))) {
+                    let (taken, seen) =
+                        with_stream(Parts(blob, false), u64::MAX, &|_| {}, |stream| match how {
+                            0 => stream.finish(),
+                            1 => stream.skip(len as u64 / 2).and_then(|()| stream.finish()),
+                            _ => Err(anyhow::anyhow!("enough")),
+                        });
+                    assert!(seen.error.is_none() && seen.unread.is_none());
+                    assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
+                    if how < 2 {
+                        assert_eq!(taken.unwrap(), (Digest::of(&tar), len as u64));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_inflated_is_told_apart() {
+        let blob = gzip(&vec![7; 1 << 20]);
+        let cut = &blob[..blob.len() / 2];
+        let whole = |stream: &mut Stream<'_>| stream.finish();
+        let (_, seen) = with_stream(Parts(cut, true), u64::MAX, &|_| {}, whole);
+        assert!(format!("{:#}", seen.unread.unwrap()).contains("the disk is gone"));
+        let (_, seen) = with_stream(Parts(cut, false), u64::MAX, &|_| {}, whole);
+        assert!(seen.unread.is_none() && seen.error.is_some());
+        assert_eq!((seen.digest, seen.size), (Digest::of(cut), cut.len() as u64));
+        let (taken, seen) = with_stream(Parts(&blob, false), 1 << 19, &|_| {}, whole);
+        assert!(format!("{:#}", taken.unwrap_err()).contains("--max-layer-bytes"));
+        assert_eq!(seen.digest, Digest::of(&blob));
     }
 }
