@@ -1,7 +1,7 @@
 //! Where a writer's bytes go, in address order.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use crate::behind::{Behind, Part};
@@ -121,6 +121,25 @@ impl Sink for FileSink {
     fn position(&self) -> u64 {
         self.part.end()
     }
+}
+
+/// Writes all of `from`, but at most `most` bytes, into `file`, which is empty:
+/// returns the file, its BLAKE3, and how many bytes came.
+pub fn copy(from: &mut impl Read, most: u64, file: File) -> io::Result<(File, blake3::Hash, u64)> {
+    let mut sink = FileSink::hashed(file);
+    let mut from = from.take(most);
+    let mut buffer = vec![0; HASHED];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => sink.data(&buffer[..n])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let came = sink.position();
+    let (file, hash) = sink.finish(&[])?;
+    Ok((file, hash.expect("the sink hashes"), came))
 }
 
 impl Sink for Vec<u8> {

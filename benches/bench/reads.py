@@ -37,7 +37,7 @@ WIDE = [Row('10,000 names, cold', 'cold', 'list', 'wide'),
         Row('10,000 names with stat, cold', 'cold', 'walk', 'wide'),
         Row('20,000 absent names beside 10,000, warm', 'warm', 'absent', 'wide')]
 # What takes long is done a few times only, and is as steady for it. The guest's clock needs fewer rounds still.
-SLOW, SLOW_ROUNDS, GUEST_ROUNDS, GUEST_SLOW_ROUNDS = ('read', 'exec'), 3, 3, 1
+SLOW, SLOW_ROUNDS, GUEST_ROUNDS, GUEST_SLOW_ROUNDS = ('read', 'exec'), 4, 4, 2
 
 MODULES = ('argparse asyncio concurrent.futures ctypes decimal email.message http.client json logging sqlite3 ssl subprocess unittest '
            'urllib.request xml.etree.ElementTree zipfile flask pydantic requests numpy pandas torch')
@@ -84,11 +84,13 @@ def sample(line):
 
 
 def turns(rows, contenders, rounds, slow_rounds):
-    """Each row and contender once a round, the contenders next to each other."""
+    """Each row and contender once a round, the contenders next to each other, and each of them as often the first."""
+    contenders = list(contenders)
     for n in range(rounds):
+        first = n % len(contenders)
         for i, row in enumerate(rows):
             if row.action not in SLOW or n < slow_rounds:
-                for contender in contenders:
+                for contender in contenders[first:] + contenders[:first]:
                     yield i, contender
 
 

@@ -22,6 +22,9 @@ pub enum Content {
 }
 
 impl Content {
+    /// What to say where it is not the one of the index.
+    pub const DIFFERS: &str = "its content is not what bundle.json says: the hash differs";
+
     /// The hash of `file`'s present content, of the same kind.
     pub fn again(&self, file: &File) -> io::Result<Content> {
         match self {

@@ -87,7 +87,7 @@ impl OpenFile {
 
     pub(super) fn has_content_of(&self, entry: &FileEntry) -> Result<()> {
         let again = entry.content.again(&self.file)?;
-        ensure!(again == entry.content, "its content is not what {INDEX} says: the hash differs");
+        ensure!(again == entry.content, "{}", Content::DIFFERS);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //! else is checked, and what is not right is compiled.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io;
 
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::distribution::Reference;
@@ -20,8 +20,8 @@ use crate::cache::{Cache, Object, Slot};
 use crate::digest::DiffId;
 use crate::erofs::layer::FORMAT_VERSION;
 use crate::manifest::ImageRef;
-use crate::map;
 use crate::progress::{Event, Reporter};
+use crate::sink;
 use crate::source::artifact::Artifact;
 use crate::source::{Access, NotThere, Repository};
 use crate::tree::Tree;
@@ -96,11 +96,10 @@ fn fetch_from(
     let mut blob = found.blob(descriptor)?;
     let file = slot.create()?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
-    let copied = io::copy(&mut (&mut stream).take(record.size.saturating_add(1)), &mut &file)?;
+    let (file, hash, copied) = sink::copy(&mut stream, record.size.saturating_add(1), file)?;
     drop(stream);
     io::copy(&mut blob, &mut io::sink())?;
     ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
-    let hash = blake3::Hasher::new().update_rayon(&map::file(&file)?).finalize();
     ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
     let object = slot.publish(file, hash, record.uncompressed)?;
     let tree = read_object(&object)?;

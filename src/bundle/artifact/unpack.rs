@@ -11,6 +11,7 @@ use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::OpenBundle;
 use crate::bundle::publish::{self, Staging};
 use crate::bundle::{FSMETA, INDEX, UPPER, VMDK, layer_path};
+use crate::sink;
 
 /// A file of an artifact, as its manifest tells of it.
 pub struct Piece<'a> {
@@ -52,7 +53,8 @@ pub fn unpack(
         bail!("the artifact has {other:?}, which {INDEX} does not know");
     }
     publish::write_file(staging, INDEX, json)?;
-    OpenBundle::open(&staging.path(""), true)?;
+    // What layers hold is known by now.
+    OpenBundle::open(&staging.path(""), false)?;
     Ok(())
 }
 
@@ -82,14 +84,16 @@ fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     let mut blob = (piece.open)()?;
     let file = staging.create(&piece.path)?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
-    match is_sparse {
-        true => sparse::read(&mut stream, &file, entry.size)?,
-        false => {
-            let most = entry.size.saturating_add(1);
-            let copied = io::copy(&mut (&mut stream).take(most), &mut &file)?;
-            ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
-        }
-    }
+    let file = if is_sparse {
+        sparse::read(&mut stream, &file, entry.size)?;
+        file
+    } else {
+        let (file, hash, copied) = sink::copy(&mut stream, entry.size.saturating_add(1), file)?;
+        ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
+        let content = Content::Blake3(hash.to_hex().to_string());
+        ensure!(content == entry.content, "{}", Content::DIFFERS);
+        file
+    };
     drop(stream);
     // What checks the blob wants to see all of it.
     io::copy(&mut blob, &mut io::sink())?;
