@@ -16,7 +16,7 @@ publish, as the tools beside them do not.
 - **peak** is the resident memory of the largest process as the kernel accounts for it (`ru_maxrss`), pages of mapped files
   included; for `mkfs.erofs`, of which several run at once, the largest sum, looked at 50 times a second. Below 9 MiB nothing is told apart.
 - **written** is what the processes handed to write calls (`wchar` of `/proc/PID/io`), to whatever file, temporary ones included;
-  **dirtied** is what they made dirty in the page cache, in whole pages (`write_bytes` there), and so about what reaches the disk.
+  **dirtied** is what they made dirty in the page cache, in whole pages, or wrote past it (`write_bytes` there): about what reaches the disk.
 - **artifacts** is what lies there afterwards, in blocks that are allocated (a file with two names counts once).
 - **floor**: all layers inflated (zlib-rs) and the SHA-256 of what comes out, largest first, on all cores, nothing written (`benches/floor.rs`).
 - **mkfs.erofs**: `--tar=f --ungzip --aufs -Enoinline_data --sort=none` for each layer, one per core at a time, largest first, then the merge
