@@ -89,9 +89,9 @@ pub struct Behind {
 }
 
 struct Thread {
-    parts: Sender<Part>,
+    parts: Option<Sender<Part>>,
     spent: Receiver<Part>,
-    handle: JoinHandle<io::Result<()>>,
+    handle: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Behind {
@@ -121,24 +121,18 @@ impl Behind {
         empty.start(next);
         let mut full = std::mem::replace(part, empty);
         full.cached = self.cached;
-        if thread.parts.send(full).is_err() {
+        match thread.parts.as_ref().map(|parts| parts.send(full)) {
+            Some(Ok(())) => Ok(()),
             // It has ended, and says why.
-            self.wait()?;
+            _ => thread.wait(),
         }
-        Ok(())
-    }
-
-    fn wait(&mut self) -> io::Result<()> {
-        let Some(Thread { parts, handle, .. }) = self.thread.take() else {
-            return Ok(());
-        };
-        drop(parts);
-        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Waits until all is written, and returns the file.
     pub fn finish(mut self) -> io::Result<File> {
-        self.wait()?;
+        if let Some(thread) = &mut self.thread {
+            thread.wait()?;
+        }
         Ok(self.file)
     }
 }
@@ -156,7 +150,26 @@ impl Thread {
             Ok(())
         };
         let handle = thread::Builder::new().name("write-behind".into()).spawn(run)?;
-        Ok(Self { parts, spent, handle })
+        Ok(Self { parts: Some(parts), spent, handle: Some(handle) })
+    }
+
+    /// Waits until all that it has is written.
+    fn wait(&mut self) -> io::Result<()> {
+        self.parts = None;
+        let Some(handle) = self.handle.take() else {
+            return Err(io::Error::other("an earlier write failed"));
+        };
+        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Thread {
+    /// Nobody writes to a file that was given up: it is about to be removed.
+    fn drop(&mut self) {
+        self.parts = None;
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
     }
 }
 
@@ -167,7 +180,7 @@ fn past_the_page_cache(file: &File) -> Option<File> {
 }
 
 /// Writes `part`: its whole pages with `direct`, while that works, the rest
-/// through `file`. A page is never written in both ways.
+/// through `file`. No 4096 bytes are written in both ways.
 fn write(file: &File, direct: &mut Option<File>, part: &Part) -> io::Result<()> {
     let page = PAGE_SIZE as usize;
     let mut whole = part.used.start.next_multiple_of(page)..part.used.end / page * page;
@@ -194,6 +207,22 @@ fn write(file: &File, direct: &mut Option<File>, part: &Part) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_given_up_is_nobodys() {
+        let path = std::env::temp_dir().join(format!("behind-{}-dropped", std::process::id()));
+        let mut behind = Behind::new(File::create(&path).unwrap());
+        let mut part = Part::new(0);
+        for i in 1..20 {
+            part.push(&[7; PART]);
+            behind.write(&mut part, i * PART as u64).unwrap();
+        }
+        drop(behind);
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let mut open = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        assert!(!open.any(|open| open == path));
+        std::fs::remove_file(path).unwrap();
+    }
 
     #[test]
     fn parts_come_to_the_file_whichever_way_works() {

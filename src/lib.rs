@@ -23,7 +23,7 @@
 //!
 //! Large files are written past the page cache ([`sink`]): most of what a build
 //! writes is read in machines, later, and a page of the cache costs a copy and a
-//! wait. Metadata, which the next build reads, stay in it.
+//! wait. Metadata, which the next build and the first start read, stay in it.
 //!
 //! [`patch`] is what runs before the program does: it changes the linked tree as
 //! a guest would have, and what overlayfs would have kept of that is the upper.

@@ -62,6 +62,8 @@ pub fn write(
     }
 
     let mut sink = HeadKeeper { inner: FileSink::hashed(file), head: Vec::new() };
+    // Where a machine begins to read.
+    sink.inner.cached()?;
     sink.zeros(table)?;
     let mut uniaddr = blocks_of(plan.end);
     for layer in layers {

@@ -20,7 +20,7 @@ const MAX_EQUAL: u64 = 128 << 10;
 /// Where contents go, and where they are.
 pub struct Contents<'d> {
     pub data: &'d mut FileSink,
-    /// Where each content is, by its [`sum`]: 20 bytes for each.
+    /// Where each content is, by its [`sum`]: 24 bytes for each.
     known: FxHashMap<[u64; 2], BlockAddr>,
     key: Polyval,
     scratch: Vec<u8>,

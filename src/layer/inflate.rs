@@ -59,15 +59,9 @@ impl Outlet<'_> {
 /// Reads `blob` to its end and hands all of it out, and the tar stream in it
 /// as long as that is wanted.
 pub fn run(blob: impl Read, outlet: Outlet<'_>) -> Ended {
-    let mut source = Source { blob, outlet: &outlet, buffer: Vec::new(), at: 0 };
+    let mut source = Source { blob, outlet: &outlet, buffer: Vec::new(), at: 0, plain: false };
     let error = inflate(&mut source).err();
-    let mut rest = || -> io::Result<()> {
-        while !source.fill_buf()?.is_empty() {
-            source.at = source.buffer.len();
-        }
-        Ok(())
-    };
-    let unread = rest().err().map(|error| anyhow!(error).context("reading the blob"));
+    let unread = source.rest().err().map(|error| anyhow!(error).context("reading the blob"));
     Ended { error, unread }
 }
 
@@ -78,6 +72,18 @@ struct Source<'o, R> {
     buffer: Vec<u8>,
     /// How much of `buffer` is used.
     at: usize,
+    /// Whether the blob is the tar stream.
+    plain: bool,
+}
+
+impl<R: Read> Source<'_, R> {
+    /// Hands out what is left.
+    fn rest(&mut self) -> io::Result<()> {
+        while !self.fill_buf()?.is_empty() {
+            self.at = self.buffer.len();
+        }
+        Ok(())
+    }
 }
 
 impl<R: Read> BufRead for Source<'_, R> {
@@ -88,7 +94,7 @@ impl<R: Read> BufRead for Source<'_, R> {
             self.at = 0;
             let used = std::mem::take(&mut self.buffer);
             if !used.is_empty() {
-                self.outlet.send(Piece::Blob(used));
+                self.outlet.send(if self.plain { Piece::Plain(used) } else { Piece::Blob(used) });
             }
             let mut buffer = self.outlet.buffer();
             let read = fill(&mut self.blob, &mut buffer);
@@ -146,10 +152,8 @@ fn inflate<R: Read>(blob: &mut Source<'_, R>) -> Result<()> {
             bail!("the layer is compressed with bzip2; OCI knows gzip and zstd")
         }
         _ => {
-            while !blob.fill_buf().context("reading the blob")?.is_empty() {
-                blob.outlet.send(Piece::Plain(std::mem::take(&mut blob.buffer)));
-            }
-            Ok(())
+            blob.plain = true;
+            blob.rest().context("reading the blob")
         }
     }
 }

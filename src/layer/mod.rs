@@ -82,6 +82,8 @@ pub fn take_apart(
 ) -> Result<Loose> {
     let (loose, seen) = stream::with_stream(blob, limits.layer_bytes, &|_| {}, |stream| {
         let mut data = FileSink::hashed(file);
+        // The upper gets them at once.
+        data.cached()?;
         let tree = ingest(stream, &mut data, limits, base)?;
         stream.finish()?;
         let (file, hash) = data.finish(&[])?;

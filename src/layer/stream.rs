@@ -265,6 +265,24 @@ mod tests {
     /// Hands out bytes in parts of odd lengths, and perhaps an error in the end.
     struct Parts<'b>(&'b [u8], bool);
 
+    /// Fails once, between the two.
+    struct Broken<'b>(Parts<'b>, Option<Parts<'b>>);
+
+    impl Read for Broken<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match (self.0.read(buf)?, self.1.take()) {
+                (0, Some(rest)) => {
+                    self.0 = rest;
+                    Err(io::Error::other("it passes"))
+                }
+                (n, rest) => {
+                    self.1 = rest;
+                    Ok(n)
+                }
+            }
+        }
+    }
+
     impl Read for Parts<'_> {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             if self.0.is_empty() && self.1 {
@@ -319,6 +337,14 @@ mod tests {
         let (_, seen) = with_stream(Parts(cut, false), u64::MAX, &|_| {}, whole);
         assert!(seen.unread.is_none() && seen.error.is_some());
         assert_eq!((seen.digest, seen.size), (Digest::of(cut), cut.len() as u64));
+        let plain = vec![7; 1 << 20];
+        for blob in [&blob, &plain] {
+            let (left, right) = blob.split_at(blob.len() / 2);
+            let broken = Broken(Parts(left, false), Some(Parts(right, false)));
+            let (_, seen) = with_stream(broken, u64::MAX, &|_| {}, whole);
+            assert!(format!("{:#}", seen.error.unwrap()).contains("it passes"));
+            assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
+        }
         let (taken, seen) = with_stream(Parts(&blob, false), 1 << 19, &|_| {}, whole);
         assert!(format!("{:#}", taken.unwrap_err()).contains("--max-layer-bytes"));
         assert_eq!(seen.digest, Digest::of(&blob));

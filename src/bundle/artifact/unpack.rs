@@ -1,6 +1,7 @@
 //! An artifact to a bundle.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -45,6 +46,12 @@ pub fn unpack(
         ensure!(own, "{INDEX} names {path:?}, which is no file of a bundle");
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
         if adopt(&index, entry)? {
+            let check = || -> Result<()> {
+                let again = entry.content.again(&File::open(staging.path(path))?)?;
+                ensure!(again == entry.content, "{}", Content::DIFFERS);
+                Ok(())
+            };
+            check().with_context(|| path.clone())?;
             continue;
         }
         file(&piece, entry, staging).with_context(|| path.clone())?;
