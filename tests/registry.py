@@ -527,8 +527,10 @@ def endless(code, start=b''):
         sent = 0
         with contextlib.suppress(OSError):
             while not h.owner.closing.is_set() and sent < 4 << 30:
-                sent += h.wfile.write(b' ' * 65536)
-        h.owner.endless = max(h.owner.endless, sent)
+                # Told before it is sent: whoever hangs up may look at once.
+                sent += 65536
+                h.owner.endless = max(h.owner.endless, sent)
+                h.wfile.write(b' ' * 65536)
     return act
 
 
