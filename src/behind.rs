@@ -231,13 +231,7 @@ mod tests {
             let mut part = Part::new(3 * PART as u64 + start as u64);
             part.push(&vec![7; len]);
             for way in 0..3 {
-                let file = File::options()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .open(&path)
-                    .unwrap();
+                let file = File::create(&path).unwrap();
                 let mut direct = match way {
                     0 => past_the_page_cache(&file),
                     1 => None,

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use crate::behind::{Behind, Part};
-use crate::digest::TreeHash;
+use crate::digest::{HASHED, TreeHash};
 use crate::units::PAGE_SIZE;
 
 /// Takes the bytes of one file from its first to its last.
@@ -22,11 +22,6 @@ pub trait Sink {
 
 /// Runs of zeros from this length on become holes of the host's file.
 const HOLE: u64 = PAGE_SIZE;
-
-/// Bytes hashed at once: few enough to be in the processor's cache still. BLAKE3
-/// is several times as fast on whole parts of its tree, so each ends where its
-/// size divides the offset.
-const HASHED: usize = 128 << 10;
 
 /// A sink into a new file, with holes where zeros are.
 ///

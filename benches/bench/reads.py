@@ -84,7 +84,7 @@ def sample(line):
 
 
 def turns(rows, contenders, rounds, slow_rounds):
-    """Each row and contender once a round, the contenders next to each other, and each of them as often the first."""
+    """Each row and contender once a round, the contenders next to each other, and another one first in each round."""
     contenders = list(contenders)
     for n in range(rounds):
         first = n % len(contenders)

@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use anyhow::{Result, ensure};
 use rustix::fs::SeekFrom;
 use serde::{Deserialize, Serialize};
 
+use super::INDEX;
+use crate::digest::HASHED;
 use crate::map;
 
 /// A file's hash, as 64 hex digits.
@@ -22,8 +25,16 @@ pub enum Content {
 }
 
 impl Content {
-    /// What to say where it is not the one of the index.
-    pub const DIFFERS: &str = "its content is not what bundle.json says: the hash differs";
+    /// Refuses a content that is `found` and should be this one, of the index.
+    pub fn check(&self, found: &Content) -> Result<()> {
+        ensure!(found == self, "its content is not what {INDEX} says: the hash differs");
+        Ok(())
+    }
+
+    /// Refuses `file` if it holds anything else.
+    pub fn check_file(&self, file: &File) -> Result<()> {
+        self.check(&self.again(file)?)
+    }
 
     /// The hash of `file`'s present content, of the same kind.
     pub fn again(&self, file: &File) -> io::Result<Content> {
@@ -39,10 +50,6 @@ impl Content {
 }
 
 const BLOCK: usize = 4096;
-
-/// Bytes that are hashed at once: BLAKE3 is several times as fast on whole parts
-/// of its tree.
-const HASHED: usize = 128 << 10;
 
 /// [`Content::Blake3NonzeroBlocks`] of a file from its first byte to its last.
 #[derive(Default)]

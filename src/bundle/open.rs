@@ -86,9 +86,7 @@ impl OpenFile {
     }
 
     pub(super) fn has_content_of(&self, entry: &FileEntry) -> Result<()> {
-        let again = entry.content.again(&self.file)?;
-        ensure!(again == entry.content, "{}", Content::DIFFERS);
-        Ok(())
+        entry.content.check_file(&self.file)
     }
 
     fn bytes(&mut self, limit: u64) -> Result<Vec<u8>> {

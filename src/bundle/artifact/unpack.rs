@@ -46,12 +46,8 @@ pub fn unpack(
         ensure!(own, "{INDEX} names {path:?}, which is no file of a bundle");
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
         if adopt(&index, entry)? {
-            let check = || -> Result<()> {
-                let again = entry.content.again(&File::open(staging.path(path))?)?;
-                ensure!(again == entry.content, "{}", Content::DIFFERS);
-                Ok(())
-            };
-            check().with_context(|| path.clone())?;
+            let adopted = File::open(staging.path(path)).with_context(|| path.clone())?;
+            entry.content.check_file(&adopted).with_context(|| path.clone())?;
             continue;
         }
         file(&piece, entry, staging).with_context(|| path.clone())?;
@@ -97,8 +93,7 @@ fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     } else {
         let (file, hash, copied) = sink::copy(&mut stream, entry.size.saturating_add(1), file)?;
         ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
-        let content = Content::Blake3(hash.to_hex().to_string());
-        ensure!(content == entry.content, "{}", Content::DIFFERS);
+        entry.content.check(&Content::Blake3(hash.to_hex().to_string()))?;
         file
     };
     drop(stream);
