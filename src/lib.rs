@@ -55,3 +55,4 @@ pub mod transfer;
 pub mod tree;
 pub mod units;
 pub mod whole;
+pub mod xattr;

@@ -20,6 +20,15 @@ pub trait Sink {
     fn position(&self) -> u64;
 }
 
+/// Whether all of `bytes` are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // The compiler makes one vector operation of each step, and data end the
+    // search in the first one.
+    let (steps, rest) = bytes.as_chunks::<64>();
+    let zero = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte) == 0;
+    steps.iter().all(|step| zero(step)) && zero(rest)
+}
+
 /// Runs of zeros from this length on become holes of the host's file.
 const HOLE: u64 = PAGE_SIZE;
 

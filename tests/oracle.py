@@ -22,12 +22,14 @@ KNOWN = {name: why for why, names in {
     'checks nothing of the sort': 'blob-wrong-digest blob-wrong-size config-wrong-digest manifest-wrong-digest manifest-wrong-size '
                                   'manifest-unknown-media-type media-type-docker-foreign media-type-foreign bomb-symlink-forest '
                                   'device-major-too-large device-minor-too-large gid-no-id gid-pax-negative uid-negative uid-no-id '
-                                  'uid-pax-too-large uid-too-large stream-cut-in-padding',
+                                  'uid-pax-too-large uid-too-large xattr-refused-capability-empty',
     'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
     'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
                                  'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there',
     'goes by the media type': 'media-type-disagrees',
-    'links in the order of the tar': 'link-before-target link-chain-backwards link-own-before-lower',
+    'links in the order of the tar': 'link-before-target link-chain-backwards link-chain-to-lower',
+    'has removed the link by then; here whiteouts act on what is below, wherever they stand':
+        'opaque-through-symlink-and-whiteout-of-it-last whiteout-deeper-through-symlink-and-of-it-last whiteout-through-symlink-and-of-it-last',
     'knows no old GNU sparse files, contiguous files, global headers':
         'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
         'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',
@@ -36,8 +38,9 @@ KNOWN = {name: why for why, names in {
     'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '
                                                                      'whiteout-dir-after-own-dir',
     'keeps the marks of this project': 'xattr-own-marks-dropped',
-    'unpacks the links of aufs': 'aufs-bookkeeping',
-    'fails on a directory implied over a file': 'dir-file-implied-dir',
+    'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after',
+    'fails on a directory implied over a file':
+        'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',
     'clamps times to 32 bits': 'time-pax',
 }.items() for name in names.split()}
 

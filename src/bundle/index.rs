@@ -81,6 +81,10 @@ pub struct Layer {
     pub through_links: Vec<ThroughLink>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped_xattrs: Vec<DroppedXattrs>,
+    /// Directories that the layer also has as something else, which is gone: an
+    /// entry's path goes through them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over_files: Vec<String>,
 }
 
 /// A directory that the layer names through a symbolic link of a lower layer.
@@ -155,5 +159,6 @@ impl Layer {
             names: names.split(|b| *b == 0).map(|n| n.escape_ascii().to_string()).collect(),
         });
         self.dropped_xattrs = dropped.collect();
+        self.over_files = notes.over_files.iter().map(text).collect();
     }
 }

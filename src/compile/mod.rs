@@ -253,6 +253,7 @@ fn link(
             uncompressed: ready.uncompressed,
             path: bundle::layer_path(layer.diff_id),
             through_links: Vec::new(),
+            over_files: Vec::new(),
             dropped_xattrs: Vec::new(),
         };
         entry.note(&notes);

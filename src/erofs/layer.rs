@@ -18,14 +18,14 @@ use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
 /// Changes whenever the same layer would become other bytes: cached objects of
 /// another version are never used.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error("writing it: {0}")]
+    #[error("writing it")]
     Io(#[from] io::Error),
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::disk::BLOCK;
-use crate::sink::Sink;
+use crate::sink::{Sink, is_zero};
 
 /// What a regular file holds, as the writer takes it.
 pub trait Content {
@@ -103,13 +103,6 @@ pub fn sift(bytes: &[u8], sink: &mut dyn Sink) -> io::Result<()> {
         rest = behind;
     }
     Ok(())
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // A step this wide is one of vectors, and data end it at the first.
-    let (steps, rest) = bytes.as_chunks::<64>();
-    let zero = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte) == 0;
-    steps.iter().all(|step| zero(step)) && zero(rest)
 }
 
 fn invalid(text: String) -> io::Error {

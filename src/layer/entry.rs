@@ -3,13 +3,14 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tar::Header;
 
+use super::header::{self, BLOCK};
 use super::limits::Limits;
 use super::number;
 use super::pax::Pax;
 use super::sparse::{self, SparseMap};
 use super::stream::Stream;
 use super::xattr;
-use crate::tree::{Rdev, Stat, Timestamp, Xattrs};
+use crate::tree::{Rdev, Stat, Timestamp, Xattrs, shown};
 
 /// A member of a layer's tar.
 pub struct Entry {
@@ -33,8 +34,6 @@ pub enum What {
 
 /// A regular file's bytes, next in the stream.
 pub struct Stored {
-    /// Bytes of the file.
-    pub size: u64,
     /// Bytes in the stream.
     pub stored: u64,
     /// Where they belong, if not one behind the other.
@@ -54,78 +53,38 @@ struct Extensions {
     pax: Pax,
 }
 
-/// Reads the headers of the next member, or `None` at the archive's end.
+/// Reads the headers of the next member, or `None` at the archive's end; an
+/// extended header that nothing follows is passed over.
 ///
 /// The stream then stands at the member's bytes, which are the caller's to take.
 pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
     let mut extensions = Extensions::default();
-    let mut pending = false;
     loop {
-        let Some(header) = header(stream)? else {
-            ensure!(!pending, "the tar stream ends behind an extension header");
+        let Some(header) = header::next(stream)? else {
             return Ok(None);
         };
         let kind = header.as_old().linkflag[0];
         if !matches!(kind, b'x' | b'g' | b'L' | b'K' | b'V') {
             let path = path(&header, &extensions);
-            let shown = path.escape_ascii().to_string();
-            return entry(&header, path, extensions, stream, limits).context(shown).map(Some);
+            let name = shown(&path).to_string();
+            return entry(&header, path, extensions, stream, limits).context(name).map(Some);
         }
-        let size = size(&header)?;
+        let size = header::size(&header)?;
         ensure!(
             size <= MAX_EXTENSION + 2 * limits.xattr_bytes,
             "an extension header of {size} bytes (--max-xattr-bytes limits them)"
         );
         let bytes = stream.bytes(size)?;
-        stream.skip(size.next_multiple_of(512) - size)?;
+        stream.skip_padding(size.next_multiple_of(BLOCK) - size)?;
         match kind {
             b'x' => extensions.pax = Pax::parse(&bytes)?,
-            b'L' => extensions.path = Some(until_nul(&bytes).to_vec()),
-            b'K' => extensions.link = Some(until_nul(&bytes).to_vec()),
+            b'L' => extensions.path = Some(header::until_nul(&bytes).to_vec()),
+            b'K' => extensions.link = Some(header::until_nul(&bytes).to_vec()),
             // Global headers hold a comment in archives of git; volume headers a label.
             // Go's archive/tar, and so Docker and containerd, pass over both.
             _ => continue,
         }
-        pending = true;
     }
-}
-
-/// The next header whose checksum is right, or `None` at the archive's end.
-fn header(stream: &mut Stream<'_>) -> Result<Option<Header>> {
-    let Some(block) = stream.block()? else {
-        return Ok(None);
-    };
-    if block == [0; 512] {
-        // The archive ends with two; one alone is an accident of concatenation.
-        return match stream.block()? {
-            None => Ok(None),
-            Some(second) if second == [0; 512] => Ok(None),
-            Some(_) => bail!("a lone block of zeros inside the tar stream"),
-        };
-    }
-    let mut header = Header::new_old();
-    header.as_mut_bytes().copy_from_slice(&block);
-    let told = number::header_number(&header.as_old().cksum)?;
-    let sum = |of: fn(u8) -> i128| -> i128 {
-        let field = 148..156;
-        let bytes = block.iter().enumerate();
-        bytes.map(|(i, b)| if field.contains(&i) { i128::from(b' ') } else { of(*b) }).sum()
-    };
-    // Some old writers added signed bytes.
-    ensure!(
-        told == sum(i128::from) || told == sum(|b| i128::from(b.cast_signed())),
-        "a tar header's checksum is wrong: this is no tar stream, or it is damaged"
-    );
-    Ok(Some(header))
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len())]
-}
-
-fn size(header: &Header) -> Result<u64> {
-    u64::try_from(number::header_number(&header.as_old().size)?)
-        .map_err(|_| anyhow!("a size is negative or too large"))
 }
 
 fn path(header: &Header, extensions: &Extensions) -> Vec<u8> {
@@ -134,7 +93,7 @@ fn path(header: &Header, extensions: &Extensions) -> Vec<u8> {
     let long = pax.field("GNU.sparse.name").or_else(|| pax.field("path"));
     match long.or(extensions.path.as_deref()) {
         Some(path) => path.to_vec(),
-        None => header.path_bytes().into_owned(),
+        None => header::path(header),
     }
 }
 
@@ -156,21 +115,24 @@ fn entry(
     let xattrs = xattr::from_pax(pax, limits.xattr_bytes)?;
     let link = || match pax.field("linkpath").or(extensions.link.as_deref()) {
         Some(link) => link.to_vec(),
-        None => until_nul(&header.as_old().linkname).to_vec(),
+        None => header::until_nul(&header.as_old().linkname).to_vec(),
     };
     let what = match header.as_old().linkflag[0] {
-        b'0' | 0 | b'7' if path.ends_with(b"/") => What::Dir,
+        // Archives from before the type for directories.
+        0 if path.ends_with(b"/") => What::Dir,
         b'0' | 0 | b'7' | b'S' => What::File(stored(header, pax, stream, limits)?),
         b'1' => What::HardLink(link()),
         b'2' => What::Symlink(link()),
-        b'3' => What::Char(rdev(header)?),
-        b'4' => What::Block(rdev(header)?),
+        b'3' => What::Char(header::rdev(header)?),
+        b'4' => What::Block(header::rdev(header)?),
         b'5' => What::Dir,
         b'6' => What::Fifo,
         // GNU's incremental dumps: a directory, with a list of its names as data.
         b'D' => {
-            let size = size(header)?;
-            stream.skip(size.next_multiple_of(512))?;
+            let size = header::size(header)?;
+            stream.skip(size)?;
+            stream
+                .skip_padding(size.checked_next_multiple_of(BLOCK).map_or(0, |end| end - size))?;
             What::Dir
         }
         b'M' => bail!("a file continued from another volume"),
@@ -210,28 +172,13 @@ fn stat(header: &Header, pax: &Pax) -> Result<Stat> {
     })
 }
 
-fn rdev(header: &Header) -> Result<Rdev> {
-    let ustar = match (header.as_ustar(), header.as_gnu()) {
-        (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
-        (None, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
-        (None, None) => bail!("a device without numbers"),
-    };
-    let number = |field: &[u8]| -> Result<u64> {
-        let number = number::header_number(field).context("device number")?;
-        u64::try_from(number).map_err(|_| anyhow!("device number {number} is out of range"))
-    };
-    let (major, minor) = (number(ustar.0)?, number(ustar.1)?);
-    Rdev::new(major, minor)
-        .ok_or_else(|| anyhow!("device {major}:{minor}: Linux has 12 bits of major, 20 of minor"))
-}
-
 fn stored(header: &Header, pax: &Pax, stream: &mut Stream<'_>, limits: &Limits) -> Result<Stored> {
     let in_stream = match pax.field("size") {
         Some(value) => number::unsigned(value)?,
-        None => size(header)?,
+        None => header::size(header)?,
     };
-    let whole = in_stream.checked_next_multiple_of(512).ok_or_else(|| anyhow!("size overflows"))?;
-    let padding = whole - in_stream;
+    let end = in_stream.checked_next_multiple_of(BLOCK);
+    let padding = end.ok_or_else(|| anyhow!("a file of {in_stream} bytes"))? - in_stream;
     let mut stored = in_stream;
     let map = if header.as_old().linkflag[0] == b'S' {
         Some(sparse::old_gnu(header, stream)?)
@@ -251,5 +198,5 @@ fn stored(header: &Header, pax: &Pax, stream: &mut Stream<'_>, limits: &Limits) 
     );
     // Far beyond any limit that makes sense, but sums of offsets stay in range.
     ensure!(size < 1 << 62, "a file of {size} bytes");
-    Ok(Stored { size, stored, map, padding })
+    Ok(Stored { stored, map, padding })
 }

@@ -6,6 +6,7 @@
 
 mod contents;
 mod entry;
+mod header;
 mod inflate;
 mod limits;
 mod number;
@@ -28,10 +29,9 @@ pub use self::stream::BlobSeen;
 use self::stream::Stream;
 use crate::digest::DiffId;
 use crate::erofs::layer::ObjectWriter;
-use crate::sink::{FileSink, Sink};
-use crate::tree::extents::{Extent, Extents, Runs};
-use crate::tree::{GuestPath, Inode, Kind, Tree};
-use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
+use crate::sink::FileSink;
+use crate::tree::extents::Extents;
+use crate::tree::{GuestPath, Inode, Kind, Stat, Tree, shown};
 
 /// A layer compiled.
 pub struct Compiled {
@@ -122,8 +122,8 @@ fn ingest(
             "more than {} entries (raise --max-entries to allow it)",
             limits.entries
         );
-        let shown = entry.path.escape_ascii().to_string();
-        place(entry, &mut placer, stream, &mut contents, limits).context(shown)?;
+        let name = shown(&entry.path).to_string();
+        place(entry, &mut placer, stream, &mut contents, limits).context(name)?;
     }
     placer.finish()
 }
@@ -135,101 +135,72 @@ fn place(
     contents: &mut Contents<'_>,
     limits: &Limits,
 ) -> Result<()> {
+    placer.next();
     let target = Target::parse(&entry.path, limits)?;
+    if let What::File(stored) = &entry.what
+        && !matches!(target, Target::Entry(..) | Target::Plink(_))
+    {
+        stream.skip(stored.stored)?;
+        stream.skip_padding(stored.padding)?;
+    }
     let (parent, name) = match target {
         Target::Entry(parent, name) => (parent, name),
-        other => {
-            if let What::File(stored) = &entry.what {
-                stream.skip(stored.stored + stored.padding)?;
-            }
-            return match other {
-                Target::Root => {
-                    ensure!(matches!(entry.what, What::Dir), "the root is no directory");
-                    placer.root(entry.stat, entry.xattrs);
-                    Ok(())
+        Target::Plink(path) => {
+            return match entry.what {
+                What::File(stored) => {
+                    let kind = Kind::File(write_file(stream, &stored, contents)?);
+                    placer.plink(path, Inode { stat: entry.stat, xattrs: entry.xattrs, kind })
                 }
-                Target::Whiteout(parent, name) => placer.whiteout(&parent, name),
-                Target::Opaque(dir) => placer.opaque(&dir),
-                Target::Entry(..) | Target::Dropped => Ok(()),
+                _ => Ok(()),
             };
         }
+        Target::Root => {
+            ensure!(matches!(entry.what, What::Dir), "the root is not a directory");
+            placer.root(entry.stat, entry.xattrs);
+            return Ok(());
+        }
+        Target::Whiteout(parent, name) => return placer.whiteout(&parent, name),
+        Target::Opaque(dir) => return placer.opaque(&dir),
+        Target::Dropped => return Ok(()),
     };
-    let Entry { mut stat, xattrs, what, .. } = entry;
+    let Entry { stat, xattrs, what, .. } = entry;
     let kind = match what {
         What::Dir => return placer.dir(&parent, name, stat, xattrs),
         What::HardLink(target) => return placer.hard_link(&parent, name, &target),
-        What::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
-        What::Symlink(target) => {
-            // Linux has no other mode for them, whatever a tar says.
-            stat.mode = 0o777;
-            ensure!(!target.is_empty(), "a symbolic link without target");
-            ensure!(!target.contains(&0), "a symbolic link's target holds a NUL");
-            ensure!(
-                target.len() < 4096,
-                "a symbolic link's target has {} bytes; Linux allows 4095",
-                target.len()
-            );
-            Kind::Symlink(target.into())
-        }
         // In whatever directory of an overlay it lies, it is a whiteout.
         What::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
+        What::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
+        What::Symlink(target) => Kind::Symlink(symlink_target(target)?),
         What::Char(rdev) => Kind::Char(rdev),
         What::Block(rdev) => Kind::Block(rdev),
         What::Fifo => Kind::Fifo,
     };
-    placer.inode(&parent, name, Inode { stat, xattrs, kind })
+    // Linux has no other mode for symbolic links, whatever a tar says.
+    let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { stat.mode };
+    placer.inode(&parent, name, Inode { stat: Stat { mode, ..stat }, xattrs, kind })
 }
 
-/// Chunk indexes that a sparse file may have: finer ones would make metadata
-/// of what should be data.
-const MAX_CHUNKS: u64 = 1 << 16;
+fn symlink_target(target: Vec<u8>) -> Result<Box<[u8]>> {
+    ensure!(!target.is_empty(), "a symbolic link without target");
+    ensure!(!target.contains(&0), "a symbolic link's target holds a NUL");
+    ensure!(
+        target.len() < 4096,
+        "a symbolic link's target has {} bytes; Linux allows 4095",
+        target.len()
+    );
+    Ok(target.into())
+}
 
-/// Copies a file's bytes to the next free blocks.
+/// Takes a file's bytes.
 fn write_file(
     stream: &mut Stream<'_>,
     stored: &Stored,
     contents: &mut Contents<'_>,
 ) -> Result<Extents> {
-    let Some(map) = &stored.map else {
-        let (start, len) = contents.add(stream, stored.stored)?;
-        stream.skip(stored.padding)?;
-        return Ok(Extents::contiguous(stored.size, DeviceId::PRIMARY, start, len));
+    let extents = match &stored.map {
+        None => contents.add(stream, stored.stored)?,
+        Some(map) => contents.add_sparse(stream, map)?,
     };
-    let mut chunk = PAGE_SIZE;
-    while map.size.div_ceil(chunk) > MAX_CHUNKS {
-        chunk *= 2;
-    }
-    let mut runs = Runs::default();
-    // Where the stored chunks have come to in the file.
-    let mut at = 0u64;
-    let mut open: Option<(u64, BlockAddr)> = None;
-    for (offset, len) in &map.runs {
-        let first = offset - offset % chunk;
-        // Chunks between the last run's and this one's are a hole.
-        if open.is_none() || first > at.next_multiple_of(chunk) {
-            if let Some((from, start)) = open.take() {
-                contents.data.zeros(at.next_multiple_of(chunk) - at)?;
-                runs.push(extent(from, start, at.next_multiple_of(chunk)));
-            }
-            open = Some((first, contents.next_block()?));
-            at = first;
-        }
-        contents.data.zeros(offset - at)?;
-        stream.copy(*len, contents.data)?;
-        at = offset + len;
-    }
-    if let Some((from, start)) = open {
-        let end = at.next_multiple_of(chunk).min(map.size.next_multiple_of(BLOCK_SIZE));
-        contents.data.zeros(end - at)?;
-        runs.push(extent(from, start, end));
-    }
-    contents.next_block()?;
-    stream.skip(stored.padding)?;
-    Ok(Extents { size: map.size, runs })
-}
-
-fn extent(from: u64, start: BlockAddr, end: u64) -> Extent {
-    // A device has 2³² blocks, and `next_block` saw that this one ends on it.
-    let len = blocks_of(end - from) as u32;
-    Extent { file_block: from / BLOCK_SIZE, device: DeviceId::PRIMARY, start, len }
+    stream.skip_padding(stored.padding)?;
+    Ok(extents)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, ensure};
 
-use crate::tree::Timestamp;
+use crate::tree::{Timestamp, shown};
 
 /// A header's number: octal text, or base-256 when the first bit is set.
 ///
@@ -25,35 +25,53 @@ pub fn header_number(field: &[u8]) -> Result<i128> {
 }
 
 fn octal(field: &[u8]) -> Result<i128> {
-    let text = field.trim_ascii_start();
-    let text = &text[..text.iter().position(|b| matches!(b, 0 | b' ')).unwrap_or(text.len())];
+    let start = field.iter().position(|b| !is_filler(b)).unwrap_or(field.len());
+    let text = &field[start..];
+    let text = &text[..text.iter().position(is_filler).unwrap_or(text.len())];
     ensure!(
         text.iter().all(|b| (b'0'..=b'7').contains(b)),
-        "the header field \"{}\" is no octal number",
+        "the header field \"{}\" is not an octal number",
         field.escape_ascii()
     );
     Ok(text.iter().fold(0, |n, b| n * 8 + i128::from(b - b'0')))
+}
+
+/// What writers fill a number's field with, before the digits and behind them.
+fn is_filler(byte: &u8) -> bool {
+    matches!(byte, 0 | b' ')
+}
+
+/// Whether `field` holds a number and nothing else.
+pub fn is_header_number(field: &[u8]) -> bool {
+    let digits = field.trim_ascii_end();
+    let inner = digits.iter().skip_while(|b| is_filler(b)).skip_while(|b| !is_filler(b));
+    // Go reads a field up to its first NUL.
+    let alone = inner.take_while(|b| **b != 0).all(|b| *b == b' ');
+    header_number(field).is_ok() && (alone || field[0] & 0x80 != 0)
 }
 
 /// A PAX record's whole decimal number, perhaps negative.
 pub fn decimal(value: &[u8]) -> Result<i128> {
     let text = std::str::from_utf8(value).ok();
     let number = text.and_then(|text| text.trim().parse::<i64>().ok());
-    let number = number.ok_or_else(|| anyhow!("\"{}\" is no number", value.escape_ascii()))?;
+    let number = number.ok_or_else(|| anyhow!("\"{}\" is not a number", shown(value)))?;
     Ok(number.into())
 }
 
 /// As [`decimal`], never negative.
 pub fn unsigned(value: &[u8]) -> Result<u64> {
-    u64::try_from(decimal(value)?).map_err(|_| anyhow!("\"{}\" is negative", value.escape_ascii()))
+    u64::try_from(decimal(value)?).map_err(|_| anyhow!("\"{}\" is negative", shown(value)))
 }
 
 /// A PAX time: decimal seconds, perhaps negative, perhaps with a fraction,
 /// which is cut at nanoseconds.
 pub fn time(value: &[u8]) -> Result<Timestamp> {
-    let bad = || anyhow!("\"{}\" is no time", value.escape_ascii());
+    let bad = || anyhow!("\"{}\" is not a time", shown(value));
     let text = std::str::from_utf8(value).map_err(|_| bad())?;
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     ensure!(!digits.is_empty() && all_digits(whole) && all_digits(fraction), bad());
@@ -83,6 +101,9 @@ mod tests {
         minus_million[8..].copy_from_slice(&(-1_000_000i32).to_be_bytes());
         assert_eq!(header_number(&minus_million).unwrap(), -1_000_000);
         assert!(header_number(b"0000688\0").is_err());
+        // Go takes NULs away from both ends, and reads up to the next one.
+        assert_eq!(header_number(b"\0000644\0").unwrap(), 0o644);
+        assert_eq!(header_number(b"\0\0 \x30\x31\0077").unwrap(), 1);
     }
 
     #[test]
@@ -94,6 +115,8 @@ mod tests {
         assert_eq!(time(b"-1").unwrap(), at(-1, 0));
         assert_eq!(time(b"-0.25").unwrap(), at(-1, 750_000_000));
         assert_eq!(time(b"4294967296.5").unwrap(), at(1 << 32, 500_000_000));
+        assert_eq!(time(b"+1.5").unwrap(), at(1, 500_000_000));
+        assert!(time(b"+").is_err() && time(b"+-1").is_err());
         assert!(time(b"").is_err() && time(b"1e3").is_err() && time(b"--1").is_err());
     }
 }

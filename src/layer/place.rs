@@ -3,12 +3,14 @@
 //! What only lower layers can answer stays in the tree as a mark: whiteouts,
 //! implied and opaque directories, links to files below.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::limits::Limits;
 use crate::tree::extents::Extents;
 use crate::tree::links::{self, MAX_LINKS, Step};
-use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
+use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Order, Stat, Tree, Xattrs, shown};
 
 /// A layer's tree while entries arrive.
 pub struct Placer {
@@ -16,8 +18,11 @@ pub struct Placer {
     /// Names that hide what is below; settled at the end, because they never
     /// hide what their own layer has, wherever it stands in the tar.
     whiteouts: Vec<(InodeId, Name)>,
-    /// Hard links whose target had not come yet.
-    pending: Vec<(InodeId, Name)>,
+    /// Files that aufs kept for hard links to them, by path; they have no name
+    /// of their own in the image.
+    plinks: HashMap<GuestPath, InodeId>,
+    /// The place in the tar of the entry that is being put into the tree.
+    place: u32,
     max_depth: u64,
 }
 
@@ -29,6 +34,8 @@ pub enum Target {
     Whiteout(GuestPath, Name),
     /// The directory is opaque.
     Opaque(GuestPath),
+    /// A file in `.wh..wh.plnk`: what aufs's hard links lead to.
+    Plink(GuestPath),
     /// Bookkeeping of aufs: nothing.
     Dropped,
 }
@@ -47,40 +54,61 @@ enum OnTheWay {
 impl Target {
     /// Reads `path` as OCI layers mean it.
     pub fn parse(path: &[u8], limits: &Limits) -> Result<Self> {
-        let mut path = GuestPath::parse(path)?;
+        let parts = |path: &[u8]| GuestPath::parse(path);
+        let end = path.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
+        let begin = path[..end].iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        // A whiteout's own name may be longer than any name that it hides.
+        let hidden = path[begin..end].strip_prefix(b".wh.");
+        let mut path = parts(if hidden.is_some() { &path[..begin] } else { path })?;
+        let depth = path.0.len() + usize::from(hidden.is_some());
         ensure!(
-            path.0.len() as u64 <= limits.depth,
-            "a path of {} components (raise --max-depth to allow it)",
-            path.0.len()
+            depth as u64 <= limits.depth,
+            "a path of {depth} components (raise --max-depth to allow it)"
         );
-        let Some(last) = path.0.pop() else {
-            return Ok(Self::Root);
-        };
-        if path.0.iter().any(|name| name.as_bytes().starts_with(b".wh..wh.")) {
+        let aufs = path.0.iter().position(|name| name.as_bytes().starts_with(AUFS));
+        if let [.., dir, _] = &path.0[..]
+            && dir.as_bytes() == PLINKS
+            && aufs == Some(path.0.len() - 2)
+        {
+            return Ok(Self::Plink(path));
+        }
+        if aufs.is_some() {
             return Ok(Self::Dropped);
         }
         if let Some(name) = path.0.iter().find(|name| name.as_bytes().starts_with(b".wh.")) {
             bail!("the entry stands below the whiteout \"{name}\"");
         }
-        let Some(hidden) = last.as_bytes().strip_prefix(b".wh.") else {
-            return Ok(Self::Entry(path, last));
-        };
         match hidden {
-            b".wh..opq" => Ok(Self::Opaque(path)),
-            _ if hidden.starts_with(b".wh.") => Ok(Self::Dropped),
-            _ => match Name::new(hidden) {
+            None => Ok(path.0.pop().map_or(Self::Root, |last| Self::Entry(path, last))),
+            Some(b".wh..opq") => Ok(Self::Opaque(path)),
+            Some(hidden) if hidden.starts_with(b".wh.") => Ok(Self::Dropped),
+            Some(hidden) => match Name::new(hidden) {
                 Ok(name) => Ok(Self::Whiteout(path, name)),
-                Err(_) => bail!("the whiteout \"{last}\" hides no name"),
+                Err(why) => bail!("a whiteout that cannot hide anything: {why}"),
             },
         }
     }
 }
 
+/// aufs's bookkeeping: names in a layer that are neither files nor whiteouts.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// Where aufs keeps files that have hard links elsewhere, by inode number.
+const PLINKS: &[u8] = b".wh..wh.plnk";
+
 impl Placer {
     pub fn new(limits: &Limits) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
-        Self { tree, whiteouts: Vec::new(), pending: Vec::new(), max_depth: limits.depth }
+        tree.order.set_inode(InodeId::ROOT, Order::ROOT);
+        let (whiteouts, plinks) = (Vec::new(), HashMap::new());
+        Self { tree, whiteouts, plinks, place: Order::ROOT, max_depth: limits.depth }
+    }
+
+    /// The next entry of the tar comes: what is put into the tree from now on is
+    /// that entry's.
+    pub fn next(&mut self) {
+        self.place = self.place.saturating_add(1);
     }
 
     /// The root's own entry.
@@ -95,6 +123,7 @@ impl Placer {
         if let Kind::Dir(dir) = &mut inode.kind {
             dir.implied = false;
         }
+        self.tree.order.set_inode(dir, self.place);
     }
 
     /// A directory that an entry describes.
@@ -118,17 +147,36 @@ impl Placer {
     /// Anything but a directory or a hard link.
     pub fn inode(&mut self, parent: &GuestPath, name: Name, inode: Inode<Extents>) -> Result<()> {
         let parent = self.parent(parent)?;
-        let id = self.tree.push(inode)?;
-        self.entries(parent).insert(name, id);
+        self.add(parent, name, inode)?;
         Ok(())
+    }
+
+    /// A file that aufs kept for its hard links.
+    pub fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
+        let id = self.tree.push(inode)?;
+        self.tree.order.set_inode(id, self.place);
+        self.plinks.insert(path, id);
+        Ok(())
+    }
+
+    /// Makes `name` in `dir` lead to a new inode.
+    fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
+        let id = self.tree.push(inode)?;
+        self.tree.order.set_inode(id, self.place);
+        self.tree.order.take_link(dir, &name);
+        self.entries(dir).insert(name, id);
+        Ok(id)
     }
 
     /// A further name for what `target` names.
     pub fn hard_link(&mut self, parent: &GuestPath, name: Name, target: &[u8]) -> Result<()> {
-        let target = GuestPath::parse(target)
-            .with_context(|| format!("hard link to {}", target.escape_ascii()))?;
+        let target =
+            GuestPath::parse(target).with_context(|| format!("hard link to {}", shown(target)))?;
         let parent = self.parent(parent)?;
-        let found = self.find(&target)?;
+        let found = match self.plinks.get(&target) {
+            Some(id) => Some(*id),
+            None => self.find(&target)?,
+        };
         // An implied directory may be something else in the layers below.
         let open = |kind: &Kind<_>| match kind {
             Kind::LowerLink(_) => true,
@@ -138,16 +186,14 @@ impl Placer {
         if let Some(id) = found
             && !open(&self.tree.inode(id).kind)
         {
-            ensure!(self.tree.dir(id).is_none(), "a hard link to the directory {target}");
+            ensure!(self.tree.dir(id).is_none(), "a hard link to the directory {}", target.shown());
+            self.tree.order.set_link(parent, name.clone(), self.place);
             self.entries(parent).insert(name, id);
             return Ok(());
         }
-        // Later in this tar, or in a layer below: known at the end.
+        // In a layer below, or later in this tar: the merge looks in this order.
         let kind = Kind::LowerLink(target);
-        let link = Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind };
-        let id = self.tree.push(link)?;
-        self.entries(parent).insert(name.clone(), id);
-        self.pending.push((parent, name));
+        self.add(parent, name, Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind })?;
         Ok(())
     }
 
@@ -169,9 +215,6 @@ impl Placer {
 
     /// Settles what needed the whole tar.
     pub fn finish(mut self) -> Result<Tree<Extents>> {
-        for (parent, name) in std::mem::take(&mut self.pending) {
-            self.settle_link(parent, &name).with_context(|| format!("hard link {name}"))?;
-        }
         let whiteouts = std::mem::take(&mut self.whiteouts);
         for (parent, name) in &whiteouts {
             if self.entry(*parent, name).is_none() {
@@ -180,13 +223,9 @@ impl Placer {
         }
         for (parent, name) in &whiteouts {
             let id = self.entry(*parent, name).expect("each name has something by now");
-            if self.tree.is_hollow(id) {
-                self.hide(*parent, name)?;
-            } else if let Some(dir) = self.tree.dir_mut(id) {
-                dir.opaque = true;
-                dir.implied = false;
-            }
+            self.tree.hide_below(id);
         }
+        self.tree.order.forget_excess();
         Ok(self.tree)
     }
 
@@ -194,50 +233,8 @@ impl Placer {
     fn hide(&mut self, parent: InodeId, name: &Name) -> Result<()> {
         let stat = Stat { mode: 0, ..Stat::IMPLIED_DIR };
         let kind = Kind::Whiteout;
-        let id = self.tree.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
-        self.entries(parent).insert(name.clone(), id);
+        self.add(parent, name.clone(), Inode { stat, xattrs: Xattrs::default(), kind })?;
         Ok(())
-    }
-
-    /// Binds a link to a target that came after it, through other links too.
-    fn settle_link(&mut self, parent: InodeId, name: &Name) -> Result<()> {
-        let Some(id) = self.entry(parent, name) else {
-            return Ok(());
-        };
-        let Kind::LowerLink(wanted) = &self.tree.inode(id).kind else {
-            return Ok(());
-        };
-        let wanted = wanted.clone();
-        let mut at = id;
-        let mut seen = 0;
-        while let Kind::LowerLink(target) = &self.tree.inode(at).kind {
-            let target = target.clone();
-            match self.find(&target)? {
-                Some(next) if next == at => return Ok(()),
-                Some(next) => at = next,
-                None => {
-                    // All links of a chain lead to what its end names.
-                    self.tree.inode_mut(id).kind = Kind::LowerLink(target);
-                    return Ok(());
-                }
-            }
-            seen += 1;
-            ensure!(
-                seen <= self.pending_limit(),
-                "its target {wanted} is a hard link too, and they lead in a circle"
-            );
-        }
-        match &self.tree.inode(at).kind {
-            Kind::Dir(dir) if dir.implied => return Ok(()),
-            Kind::Dir(_) => bail!("a hard link to a directory"),
-            _ => {}
-        }
-        self.entries(parent).insert(name.clone(), at);
-        Ok(())
-    }
-
-    fn pending_limit(&self) -> usize {
-        self.tree.len()
     }
 
     fn entries(&mut self, dir: InodeId) -> &mut std::collections::BTreeMap<Name, InodeId> {
@@ -252,17 +249,14 @@ impl Placer {
     /// something else starts empty: nothing of lower layers is in it.
     fn new_dir(&mut self, parent: InodeId, name: Name, replaces: bool) -> Result<InodeId> {
         let kind = Kind::Dir(Dir { opaque: replaces, implied: !replaces, ..Dir::default() });
-        let inode = Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind };
-        let id = self.tree.push(inode)?;
-        self.entries(parent).insert(name, id);
-        Ok(id)
+        self.add(parent, name, Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind })
     }
 
     /// The directory that `path` leads to, through symbolic links of this
     /// layer; directories that are missing become implied ones.
     fn parent(&mut self, path: &GuestPath) -> Result<InodeId> {
         let id = self.walk(path, OnTheWay::Replace)?;
-        id.ok_or_else(|| anyhow!("{path} cannot be a directory"))
+        id.ok_or_else(|| anyhow!("{} cannot be a directory", path.shown()))
     }
 
     /// What `path` names in this layer; its last component is not followed.
@@ -291,7 +285,11 @@ impl Placer {
                 Some((id, Kind::Dir(_))) => stack.push(id),
                 Some((_, Kind::Symlink(target))) => {
                     followed += 1;
-                    ensure!(followed <= MAX_LINKS, "{path}: symbolic links lead in a circle");
+                    ensure!(
+                        followed <= MAX_LINKS,
+                        "{}: symbolic links lead in a circle",
+                        path.shown()
+                    );
                     if target.starts_with(b"/") {
                         stack.truncate(1);
                     }
@@ -302,10 +300,12 @@ impl Placer {
                 _ => {
                     ensure!(
                         (stack.len() as u64) < self.max_depth,
-                        "{path}: deeper than {} directories (raise --max-depth to allow it)",
+                        "{}: deeper than {} directories (raise --max-depth to allow it)",
+                        path.shown(),
                         self.max_depth
                     );
                     let id = self.new_dir(here, name, known.is_some())?;
+                    self.tree.dir_mut(id).expect("it was just made").over_file = known.is_some();
                     stack.push(id);
                 }
             }

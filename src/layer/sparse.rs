@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use super::number;
 use super::pax::Pax;
 use super::stream::Stream;
+use crate::tree::shown;
 
 /// Stored bytes of a sparse file, in the file's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,7 +112,7 @@ pub fn before_data(
     match (pax.field("GNU.sparse.major"), pax.field("GNU.sparse.minor")) {
         (Some(b"1"), Some(b"0")) => {}
         (None, _) | (Some(b"0"), _) => return Ok(None),
-        (Some(major), _) => bail!("sparse format {}.x is not known", major.escape_ascii()),
+        (Some(major), _) => bail!("sparse format {}.x is not known", shown(major)),
     }
     let size = pax
         .field("GNU.sparse.realsize")

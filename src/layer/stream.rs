@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::inflate::{self, Ended, Outlet, Piece};
 use crate::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
-use crate::sink::Sink;
 
 /// Pieces on the way: enough to even out, few enough to stay in the cache.
 const PIECES: usize = 6;
@@ -190,7 +189,11 @@ impl Stream<'_> {
     }
 
     /// Hands the next `len` bytes to `each`, in pieces.
-    fn take(&mut self, mut len: u64, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+    pub fn each(
+        &mut self,
+        mut len: u64,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<()> {
         while len > 0 {
             let bytes = self.available()?;
             ensure!(
@@ -205,11 +208,6 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Copies the next `len` bytes to `sink`.
-    pub fn copy(&mut self, len: u64, sink: &mut dyn Sink) -> Result<()> {
-        self.take(len, |bytes| sink.data(bytes))
-    }
-
     /// The next `len` bytes as one piece; in `scratch`, if they are none yet.
     pub fn piece<'s>(&'s mut self, len: usize, scratch: &'s mut Vec<u8>) -> Result<&'s [u8]> {
         if self.available()?.len() >= len {
@@ -218,7 +216,7 @@ impl Stream<'_> {
             return Ok(&self.chunk[from..self.at]);
         }
         scratch.clear();
-        self.take(len as u64, |bytes| {
+        self.each(len as u64, |bytes| {
             scratch.extend_from_slice(bytes);
             Ok(())
         })?;
@@ -227,13 +225,28 @@ impl Stream<'_> {
 
     /// Passes over the next `len` bytes.
     pub fn skip(&mut self, len: u64) -> Result<()> {
-        self.take(len, |_| Ok(()))
+        self.each(len, |_| Ok(()))
+    }
+
+    /// Passes over padding of `len` bytes. An archive may end before its last
+    /// member is padded, as Go's reader allows.
+    pub fn skip_padding(&mut self, mut len: u64) -> Result<()> {
+        while len > 0 {
+            let there = self.available()?.len();
+            if there == 0 {
+                return Ok(());
+            }
+            let take = usize::try_from(len).unwrap_or(usize::MAX).min(there);
+            self.at += take;
+            len -= take as u64;
+        }
+        Ok(())
     }
 
     /// The next `len` bytes; the caller has limited `len`.
     pub fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
         let mut all = Vec::new();
-        self.take(len, |bytes| {
+        self.each(len, |bytes| {
             all.extend_from_slice(bytes);
             Ok(())
         })?;

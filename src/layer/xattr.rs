@@ -1,11 +1,12 @@
 //! Xattrs of a tar entry, and ACLs written as text.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::pax::Pax;
 use crate::acl::{self, Entry};
 use crate::erofs::split_xattr_name;
-use crate::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattrs};
+use crate::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattrs, shown};
+use crate::xattr::check;
 
 /// The xattrs that `pax` describes. Names that no image file system may have
 /// are left out, and listed in [`DROPPED_XATTRS`].
@@ -35,6 +36,11 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
         } else {
             continue;
         };
+        if is_removal(&name, &value) {
+            xattrs.remove(&name);
+            continue;
+        }
+        check(&name, &value).with_context(|| format!("xattr {}", shown(&name)))?;
         let ours = name.starts_with(b"trusted.overlay.") || name.starts_with(PRIVATE_XATTRS);
         if ours || split_xattr_name(&name).is_none() {
             dropped.push(name);
@@ -53,6 +59,12 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
         xattrs.set(DROPPED_XATTRS, dropped.join(&0));
     }
     Ok(xattrs)
+}
+
+/// Linux takes an ACL without entries as the wish to have none.
+fn is_removal(name: &[u8], value: &[u8]) -> bool {
+    let is_acl = [acl::ACCESS, acl::DEFAULT].iter().any(|acl| acl.as_bytes() == name);
+    is_acl && value == acl::encode(&[])
 }
 
 fn percent_decoded(name: &[u8]) -> Vec<u8> {
@@ -113,7 +125,7 @@ fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
             [tag, perm] => (tag, &b""[..], perm, None),
             [tag, who, perm] => (tag, who, perm, None),
             [tag, who, perm, number] => (tag, who, perm, Some(number)),
-            _ => bail!("the ACL entry \"{}\" is malformed", line.escape_ascii()),
+            _ => bail!("the ACL entry \"{}\" is malformed", shown(line)),
         };
         let mut bits = 0;
         for byte in perm {
@@ -122,7 +134,7 @@ fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
                 b'w' => 2,
                 b'x' => 1,
                 b'-' => 0,
-                _ => bail!("the ACL entry \"{}\" is malformed", line.escape_ascii()),
+                _ => bail!("the ACL entry \"{}\" is malformed", shown(line)),
             };
         }
         let named = !who.is_empty();
@@ -133,7 +145,7 @@ fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
             (b"group" | b"g", true) => acl::GROUP,
             (b"mask" | b"m", _) => acl::MASK,
             (b"other" | b"o", _) => acl::OTHER,
-            _ => bail!("the ACL entry \"{}\" is malformed", line.escape_ascii()),
+            _ => bail!("the ACL entry \"{}\" is malformed", shown(line)),
         };
         let id = if named {
             let digits = number.unwrap_or(who);

@@ -53,12 +53,6 @@ const ALL: u64 = (1 << NAMES.len()) - 1;
 /// `VFS_CAP_REVISION_2`
 const REVISION: u32 = 0x0200_0000;
 
-/// Whether Linux takes `value` for a file's capabilities: revision 1 to 3, each
-/// of its length.
-pub fn is_sound(value: &[u8]) -> bool {
-    matches!((value.get(3), value.len()), (Some(1), 12) | (Some(2), 20) | (Some(3), 24))
-}
-
 #[derive(Default)]
 struct Sets {
     effective: u64,

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::capability;
 use crate::acl;
+use crate::xattr::{self, MAX_NAME, Refused};
 
 /// An xattr that no file can have, or a value that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +32,7 @@ pub fn check_name(name: &str) -> Result<(), BadXattr> {
     let known = ["user.", "trusted.", "security."]
         .iter()
         .any(|space| name.strip_prefix(space).is_some_and(|rest| !rest.is_empty()));
-    if !(known || ACLS.contains(&name)) || name.len() > 255 || name.contains('\0') {
+    if !(known || ACLS.contains(&name)) || name.len() > MAX_NAME || name.contains('\0') {
         return Err(BadXattr::Name(name.into()));
     }
     Ok(())
@@ -43,16 +44,18 @@ pub fn xattr_value(name: &str, text: &str) -> Result<Vec<u8>, BadXattr> {
     if let Some(encoded) = text.strip_prefix("base64:") {
         let bad = |_| BadXattr::Base64 { name: name.into(), text: encoded.into() };
         let value = STANDARD.decode(encoded).map_err(bad)?;
-        if ACLS.contains(&name) && acl::parse(&value).is_none() {
-            return Err(BadXattr::Acl(name.into()));
-        }
-        if name == "security.capability" && !capability::is_sound(&value) {
-            let what = "not as Linux stores a file's capabilities".into();
-            return Err(BadXattr::Capability { name: name.into(), what });
-        }
+        let refused = |why| match why {
+            Refused::Acl => BadXattr::Acl(name.into()),
+            Refused::Capability => {
+                let what = "not as Linux stores a file's capabilities".into();
+                BadXattr::Capability { name: name.into(), what }
+            }
+            _ => BadXattr::Name(name.into()),
+        };
+        xattr::check(name.as_bytes(), &value).map_err(refused)?;
         return Ok(value);
     }
-    if name == "security.capability" {
+    if name == xattr::CAPABILITY {
         let bad = |what| BadXattr::Capability { name: name.into(), what };
         return capability::parse(text).map_err(bad);
     }

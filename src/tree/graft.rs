@@ -27,6 +27,8 @@ pub struct Graft<'t, C> {
     places: Vec<Place>,
     /// Lower inodes that links of the layer lead to.
     pub links: HashMap<InodeId, InodeId>,
+    /// Where links of the layer end that were followed already.
+    ends: HashMap<InodeId, End>,
     /// Implied directories of the layer in which there are only whiteouts: where
     /// nothing is below, they are nothing either.
     pub hollow: HashSet<InodeId>,
@@ -41,7 +43,7 @@ impl<'t, C> Graft<'t, C> {
         let place = Place { layer: root, lower: Some(root), parent: 0, name: None };
         let places = vec![place];
         let (links, hollow, notes) = (HashMap::new(), HashSet::new(), Notes::default());
-        Self { layer, lower, places, links, hollow, notes }
+        Self { layer, lower, places, links, ends: HashMap::new(), hollow, notes }
     }
 
     pub fn run(&mut self) -> Result<()> {
@@ -88,12 +90,25 @@ impl<'t, C> Graft<'t, C> {
                 todo.push(self.enter(at, name, id, Some(below)));
             }
             for (name, id, target) in through {
-                self.layer.dir_mut(layer).expect("a place is a directory").entries.remove(&name);
+                let dir = self.layer.dir_mut(id).expect("only directories are moved");
+                if std::mem::take(&mut dir.hidden) {
+                    // The link itself goes, and with it what its name hid.
+                    let kind = Kind::Whiteout;
+                    let stat = Stat::IMPLIED_DIR;
+                    let hides = self.layer.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
+                    self.entries(layer).insert(name.clone(), hides);
+                } else {
+                    self.entries(layer).remove(&name);
+                }
                 let from = self.path(at, Some(&name));
                 let moved = self.layer.dir(id).expect("only directories are moved");
+                let first = moved.entries.keys().next();
+                let first = first.map_or_else(|| from.clone(), |name| from.join(name));
+                let Some(to) = self.resolve(at, &target, id, &first)? else {
+                    continue;
+                };
+                let moved = self.layer.dir(id).expect("only directories are moved");
                 let moved: Vec<Name> = moved.entries.keys().cloned().collect();
-                let first = moved.first().map_or_else(|| from.clone(), |name| from.join(name));
-                let to = self.resolve(at, &target, &first)?;
                 let whole = self.path(to, None);
                 let notes = moved.iter().map(|name| (from.join(name), whole.join(name)));
                 self.notes.through_links.extend(notes);
@@ -124,10 +139,21 @@ impl<'t, C> Graft<'t, C> {
         GuestPath(names)
     }
 
-    /// The place that a link with `target` in the directory `at` leads to.
-    /// Directories that are missing there become implied ones of the layer.
-    fn resolve(&mut self, at: usize, target: &[u8], from: &GuestPath) -> Result<usize> {
-        let bad_target = |_| MergeError::LinkTarget(from.to_string());
+    /// The place that a link with `target` in the directory `at` leads to, for the
+    /// entries of `moved`. Directories that are missing there become implied ones
+    /// of the layer. Of `moved`, what came before something else on the way did is
+    /// gone, as that took its place; `None` if nothing is left.
+    ///
+    /// Terminates because each step either consumes a component of a path or
+    /// follows a link, and links are counted.
+    fn resolve(
+        &mut self,
+        at: usize,
+        target: &[u8],
+        moved: InodeId,
+        from: &GuestPath,
+    ) -> Result<Option<usize>> {
+        let bad_target = |_| MergeError::LinkTarget(from.shown());
         let mut at = if target.starts_with(b"/") { 0 } else { at };
         let mut steps = links::steps(target).map_err(bad_target)?;
         let mut followed = 1;
@@ -145,18 +171,29 @@ impl<'t, C> Graft<'t, C> {
             };
             let below_kind = below.map(|id| &self.lower.inode(id).kind);
             let below_dir = below.filter(|_| matches!(below_kind, Some(Kind::Dir(_))));
-            let link = match (own.map(|id| &self.layer.inode(id).kind), below_kind) {
+            let own_kind = own.map(|id| &self.layer.inode(id).kind);
+            let link = match (own_kind, below_kind) {
                 (Some(Kind::Symlink(target)), _) => Some(target.clone()),
-                (Some(Kind::Dir(dir)), Some(Kind::Symlink(target))) if dir.implied => {
+                (Some(Kind::Dir(dir)), Some(Kind::Symlink(target)))
+                    if dir.implied && !dir.hidden =>
+                {
                     Some(target.clone())
                 }
                 (None, Some(Kind::Symlink(target))) => Some(target.clone()),
                 _ => None,
             };
+            let is_other = |kind: &Kind<C>| !matches!(kind, Kind::Dir(_) | Kind::Whiteout);
+            let replaced = own_kind.is_some_and(is_other);
+            if let Some(own) = own.filter(|_| replaced) {
+                let place = self.layer.order.of(layer, &name, own);
+                if !self.layer.keep_later(moved, place) {
+                    return Ok(None);
+                }
+            }
             if let Some(target) = link {
                 followed += 1;
                 if followed > MAX_LINKS {
-                    return Err(MergeError::Loop(from.to_string()));
+                    return Err(MergeError::Loop(from.shown()));
                 }
                 if target.starts_with(b"/") {
                     at = 0;
@@ -169,6 +206,7 @@ impl<'t, C> Graft<'t, C> {
                 // A name that the layer has for something else, or hides.
                 Some(_) => {
                     let id = self.new_dir(layer, &name, false)?;
+                    self.layer.dir_mut(id).expect("it was just made").over_file = replaced;
                     self.enter(at, name, id, None)
                 }
                 None => {
@@ -177,7 +215,7 @@ impl<'t, C> Graft<'t, C> {
                 }
             };
         }
-        Ok(at)
+        Ok(Some(at))
     }
 
     fn new_dir(&mut self, parent: InodeId, name: &Name, implied: bool) -> Result<InodeId> {
@@ -192,54 +230,98 @@ impl<'t, C> Graft<'t, C> {
         &mut self.layer.dir_mut(dir).expect("a place is a directory").entries
     }
 
-    /// Moves what directory `from` has into directory `to`, both of the layer.
+    /// Moves what directory `from` has into directory `to`, both of the layer. Of
+    /// two entries with one name, the later one of the tar stays.
     fn unite(&mut self, from: InodeId, to: InodeId) {
         let mut pairs = vec![(from, to)];
         while let Some((from, to)) = pairs.pop() {
-            let (stat, xattrs) = {
-                let inode = self.layer.inode(from);
-                (inode.stat, inode.xattrs.clone())
-            };
             let source = std::mem::take(self.layer.dir_mut(from).expect("pairs are directories"));
-            let target = self.layer.inode_mut(to);
-            if !source.implied {
-                (target.stat, target.xattrs) = (stat, xattrs);
-            }
-            if let Kind::Dir(dir) = &mut target.kind {
-                dir.implied &= source.implied;
-                dir.opaque |= source.opaque;
-            }
+            self.describe(from, &source, to);
             for (name, id) in source.entries {
-                let Some(known) = self.entries(to).get(&name).copied() else {
+                let link = self.layer.order.take_link(from, &name);
+                let place = link.unwrap_or_else(|| self.layer.order.inode(id));
+                let known = self.entries(to).get(&name).copied();
+                if self.replaces(id, place, to, &name, known) {
+                    self.layer.order.take_link(to, &name);
+                    if let Some(place) = link {
+                        self.layer.order.set_link(to, name.clone(), place);
+                    }
                     self.entries(to).insert(name, id);
-                    continue;
-                };
-                let hides = matches!(self.layer.inode(id).kind, Kind::Whiteout);
-                let hidden = matches!(self.layer.inode(known).kind, Kind::Whiteout);
-                match (self.layer.dir(id).is_some(), self.layer.dir(known).is_some()) {
-                    (true, true) => pairs.push((id, known)),
-                    // What one side hides, the other has anew, if it has anything.
-                    (_, true) if hides && self.layer.is_hollow(known) => {
-                        self.entries(to).insert(name, id);
-                    }
-                    (_, true) if hides => self.start_empty(known),
-                    (true, _) if hidden && self.layer.is_hollow(id) => {}
-                    (true, _) if hidden => {
-                        self.start_empty(id);
-                        self.entries(to).insert(name, id);
-                    }
-                    _ if hides => {}
-                    _ => {
-                        self.entries(to).insert(name, id);
-                    }
+                } else if let Some(known) = known
+                    && self.layer.dir(id).is_some()
+                    && self.layer.dir(known).is_some()
+                {
+                    pairs.push((id, known));
                 }
             }
         }
     }
 
-    fn start_empty(&mut self, dir: InodeId) {
-        let dir = self.layer.dir_mut(dir).expect("the caller has checked");
-        (dir.opaque, dir.implied) = (true, false);
+    /// Gives `to` what the later of the entries for two directories says of them.
+    fn describe(&mut self, from: InodeId, source: &Dir, to: InodeId) {
+        let order = &self.layer.order;
+        let (source_place, target_place) = (order.inode(from), order.inode(to));
+        let hollow = source.implied && self.layer.is_hollow_dir(source);
+        let inode = self.layer.inode(from);
+        let (stat, xattrs) = (inode.stat, inode.xattrs.clone());
+        let target = self.layer.inode_mut(to);
+        let Kind::Dir(dir) = &mut target.kind else {
+            return;
+        };
+        if dir.hidden && !hollow {
+            // What its own layer has is not hidden, and nothing is below it.
+            (dir.hidden, dir.implied, dir.opaque) = (false, false, true);
+        }
+        dir.opaque |= source.opaque;
+        if !source.implied && (dir.implied || source_place > target_place) {
+            dir.implied = false;
+            (target.stat, target.xattrs) = (stat, xattrs);
+        }
+    }
+
+    /// Whether `id` becomes `name` in `to`, where `known` is so far. Two
+    /// directories become one, which is the caller's to do.
+    fn replaces(
+        &mut self,
+        id: InodeId,
+        place: u32,
+        to: InodeId,
+        name: &Name,
+        known: Option<InodeId>,
+    ) -> bool {
+        let Some(known) = known else {
+            return true;
+        };
+        let is_whiteout = |id| matches!(self.layer.inode(id).kind, Kind::Whiteout);
+        let is_dir = |id| self.layer.dir(id).is_some();
+        let known_place = self.layer.order.of(to, name, known);
+        match (is_dir(id), is_dir(known)) {
+            (true, true) => false,
+            // What one side hides, the other has anew, if it has anything.
+            (_, true) if is_whiteout(id) => {
+                self.layer.hide_below(known);
+                false
+            }
+            (true, _) if is_whiteout(known) => {
+                self.layer.hide_below(id);
+                true
+            }
+            (false, false) if is_whiteout(id) => false,
+            (false, false) => is_whiteout(known) || place > known_place,
+            // A directory whose entries came before the file is gone with them.
+            (true, false) => self.outlives(id, known_place),
+            (false, true) => !self.outlives(known, place),
+        }
+    }
+
+    /// Whether anything of directory `dir` came after something else took its
+    /// place in the tar, at `place`; then that is what is left of it.
+    fn outlives(&mut self, dir: InodeId, place: u32) -> bool {
+        let outlives = self.layer.keep_later(dir, place);
+        if outlives && let Some(dir) = self.layer.dir_mut(dir) {
+            (dir.opaque, dir.implied, dir.over_file) = (true, false, true);
+        }
+        outlives
     }
 
     /// Walks the whole layer for links below and dropped xattrs.
@@ -255,14 +337,15 @@ impl<'t, C> Graft<'t, C> {
                 noted.push(id);
             }
             let dir = self.layer.dir(id).expect("only directories are pushed");
+            if dir.over_file {
+                self.notes.over_files.push(path.clone());
+            }
             for (name, child) in &dir.entries {
                 let inode = self.layer.inode(*child);
                 let path = || path.join(name);
                 match &inode.kind {
                     Kind::Dir(_) => dirs.push((*child, path())),
-                    Kind::LowerLink(target) => {
-                        found.push((id, name.clone(), *child, path(), target.clone()))
-                    }
+                    Kind::LowerLink(_) => found.push((id, name.clone(), *child, path())),
                     _ => {
                         if let Some(names) = inode.xattrs.get(DROPPED_XATTRS) {
                             self.notes.dropped_xattrs.push((path(), names.into()));
@@ -286,9 +369,11 @@ impl<'t, C> Graft<'t, C> {
         for id in noted {
             self.layer.inode_mut(id).xattrs.remove(DROPPED_XATTRS);
         }
-        for (dir, name, id, path, target) in found {
-            match self.link_target(&path, &target)? {
+        for (dir, name, id, path) in found {
+            match self.link_end(id, &path)? {
                 End::Own(own) => {
+                    let place = self.layer.order.inode(id);
+                    self.layer.order.set_link(dir, name.clone(), place);
                     self.entries(dir).insert(name, own);
                 }
                 End::Lower(lower) => {
@@ -299,34 +384,52 @@ impl<'t, C> Graft<'t, C> {
         self.notes.dropped_xattrs.sort();
         self.notes.dropped_xattrs.dedup();
         self.notes.through_links.sort();
+        self.notes.over_files.sort();
         Ok(())
     }
 
-    /// What a hard link named `path` to `target` is a further name of.
-    fn link_target(&self, path: &GuestPath, target: &GuestPath) -> Result<End> {
-        let mut target = target.clone();
-        for _ in 0..=self.layer.len() {
-            let nowhere =
-                || MergeError::LinkNowhere { path: path.to_string(), target: target.to_string() };
-            match self.find(&target, path)?.ok_or_else(nowhere)? {
-                End::Own(id) => match &self.layer.inode(id).kind {
-                    Kind::Dir(_) => return Err(MergeError::LinkToDir(path.to_string())),
-                    Kind::LowerLink(next) if *next != target => target = next.clone(),
-                    Kind::LowerLink(_) => return Err(nowhere()),
-                    _ => return Ok(End::Own(id)),
-                },
-                End::Lower(id) if self.lower.dir(id).is_some() => {
-                    return Err(MergeError::LinkToDir(path.to_string()));
-                }
-                found => return Ok(found),
+    /// What the hard link `id`, which is called `path`, is a further name of.
+    ///
+    /// A link to a link ends where that one does, whoever asks; so each is followed
+    /// once, and one that is met twice leads in a circle.
+    fn link_end(&mut self, id: InodeId, path: &GuestPath) -> Result<End> {
+        let mut chain = HashSet::new();
+        let mut at = id;
+        let end = loop {
+            if let Some(end) = self.ends.get(&at) {
+                break *end;
             }
-        }
-        Err(MergeError::Loop(path.to_string()))
+            let Kind::LowerLink(target) = &self.layer.inode(at).kind else {
+                break End::Own(at);
+            };
+            if !chain.insert(at) {
+                let (path, target) = (path.shown(), target.shown());
+                return Err(MergeError::LinkLoop { path, target });
+            }
+            let nowhere = || MergeError::LinkNowhere { path: path.shown(), target: target.shown() };
+            let place = self.layer.order.inode(at);
+            match self.find(target, path, place)?.ok_or_else(nowhere)? {
+                End::Own(next) if self.layer.dir(next).is_some() => {
+                    return Err(MergeError::LinkToDir(path.shown()));
+                }
+                End::Lower(lower) if self.lower.dir(lower).is_some() => {
+                    return Err(MergeError::LinkToDir(path.shown()));
+                }
+                End::Own(next) if matches!(self.layer.inode(next).kind, Kind::LowerLink(_)) => {
+                    at = next;
+                }
+                end => break end,
+            }
+        };
+        self.ends.extend(chain.into_iter().map(|link| (link, end)));
+        Ok(end)
     }
 
-    /// What `path` names, the layer's own entries first; what the layer hides
-    /// counts too, because a name may be hidden and kept under another.
-    fn find(&self, path: &GuestPath, from: &GuestPath) -> Result<Option<End>> {
+    /// What `path` names for a hard link that is the layer's entry number `place`:
+    /// what the layer had by then, else what is below, else what the layer has
+    /// later. What the layer hides counts too, because a name may be hidden and
+    /// kept under another.
+    fn find(&self, path: &GuestPath, from: &GuestPath, place: u32) -> Result<Option<End>> {
         let root = (Some(InodeId::ROOT), Some(InodeId::ROOT));
         let mut stack = vec![root];
         let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
@@ -343,17 +446,24 @@ impl<'t, C> Graft<'t, C> {
             let below = lower_dir.and_then(|id| self.lower.dir(id)?.entries.get(&name).copied());
             let own = own.filter(|id| !matches!(self.layer.inode(*id).kind, Kind::Whiteout));
             if steps.is_empty() {
-                // The last component is not followed. A link that names itself
-                // means what is below.
-                let own_is_self = own.is_some_and(|id| {
-                    matches!(&self.layer.inode(id).kind, Kind::LowerLink(target) if target == path)
-                });
-                return Ok(match (own.filter(|_| !own_is_self), below) {
-                    (Some(id), _) => Some(End::Own(id)),
-                    (None, Some(id)) => Some(End::Lower(id)),
-                    (None, None) => None,
+                // The last component is not followed.
+                let own = own.zip(own_dir).filter(|(id, _)| !self.layer.is_hollow(*id));
+                let own = own.map(|(id, dir)| (id, self.layer.order.of(dir, &name, id)));
+                return Ok(match (own, below) {
+                    (Some((id, own)), _) if own < place => Some(End::Own(id)),
+                    (_, Some(id)) => Some(End::Lower(id)),
+                    (Some((id, own)), None) if own > place => Some(End::Own(id)),
+                    _ => None,
                 });
             }
+            // What the layer has on the way only later counts if nothing else is there.
+            let in_time = |id: &InodeId| match own_dir {
+                Some(dir) if self.layer.dir(*id).is_none() => {
+                    below.is_none() || self.layer.order.of(dir, &name, *id) < place
+                }
+                _ => true,
+            };
+            let own = own.filter(in_time);
             let own_kind = own.map(|id| &self.layer.inode(id).kind);
             let below_kind = below.map(|id| &self.lower.inode(id).kind);
             let link = match (own_kind, below_kind) {
@@ -365,13 +475,13 @@ impl<'t, C> Graft<'t, C> {
             if let Some(target) = link {
                 followed += 1;
                 if followed > MAX_LINKS {
-                    return Err(MergeError::Loop(from.to_string()));
+                    return Err(MergeError::Loop(from.shown()));
                 }
                 if target.starts_with(b"/") {
                     stack.truncate(1);
                 }
                 let more = links::steps(target);
-                steps.extend(more.map_err(|_| MergeError::LinkTarget(from.to_string()))?);
+                steps.extend(more.map_err(|_| MergeError::LinkTarget(from.shown()))?);
                 continue;
             }
             let own = own.filter(|_| matches!(own_kind, Some(Kind::Dir(_))));
@@ -386,6 +496,7 @@ impl<'t, C> Graft<'t, C> {
 }
 
 /// Where a hard link ends.
+#[derive(Clone, Copy)]
 enum End {
     /// In the layer itself.
     Own(InodeId),

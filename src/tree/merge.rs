@@ -13,12 +13,14 @@ use crate::units::DeviceId;
 pub enum MergeError {
     #[error("{0}: symbolic links lead in a circle")]
     Loop(String),
-    #[error("{0}: a symbolic link on the way has a target that is no path")]
+    #[error("{0}: a symbolic link on the way has a target that cannot be a path")]
     LinkTarget(String),
     #[error("{path}: a hard link to {target}, which neither this layer nor one below has")]
     LinkNowhere { path: String, target: String },
     #[error("{0}: a hard link to a directory")]
     LinkToDir(String),
+    #[error("{path}: its target {target} is a hard link too, and they lead in a circle")]
+    LinkLoop { path: String, target: String },
     #[error(transparent)]
     TooMany(#[from] TooManyInodes),
 }
@@ -29,6 +31,9 @@ pub struct Notes {
     /// Directories that the layer names through a symbolic link of a layer
     /// below, and where their entries went.
     pub through_links: Vec<(GuestPath, GuestPath)>,
+    /// Directories that are one although the layer has something else with their
+    /// name: another entry's path goes through it.
+    pub over_files: Vec<GuestPath>,
     /// Xattrs that were not taken over: path, and names joined by NUL.
     pub dropped_xattrs: Vec<(GuestPath, Box<[u8]>)>,
 }
@@ -155,6 +160,9 @@ impl<C> Merger<C> {
                     }
                     Kind::LowerLink(_) => {
                         entries.insert(name, link(id));
+                    }
+                    Kind::Dir(dir) if dir.hidden => {
+                        entries.remove(&name);
                     }
                     Kind::Dir(_) => match entries.get(&name) {
                         Some(known) if self.tree.dir(*known).is_some() => pairs.push((*known, id)),

@@ -120,6 +120,11 @@ impl GuestPath {
         Self(self.0.iter().chain([name]).cloned().collect())
     }
 
+    /// As a message names it; [`shown`] says how.
+    pub fn shown(&self) -> String {
+        if self.0.is_empty() { "/".to_owned() } else { shown(&self.to_bytes()).to_string() }
+    }
+
     /// The components joined by `/`, with none in front.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/')
@@ -135,9 +140,42 @@ impl fmt::Display for GuestPath {
     }
 }
 
+/// Bytes of a name, a path or a value that a message shows; of longer ones it
+/// shows the beginning, the end and the length.
+const SHOWN: usize = 160;
+
+/// Any bytes, as a message shows them: a line or two at most, without control
+/// characters.
+pub fn shown(bytes: &[u8]) -> Shown<'_> {
+    Shown(bytes)
+}
+
+/// What [`shown`] returns.
+pub struct Shown<'b>(&'b [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = self;
+        if bytes.len() <= SHOWN {
+            return write!(f, "{}", bytes.escape_ascii());
+        }
+        let (begin, end) = (&bytes[..SHOWN / 2], &bytes[bytes.len() - SHOWN / 4..]);
+        write!(f, "{}…{} ({} bytes)", begin.escape_ascii(), end.escape_ascii(), bytes.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_show_a_line_or_two() {
+        assert_eq!(shown(b"a\n\xe8").to_string(), "a\\n\\xe8");
+        let long = [b"begin", &[b'x'; 100_000][..], b"end"].concat();
+        let text = shown(&long).to_string();
+        assert!(text.starts_with("beginxx") && text.ends_with("xend (100008 bytes)"), "{text}");
+        assert!(text.len() < 160, "{text}");
+    }
 
     #[test]
     fn names_are_bytes_but_never_more_than_one_component() {

@@ -1,7 +1,10 @@
 """Rules 14 and 15: sparse files, and names."""
-from notation import D, F, H, I, S
+import hashlib
+
+from layout import Layer, zstd_frame
+from notation import C, Big, D, F, H, I, S
 from registry import case
-from tarfmt import GNU, V7, d, f, gnu_long, gnu_sparse, hard, header, long_name, pad, pax, pax_sparse, sparse_bytes, sym
+from tarfmt import END, GNU, V7, chardev, d, f, gnu_long, gnu_sparse, hard, header, long_name, pad, pax, pax_sparse, sparse_bytes, sym
 
 # 14: sparse files. (offset, data) segments, and the size
 KINDS = {
@@ -50,7 +53,7 @@ DEEP_TREE = {'/' + '/'.join(DEEP.split('/')[:i + 1]): I for i in range(20)}
 case('name-255-gnu', 15, [long_name(LONG, f, '1')], tree={'/' + LONG: F('1')})
 case('name-255-pax', 15, [f('short', '1', records={'path': LONG})], tree={'/' + LONG: F('1')})
 case('name-255-bytes-not-utf8', 15, [long_name(b'\xfe' * 255, f, '1')], tree={b'/' + b'\xfe' * 255: F('1')})
-case('name-256', 15, [long_name('n' * 256, f, '1')], says=['n' * 100])
+case('name-256', 15, [long_name('n' * 256, f, '1')], says=['n' * 40, '255'])
 case('path-gnu-long', 15, [long_name(DEEP + '/x', f, '1')], tree={**DEEP_TREE, '/' + DEEP + '/x': F('1')})
 case('link-gnu-long', 15, [f('t', '1'), gnu_long(b'K', DEEP) + sym('s', 'cut', magic=GNU)], tree={'/t': F('1'), '/s': S(DEEP)})
 case('both-gnu-long', 15, [long_name(DEEP + '/x', f, '1'), gnu_long(b'K', DEEP + '/x') + long_name(LONG, hard, 'cut')],
@@ -74,3 +77,59 @@ case('pax-size', 15, [pax({'size': '5'}) + header('a', b'0', 0) + pad(b'12345'),
 case('type-contiguous', 15, [f('plain', '1'), header('cont', b'7', 1) + pad(b'2')], tree={'/plain': F('1'), '/cont': F('2')})
 case('spaces-in-numbers', 15, [f('a', '1', mode=b'   644 \0', uid=b'     1 \0')], tree={'/a': F('1', uid=1)},
      about='old writers pad octal with spaces')
+
+# Headers as they occur: what Go's archive/tar reads, Docker, containerd and umoci take.
+for label, magic in (('blank', b'ustar\0 \0'), ('nul', b'ustar\0\0\0'), ('other', b'ustar\x0012')):
+    case('ustar-version-' + label, 15, [d('p'), f('x', '1', prefix='p', magic=magic), chardev('c', 5, 1, magic=magic)],
+         tree={'/p': D(), '/p/x': F('1'), '/c': C(5, 1)}, about="the version behind ustar's magic does not matter: GNU tar, bsdtar, Go")
+case('numbers-behind-nuls', 15,
+     [f('a', '12345', mode=b'\x000755\0', uid=b'\x00\x00001\0', gid=b'\x00 02 \0', size=b'\x00\x00\x00\x005\0', mtime=b'\x0014524770400'),
+      chardev('c', b'\x00003\0', b'\x00\x0004\0')],
+     tree={'/a': F('12345', mode=0o755, uid=1, gid=2, mtime=0o14524770400), '/c': C(3, 4)}, about='Go trims NULs and spaces, GNU tar one NUL')
+CKSUM = bytearray(header('a', b'0', 1))
+CKSUM[148:156] = b'\0' + CKSUM[148:154].lstrip(b'0').rjust(6, b'0') + b'\0'
+case('checksum-behind-nul', 15, [bytes(CKSUM) + pad(b'1')], tree={'/a': F('1')})
+case('gnu-magic-prefix', 15, [d('some'), d('some/where'), header('x', b'0', 1, magic=GNU, tail=b'some/where') + pad(b'1'),
+                              header('y', b'0', 1, magic=GNU, tail=b'7 dwarfs/in') + pad(b'2')],
+     tree={'/some': D(), '/some/where': D(), '/some/where/x': F('1'), '/7 dwarfs': I, '/7 dwarfs/in': I, '/7 dwarfs/in/y': F('2')},
+     about="Docker built with Go before 1.8 wrote it; Go reads it where atime and ctime hold no numbers")
+case('gnu-magic-prefix-not-ascii', 15, [header('x', b'0', 1, magic=GNU, tail='é/x'.encode()) + pad(b'1')], tree={'/x': F('1')},
+     about='Go takes an ASCII prefix only')
+case('star-prefix', 15, [header('x', b'0', 1, tail=(b'p' * 65 + b'/' + b'q' * 65 + b'14524770400\x0014524770400\0').ljust(163, b'\0') + b'tar\0') + pad(b'1')],
+     tree={'/' + 'p' * 65: I, '/' + 'p' * 65 + '/' + 'q' * 65: I, '/' + 'p' * 65 + '/' + 'q' * 65 + '/x': F('1')},
+     about="star's prefix has 131 bytes, and two times follow it")
+case('file-with-slash', 15, [header('a/', b'0', 3) + pad(b'123'), f('b', '2')], tree={'/a': F('123'), '/b': F('2')},
+     about='only the oldest archives, which have no type for directories, mean one by the slash: Go')
+case('pax-header-at-end', 15, Layer(f('a', '1'), pax({'path': 'nothing'}), end=b''), tree={'/a': F('1')}, about='Go')
+case('pax-mtime-plus', 12, [f('a', '1', records={'mtime': '+1.5'}), f('b', '1', records={'mtime': '+1'})],
+     tree={'/a': F('1', mtime=1, ns=500000000), '/b': F('1', mtime=1)}, about='Go')
+case('path-very-long', 15, [f('x', records={'path': 'p/' * 200000})], says=['path of 400000 bytes', '--max-path'])
+
+# 13 of the doubtful: a file of the same tar that a later path goes through
+case('file-used-as-directory', 15, [f('a', '1'), f('a/b', '2')], tree={'/a': I, '/a/b': F('2')}, inspect=['over_files', '"a"'],
+     about='the later entry wins, as for any two entries of a name; inspect tells it. umoci, containerd and GNU tar fail there')
+case('file-used-as-directory-through-link', 15, [d('t'), sym('l', 't/x')], [f('t/x', '1'), f('l/b', '2')],
+     tree={'/t': D(), '/l': S('t/x'), '/t/x': I, '/t/x/b': F('2')}, inspect=['over_files', '"t/x"'])
+
+# 14: zeros are holes, however the tar has them
+ZEROS = 256 << 20
+
+
+def of_zeros(name, size):
+    """A file of `size` zeros in a blob of some hundred bytes."""
+    first = header(name, b'0', size)
+    digest = hashlib.sha256(first)
+    for _ in range(size >> 20):
+        digest.update(bytes(1 << 20))
+    digest.update(END)
+    return Layer(form='zstd', tar=b'', diff_id='sha256:' + digest.hexdigest(),
+                 blob=zstd_frame(first) + zstd_frame(b'', size=size) + zstd_frame(END))
+
+
+case('zeros-cost-nothing', 14, of_zeros('zeros', ZEROS), fits_in=1 << 20,
+     tree=lambda: {'/zeros': Big(ZEROS, hashlib.sha256(bytes(ZEROS)).hexdigest())},
+     about='the same file as a tar writes it that knows no holes')
+DENSE = [(0, b'x' * 4096), (4096 * 40, b'y' * 4096)]
+for label, make in (('dense', lambda name, segments, size: f(name, sparse_bytes(segments, size))), ('sparse', lambda *a: pax_sparse('1.0', *a))):
+    case('zeros-in-between-' + label, 14, [make('a', DENSE, 4096 * 100), make('b', DENSE, 4096 * 100 + 17), make('z', [], 1000)],
+         fits_in=40000, tree={'/a': F(sparse_bytes(DENSE, 4096 * 100)), '/b': F(sparse_bytes(DENSE, 4096 * 100 + 17)), '/z': F(bytes(1000))})

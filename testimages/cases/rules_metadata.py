@@ -42,6 +42,19 @@ case('xattr-overlay-dropped', 11,
      inspect=['trusted.overlay.opaque'])
 case('xattr-overlay-not-opaque', 11, [d('o'), f('o/low', '1')], [d('o', xattrs={'trusted.overlay.opaque': 'y'}), f('o/up', '2')],
      tree={'/o': D(), '/o/low': F('1'), '/o/up': F('2')}, about="overlayfs' own mark means nothing in a layer")
+for label, name, value, words in (
+        ('name-with-nul', 'user.a\0b', 'v', ['NUL']), ('name-of-256-bytes', 'user.' + 'n' * 251, 'v', ['256 bytes']),
+        ('foreign-name-of-256-bytes', 'com.apple.' + 'n' * 246, 'v', ['256 bytes']), ('without-name', '', 'v', ['empty']),
+        ('capability-empty', 'security.capability', '', ['capabilities']), ('capability-text', 'security.capability', 'cap_net_raw+ep', ['capabilities']),
+        ('capability-old', 'security.capability', struct.pack('<III', 0x01000001, 1, 0), ['capabilities']),
+        ('capability-short', 'security.capability', CAP[:19], ['capabilities']), ('capability-long', 'security.capability', CAP + b'\0', ['capabilities']),
+        ('acl-garbage', 'system.posix_acl_access', b'\2\0\0\0garbage.', ['ACL']),
+        ('acl-without-owner', 'system.posix_acl_access', acl(('group::', 4, None), ('other', 0, None)), ['ACL'])):
+    case('xattr-refused-' + label, 11, [f('the-file', '1', xattrs={name: value})], says=['the-file', *words],
+         about='setxattr(2) refuses it, so containerd and Docker fail; in a guest the file could not be copied up')
+case('xattr-capability-of-namespace', 11, [f('a', '1', xattrs={'security.capability': struct.pack('<IIIIII', 0x03000001, 1 << 13, 0, 0, 0, 1000)})],
+     tree={'/a': F('1', xattrs={'security.capability': struct.pack('<IIIIII', 0x03000001, 1 << 13, 0, 0, 0, 1000)})})
+case('acl-without-entries', 11, [f('a', '1', xattrs={'system.posix_acl_access': acl()})], tree={'/a': F('1')}, about='for setxattr(2) the wish to have none')
 case('xattr-own-marks-dropped', 11, [f('a', '1', xattrs={'trusted.rootfs-compile.implied': '1'}),
                                      f('b', '2', xattrs={'trusted.rootfs-compile.link': 'a'})], tree={'/a': F('1'), '/b': F('2')})
 ACL = acl(('user::', 6, None), ('user', 4, 10001), ('group::', 4, None), ('group', 5, 20), ('mask', 5, None), ('other', 0, None))

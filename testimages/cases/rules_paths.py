@@ -41,6 +41,30 @@ case('symlink-replaced-below', 7, USR, [wh('lib'), f('lib/new', '2')],
      tree={'/usr': D(), '/usr/lib': D(0o711), '/usr/lib/low': F('1'), '/lib': I, '/lib/new': F('2')},
      about='the link is hidden by its own layer, so nothing is followed')
 
+# Two paths that a symlink below makes one: the last entry of the tar counts, as umoci has it.
+ONE = [d('usr'), d('usr/bin'), sym('bin', 'usr/bin')]
+ONE_TREE = {'/usr': D(), '/usr/bin': D(), '/bin': S('usr/bin')}
+case('through-symlink-then-direct', 7, ONE, [f('bin/tool', 'first'), f('usr/bin/tool', 'last')], tree={**ONE_TREE, '/usr/bin/tool': F('last')})
+case('direct-then-through-symlink', 7, ONE, [f('usr/bin/tool', 'first'), f('bin/tool', 'last')], tree={**ONE_TREE, '/usr/bin/tool': F('last')})
+case('direct-then-link-through-symlink', 7, ONE, [f('x', 'linked'), f('usr/bin/tool', 'first'), hard('bin/tool', 'x')],
+     tree={**ONE_TREE, '/x': F('linked'), '/usr/bin/tool': H('/x')})
+case('link-through-symlink-then-direct', 7, ONE, [f('x', 'linked'), hard('bin/tool', 'x'), f('usr/bin/tool', 'last')],
+     tree={**ONE_TREE, '/x': F('linked'), '/usr/bin/tool': F('last')})
+case('dirs-through-symlink-last-description', 7, ONE, [d('usr/bin/d', mode=0o700), f('usr/bin/d/a', '1'), d('bin/d', mode=0o711), f('bin/d/b', '2')],
+     tree={**ONE_TREE, '/usr/bin/d': D(0o711), '/usr/bin/d/a': F('1'), '/usr/bin/d/b': F('2')})
+case('dirs-through-symlink-first-description', 7, ONE, [d('bin/d', mode=0o711), f('bin/d/b', '2'), d('usr/bin/d', mode=0o700)],
+     tree={**ONE_TREE, '/usr/bin/d': D(0o700), '/usr/bin/d/b': F('2')})
+LD = [d('d', mode=0o700), f('d/z', 'low'), sym('l', 'd')]
+case('through-symlink-then-file-there', 7, LD, [f('l/q', '1'), f('d', 'file')], tree={'/d': F('file'), '/l': S('d')})
+case('file-there-then-through-symlink', 7, LD, [f('d', 'file'), f('l/q', '1')], tree={'/d': I, '/d/q': F('1'), '/l': S('d')}, inspect=['over_files'])
+case('through-symlink-then-link-there', 7, LD + [d('e')], [f('l/q', '1'), sym('d', 'e')], tree={'/d': S('e'), '/l': S('d'), '/e': D()})
+for which, order in (('first', lambda a, b: [a, b]), ('last', lambda a, b: [b, a])):
+    case('whiteout-through-symlink-and-of-it-' + which, 2, LD, order(wh('l/z'), wh('l')), tree={'/d': D(0o700)},
+         about='the link and what is hidden behind it: umoci')
+    case('opaque-through-symlink-and-whiteout-of-it-' + which, 3, LD, order(opq('l'), wh('l')), tree={'/d': D(0o700)})
+    case('whiteout-deeper-through-symlink-and-of-it-' + which, 2, LD + [d('d/s'), f('d/s/t', '1')], order(wh('l/s/t'), wh('l')),
+         tree={'/d': D(0o700), '/d/z': F('low'), '/d/s': D()})
+
 case('hard-link-to-symlink-also-gone-through', 8, USR, [f('lib/new', '2'), hard('other', 'lib')],
      tree={**USR_TREE, '/usr/lib/new': F('2'), '/other': H('/lib')})
 case('hard-link-to-symlink-then-gone-through', 8, USR, [hard('other', 'lib'), f('lib/new', '2')],
@@ -60,8 +84,19 @@ case('link-to-lower-two-down', 8, [d('x'), f('x/a', '1')], [f('other', '2')], [h
      tree={'/x': D(), '/x/a': F('1'), '/other': F('2'), '/b': H('/x/a'), '/c': H('/x/a')})
 case('link-joins-lower-group', 8, [f('a', '1'), hard('b', 'a')], [hard('c', 'b')],
      tree={'/a': F('1'), '/b': H('/a'), '/c': H('/a')})
-case('link-own-before-lower', 8, [f('a', 'low')], [hard('b', 'a'), f('a', 'own')], tree={'/a': F('own'), '/b': H('/a')},
-     about='umoci reads in order and links to the lower file; here the own layer comes first, wherever it stands in the tar')
+case('link-lower-before-later-own', 8, [f('a', 'low')], [hard('b', 'a'), f('a', 'own')], tree={'/a': F('own'), '/b': F('low')},
+     about='a link means the file as it is where the link stands in the tar: umoci, containerd. A later entry only where nothing else is')
+case('link-earlier-own-before-lower', 8, [f('a', 'low')], [f('a', 'own'), hard('b', 'a')], tree={'/a': F('own'), '/b': H('/a')})
+case('link-earlier-own-then-replaced', 8, [f('a', 'low')], [f('a', 'own'), hard('b', 'a'), f('a', 'later')], tree={'/a': F('later'), '/b': F('own')})
+case('links-swap-names', 8, [f('a', 'A'), f('b', 'B')], [hard('t', 'a'), hard('a', 'b'), hard('b', 't')],
+     tree={'/a': F('B'), '/t': F('A'), '/b': H('/t')}, about='umoci')
+case('links-in-a-circle', 8, [hard('a', 'b'), hard('b', 'a')], says=['circle'])
+case('link-chain-to-lower', 8, [f('a', 'low')], [hard('d', 'c'), hard('c', 'b'), hard('b', 'a'), f('a', 'own')],
+     tree={'/a': F('own'), '/b': F('low'), '/c': H('/b'), '/d': H('/b')})
+case('link-through-symlink-to-earlier-own', 8, [d('d'), f('d/q', 'low'), sym('l', 'd')], [f('d/q', 'own'), hard('y', 'l/q')],
+     tree={'/d': D(), '/l': S('d'), '/d/q': F('own'), '/y': H('/d/q')}, about='the own layer had it already, under another path')
+case('link-through-symlink-before-own', 8, [d('d'), f('d/q', 'low'), sym('l', 'd')], [hard('y', 'l/q'), f('d/q', 'own')],
+     tree={'/d': D(), '/l': S('d'), '/d/q': F('own'), '/y': F('low')})
 case('link-to-symlink', 8, [sym('s', 'nowhere'), hard('h', 's')], tree={'/s': S('nowhere'), '/h': H('/s')})
 case('link-to-device', 8, [chardev('c', 1, 3, mode=0o666), hard('h', 'c')], tree={'/c': C(1, 3, 0o666), '/h': H('/c')})
 case('link-to-fifo', 8, [fifo('p'), hard('h', 'p')], tree={'/p': P(), '/h': H('/p')})

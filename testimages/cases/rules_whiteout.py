@@ -1,7 +1,7 @@
 """Rules 1 to 3: whiteouts and opaque directories."""
 from notation import D, F, H, I, S
 from registry import case
-from tarfmt import blockdev, chardev, d, f, fifo, hard, opq, sym, wh
+from tarfmt import blockdev, chardev, d, f, fifo, hard, long_name, opq, sym, wh
 
 # 1: known by name, whatever the type
 LOWER = [f('a', 'lower a'), f('b', 'lower b')]
@@ -22,6 +22,13 @@ case('whiteout-of-dot-dot', 1, LOWER, [f('.wh...')], says=['.wh...'])
 case('whiteout-of-dot-dot-deeper', 1, [d('x'), f('x/f')], [f('x/.wh...')], says=['x/.wh...'])
 case('whiteout-of-whiteout-name', 1, [f('.wh.x')], [f('y', '1')], tree={'/y': F('1')},
      about='in the lowest layer it hides nothing, and is no file')
+
+for n in (251, 252, 255):
+    case('whiteout-of-%d-bytes' % n, 1, [long_name('n' * n, f, '1'), f('b', '2')], [long_name('.wh.' + 'n' * n, f)], tree={'/b': F('2')},
+         about='the limit of 255 bytes is that of the hidden name: Docker, containerd and umoci hide it')
+case('whiteout-of-255-bytes-deeper', 1, [d('x'), long_name('x/' + 'n' * 255, f, '1')], [long_name('./x/.wh.' + 'n' * 255 + '/', f)], tree={'/x': D()})
+case('whiteout-of-256-bytes', 1, [f('b', '2')], [long_name('.wh.' + 'n' * 256, f)], says=['whiteout', '256 bytes'])
+case('name-of-256-bytes', 15, [long_name('n' * 256, f)], says=['256 bytes'])
 
 # 2: acts on lower layers only, in any order
 case('whiteout-before-own', 2, [f('a', 'old', mode=0o600)], [wh('a'), f('a', 'new')], tree={'/a': F('new')})
@@ -70,6 +77,12 @@ case('opaque-hard-link', 3, FULL, [hard('o/.wh..wh..opq', '.wh..wh.orph'), f('o/
      tree={'/o': D(0o750), '/o/new': F('3')})
 case('opaque-keeps-link-into-lower', 3, FULL, [hard('kept', 'o/low'), opq('o')], tree={'/o': D(0o750), '/kept': F('1')},
      about='the link names the lower file; that its old name is emptied away changes nothing')
+PLINK = '.wh..wh.plnk/12.34'
+for which, layer in (('after', [f(PLINK, 'x', mode=0o755), hard('b', PLINK), hard('c', PLINK)]),
+                     ('before', [hard('b', PLINK), hard('c', PLINK), f(PLINK, 'x', mode=0o755)])):
+    case('aufs-link-' + which, 3, [f('a', '1')], [d('.wh..wh.plnk', mode=0o700), *layer],
+         **(dict(tree={'/a': F('1'), '/b': F('x', mode=0o755), '/c': H('/b')}) if which == 'after' else dict(says=['.wh..wh.plnk'])),
+         about='aufs kept a file with several names once, and linked to it: its content, as Docker, containers/storage, containerd and umoci have it')
 case('aufs-bookkeeping', 3, [f('a', '1')],
      [f('.wh..wh.aufs'), d('.wh..wh.orph', mode=0o700), d('.wh..wh.plnk', mode=0o700), f('.wh..wh.plnk/12.34', 'x'), f('b', '2')],
      tree={'/a': F('1'), '/b': F('2')})

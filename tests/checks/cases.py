@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from checks import check
-from checks.common import BINARY, TOP, WORK, Failed, build, call, judge, layers_of, need, need_no_leftovers, scratch
+from checks.common import BINARY, TOP, WORK, Failed, build, call, judge, layers_of, need, need_no_leftovers, same_files, scratch
 
 SOURCE = os.path.join(TOP, 'testimages/cases')
 
@@ -31,6 +31,10 @@ def run_case(path):
             need_no_leftovers(os.path.dirname(out))
             return
         judge(out, expect['entries'])
+        # A layer that comes from the cache must say all that the tar said, the order of its entries too.
+        again = os.path.join(tmp, 'again')
+        build(os.path.join(path, 'manifest.yaml'), again, *expect['args'], cache=os.path.join(tmp, 'cache'))
+        same_files(out, again, 'the bundle of cached layers')
         if expect['fits_in'] is not None:
             size = sum(map(os.path.getsize, layers_of(out)))
             need(size <= expect['fits_in'], 'the layers have %d bytes, more than %d' % (size, expect['fits_in']))

@@ -43,6 +43,8 @@ fn text(report: &Report) -> String {
         lines.extend(
             through.map(|link| format!("          through a link: {} -> {}", link.path, link.to)),
         );
+        let over = layer.over_files.iter();
+        lines.extend(over.map(|path| format!("          a file used as a directory: {path}")));
         let dropped = layer.dropped_xattrs.iter();
         lines.extend(
             dropped

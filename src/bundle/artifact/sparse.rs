@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::SeekFrom;
 
+use crate::sink::is_zero;
+
 const BLOCK: u64 = 4096;
 /// Bytes of one record at most, and of what is read at once.
 const RECORD: u64 = 1 << 20;
@@ -45,7 +47,6 @@ pub fn each(file: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> 
         file.read_exact_at(chunk, at)?;
         let mut rest = &chunk[..];
         while !rest.is_empty() {
-            let is_zero = |block: &&[u8]| block.iter().all(|b| *b == 0);
             let count = |zero: bool, bytes: &[u8]| {
                 let blocks = bytes.chunks(BLOCK as usize).take_while(|b| is_zero(b) == zero);
                 blocks.map(<[u8]>::len).sum::<usize>()

@@ -173,10 +173,12 @@ fn what_erofs_cannot_hold_is_an_error_with_its_path() {
             tree.inode_mut(id).xattrs.set(name, vec![0; len]);
         }
         let writer = ObjectWriter::new(scratch()).unwrap();
-        writer.finish(&tree, Digest::of(b"x")).unwrap_err().to_string()
+        // As it is shown: with all that led to it.
+        format!("{:#}", anyhow::Error::from(writer.finish(&tree, Digest::of(b"x")).unwrap_err()))
     };
     let message = fails(Kind::Fifo, Some((b"user.a", 65536)));
     assert!(message.contains("dir/it") && message.contains("65535"), "{message}");
+    assert_eq!(message.matches("65536").count(), 1, "said twice: {message}");
     let message = fails(Kind::Fifo, Some((b"com.apple.quarantine", 1)));
     assert!(message.contains("dir/it") && message.contains("name space"), "{message}");
     let message = fails(Kind::Symlink(Box::default()), None);

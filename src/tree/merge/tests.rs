@@ -24,6 +24,7 @@ fn tree(lines: &[&str]) -> Tree<Extents> {
         };
         let stat = if words[0] == "i" { Stat::IMPLIED_DIR } else { stat };
         let id = tree.push(Inode { stat, xattrs: Xattrs::default(), kind }).unwrap();
+        tree.order.set_inode(id, id.0 + 1);
         let (name, parent) = path.0.split_last().unwrap();
         let parent = tree.lookup(&GuestPath(parent.to_vec())).unwrap();
         tree.dir_mut(parent).unwrap().entries.insert(name.clone(), id);
