@@ -11,6 +11,7 @@
 //! becomes the machine; whatever happens to it, the supervisor restores the
 //! terminal and tells an exit code. Disks reach it as open descriptors.
 
+pub mod args;
 mod command;
 mod disk;
 pub mod engine;

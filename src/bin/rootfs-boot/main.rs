@@ -1,14 +1,11 @@
 //! The command line: arguments, exit codes.
 
-mod args;
-
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser as _;
+use rootfs_compile::boot::args::Cli;
 use rootfs_compile::boot::{self, MACHINE_FAILED};
-
-use self::args::Cli;
 
 fn main() -> ExitCode {
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line of `rootfs-boot`, which `rootfs-compile run` takes too.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use rootfs_compile::boot::{Engine, Options, Volume};
-use rootfs_compile::manifest::{ByteSize, Publish, Tmpfs};
+
+use super::{Engine, Options, Volume};
+use crate::manifest::{ByteSize, Publish, Tmpfs};
 
 /// Boots a bundle in a microVM and becomes the process inside.
 ///
