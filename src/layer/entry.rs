@@ -78,13 +78,18 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
         stream.skip_padding(size.next_multiple_of(BLOCK) - size)?;
         match kind {
             b'x' => extensions.pax = Pax::parse(&bytes)?,
-            b'L' => extensions.path = Some(header::until_nul(&bytes).to_vec()),
-            b'K' => extensions.link = Some(header::until_nul(&bytes).to_vec()),
+            b'L' => extensions.path = long(&bytes),
+            b'K' => extensions.link = long(&bytes),
             // Global headers hold a comment in archives of git; volume headers a label.
             // Go's archive/tar, and so Docker and containerd, pass over both.
             _ => continue,
         }
     }
+}
+
+/// A GNU long name; an empty one leaves the header's own in force.
+fn long(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(header::until_nul(bytes).to_vec()).filter(|name| !name.is_empty())
 }
 
 fn path(header: &Header, extensions: &Extensions) -> Vec<u8> {

@@ -100,6 +100,8 @@ case('star-prefix', 15, [header('x', b'0', 1, tail=(b'p' * 65 + b'/' + b'q' * 65
      about="star's prefix has 131 bytes, and two times follow it")
 case('file-with-slash', 15, [header('a/', b'0', 3) + pad(b'123'), f('b', '2')], tree={'/a': F('123'), '/b': F('2')},
      about='only the oldest archives, which have no type for directories, mean one by the slash: Go')
+case('gnu-long-empty', 15, [header('././@LongLink', b'L', 0, magic=GNU) + f('a', '1'), gnu_long(b'L', '') + gnu_long(b'K', '') + sym('s', 'a')],
+     tree={'/a': F('1'), '/s': S('a')}, about='an empty long name overrides nothing: Go')
 case('pax-header-at-end', 15, Layer(f('a', '1'), pax({'path': 'nothing'}), end=b''), tree={'/a': F('1')}, about='Go')
 case('pax-mtime-plus', 12, [f('a', '1', records={'mtime': '+1.5'}), f('b', '1', records={'mtime': '+1'})],
      tree={'/a': F('1', mtime=1, ns=500000000), '/b': F('1', mtime=1)}, about='Go')
