@@ -19,6 +19,9 @@ pub struct Entry {
     pub stat: Stat,
     pub xattrs: Xattrs,
     pub what: What,
+    /// Bytes that the header announces although its type has none. The next header
+    /// is expected right behind it all the same, as Go's reader does.
+    pub announced: u64,
 }
 
 /// What kind of member.
@@ -122,7 +125,8 @@ fn entry(
         Some(link) => link.to_vec(),
         None => header::until_nul(&header.as_old().linkname).to_vec(),
     };
-    let what = match header.as_old().linkflag[0] {
+    let kind = header.as_old().linkflag[0];
+    let what = match kind {
         // Archives from before the type for directories.
         0 if path.ends_with(b"/") => What::Dir,
         b'0' | 0 | b'7' | b'S' => What::File(stored(header, pax, stream, limits)?),
@@ -143,7 +147,12 @@ fn entry(
         b'M' => bail!("a file continued from another volume"),
         other => bail!("a tar entry of type \"{}\", which is not known", other.escape_ascii()),
     };
-    Ok(Entry { path, stat, xattrs, what })
+    let announced = match what {
+        What::File(_) => 0,
+        _ if kind == b'D' => 0,
+        _ => header::size(header).unwrap_or(0),
+    };
+    Ok(Entry { path, stat, xattrs, what, announced })
 }
 
 fn stat(header: &Header, pax: &Pax) -> Result<Stat> {

@@ -111,7 +111,11 @@ fn ingest(
             *path = [&base, &b"/"[..], path].concat();
         }
     };
-    while let Some(mut entry) = entry::next(stream, limits)? {
+    let mut before: Option<String> = None;
+    while let Some(mut entry) = entry::next(stream, limits).map_err(|error| match &before {
+        Some(before) => error.context(before.clone()),
+        None => error,
+    })? {
         below(&mut entry.path);
         if let What::HardLink(target) = &mut entry.what {
             below(target);
@@ -123,6 +127,10 @@ fn ingest(
             limits.entries
         );
         let name = shown(&entry.path).to_string();
+        before = (entry.announced > 0).then(|| {
+            let bytes = entry.announced;
+            format!("behind {name}, whose header announces {bytes} bytes that its type cannot have")
+        });
         place(entry, &mut placer, stream, &mut contents, limits).context(name)?;
     }
     placer.finish()
