@@ -21,8 +21,11 @@ mod board {
     pub const MACHINE: &str =
         "microvm,acpi=off,auto-kernel-cmdline=on,isa-serial=off,pit=on,pic=on,rtc=on";
     /// The board's many devices leave no interrupt to the clock's driver; a triple
-    /// fault is the reset that qemu sees.
-    pub const CMDLINE: &str = "console=hvc0 reboot=t panic=-1 initcall_blacklist=cmos_init";
+    /// fault is the reset that qemu sees. `no_timer_check`: the kernel's test of the
+    /// timer counts ticks in a fixed time, and panics where a busy host delivers too
+    /// few of them ("IO-APIC + timer doesn't work").
+    pub const CMDLINE: &str =
+        "console=hvc0 reboot=t panic=-1 no_timer_check initcall_blacklist=cmos_init";
     /// Whether the kernel finds the last disk first.
     pub const DISKS_BACKWARDS: bool = false;
 }
