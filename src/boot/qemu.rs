@@ -50,10 +50,15 @@ pub fn exec(spec: &Spec) -> Result<std::convert::Infallible> {
     Err(error).with_context(|| format!("starting {}", program.display()))
 }
 
+/// Finds qemu in PATH, or beside this program, where libkrunfw may lie as well.
 fn find() -> Result<PathBuf> {
     let (program, package) = (board::PROGRAM, board::PACKAGE);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file());
+    let near = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
+    let found = std::env::split_paths(&path)
+        .chain(near)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file());
     found.with_context(|| {
         format!("{program} is not installed: the package {package} of Debian and Fedora, qemu of Homebrew")
     })
