@@ -13,6 +13,8 @@ pub enum Event {
     Stage(&'static str),
     /// Something the user may want to know.
     Warning(String),
+    /// Something that only those want to know who ask for more.
+    Note(String),
 }
 
 /// A layer, as a reporter may show it.

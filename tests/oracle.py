@@ -20,12 +20,17 @@ import transcode
 # Case names, by the reason why umoci is not followed.
 KNOWN = {name: why for why, names in {
     'checks nothing of the sort': 'blob-wrong-digest blob-wrong-size config-wrong-digest manifest-wrong-digest manifest-wrong-size '
-                                  'manifest-unknown-media-type media-type-docker-foreign media-type-foreign bomb-symlink-forest '
+                                  'manifest-unknown-media-type manifest-said-to-be-index config-other-architecture config-unknown-media-type '
+                                  'bomb-symlink-forest '
                                   'device-major-too-large device-minor-too-large gid-no-id gid-pax-negative uid-negative uid-no-id '
                                   'uid-pax-too-large uid-too-large xattr-refused-capability-empty',
     'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
     'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
-                                 'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there',
+                                 'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there '
+                                 'config-against-index config-architecture-empty-in-index config-variant-against-index',
+    'reads configs more strictly than Docker': 'config-created-empty config-entrypoint-string config-history-odd config-os-absent config-os-empty '
+                                               'config-rootfs-null config-rootfs-type-absent config-rootfs-type-empty config-rootfs-type-null '
+                                               'config-upper-case config-variant-number',
     'goes by the media type': 'media-type-disagrees',
     'links in the order of the tar': 'link-before-target link-chain-backwards link-chain-to-lower',
     'has removed the link by then; here whiteouts act on what is below, wherever they stand':
@@ -43,6 +48,9 @@ KNOWN = {name: why for why, names in {
         'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',
     'clamps times to 32 bits': 'time-pax',
 }.items() for name in names.split()}
+
+# Cases about which image is meant: transcode.py gives umoci one, so they say nothing of umoci.
+CHOICE = ('index-', 'order-', 'name-', 'two-names-', 'two-variants-', 'tagged-and-untagged-', 'same-platform-')
 
 
 def unpack(layout, tag, out, env=None):
@@ -85,6 +93,8 @@ def main():
     for name in names or sorted(os.listdir(cases)):
         if json.load(open(os.path.join(cases, name, 'expect.json')))['args']:
             continue                                # limits are no matter of umoci's
+        if name.startswith(CHOICE):
+            continue
         text = judge(os.path.join(cases, name))
         if text and name not in KNOWN:
             news += 1

@@ -30,6 +30,7 @@ def copy(src, dst, architecture='amd64'):
     while 'manifests' in doc:
         some = [m for m in doc['manifests'] if m.get('platform', {}).get('architecture', architecture) == architecture]
         doc = json.loads(blob(some[0]['digest']))
+    doc['layers'] = doc.get('layers') or []
     for layer in doc['layers']:
         if 'zstd' in layer['mediaType']:
             tar = subprocess.run(['zstd', '-dcq', '--no-progress'], input=blob(layer['digest']), stdout=subprocess.PIPE, check=True).stdout

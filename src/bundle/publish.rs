@@ -110,6 +110,8 @@ impl Staging {
     /// Makes the bundle, whose layers are on the disk, appear at its place, for good.
     pub fn publish(mut self, force: bool) -> Result<()> {
         let publish = || -> Result<()> {
+            // Invariant: a bundle that is written is one that opens.
+            read_index(&self.dir).context("this program made a bundle that it cannot read")?;
             self.sync()?;
             // Again: a build takes time, and others write too.
             check_target(&self.target, force)?;

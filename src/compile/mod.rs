@@ -87,7 +87,7 @@ struct Linked {
 /// Builds what `request` asks for.
 pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let manifest = &request.manifest;
-    let image = open(request)?;
+    let image = open(request, reporter)?;
     // From here on, the image is known, and its documents have their digests.
 
     let staging = Staging::new(&request.output, request.force)?;
@@ -161,7 +161,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
 
 /// Says what the patches of `request` would do; makes no bundle.
 pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
-    let image = open(request)?;
+    let image = open(request, reporter)?;
     let cache = Cache::open(&request.cache_dir)?;
     let ready = all_layers(request, &image, &cache, None, reporter)?;
     reporter.event(Event::Stage("merge"));
@@ -173,7 +173,18 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     Ok(Preview { upper: patched.size, changes: patched.changes })
 }
 
-fn open(request: &Request) -> Result<Image> {
+fn open(request: &Request, reporter: &dyn Reporter) -> Result<Image> {
+    let image = find(request)?;
+    for warning in &image.warnings {
+        reporter.event(Event::Warning(warning.clone()));
+    }
+    if let Some(note) = &image.note {
+        reporter.event(Event::Note(note.clone()));
+    }
+    Ok(image)
+}
+
+fn find(request: &Request) -> Result<Image> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
     let wanted = wanted.unwrap_or_else(Platform::host);
     let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };

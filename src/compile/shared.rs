@@ -88,10 +88,10 @@ fn fetch_from(
         (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),
         "it is the object of another layer"
     );
-    let [descriptor] = &found.manifest.layers()[..] else {
-        anyhow::bail!("it has {} blobs", found.manifest.layers().len());
+    let [descriptor] = &found.manifest.layers[..] else {
+        anyhow::bail!("it has {} blobs", found.manifest.layers.len());
     };
-    let (is, most) = (descriptor.size(), artifact::largest_blob(record.size));
+    let (is, most) = (descriptor.size, artifact::largest_blob(record.size));
     ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
     let mut blob = found.blob(descriptor)?;
     let file = slot.create()?;

@@ -76,7 +76,10 @@ impl LockUse {
             return Ok(None);
         }
         let known = lock.images.get(&image.to_string());
-        let digest = known.and_then(|platforms| platforms.get(&platform.to_string()));
+        // It may have been written down in another spelling.
+        let is_it = |text: &str| text.parse().is_ok_and(|locked: Platform| locked == *platform);
+        let digest = known.and_then(|platforms| platforms.iter().find(|(text, _)| is_it(text)));
+        let digest = digest.map(|(_, digest)| digest);
         if self.required && digest.is_none() {
             bail!(
                 "{} does not say which image {image} is for {platform}; build with --lock to write it \
@@ -97,6 +100,8 @@ impl LockUse {
     ) -> Result<()> {
         let enter = |lock: &mut Lock| {
             let platforms = lock.images.entry(image.to_string()).or_default();
+            let is_other = |text: &str| text.parse() != Ok(platform.clone());
+            platforms.retain(|text, _| *text == platform.to_string() || is_other(text));
             platforms.insert(platform.to_string(), digest) == Some(digest)
         };
         if enter(lock) || !self.write {

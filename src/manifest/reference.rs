@@ -34,9 +34,11 @@ pub struct ImageRef {
     /// As written; what a bundle says of its origin.
     text: String,
     pub transport: Transport,
-    /// Relative to the current directory once the manifest is loaded.
+    /// Path and name, where a file or a directory holds the image.
+    place: String,
+    /// Relative to the current directory once [`ImageRef::resolve`] was called.
     pub path: PathBuf,
-    /// A tag, or a name in a docker-archive.
+    /// A tag or a whole name.
     pub reference: Option<String>,
     /// The manifest (or an index above it) must have this digest.
     pub pin: Option<Digest>,
@@ -48,19 +50,19 @@ pub struct ImageRef {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
     #[error(
-        "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:TAG], \
-         oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
+        "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
+         oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
     )]
     Form(String, String),
-    #[error("{0:?}: what follows @ is no digest (sha256: and 64 lower-case hex digits)")]
+    #[error("{0:?}: what follows @ is not a digest (sha256: and 64 lower-case hex digits)")]
     Pin(String),
 }
 
 impl FromStr for ImageRef {
     type Err = BadReference;
 
-    /// The path ends at the last colon that no slash follows (of a
-    /// docker-archive: at the first colon, because names hold more of them).
+    /// Where the path ends, only [`ImageRef::resolve`] can say for sure: paths and
+    /// names may both hold colons. Until then it ends at the first one.
     fn from_str(text: &str) -> Result<Self, BadReference> {
         let form = || BadReference::Form(text.to_owned(), String::new());
         let (transport, rest) = match text.split_once(':') {
@@ -81,17 +83,34 @@ impl FromStr for ImageRef {
             }
             None => (rest, None),
         };
-        let split = match transport {
-            Transport::DockerArchive => rest.split_once(':'),
-            Transport::Dir | Transport::DockerDaemon => None,
-            _ => rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')),
+        let (path, reference) = match transport {
+            Transport::DockerDaemon => (rest, None),
+            _ => split(transport, rest, |_| false),
         };
-        let (path, reference) = split.map_or((rest, None), |(path, tag)| (path, Some(tag)));
         if path.is_empty() || reference == Some("") {
             return Err(form());
         }
-        let reference = reference.map(str::to_owned);
-        Ok(Self { text: text.to_owned(), transport, path: path.into(), reference, pin, name: None })
+        let (path, reference) = (path.into(), reference.map(str::to_owned));
+        let (text, place) = (text.to_owned(), rest.to_owned());
+        Ok(Self { text, transport, place, path, reference, pin, name: None })
+    }
+}
+
+/// Splits path and name at the first colon behind a path that is there; at the
+/// first colon of all where no path is there.
+fn split(
+    transport: Transport,
+    place: &str,
+    is_there: impl Fn(&str) -> bool,
+) -> (&str, Option<&str>) {
+    if transport == Transport::Dir {
+        return (place, None);
+    }
+    let colons = || place.match_indices(':').map(|(at, _)| at);
+    let known = colons().chain([place.len()]).find(|end| *end > 0 && is_there(&place[..*end]));
+    match known.or_else(|| colons().next()) {
+        Some(end) if end < place.len() => (&place[..end], Some(&place[end + 1..])),
+        _ => (place, None),
     }
 }
 
@@ -108,7 +127,8 @@ impl ImageRef {
         let pin = pin.map_err(|error: BadDigest| error.to_string())?;
         let reference = name.tag().map(str::to_owned);
         let (transport, path) = (Transport::Registry, PathBuf::new());
-        Ok(Self { text: text.to_owned(), transport, path, reference, pin, name: Some(name) })
+        let (text, place) = (text.to_owned(), String::new());
+        Ok(Self { text, transport, place, path, reference, pin, name: Some(name) })
     }
 
     /// Pins the digest of an image in a registry.
@@ -125,11 +145,15 @@ impl ImageRef {
         });
     }
 
-    /// Takes a relative path as relative to `dir`.
+    /// Takes a relative path as relative to `dir`, and looks there where it ends.
     pub fn resolve(&mut self, dir: &Path) {
-        if !matches!(self.transport, Transport::Registry | Transport::DockerDaemon) {
-            self.path = dir.join(&self.path);
+        if matches!(self.transport, Transport::Registry | Transport::DockerDaemon) {
+            return;
         }
+        let is_there = |path: &str| dir.join(path).symlink_metadata().is_ok();
+        let (path, name) = split(self.transport, &self.place, is_there);
+        self.path = dir.join(path);
+        self.reference = name.filter(|name| !name.is_empty()).map(str::to_owned);
     }
 }
 
@@ -161,7 +185,8 @@ mod tests {
         let pin = format!("@sha256:{}", "0".repeat(64));
         assert_eq!(read("oci:dir"), ("dir".into(), None, false));
         assert_eq!(read("oci:../dir:latest"), ("../dir".into(), Some("latest".into()), false));
-        assert_eq!(read("oci:a:b/dir"), ("a:b/dir".into(), None, false));
+        assert_eq!(read("oci:dir:a/b:1"), ("dir".into(), Some("a/b:1".into()), false));
+        assert_eq!(read("dir:a:b"), ("a:b".into(), None, false));
         assert_eq!(read(&format!("oci:dir{pin}")), ("dir".into(), None, true));
         assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
         let name = "docker-archive:x.tar:example.com:5000/a:b";
@@ -170,6 +195,34 @@ mod tests {
             ["", "oci:", "oci::tag", "a//b", "a:b:c", "oci:x:", "oci:x@sha256:12", "a@sha256:1"]
         {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_there_may_hold_colons() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["plain", "with:colon", "with:two:colons"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let read = |text: &str| {
+            let mut image: ImageRef = text.parse().unwrap();
+            image.resolve(dir.path());
+            let path = image.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
+            (path, image.reference.unwrap_or_default())
+        };
+        for (text, path, name) in [
+            ("oci:plain", "plain", ""),
+            ("oci:plain:1", "plain", "1"),
+            ("oci:plain:busybox:1.38.0-musl", "plain", "busybox:1.38.0-musl"),
+            ("oci:plain:docker.io/library/x:1", "plain", "docker.io/library/x:1"),
+            ("oci:with:colon", "with:colon", ""),
+            ("oci:with:colon:1", "with:colon", "1"),
+            ("oci-archive:with:two:colons:a:1", "with:two:colons", "a:1"),
+            ("docker-archive:with:colon:localhost:5000/a:1", "with:colon", "localhost:5000/a:1"),
+            ("oci:nowhere:a:1", "nowhere", "a:1"),
+            ("dir:with:colon", "with:colon", ""),
+        ] {
+            assert_eq!(read(text), (path.to_owned(), name.to_owned()), "{text}");
         }
     }
 

@@ -4,10 +4,16 @@
 //! A layer's blob is checked by whoever reads it to its end.
 
 pub mod artifact;
+mod config;
 mod daemon;
 mod docker;
+mod document;
+mod form;
+mod json;
 mod layout;
+mod names;
 pub mod registry;
+mod select;
 mod skopeo;
 mod store;
 
@@ -16,11 +22,11 @@ use std::io::Read;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::ImageConfiguration;
 
-pub use self::layout::REF_NAME;
+pub use self::document::Descriptor;
+pub use self::names::REF_NAME;
 use self::registry::RegistryStore;
 pub use self::registry::{Access, NotThere, Repository};
-use self::skopeo::SkopeoDir;
-use self::store::{DirStore, Store, TarStore};
+use self::store::Store;
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{ImageRef, Platform, Transport};
 
@@ -34,6 +40,10 @@ pub struct Image {
     pub platform: Platform,
     /// The lowest first.
     pub layers: Vec<Layer>,
+    /// What had to be guessed, and what is not as it should be.
+    pub warnings: Vec<String>,
+    /// How the image was chosen, where there was a choice.
+    pub note: Option<String>,
     store: Box<dyn Store>,
 }
 
@@ -48,6 +58,8 @@ pub struct Layer {
     pub media_type: String,
     /// What the store calls it.
     name: String,
+    /// Where else the blob is, as the manifest says of foreign layers.
+    urls: Vec<String>,
 }
 
 impl Layer {
@@ -72,37 +84,42 @@ impl Image {
     /// Finds what `reference` means for `platform`; `access` is how registries
     /// are reached.
     pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
-        let path = &reference.path;
         let open = || match reference.transport {
-            Transport::Oci => {
-                ensure!(path.is_dir(), "there is no such directory");
-                layout::open(Box::new(DirStore(path.clone())), reference, platform)
-            }
-            Transport::OciArchive => {
-                layout::open(Box::new(TarStore::open(path)?), reference, platform)
-            }
-            Transport::DockerArchive => {
-                docker::open(Box::new(TarStore::open(path)?), reference, platform)
-            }
-            Transport::Dir => layout::open(Box::new(SkopeoDir::open(path)?), reference, platform),
+            Transport::DockerArchive => docker::open(form::open(reference)?, reference, platform),
             Transport::DockerDaemon => {
-                let store = daemon::save(path, &access.documents)?;
+                let store = daemon::save(&reference.path, &access.documents)?;
                 docker::open(Box::new(store), reference, platform)
             }
             Transport::Registry => {
                 let name = reference.name.as_ref().context("a registry's image has a name")?;
                 layout::open(Box::new(RegistryStore::open(name, access)?), reference, platform)
             }
+            Transport::Oci | Transport::OciArchive | Transport::Dir => {
+                let store = form::open(reference)?;
+                layout::version(&*store)?;
+                layout::open(store, reference, platform)
+            }
         };
         open().with_context(|| match reference.transport {
             Transport::Registry | Transport::DockerDaemon => reference.to_string(),
-            _ => path.display().to_string(),
+            _ => reference.path.display().to_string(),
         })
     }
 
     /// The blob of layer `index`, as it is stored.
     pub fn blob(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
         let layer = &self.layers[index];
+        if is_foreign(&layer.media_type) && !self.store.has(&layer.name)? {
+            let urls = match &layer.urls[..] {
+                [] => "nowhere that its manifest tells".to_owned(),
+                urls => json::shown_list(urls),
+            };
+            bail!(
+                "the layer is foreign ({}): its bytes are not where the image is, but at {urls}; an \
+                 image that was pushed or saved with its foreign layers has them",
+                layer.media_type
+            );
+        }
         let opened = self.store.open(&layer.name)?;
         let (blob, size) = opened.ok_or_else(|| anyhow!("the blob is missing"))?;
         ensure!(
@@ -121,19 +138,6 @@ fn choose_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Reads a config and checks that it fits `platform`.
-fn config(bytes: &[u8], platform: &Platform) -> Result<(ImageConfiguration, Platform)> {
-    let config: ImageConfiguration =
-        serde_json::from_slice(bytes).context("the image config is not as OCI has it")?;
-    let is = Platform {
-        os: config.os().to_string(),
-        architecture: config.architecture().to_string(),
-        variant: config.variant().clone(),
-    };
-    ensure!(is.serves(platform), "there is no {platform}; there is {is}");
-    Ok((config, is))
-}
-
 /// The config's diff IDs, of which there must be as many as layers.
 fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
     let diff_ids = config.rootfs().diff_ids();
@@ -143,4 +147,62 @@ fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
         diff_ids.len()
     );
     diff_ids.iter().map(|id| id.parse().context("a diff ID of the config")).collect()
+}
+
+/// Refuses what cannot be a layer of files.
+fn known_layer(media_type: &str) -> Result<()> {
+    let what = match media_type {
+        "application/vnd.oci.image.layer.v1.tar"
+        | "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.v1.tar+zstd"
+        | "application/vnd.docker.image.rootfs.diff.tar"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd" => return Ok(()),
+        foreign if is_foreign(foreign) => return Ok(()),
+        "" => bail!("it has no media type"),
+        other if other.contains("encrypted") => "is encrypted",
+        _ => "is not known",
+    };
+    bail!("the media type {} {what}", json::shown(media_type))
+}
+
+/// Whether a layer need not be where the image is. (Where it is, it is like any other.)
+fn is_foreign(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd"
+    )
+}
+
+/// What a layout calls a blob.
+fn blob_name(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// The digest in the name of a layout's blob.
+fn digest_of(name: &str) -> Option<Digest> {
+    format!("sha256:{}", name.strip_prefix("blobs/sha256/")?).parse().ok()
+}
+
+/// A small blob, checked; `None` if it is not there.
+fn blob(store: &dyn Store, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
+    let digest = descriptor.digest;
+    let read = || {
+        let bytes = match store.document(&blob_name(digest)) {
+            Err(error) if error.is::<NotThere>() => None,
+            read => read?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
+        let (size, told) = (bytes.len() as u64, descriptor.size);
+        ensure!(size == told, "it has {size} bytes, not {told}: its size is wrong");
+        let is = Digest::of(&bytes);
+        ensure!(is == digest, "its content has the digest {is}: it is damaged");
+        Ok(Some(bytes))
+    };
+    read().with_context(|| digest.to_string())
 }

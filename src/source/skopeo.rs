@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layout;
 use super::store::Store;
+use super::{digest_of, layout};
 use crate::digest::Digest;
 
 /// Such a directory, as a store of a layout.
@@ -23,7 +23,7 @@ impl SkopeoDir {
         let bytes = match fs::read(dir.join("manifest.json")) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("no directory of skopeo: manifest.json is missing")
+                bail!("it is not a directory of skopeo's: manifest.json is missing")
             }
             Err(error) => return Err(error).context("manifest.json"),
         };
@@ -43,7 +43,7 @@ impl Store for SkopeoDir {
         if let Some(bytes) = made {
             return Ok(Some((Box::new(Cursor::new(bytes)), bytes.len() as u64)));
         }
-        let Some(digest) = layout::digest_of(name) else {
+        let Some(digest) = digest_of(name) else {
             return Ok(None);
         };
         let mut names = vec![digest.hex(), format!("{}.manifest.json", digest.hex())];

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
+use super::json::shown;
 use crate::map::{self, Mapped};
 
 /// Manifests, indexes and configs end here: registries allow 4 MiB.
@@ -18,6 +19,11 @@ pub const MAX_DOCUMENT: u64 = 16 << 20;
 pub trait Store: Send + Sync {
     /// The bytes called `name` and how many there are; `None` if there are none.
     fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
+
+    /// Whether there are bytes called `name`.
+    fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.open(name)?.is_some())
+    }
 
     /// All of a small file.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -68,10 +74,6 @@ enum Member {
 const MAX_LINKS: usize = 10;
 
 impl TarStore {
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::of(&File::open(path)?)
-    }
-
     /// The archive that `file` is.
     pub fn of(file: &File) -> Result<Self> {
         let bytes = map::file(file)?;
@@ -80,10 +82,12 @@ impl TarStore {
                 "the archive is compressed as a whole; decompress it first (it is read in place)"
             );
         }
+        ensure!(is_tar(&bytes), "it is not a tar archive");
         let mut members = HashMap::new();
         let mut archive = tar::Archive::new(Cursor::new(&bytes[..]));
-        for entry in archive.entries_with_seek().context("no tar archive")? {
-            let entry = entry.context("the archive is cut or damaged")?;
+        for entry in archive.entries_with_seek()? {
+            // What the tar crate says of a damaged header quotes its bytes.
+            let entry = entry.map_err(|_| anyhow!("the archive is cut or damaged"))?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let kind = entry.header().entry_type();
             let member = if kind.is_file() || kind.is_contiguous() {
@@ -91,7 +95,7 @@ impl TarStore {
                 let end = start.checked_add(usize::try_from(entry.size())?);
                 match end.filter(|end| *end <= bytes.len()) {
                     Some(end) => Member::Bytes(start..end),
-                    None => bail!("the archive is cut inside {name}"),
+                    None => bail!("the archive is cut inside {}", shown(&name)),
                 }
             } else if kind.is_symlink() || kind.is_hard_link() {
                 let target = entry.link_name_bytes().unwrap_or_default();
@@ -106,6 +110,26 @@ impl TarStore {
         }
         Ok(Self { bytes, members })
     }
+
+    /// Whether its files are those of a system, and not of an image.
+    pub fn holds_a_system(&self) -> bool {
+        ["etc/", "usr/", "bin/"].iter().any(|dir| self.members.keys().any(|n| n.starts_with(dir)))
+    }
+}
+
+/// Whether `bytes` begin as a tar does: with a header whose checksum is right, or
+/// with the zeros of its end.
+fn is_tar(bytes: &[u8]) -> bool {
+    let Some(block) = bytes.first_chunk::<512>() else {
+        return bytes.is_empty();
+    };
+    let header = tar::Header::from_byte_slice(block);
+    let spaced = block.iter().enumerate().map(|(i, byte)| match i {
+        148..156 => u32::from(b' '),
+        _ => u32::from(*byte),
+    });
+    let sum: u32 = spaced.sum();
+    block.iter().all(|byte| *byte == 0) || header.cksum().is_ok_and(|told| told == sum)
 }
 
 /// A member's name without what may be written in more than one way.
@@ -134,6 +158,6 @@ impl Store for TarStore {
                 Some(Member::Link(target)) => name = target.clone(),
             }
         }
-        bail!("{name}: links of the archive lead in a circle")
+        bail!("{}: links of the archive lead in a circle", shown(&name))
     }
 }

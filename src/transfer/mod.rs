@@ -105,12 +105,12 @@ pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) ->
         let found = Artifact::open(from, access, ARTIFACT_TYPE)?;
         let json = found.config()?;
         let staging = Staging::new(&target.output, target.force)?;
-        let pieces = found.manifest.layers().iter().map(|descriptor| {
-            let title = descriptor.annotations().as_ref().and_then(|all| all.get(TITLE));
+        let pieces = found.manifest.layers.iter().map(|descriptor| {
+            let title = descriptor.annotations.get(TITLE);
             let path = title.context("a blob of the artifact has no title")?.clone();
-            let media_type = descriptor.media_type().to_string();
+            let media_type = descriptor.media_type.clone();
             let found = &found;
-            let size = descriptor.size();
+            let size = descriptor.size;
             Ok(Piece { path, media_type, size, open: Box::new(move || found.blob(descriptor)) })
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;

@@ -5,7 +5,8 @@ import argparse
 import os
 import shutil
 
-import rules_files  # noqa: F401  (the modules register their cases)
+import rules_choice  # noqa: F401  (the modules register their cases)
+import rules_files  # noqa: F401
 import rules_image  # noqa: F401
 import rules_merge  # noqa: F401
 import rules_metadata  # noqa: F401

@@ -5,12 +5,14 @@ import json
 import os
 import zlib
 
-from tarfmt import END
+from tarfmt import END, f
 
 MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 INDEX = 'application/vnd.oci.image.index.v1+json'
 CONFIG = 'application/vnd.oci.image.config.v1+json'
 LAYER = 'application/vnd.oci.image.layer.v1.tar'
+NAME, REF = 'io.containerd.image.name', 'org.opencontainers.image.ref.name'
+GONE = object()                         # takes a key of a document away
 SUFFIX = {'plain': '', 'gzip': '+gzip', 'zstd': '+zstd'}
 
 
@@ -139,3 +141,22 @@ def tagged(descriptor, tag='latest'):
 
 def for_platform(descriptor, os_name, architecture, **more):
     return {**descriptor, 'platform': {'os': os_name, 'architecture': architecture, **more}}
+
+
+def named(descriptor, **names):
+    """Names as Docker from 25 on writes them: full='docker.io/library/a:1', ref='1'."""
+    keys = {'full': NAME, 'ref': REF}
+    return {**descriptor, 'annotations': {keys[k]: v for k, v in names.items()}}
+
+
+def changed(doc, changes):
+    return {k: v for k, v in {**doc, **(changes or {})}.items() if v is not GONE}
+
+
+def image_of_file(out, name, config=None, manifest=None, config_type=CONFIG, media_type=MANIFEST, layer=None, **described):
+    """An image of one file, called `name`. `config` and `manifest` are what differs in its documents."""
+    l = layer or Layer(f(name, '1'))
+    doc = {'os': 'linux', 'architecture': 'amd64', 'config': {}, 'rootfs': {'type': 'layers', 'diff_ids': [l.diff_id]}}
+    about = out.json(changed(doc, config), config_type)
+    doc = {'schemaVersion': 2, 'mediaType': media_type, 'config': about, 'layers': [out.blob(l.blob, l.media_type)]}
+    return {**out.json(changed(doc, manifest), media_type), **described}

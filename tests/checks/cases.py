@@ -35,6 +35,8 @@ def run_case(path):
         again = os.path.join(tmp, 'again')
         build(os.path.join(path, 'manifest.yaml'), again, *expect['args'], cache=os.path.join(tmp, 'cache'))
         same_files(out, again, 'the bundle of cached layers')
+        silent = [w for w in expect['warns'] if w not in p.stderr]
+        need(not silent, 'nothing is said of %s: %s' % (' or '.join(map(repr, silent)), p.stderr.strip()[-600:]))
         if expect['fits_in'] is not None:
             size = sum(map(os.path.getsize, layers_of(out)))
             need(size <= expect['fits_in'], 'the layers have %d bytes, more than %d' % (size, expect['fits_in']))

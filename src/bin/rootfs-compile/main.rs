@@ -76,7 +76,7 @@ fn build(args: &Build) -> Result<u8> {
         cache_to: args.shared.cache_to.clone(),
         source_date_epoch: args.source_date_epoch.and_then(|epoch| epoch.0),
     };
-    let reporter = show::reporter(args.progress, args.quiet);
+    let reporter = show::reporter(args.progress, args.quiet, args.verbose);
     if args.dry_run {
         let preview = compile::preview(&request, &*reporter)?;
         preview::print(&request.manifest, &preview, args.json)?;

@@ -9,15 +9,16 @@ use serde_json::json;
 
 use crate::args::Progress;
 
-/// The reporter for `progress`.
-pub fn reporter(progress: Progress, quiet: bool) -> Box<dyn Reporter> {
+/// The reporter for `progress`; `verbose` says more.
+pub fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Reporter> {
+    let bars = || Bars { verbose, ..Bars::default() };
     match progress {
         _ if quiet => Box::new(Silent),
         Progress::None => Box::new(Silent),
         Progress::Json => Box::new(Json),
-        Progress::Tty => Box::new(Bars::default()),
-        Progress::Auto if std::io::stderr().is_terminal() => Box::new(Bars::default()),
-        Progress::Auto | Progress::Plain => Box::new(Plain::default()),
+        Progress::Tty => Box::new(bars()),
+        Progress::Auto if std::io::stderr().is_terminal() => Box::new(bars()),
+        Progress::Auto | Progress::Plain => Box::new(Plain { verbose, ..Plain::default() }),
     }
 }
 
@@ -28,6 +29,7 @@ fn say(line: &str) {
 
 #[derive(Default)]
 struct Plain {
+    verbose: bool,
     layers: Mutex<Vec<LayerName>>,
 }
 
@@ -43,7 +45,8 @@ impl Reporter for Plain {
                 say(&format!("layer {}/{count} {} {how}, {from} -> {to}", layer + 1, name.digest));
             }
             Event::Warning(text) => say(&format!("warning: {text}")),
-            Event::Read { .. } | Event::Stage(_) => {}
+            Event::Note(text) if self.verbose => say(&format!("note: {text}")),
+            Event::Read { .. } | Event::Stage(_) | Event::Note(_) => {}
         }
     }
 }
@@ -62,6 +65,7 @@ impl Reporter for Json {
             }
             Event::Stage(stage) => json!({ "event": "stage", "stage": stage }),
             Event::Warning(text) => json!({ "event": "warning", "text": text }),
+            Event::Note(text) => json!({ "event": "note", "text": text }),
             Event::Read { .. } => return,
         };
         say(&value.to_string());
@@ -70,6 +74,7 @@ impl Reporter for Json {
 
 #[derive(Default)]
 struct Bars {
+    verbose: bool,
     all: MultiProgress,
     bars: Mutex<Vec<ProgressBar>>,
 }
@@ -95,7 +100,10 @@ impl Reporter for Bars {
             Event::Layer { layer, cached, .. } => {
                 bars[layer].finish_with_message(if cached { "cached" } else { "done" });
             }
-            Event::Stage(_) => {}
+            Event::Note(text) if self.verbose => {
+                drop(self.all.println(format!("note: {text}")));
+            }
+            Event::Stage(_) | Event::Note(_) => {}
             // What cannot be printed above the bars is lost with the terminal.
             Event::Warning(text) => drop(self.all.println(format!("warning: {text}"))),
         }

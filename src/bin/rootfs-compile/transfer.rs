@@ -1,6 +1,7 @@
 //! `push`, `pull` and `export`.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use indicatif::HumanBytes;
@@ -30,7 +31,9 @@ pub fn pull(args: &Pull) -> Result<u8> {
     let mut access = access(&args.registry);
     access.documents = dir.join("registry");
     let target = Target { output: args.output.clone(), force: args.force };
-    let index = transfer::pull(&args.reference, &target, &Cache::open(&dir)?, &access)?;
+    let mut reference = args.reference.clone();
+    reference.resolve(Path::new(""));
+    let index = transfer::pull(&reference, &target, &Cache::open(&dir)?, &access)?;
     writeln!(
         std::io::stderr(),
         "{}: {} layers of {}",

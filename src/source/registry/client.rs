@@ -177,6 +177,19 @@ impl Client {
         Ok((bytes, told))
     }
 
+    /// Whether the repository has the blob.
+    pub fn has_blob(&self, digest: Digest) -> Result<bool> {
+        let asked = self.tried(async || {
+            let url = self.url(&format!("blobs/{digest}"))?;
+            self.ask(Method::HEAD, &url, HeaderMap::new(), Wanted::Blob).await
+        });
+        match asked {
+            Ok(_) => Ok(true),
+            Err(error) if error.is::<NotThere>() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks for a blob from byte `offset` on. The answer may begin at the start
     /// all the same: then it has the status 200.
     pub fn blob(&self, digest: Digest, offset: u64) -> Result<Response, Failure> {

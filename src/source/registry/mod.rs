@@ -25,8 +25,8 @@ use self::client::{Client, Purpose};
 use self::documents::Documents;
 pub use self::failure::NotThere;
 pub use self::push::Repository;
-use super::layout;
 use super::store::{MAX_DOCUMENT, Store};
+use super::{digest_of, layout};
 use crate::digest::Digest;
 
 /// How registries are reached.
@@ -188,15 +188,23 @@ impl Store for RegistryStore {
             let len = bytes.len() as u64;
             return Ok(Some((Box::new(Cursor::new(bytes)), len)));
         }
-        let Some(digest) = layout::digest_of(name) else {
+        let Some(digest) = digest_of(name) else {
             return Ok(None);
         };
         let (blob, size) = self.blob(digest)?;
         Ok(Some((Box::new(blob), size)))
     }
 
+    fn has(&self, name: &str) -> Result<bool> {
+        match (&self.client, digest_of(name)) {
+            (Some(client), Some(digest)) => client.has_blob(digest),
+            // Without a connection nobody can tell; reading it says so.
+            _ => Ok(true),
+        }
+    }
+
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        match (name, layout::digest_of(name)) {
+        match (name, digest_of(name)) {
             (_, Some(digest)) => self.by_digest(digest).map(Some),
             ("index.json", _) => Ok(Some(self.index.clone())),
             _ => {

@@ -39,11 +39,7 @@ impl Repository {
 
     /// Whether the repository has the blob already.
     pub fn has(&self, digest: Digest) -> Result<bool> {
-        let asked = self.0.tried(async || {
-            let url = self.0.url(&format!("blobs/{digest}"))?;
-            self.0.ask(Method::HEAD, &url, HeaderMap::new(), Wanted::Blob).await
-        });
-        Ok(if_there(asked)?.is_some())
+        self.0.has_blob(digest)
     }
 
     /// Sends the `size` bytes of `file`.

@@ -1,0 +1,111 @@
+//! JSON as the tools of this field read it, which are written in Go: a key counts
+//! in any case, and null is the same as absent.
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value};
+
+/// The value of `name` in an object: under just that key, else under one that
+/// differs in case.
+pub fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    let object = value.as_object()?;
+    let spelled = || object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    let found = object.get(name).or_else(|| spelled().map(|(_, value)| value));
+    found.filter(|value| !value.is_null())
+}
+
+/// A text.
+pub fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
+    match field(value, name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => bail!("{name} is {}, and not text", kind(other)),
+    }
+}
+
+/// A list; an empty one if it is absent.
+pub fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
+    match field(value, name) {
+        None => Ok(&[]),
+        Some(Value::Array(list)) => Ok(list),
+        Some(other) => bail!("{name} is {}, and not a list", kind(other)),
+    }
+}
+
+/// A list of texts; null among them is an empty text.
+pub fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
+    let text = |item: &Value| match item {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text.clone()),
+        other => bail!("{name} holds {}, and not text", kind(other)),
+    };
+    list(value, name)?.iter().map(text).collect()
+}
+
+/// An object.
+pub fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<String, Value>>> {
+    match field(value, name) {
+        None => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(other) => bail!("{name} is {}, and not an object", kind(other)),
+    }
+}
+
+/// What a message calls a value.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Longest text that a message quotes.
+const MAX_SHOWN: usize = 200;
+
+/// A text of an image as a message may show it: short, and nothing in it that a
+/// terminal acts on.
+pub fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(MAX_SHOWN).collect();
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    format!("{}{more}", cut.escape_debug())
+}
+
+/// Texts that a message lists, of which it shows a few.
+pub fn shown_list<T: AsRef<str>>(texts: &[T]) -> String {
+    const FEW: usize = 20;
+    let mut list: Vec<String> = texts.iter().take(FEW).map(|text| shown(text.as_ref())).collect();
+    if texts.len() > FEW {
+        list.push(format!("and {} more", texts.len() - FEW));
+    }
+    list.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_count_in_any_case_and_null_is_absent() {
+        let value =
+            json!({ "config": "a", "CONFIG": "b", "repoTags": null, "LAYERS": ["x", null] });
+        assert_eq!(text(&value, "config").unwrap(), Some("a"));
+        assert_eq!(text(&value, "CONFIG").unwrap(), Some("b"));
+        assert!(text(&value, "Config").unwrap().is_some());
+        assert_eq!(texts(&value, "RepoTags").unwrap(), [""; 0]);
+        assert_eq!(texts(&value, "Layers").unwrap(), ["x", ""]);
+        let error = text(&value, "layers").unwrap_err().to_string();
+        assert_eq!(error, "layers is a list, and not text");
+    }
+
+    #[test]
+    fn messages_show_little_of_what_an_image_says() {
+        assert_eq!(shown("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
+        assert!(shown(&"x".repeat(1 << 20)).len() < 210);
+        assert!(shown_list(&vec!["y"; 1000]).ends_with("y, and 980 more"));
+    }
+}
