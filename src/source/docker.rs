@@ -91,7 +91,7 @@ fn choose<'s>(
         "{}",
         match images.is_empty() {
             true => "manifest.json names no image".to_owned(),
-            false => layout::absent(reference, &listed(store, &images)?),
+            false => layout::absent(reference, &listed(store, images)?),
         }
     );
     let mut found: Vec<&Saved> = positions.into_iter().map(|i| &images[i]).collect();

@@ -6,7 +6,7 @@ use super::document::{self, Descriptor, Document};
 use super::names::{self, REF_NAME, Unclear};
 use super::select::{self, Chosen};
 use super::store::Store;
-use super::{Image, Layer, blob_name, config, diff_ids, known_layer};
+use super::{Image, Layer, blob_name, config, diff_ids, json, known_layer};
 use crate::digest::Digest;
 use crate::manifest::{ImageRef, Platform};
 
@@ -61,7 +61,7 @@ pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Resul
         (Some(chosen), _) => Ok(Found::Image(Box::new(chosen))),
         (None, Some(pin)) => {
             let others: Vec<_> = others.iter().map(Digest::to_string).collect();
-            let others = super::json::shown_list(&others);
+            let others = json::shown_list(&others);
             Ok(Found::Nothing(format!("nothing here has the digest {pin}; there is: {others}")))
         }
         (None, None) => bail!("the index is empty"),
@@ -120,7 +120,8 @@ pub fn version(store: &dyn Store) -> Result<()> {
     let bytes = store.document("oci-layout")?.ok_or_else(missing)?;
     let value: serde_json::Value = serde_json::from_slice(&bytes).context("oci-layout")?;
     let version = value["imageLayoutVersion"].as_str().unwrap_or_default();
-    ensure!(version.starts_with("1."), "oci-layout has the version {version:?}, not 1.0.0");
+    let shown = json::shown(version);
+    ensure!(version.starts_with("1."), "oci-layout has the version \"{shown}\", not 1.0.0");
     Ok(())
 }
 

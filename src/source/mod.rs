@@ -146,7 +146,8 @@ fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
         "{layers} layers, but {} diff IDs in the config",
         diff_ids.len()
     );
-    diff_ids.iter().map(|id| id.parse().context("a diff ID of the config")).collect()
+    let bad = |id| anyhow!("the diff ID \"{}\" is not sha256: and 64 hex digits", json::shown(id));
+    diff_ids.iter().map(|id| id.parse().map_err(|_| bad(id))).collect()
 }
 
 /// Refuses what cannot be a layer of files.

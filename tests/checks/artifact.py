@@ -206,7 +206,7 @@ def hostile():
                                                  s.json['files'][0].update(path='../../escaped')), '../../escaped'
     yield 'a media type', lambda s: s.layer('bundle.vmdk').update(mediaType='text/plain'), 'text/plain'
     yield 'an index of the future', lambda s: s.json.update(version=99), '99'
-    yield 'another artifact', lambda s: s.manifest.update(artifactType='application/x'), 'no bundle'
+    yield 'another artifact', lambda s: s.manifest.update(artifactType='application/x'), 'not a bundle'
     layer = lambda s: next(l for l in s.manifest['layers'] if l['annotations'][TITLE].startswith('layers/'))
     yield 'a layer told by its blocks', lambda s: layer(s).update(mediaType=FILE_TYPE.replace('file', 'sparse')), 'media type'
     yield 'one file twice', lambda s: s.manifest['layers'].append(layer(s)), 'same file'
@@ -239,7 +239,7 @@ def spoiled():
             need(not os.path.exists(at('escaped')), what + ': something was written outside')
             count += 1
         p = tool('pull', 'oci:%s:latest@sha256:%s' % (at('layout'), '0' * 64), '-o', at('place/out'), ok=(1,), cache=at('empty'))
-        need('no bundle' in p.stderr, 'another digest than the pinned one: ' + p.stderr)
+        need('not a bundle' in p.stderr, 'another digest than the pinned one: ' + p.stderr)
         # Indexes that name each other sixty times over, five deep: as many manifests as no machine has time for.
         out = Layout(at('bomb'))
         descriptor = out.image([Layer(f('a', '1'))])
@@ -252,7 +252,7 @@ def spoiled():
         shutil.rmtree(at('place'))
         os.makedirs(at('place'))
         p = tool('pull', 'oci:%s/testimages/hello:latest' % TOP, '-o', at('place/out'), ok=(1,), cache=at('empty'))
-        need('no bundle' in p.stderr, 'an image: ' + p.stderr)
+        need('not a bundle' in p.stderr, 'an image: ' + p.stderr)
         # A bundle that is there stays, unless it is to be replaced.
         p = tool('pull', 'oci:%s:latest' % at('layout'), '-o', at('hello'), ok=(1,), cache=at('empty'))
         need('--force' in p.stderr, p.stderr)

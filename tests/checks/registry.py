@@ -341,6 +341,40 @@ def offline(b, proxy, cache, old):
     b.same(b.build('oci:%s:latest' % old, '--offline'), b.of(old), '--offline of a layout')
 
 
+@check('registry-foreign')
+def foreign():
+    """A foreign layer is one like any other where the registry has it; else the error says where its manifest has it. What a registry's
+    index holds beside images is passed over, also what it has lost."""
+    with bench() as b:
+        layout = b.layout('app', [noise(1, 'gzip', 9000)])
+        b.site.push(layout, 'app:1')
+        with open(os.path.join(layout, 'index.json')) as file:
+            entry = json.load(file)['manifests'][0]
+        with open(os.path.join(layout, 'blobs', 'sha256', entry['digest'][7:])) as file:
+            doc = json.load(file)
+        kind = 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip'
+        url = 'https://elsewhere.invalid/layer'
+
+        def served(doc):
+            proxy = b.site.proxy()
+            body = json.dumps(doc).encode()
+            return proxy.on('/manifests/1$', lambda h, get: h.answer(200, {'Content-Type': doc['mediaType']}, body), times=None)
+
+        there = {**doc, 'layers': [{**doc['layers'][0], 'mediaType': kind, 'urls': [url]}]}
+        b.same(b.pull(served(there), 'app:1'), b.of(layout), 'a foreign layer that is there', but=('reference', 'manifest_digest', 'media_type'))
+        gone = {**doc, 'layers': [{**there['layers'][0], 'digest': 'sha256:' + '0' * 64}]}
+        b.pull(served(gone), 'app:1', fails=['foreign', url])
+        cache = b.at('cache')
+        b.build('oci:%s:latest' % layout, cache=cache)
+        b.same(b.pull(served(gone), 'app:1', cache=cache), b.of(layout), 'a foreign layer that is compiled already',
+               but=('reference', 'manifest_digest', 'media_type', 'digest'))
+        lost = {'mediaType': doc['mediaType'], 'digest': 'sha256:' + '1' * 64, 'size': 7}
+        entry = {k: entry[k] for k in ('mediaType', 'digest', 'size')}
+        index = {'schemaVersion': 2, 'mediaType': INDEX, 'manifests': [lost, {**lost, 'mediaType': 'application/x-future'}, entry]}
+        b.same(b.pull(served(index), 'app:1'), b.of(layout), 'an index with entries of other kinds')
+        b.pull(served({**index, 'manifests': [lost]}), 'app:1', fails=['linux/amd64', 'missing'])
+
+
 @check('registry-lock')
 def lock():
     with bench() as b:
