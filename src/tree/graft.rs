@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::hard_links::{End, HardLinks};
 use super::links::{self, MAX_LINKS, Step};
 use super::merge::{MergeError, Notes};
 use super::{DROPPED_XATTRS, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
@@ -27,8 +28,6 @@ pub struct Graft<'t, C> {
     places: Vec<Place>,
     /// Lower inodes that links of the layer lead to.
     pub links: HashMap<InodeId, InodeId>,
-    /// Where links of the layer end that were followed already.
-    ends: HashMap<InodeId, End>,
     /// Implied directories of the layer in which there are only whiteouts: where
     /// nothing is below, they are nothing either.
     pub hollow: HashSet<InodeId>,
@@ -43,7 +42,7 @@ impl<'t, C> Graft<'t, C> {
         let place = Place { layer: root, lower: Some(root), parent: 0, name: None };
         let places = vec![place];
         let (links, hollow, notes) = (HashMap::new(), HashSet::new(), Notes::default());
-        Self { layer, lower, places, links, ends: HashMap::new(), hollow, notes }
+        Self { layer, lower, places, links, hollow, notes }
     }
 
     pub fn run(&mut self) -> Result<()> {
@@ -369,11 +368,12 @@ impl<'t, C> Graft<'t, C> {
         for id in noted {
             self.layer.inode_mut(id).xattrs.remove(DROPPED_XATTRS);
         }
-        for (dir, name, id, path) in found {
-            match self.link_end(id, &path)? {
+        let mut links = HardLinks::new(self.layer, self.lower);
+        let ends = found.iter().map(|(_, _, id, path)| links.end(*id, path));
+        let ends = ends.collect::<Result<Vec<End>>>()?;
+        for ((dir, name, id, _), end) in found.into_iter().zip(ends) {
+            match end {
                 End::Own(own) => {
-                    let place = self.layer.order.inode(id);
-                    self.layer.order.set_link(dir, name.clone(), place);
                     self.entries(dir).insert(name, own);
                 }
                 End::Lower(lower) => {
@@ -387,119 +387,4 @@ impl<'t, C> Graft<'t, C> {
         self.notes.over_files.sort();
         Ok(())
     }
-
-    /// What the hard link `id`, which is called `path`, is a further name of.
-    ///
-    /// A link to a link ends where that one does, whoever asks; so each is followed
-    /// once, and one that is met twice leads in a circle.
-    fn link_end(&mut self, id: InodeId, path: &GuestPath) -> Result<End> {
-        let mut chain = HashSet::new();
-        let mut at = id;
-        let end = loop {
-            if let Some(end) = self.ends.get(&at) {
-                break *end;
-            }
-            let Kind::LowerLink(target) = &self.layer.inode(at).kind else {
-                break End::Own(at);
-            };
-            if !chain.insert(at) {
-                let (path, target) = (path.shown(), target.shown());
-                return Err(MergeError::LinkLoop { path, target });
-            }
-            let nowhere = || MergeError::LinkNowhere { path: path.shown(), target: target.shown() };
-            let place = self.layer.order.inode(at);
-            match self.find(target, path, place)?.ok_or_else(nowhere)? {
-                End::Own(next) if self.layer.dir(next).is_some() => {
-                    return Err(MergeError::LinkToDir(path.shown()));
-                }
-                End::Lower(lower) if self.lower.dir(lower).is_some() => {
-                    return Err(MergeError::LinkToDir(path.shown()));
-                }
-                End::Own(next) if matches!(self.layer.inode(next).kind, Kind::LowerLink(_)) => {
-                    at = next;
-                }
-                end => break end,
-            }
-        };
-        self.ends.extend(chain.into_iter().map(|link| (link, end)));
-        Ok(end)
-    }
-
-    /// What `path` names for a hard link that is the layer's entry number `place`:
-    /// what the layer had by then, else what is below, else what the layer has
-    /// later. What the layer hides counts too, because a name may be hidden and
-    /// kept under another.
-    fn find(&self, path: &GuestPath, from: &GuestPath, place: u32) -> Result<Option<End>> {
-        let root = (Some(InodeId::ROOT), Some(InodeId::ROOT));
-        let mut stack = vec![root];
-        let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
-        let mut followed = 0;
-        while let Some(step) = steps.pop() {
-            let Step::Into(name) = step else {
-                if stack.len() > 1 {
-                    stack.pop();
-                }
-                continue;
-            };
-            let (own_dir, lower_dir) = *stack.last().expect("the root stays");
-            let own = own_dir.and_then(|id| self.layer.dir(id)?.entries.get(&name).copied());
-            let below = lower_dir.and_then(|id| self.lower.dir(id)?.entries.get(&name).copied());
-            let own = own.filter(|id| !matches!(self.layer.inode(*id).kind, Kind::Whiteout));
-            if steps.is_empty() {
-                // The last component is not followed.
-                let own = own.zip(own_dir).filter(|(id, _)| !self.layer.is_hollow(*id));
-                let own = own.map(|(id, dir)| (id, self.layer.order.of(dir, &name, id)));
-                return Ok(match (own, below) {
-                    (Some((id, own)), _) if own < place => Some(End::Own(id)),
-                    (_, Some(id)) => Some(End::Lower(id)),
-                    (Some((id, own)), None) if own > place => Some(End::Own(id)),
-                    _ => None,
-                });
-            }
-            // What the layer has on the way only later counts if nothing else is there.
-            let in_time = |id: &InodeId| match own_dir {
-                Some(dir) if self.layer.dir(*id).is_none() => {
-                    below.is_none() || self.layer.order.of(dir, &name, *id) < place
-                }
-                _ => true,
-            };
-            let own = own.filter(in_time);
-            let own_kind = own.map(|id| &self.layer.inode(id).kind);
-            let below_kind = below.map(|id| &self.lower.inode(id).kind);
-            let link = match (own_kind, below_kind) {
-                (Some(Kind::Symlink(target)), _) => Some(target),
-                (Some(Kind::Dir(_)), _) => None,
-                (_, Some(Kind::Symlink(target))) => Some(target),
-                _ => None,
-            };
-            if let Some(target) = link {
-                followed += 1;
-                if followed > MAX_LINKS {
-                    return Err(MergeError::Loop(from.shown()));
-                }
-                if target.starts_with(b"/") {
-                    stack.truncate(1);
-                }
-                let more = links::steps(target);
-                steps.extend(more.map_err(|_| MergeError::LinkTarget(from.shown()))?);
-                continue;
-            }
-            let own = own.filter(|_| matches!(own_kind, Some(Kind::Dir(_))));
-            let below = below.filter(|_| matches!(below_kind, Some(Kind::Dir(_))));
-            if own.is_none() && below.is_none() {
-                return Ok(None);
-            }
-            stack.push((own, below));
-        }
-        Ok(Some(End::Lower(InodeId::ROOT)))
-    }
-}
-
-/// Where a hard link ends.
-#[derive(Clone, Copy)]
-enum End {
-    /// In the layer itself.
-    Own(InodeId),
-    /// In the tree below.
-    Lower(InodeId),
 }

@@ -5,6 +5,7 @@
 
 pub mod extents;
 mod graft;
+mod hard_links;
 pub mod links;
 pub mod merge;
 mod name;
