@@ -1,15 +1,17 @@
 //! The command line of `rootfs-boot`, which `rootfs-compile run` takes too.
 
 use std::ffi::OsString;
+use std::num::NonZeroU8;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 
 use super::{Engine, Options, Volume};
-use crate::manifest::{ByteSize, Publish, Tmpfs};
+use crate::manifest::{
+    self, ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
+};
 
 /// Boots a bundle in a microVM and becomes the process inside.
 ///
@@ -20,8 +22,9 @@ use crate::manifest::{ByteSize, Publish, Tmpfs};
 pub struct Cli {
     /// The bundle: its bundle.vmdk, or its directory
     pub bundle: PathBuf,
-    /// In place of the image's command; its entrypoint stays
-    #[arg(last = true, value_name = "COMMAND")]
+    /// In place of the image's command; its entrypoint stays. Options of this program come
+    /// before it, what is behind it belongs to it
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 
     /// What runs the machine
@@ -31,11 +34,11 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub krunfw: Option<PathBuf>,
     /// Processors of the machine [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    pub cpus: Option<u8>,
-    /// Memory of the machine [default: 1GiB]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub memory: Option<u64>,
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<NonZeroU8>,
+    /// Memory of the machine, 80m or more [default: 1g]
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<Memory>,
 
     /// Set a variable; a NAME alone is passed on from here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -48,13 +51,19 @@ pub struct Cli {
     pub workdir: Option<OsString>,
     /// Who runs it, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
+    pub user: Option<User>,
     /// In place of the image's entrypoint and command; '' for none
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<OsString>,
     /// Name of the machine [default: the bundle's directory]
     #[arg(long, value_name = "NAME")]
-    pub hostname: Option<String>,
+    pub hostname: Option<Hostname>,
+    /// A line of /etc/hosts; it wins over those of the image
+    #[arg(long, value_name = "NAME:IP")]
+    pub add_host: Vec<HostEntry>,
+    /// A name server in /etc/resolv.conf, in place of all others
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<Dns>,
 
     /// Memory as a directory; /tmp, /run and /dev/shm are, where the image has nothing there.
     /// 'none' for none of those
@@ -63,9 +72,12 @@ pub struct Cli {
     /// A directory of this host in the guest (libkrun)
     #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
     pub volume: Vec<OsString>,
-    /// Keep what is written in memory, and no copy of the upper
+    /// Nothing can be written but tmpfs and volumes
     #[arg(long, conflicts_with_all = ["upper", "upper_size"])]
     pub read_only: bool,
+    /// Keep what is written in memory, and make no copy of the upper
+    #[arg(long, conflicts_with_all = ["upper", "upper_size", "read_only"])]
+    pub ephemeral: bool,
     /// Keep what is written in FILE, and begin with what it holds
     #[arg(long, value_name = "FILE")]
     pub upper: Option<PathBuf>,
@@ -81,18 +93,24 @@ pub struct Cli {
     #[arg(short, long, value_name = "HOST:GUEST")]
     pub publish: Vec<Publish>,
 
-    /// End the command after so many seconds, with exit code 124
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub timeout: Option<Duration>,
-    /// How long the command has between its stop signal and the end [default: 10]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub stop_timeout: Option<Duration>,
+    /// End the command after this time (10, 10s, 1m30s), with exit code 124
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Span>,
+    /// What asks the command to end [default: the image's, else SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<Signal>,
+    /// How long the command has between its stop signal and the end [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub stop_timeout: Option<Span>,
     /// Write down what the guest's kernel says
     #[arg(long, value_name = "FILE")]
     pub console_log: Option<PathBuf>,
     /// Hash every file of the bundle first, not only fsmeta and upper
     #[arg(long)]
     pub verify: bool,
+    /// Say what was left out, and why
+    #[arg(long)]
+    pub verbose: bool,
     /// Say how long each phase took
     #[arg(long)]
     pub timings: bool,
@@ -115,10 +133,9 @@ fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no number of seconds above 0");
-    let seconds = text.parse::<f64>().ok().filter(|s| *s > 0.0).ok_or_else(bad)?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+fn memory(text: &str) -> Result<Memory, String> {
+    let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
+    Memory::try_from(size).map_err(|error| error.to_string())
 }
 
 impl Cli {
@@ -148,18 +165,23 @@ impl Cli {
             workdir: self.workdir,
             user: self.user,
             hostname: self.hostname,
+            add_host: self.add_host,
+            dns: self.dns,
             tmpfs: self.tmpfs,
             volumes: volumes.collect::<Result<_>>()?,
             read_only: self.read_only,
+            ephemeral: self.ephemeral,
             upper: self.upper,
             upper_size: self.upper_size,
             net: self.net,
             publish: self.publish,
             timeout: self.timeout,
+            stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             console_log: self.console_log,
             verify: self.verify,
             timings: self.timings,
+            verbose: self.verbose,
         })
     }
 }
@@ -170,7 +192,7 @@ fn variable(text: &[u8]) -> Result<Option<(OsString, OsString)>> {
         Some(at) => (&text[..at], Some(OsString::from_vec(text[at + 1..].to_vec()))),
         None => (text, None),
     };
-    ensure!(!name.is_empty(), "a variable without a name: {}", text.escape_ascii());
+    manifest::variable(name).with_context(|| format!("--env {}", text.escape_ascii()))?;
     let name = OsString::from_vec(name.to_vec());
     let value = value.or_else(|| std::env::var_os(&name));
     Ok(value.map(|value| (name, value)))

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Options, hostname_of};
 use crate::bundle::open::OpenBundle;
-use crate::manifest::Tmpfs;
+use crate::manifest::{Dns, HostEntry, Hostname, Signal, Tmpfs, absolute};
 
 /// What a container gets when its image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,14 +28,22 @@ pub struct Command {
     pub env: Vec<OsString>,
     pub user: String,
     pub workdir: OsString,
-    pub hostname: String,
+    pub hostname: Hostname,
+    /// Whether somebody named the machine; else a name that the image has counts.
+    pub hostname_asked: bool,
+    /// Lines for /etc/hosts that win over what the image has there.
+    pub add_host: Vec<HostEntry>,
+    /// Name servers in place of all others.
+    pub dns: Vec<Dns>,
     /// In order of mounting: path, bytes, and whether it may cover what is there.
     pub tmpfs: Vec<(String, Option<u64>, bool)>,
     /// Directories that must be there.
     pub volumes: BTreeSet<String>,
-    /// A signal's number.
-    pub stop_signal: i32,
+    pub stop_signal: Signal,
+    /// Whether the command can write to its root at all.
     pub read_only: bool,
+    /// Whether what it writes is kept in memory.
+    pub in_memory: bool,
     pub net: bool,
 }
 
@@ -63,26 +71,17 @@ impl Command {
         }
         ensure!(
             argv.first().is_some_and(|name| !name.is_empty()),
-            "the image has no entrypoint and no command; say which behind --"
+            "the image has no entrypoint and no command; name one behind the bundle"
         );
         let hostname = options.hostname.clone();
+        let hostname_asked = hostname.is_some();
         let hostname = hostname.map_or_else(|| hostname_of(bundle), Ok)?;
-        ensure!(
-            !hostname.is_empty()
-                && hostname.len() <= 64
-                && hostname.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
-            "{hostname:?} is no host name: 1 to 64 letters, digits, hyphens and dots"
-        );
         let workdir = options.workdir.clone();
         let workdir = workdir.or_else(|| config.working_dir.clone().map(Into::into));
         let workdir = workdir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into());
-        ensure!(
-            workdir.as_bytes().starts_with(b"/"),
-            "the working directory {workdir:?} is not absolute"
-        );
+        absolute(workdir.as_bytes()).context("the working directory")?;
         let mut env = Env::default();
         env.set("PATH".into(), PATH.into());
-        env.set("HOSTNAME".into(), hostname.clone().into());
         if let Some(terminal) = terminal {
             env.set("TERM".into(), terminal.to_owned());
         }
@@ -99,13 +98,25 @@ impl Command {
         Ok(Self {
             argv,
             env: env.lines(),
-            user: options.user.clone().or_else(|| config.user.clone()).unwrap_or_default(),
+            user: options
+                .user
+                .as_ref()
+                .map(ToString::to_string)
+                .or_else(|| config.user.clone())
+                .unwrap_or_default(),
             workdir,
             hostname,
+            hostname_asked,
+            add_host: options.add_host.clone(),
+            dns: options.dns.clone(),
             tmpfs: tmpfs(options.tmpfs.iter()),
             volumes: config.volumes.clone(),
-            stop_signal: signal_number(config.stop_signal.as_deref().unwrap_or("SIGTERM"))?,
+            // The build has said what it could not read.
+            stop_signal: options
+                .stop_signal
+                .unwrap_or_else(|| config.stop_signal().unwrap_or(Signal::TERM)),
             read_only: options.read_only,
+            in_memory: options.read_only || options.ephemeral,
             net: options.net,
         })
     }
@@ -117,11 +128,16 @@ impl Command {
         self.env.iter().try_for_each(|line| out.add("env", line))?;
         out.add("user", &self.user)?;
         out.add("cwd", &self.workdir)?;
-        out.add("hostname", &self.hostname)?;
-        out.add("hosts", hosts(&self.hostname))?;
-        // Without a network there is nothing to ask; with one, the host's servers answer.
-        let resolv = if self.net { std::fs::read("/etc/resolv.conf").ok() } else { None };
-        out.add("resolv", OsString::from_vec(resolv.unwrap_or_default()))?;
+        out.add("hostname", self.hostname.as_str())?;
+        if self.hostname_asked {
+            out.add("hostname-asked", "1")?;
+        }
+        let line = |entry: &HostEntry| format!("{}\t{}\n", entry.address, entry.name);
+        out.add("hosts-first", self.add_host.iter().map(line).collect::<String>())?;
+        out.add("resolv", self.resolv())?;
+        if !self.dns.is_empty() {
+            out.add("resolv-asked", "1")?;
+        }
         out.add("nofile", OPEN_FILES.to_string())?;
         for (path, size, always) in &self.tmpfs {
             let when = if *always { "always" } else { "if-empty" };
@@ -132,7 +148,31 @@ impl Command {
         if self.read_only {
             out.add("read-only", "1")?;
         }
+        if self.in_memory {
+            out.add("in-memory", "1")?;
+        }
         Ok(out)
+    }
+
+    /// What the machine's /etc/resolv.conf says unless the image has its own.
+    fn resolv(&self) -> OsString {
+        // Without a network there is nothing to ask; with one, the host's servers answer.
+        let host = if self.net { std::fs::read("/etc/resolv.conf").ok() } else { None };
+        let host = host.unwrap_or_default();
+        if self.dns.is_empty() {
+            return OsString::from_vec(host);
+        }
+        let mut text: Vec<u8> = Vec::new();
+        for server in &self.dns {
+            text.extend_from_slice(format!("nameserver {server}\n").as_bytes());
+        }
+        // Only the servers are others.
+        for line in host.split_inclusive(|b| *b == b'\n') {
+            if line.starts_with(b"search") || line.starts_with(b"options") {
+                text.extend_from_slice(line);
+            }
+        }
+        OsString::from_vec(text)
     }
 }
 
@@ -159,13 +199,6 @@ impl Records {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
-}
-
-fn hosts(hostname: &str) -> String {
-    format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-         ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t{hostname}\n"
-    )
 }
 
 /// The default ones, and those that were asked for: a path named again keeps
@@ -209,54 +242,9 @@ impl Env {
     }
 }
 
-/// The number of a signal that is written as `SIGINT`, `INT` or `2`.
-fn signal_number(text: &str) -> Result<i32> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    // The first real-time signal that a C library leaves to programs.
-    const RTMIN: i32 = 34;
-    const RTMAX: i32 = 64;
-    let name = text.trim().to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = |rest: &str| match rest.split_at_checked(1) {
-        Some(("+", n)) => n.parse::<i32>().ok(),
-        None => Some(0),
-        Some(_) => None,
-    };
-    let number = match NAMES.iter().position(|known| *known == name) {
-        Some(i) => Some(i as i32 + 1),
-        None if name.starts_with("RTMIN") => {
-            real_time(&name[5..]).and_then(|n| n.checked_add(RTMIN))
-        }
-        None => name.parse().ok(),
-    };
-    let number = number.filter(|n| (1..=RTMAX).contains(n));
-    number.with_context(|| format!("the image's stop signal {text:?} is no signal"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signals_are_names_or_numbers() {
-        for (text, number) in [
-            ("SIGINT", 2),
-            ("int", 2),
-            ("15", 15),
-            ("SIGRTMIN+3", 37),
-            ("RTMIN", 34),
-            ("SIGSYS", 31),
-        ] {
-            assert_eq!(signal_number(text).unwrap(), number, "{text}");
-        }
-        for bad in ["", "SIG", "0", "65", "SIGFOO", "RTMIN-1", "SIGRTMIN+99"] {
-            assert!(signal_number(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn default_tmpfs_give_way() {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
+use std::num::NonZeroU8;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use serde_json::{Value, json};
@@ -22,12 +23,10 @@ use super::terminal::Terminal;
 use super::upper::Upper;
 use super::{Options, Timings, disk};
 use crate::bundle::open::OpenBundle;
+use crate::manifest::Memory;
 
-const DEFAULT_MEMORY: u64 = 1 << 30;
 /// How long a command has between its stop signal and the end.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-const MIN_MEMORY: u64 = 128 << 20;
-const MIB: u64 = 1 << 20;
 
 /// A machine that is about to start, and the supervisor's ends of it.
 pub struct Launch {
@@ -45,6 +44,8 @@ pub struct Launch {
     pub stop_signal: i32,
     pub timeout: Option<Duration>,
     pub grace: Duration,
+    /// Whether notes of the guest's init are shown.
+    pub verbose: bool,
     /// Whether another engine is tried when this one never comes up.
     pub has_successor: bool,
 }
@@ -64,8 +65,7 @@ impl Launch {
     ) -> Result<Self> {
         let terminal = Terminal::now();
         let command = Command::of(options, bundle, terminal.name().as_deref())?;
-        let size = Size::of(options)?;
-        let upper = match (&options.upper, command.read_only) {
+        let upper = match (&options.upper, command.in_memory) {
             (_, true) => Upper::shared(bundle)?,
             (Some(path), false) => Upper::kept(bundle, path, options.upper_size)?,
             (None, false) => Upper::private(bundle, options.upper_size)?,
@@ -103,7 +103,7 @@ impl Launch {
         };
         let disks = vec![
             disk("rootfs", rootfs, Format::Vmdk, true, true),
-            disk("upper", upper.file, Format::Raw, command.read_only, upper.throwaway),
+            disk("upper", upper.file, Format::Raw, command.in_memory, upper.throwaway),
             disk("boot", boot, Format::Raw, true, true),
         ];
         let mut ports = Vec::new();
@@ -125,12 +125,12 @@ impl Launch {
         let spec = Spec {
             engine,
             supervisor: std::process::id(),
-            cpus: size.cpus,
-            memory_mib: size.memory_mib,
+            cpus: cpus(options),
+            memory_mib: memory(options).mib(),
             disks,
             ports,
             console: console_end.as_raw_fd(),
-            cmdline: cmdline(),
+            cmdline: cmdline(options),
             shares,
             net: command.net,
             publish: options.publish.clone(),
@@ -154,9 +154,10 @@ impl Launch {
             console: console.into(),
             console_log: console_log.transpose()?,
             terminal,
-            stop_signal: command.stop_signal,
-            timeout: options.timeout,
-            grace: options.stop_timeout.unwrap_or(DEFAULT_GRACE),
+            stop_signal: command.stop_signal.number(),
+            timeout: options.timeout.map(|span| span.0),
+            grace: options.stop_timeout.map_or(DEFAULT_GRACE, |span| span.0),
+            verbose: options.verbose,
             has_successor: false,
         })
     }
@@ -189,27 +190,20 @@ fn inherit(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, FdFlags::empty())?)
 }
 
-/// Processors and memory.
-struct Size {
-    cpus: u8,
-    memory_mib: u32,
+fn cpus(options: &Options) -> u8 {
+    options.cpus.map_or(1, NonZeroU8::get)
 }
 
-impl Size {
-    fn of(options: &Options) -> Result<Self> {
-        let cpus = options.cpus.unwrap_or(1);
-        ensure!(cpus > 0, "a machine has at least one processor");
-        let memory = options.memory.unwrap_or(DEFAULT_MEMORY);
-        ensure!(memory >= MIN_MEMORY, "{memory} bytes of memory; a machine needs 128 MiB");
-        let memory_mib = u32::try_from(memory / MIB).context("that much memory")?;
-        Ok(Self { cpus, memory_mib })
-    }
+fn memory(options: &Options) -> Memory {
+    options.memory.unwrap_or(Memory::DEFAULT)
 }
 
 /// The kernel's command line behind what the engine puts there itself.
-fn cmdline() -> Vec<String> {
+fn cmdline(options: &Options) -> Vec<String> {
+    // A log is for what the kernel says while all is well, too.
+    let level = if options.console_log.is_some() { "loglevel=7" } else { "quiet" };
     // Disks are named in the order in which they are given: boot is the third.
-    ["quiet", "root=/dev/vdc", "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
+    [level, "root=/dev/vdc", "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
 }
 
 fn shares(options: &Options) -> Vec<Share> {
@@ -225,13 +219,15 @@ fn shares(options: &Options) -> Vec<Share> {
 pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Result<Value> {
     let terminal = Terminal::now();
     let command = Command::of(options, bundle, terminal.name().as_deref())?;
-    let size = Size::of(options)?;
     let text = |list: &[OsString]| {
         list.iter().map(|s| s.to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
     let path = |name: &str| bundle.dir.join(name).to_string_lossy().into_owned();
     let disk = |file: &crate::bundle::open::OpenFile| json!({ "path": path(&file.path), "bytes": file.size });
-    let upper = match (&options.upper, command.read_only) {
+    let upper = match (&options.upper, command.in_memory) {
+        (_, true) if command.read_only => {
+            json!({ "path": path(&bundle.upper.path), "kind": "read-only" })
+        }
         (_, true) => json!({ "path": path(&bundle.upper.path), "kind": "memory over it" }),
         (Some(kept), false) => json!({ "path": kept, "kind": "kept" }),
         (None, false) => json!({ "path": path(&bundle.upper.path), "kind": "private clone" }),
@@ -243,9 +239,9 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
         "bundle": bundle.dir,
         "image": bundle.index.image,
         "engine": engine,
-        "cpus": size.cpus,
-        "memory_mib": size.memory_mib,
-        "kernel_command_line": cmdline(),
+        "cpus": cpus(options),
+        "memory_mib": memory(options).mib(),
+        "kernel_command_line": cmdline(options),
         "disks": {
             "rootfs": bundle.disk.iter().map(disk).collect::<Vec<_>>(),
             "upper": upper,
@@ -257,7 +253,9 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
             "user": command.user,
             "workdir": command.workdir.to_string_lossy(),
             "hostname": command.hostname,
-            "stop_signal": command.stop_signal,
+            "add_host": command.add_host,
+            "dns": command.dns,
+            "stop_signal": command.stop_signal.number(),
         },
         "terminal": { "stdin": terminal.stdin, "stdout": terminal.stdout, "stderr": terminal.stderr },
         "tmpfs": tmpfs.collect::<Vec<_>>(),
@@ -265,6 +263,6 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
         "volumes": shares(options),
         "net": command.net,
         "publish": options.publish,
-        "timeout_seconds": options.timeout.map(|t| t.as_secs_f64()),
+        "timeout_seconds": options.timeout.map(|span| span.0.as_secs_f64()),
     }))
 }

@@ -40,7 +40,9 @@ pub use self::machine::enter as enter_machine;
 pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
 use crate::bundle::index::Index;
 use crate::bundle::open::OpenBundle;
-use crate::manifest::{Boot, Platform, Publish, Tmpfs};
+use crate::manifest::{
+    Boot, Dns, HostEntry, Hostname, Memory, Platform, Publish, Signal, Span, Tmpfs, User,
+};
 
 /// The machine failed, whatever the command was.
 pub const MACHINE_FAILED: u8 = 125;
@@ -56,9 +58,8 @@ pub struct Options {
     /// None is whichever works.
     pub engine: Option<Engine>,
     pub krunfw: Option<PathBuf>,
-    pub cpus: Option<u8>,
-    /// Bytes.
-    pub memory: Option<u64>,
+    pub cpus: Option<NonZeroU8>,
+    pub memory: Option<Memory>,
     /// In place of the image's command.
     pub command: Vec<OsString>,
     /// In place of the image's entrypoint and command; an empty one is none.
@@ -66,23 +67,34 @@ pub struct Options {
     /// Later ones win.
     pub env: Vec<(OsString, OsString)>,
     pub workdir: Option<OsString>,
-    pub user: Option<String>,
-    pub hostname: Option<String>,
+    pub user: Option<User>,
+    pub hostname: Option<Hostname>,
+    /// Lines of /etc/hosts that win over others.
+    pub add_host: Vec<HostEntry>,
+    /// Name servers in place of all others.
+    pub dns: Vec<Dns>,
     pub tmpfs: Vec<Tmpfs>,
     pub volumes: Vec<Volume>,
+    /// Nothing but tmpfs and volumes can be written.
     pub read_only: bool,
+    /// What is written is kept in memory.
+    pub ephemeral: bool,
     pub upper: Option<PathBuf>,
     /// Bytes.
     pub upper_size: Option<u64>,
     pub net: bool,
     pub publish: Vec<Publish>,
-    pub timeout: Option<Duration>,
+    pub timeout: Option<Span>,
+    /// In place of the image's.
+    pub stop_signal: Option<Signal>,
     /// Between the stop signal and the end; ten seconds if nothing is said.
-    pub stop_timeout: Option<Duration>,
+    pub stop_timeout: Option<Span>,
     pub console_log: Option<PathBuf>,
     /// Hash every file of the bundle before it is used.
     pub verify: bool,
     pub timings: bool,
+    /// Say what was left out.
+    pub verbose: bool,
 }
 
 /// A directory of the host that the guest sees.
@@ -98,13 +110,23 @@ impl Options {
     /// What was not asked for is as the bundle says.
     fn with_defaults(&self, boot: &Boot) -> Self {
         let mut all = self.clone();
-        all.cpus = all.cpus.or(boot.cpus.map(NonZeroU8::get));
-        all.memory = all.memory.or(boot.memory.map(|memory| memory.0));
+        all.cpus = all.cpus.or(boot.cpus);
+        all.memory = all.memory.or(boot.memory);
         all.workdir = all.workdir.or_else(|| boot.workdir.clone().map(Into::into));
         all.user = all.user.or_else(|| boot.user.clone());
         all.hostname = all.hostname.or_else(|| boot.hostname.clone());
-        all.timeout = all.timeout.or(boot.timeout.map(|t| Duration::from_secs(t.get().into())));
-        all.read_only |= boot.read_only && all.upper.is_none();
+        all.timeout = all.timeout.or(boot.timeout);
+        all.stop_signal = all.stop_signal.or(boot.stop_signal);
+        all.stop_timeout = all.stop_timeout.or(boot.stop_timeout);
+        // Who says where writes go wants them.
+        let undecided = all.upper.is_none() && !all.ephemeral && !all.read_only;
+        all.read_only |= boot.read_only && undecided;
+        all.ephemeral |= boot.ephemeral && undecided;
+        // The first line that has a name is the one that counts.
+        all.add_host.extend(boot.add_host.iter().cloned());
+        if all.dns.is_empty() {
+            all.dns.clone_from(&boot.dns);
+        }
         all.tmpfs.splice(0..0, boot.tmpfs.iter().cloned());
         // A published port is of no use without a network.
         all.net |= !all.publish.is_empty();
@@ -217,11 +239,11 @@ impl Timings {
 }
 
 /// The directory of a bundle as a host name, if it can be one.
-fn hostname_of(bundle: &OpenBundle) -> Result<String> {
+fn hostname_of(bundle: &OpenBundle) -> Result<Hostname> {
     let dir = std::path::absolute(&bundle.dir).context("the bundle's directory")?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(plain).take(63).collect();
     let name = name.trim_matches('-');
-    Ok(if name.is_empty() { "rootfs".to_owned() } else { name.to_owned() })
+    Ok(if name.is_empty() { "rootfs" } else { name }.parse()?)
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -92,7 +93,7 @@ fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
             Ok(n) => bytes = &bytes[n..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::sleep(std::time::Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1));
             }
             Err(error) => return Err(error),
         }
@@ -114,7 +115,7 @@ pub fn input(port: UnixStream, control: &Control) {
                 Ok(n) => total += n as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    thread::sleep(std::time::Duration::from_millis(1));
+                    thread::sleep(Duration::from_millis(1));
                 }
                 Err(_) => break,
             }
@@ -127,7 +128,14 @@ pub fn input(port: UnixStream, control: &Control) {
 
 /// The last that the guest's kernel and the engine said.
 #[derive(Clone, Default)]
-pub struct Console(Arc<Mutex<Vec<u8>>>);
+pub struct Console(Arc<Said>);
+
+#[derive(Default)]
+struct Said {
+    last: Mutex<Vec<u8>>,
+    /// Nobody can say more.
+    over: AtomicBool,
+}
 
 impl Console {
     const KEPT: usize = 1 << 14;
@@ -144,21 +152,27 @@ impl Console {
                     // A log that cannot be written must not stop the machine.
                     let _ = log.write_all(&buffer[..n]);
                 }
-                let mut kept = kept.0.lock().expect("no holder panics");
-                kept.extend_from_slice(&buffer[..n]);
-                let excess = kept.len().saturating_sub(Self::KEPT);
-                kept.drain(..excess);
+                let mut last = kept.0.last.lock().expect("no holder panics");
+                last.extend_from_slice(&buffer[..n]);
+                let excess = last.len().saturating_sub(Self::KEPT);
+                last.drain(..excess);
             }
+            kept.0.over.store(true, Ordering::Release);
         });
         console
     }
 
-    /// The last lines, for whoever has to find out what went wrong.
-    pub fn last_lines(&self) -> String {
+    /// The last lines, for whoever has to find out what went wrong. Of an engine
+    /// that ended, all is awaited that it said.
+    pub fn last_lines(&self, ended: bool) -> String {
         const LINES: usize = 8;
-        // What was said last may still be in the pipe.
-        thread::sleep(std::time::Duration::from_millis(20));
-        let kept = self.0.lock().expect("no holder panics");
+        // What was said last may still be in the pipe. Whoever else holds its end
+        // open must not hold up more than this.
+        let until = Instant::now() + Duration::from_millis(if ended { 2000 } else { 20 });
+        while Instant::now() < until && !(ended && self.0.over.load(Ordering::Acquire)) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let kept = self.0.last.lock().expect("no holder panics");
         let text = String::from_utf8_lossy(&kept).into_owned();
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n    ")
@@ -187,7 +201,7 @@ pub struct Control(Arc<UnixStream>);
 impl Control {
     pub fn new(socket: UnixStream) -> io::Result<Self> {
         // A guest that takes no orders must not hold up whoever can end it.
-        socket.set_write_timeout(Some(std::time::Duration::from_millis(200)))?;
+        socket.set_write_timeout(Some(Duration::from_millis(200)))?;
         Ok(Self(Arc::new(socket)))
     }
 

@@ -86,6 +86,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         console: Console::start(launch.console, launch.console_log),
         control,
         stop_signal: launch.stop_signal,
+        verbose: launch.verbose,
         outputs: [None, None, None],
         raw: None,
         ended: None,
@@ -174,6 +175,8 @@ struct Watch {
     console: Console,
     control: Control,
     stop_signal: i32,
+    /// Whether notes of the guest's init are shown.
+    verbose: bool,
     /// stdout, stderr, terminal.
     outputs: [Option<Output>; 3],
     raw: Option<Raw>,
@@ -206,11 +209,12 @@ impl Watch {
                 Some(Event::EngineEnded(status))
                     if status.code() == Some(MACHINE_FAILED.into()) =>
                 {
-                    let said = self.console.last_lines();
+                    let said = self.console.last_lines(true);
                     let said = said.strip_prefix("rootfs-boot: ").unwrap_or(&said);
                     return Ok(Outcome::Refused(said.to_owned()));
                 }
                 Some(Event::EngineEnded(status)) => {
+                    self.ended = Some(status);
                     let why = format!("the machine did not come up ({status})");
                     return Ok(Outcome::NeverCameUp(self.never_came_up(why)));
                 }
@@ -264,6 +268,9 @@ impl Watch {
                 code = MACHINE_FAILED;
             }
         }
+        if let Some(timeout) = self.stop.timeout.filter(|_| self.stop.timed_out) {
+            notice(&format!("ended after the timeout of {timeout:?}"));
+        }
         timings.host("ended");
         Ok(Outcome::Ended(if self.stop.timed_out { TIMED_OUT } else { code }))
     }
@@ -308,6 +315,11 @@ impl Watch {
                             timings.guest(micros.parse().unwrap_or(0), "command runs");
                         }
                         (Some("warn"), Some(rest)) => notice(&failure(rest)),
+                        (Some("note"), Some(rest)) => {
+                            if self.verbose {
+                                notice(&failure(rest));
+                            }
+                        }
                         (Some(word), Some(rest)) => {
                             if let Some(status) = Status::parse(word, rest, timings) {
                                 return Some(status);
@@ -439,7 +451,7 @@ impl Watch {
 
     /// `why`, and what the engine and the kernel said last.
     fn explain(&self, why: String) -> String {
-        let last = self.console.last_lines();
+        let last = self.console.last_lines(self.ended.is_some());
         if last.is_empty() { why } else { format!("{why}\n    {last}") }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 use crate::digest::{DiffId, Digest};
-use crate::manifest::{Boot, Platform};
+use crate::manifest::{BadValue, Boot, Platform, Signal};
 use crate::tree::GuestPath;
 use crate::tree::merge::Notes;
 
@@ -144,6 +144,16 @@ impl Config {
             stop_signal: run.stop_signal().clone(),
             labels: run.labels().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         }
+    }
+}
+
+impl Config {
+    /// The signal that asks the image's command to end: SIGTERM, if the image names none.
+    ///
+    /// # Errors
+    /// When it names one that nobody knows, or an empty one.
+    pub fn stop_signal(&self) -> Result<Signal, BadValue> {
+        self.stop_signal.as_deref().map_or(Ok(Signal::TERM), str::parse)
     }
 }
 

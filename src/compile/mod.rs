@@ -135,6 +135,12 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    let config = Config::of(&image.config);
+    if let Err(error) = config.stop_signal() {
+        // As docker takes it.
+        let text = format!("the image's StopSignal: {error}; machines use SIGTERM");
+        reporter.event(Event::Warning(text));
+    }
     let index = Index {
         format: index::FORMAT.into(),
         version: index::VERSION,
@@ -144,7 +150,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
             config_digest: image.config_digest,
             platform: image.platform.clone(),
         },
-        config: Config::of(&image.config),
+        config,
         boot: manifest.boot.clone(),
         patches: manifest.patches.iter().map(|patch| patch.op.to_string()).collect(),
         layers: entries,

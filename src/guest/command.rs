@@ -1,14 +1,12 @@
 //! Becoming the command.
 
+use crate::arena::{self, Str, decimal, join};
 use crate::config::{Config, bare};
 use crate::root::{self, Root};
 use crate::streams::Streams;
-use crate::sys::{self, Str, decimal, join};
+use crate::sys;
 use crate::user::User;
-use crate::{Doing, Failure, MACHINE};
-
-const NOT_EXECUTABLE: u64 = 126;
-const NOT_FOUND: u64 = 127;
+use crate::{Doing, Failure, MACHINE, program};
 
 /// Starts the command in a process of its own, whose number is returned once
 /// it runs.
@@ -49,10 +47,8 @@ fn become_command(
     streams: &Streams,
 ) -> Result<core::convert::Infallible, Failure> {
     sys::setsid();
-    root::enter(root, config)?;
-    if let Some(name) = config.one(b"hostname") {
-        sys::set_hostname(bare(name)).doing(&[b"setting the host name"])?;
-    }
+    let hostname = root::enter(root, config)?;
+    sys::set_hostname(bare(hostname)).doing(&[b"setting the host name"])?;
     let _ = sys::loopback_up();
     let user = User::find(bare(config.one(b"user").unwrap_or(b"\0")))?;
     streams.hand_over(user.uid)?;
@@ -60,13 +56,15 @@ fn become_command(
     root::make_dirs(cwd)
         .and_then(|()| sys::chdir(cwd))
         .doing(&[b"entering the directory ", bare(cwd)])?;
+    root::seal(root, config)?;
     if let Some(limit) = config.one(b"nofile").and_then(|n| crate::config::number(bare(n))) {
         sys::open_files_limit(limit);
     }
-    let argv = sys::addresses(config.all(b"arg"));
-    let homeless = !config.all(b"env").any(|e| e.starts_with(b"HOME="));
-    let home = homeless.then(|| join(&[b"HOME=", user.home]));
-    let envp = sys::addresses(config.all(b"env").chain(home));
+    let argv = arena::addresses(config.all(b"arg"));
+    let has = |name: &[u8]| config.all(b"env").any(|e| e.starts_with(name));
+    let home = (!has(b"HOME=")).then(|| join(&[b"HOME=", user.home]));
+    let hostname = (!has(b"HOSTNAME=")).then(|| join(&[b"HOSTNAME=", hostname]));
+    let envp = arena::addresses(config.all(b"env").chain(home).chain(hostname));
     let Some(name) = config.one(b"arg").filter(|name| name.len() > 1) else {
         let what = join(&[b"neither the image nor the command line names a command"]);
         return Err(Failure { code: MACHINE, errno: 0, what });
@@ -74,43 +72,55 @@ fn become_command(
     sys::become_user(user.uid, user.gid, user.groups()).doing(&[b"becoming the user"])?;
     let _ = sys::signals(false);
     let path = config.all(b"env").filter_map(|e| e.strip_prefix(b"PATH=")).last();
-    Err(execute(name, path.unwrap_or(b"\0"), argv, envp))
+    let second = config.all(b"arg").nth(1);
+    let plain = config.all(b"arg").skip(1).any(program::needs_no_pid_1);
+    let run = |path: Str| match program::init_system(path, second) {
+        Some(failure) if !plain => Attempt::Never(failure),
+        _ => Attempt::Failed(sys::exec(path, argv, envp)),
+    };
+    Err(execute(name, path.unwrap_or(b"\0"), run))
+}
+
+/// What came of starting a program; one that started is not here any more.
+enum Attempt {
+    Failed(i32),
+    /// It must not be started at all.
+    Never(Failure),
 }
 
 /// Runs `name` as a shell would find it; says why it could not.
-fn execute(name: Str, path: Str, argv: &[*const u8], envp: &[*const u8]) -> Failure {
+fn execute(name: Str, path: Str, run: impl Fn(Str) -> Attempt) -> Failure {
     let shown = bare(name);
     if shown.contains(&b'/') {
-        let errno = sys::exec(name, argv, envp);
-        return refused(name, shown, errno);
+        return match run(name) {
+            Attempt::Failed(errno) => program::refused(name, errno),
+            Attempt::Never(failure) => failure,
+        };
     }
     let mut worst = None;
     let longest = bare(path).split(|b| *b == b':').map(<[u8]>::len).max().unwrap_or(0);
-    let full = sys::take(longest + shown.len() + 2);
+    // One buffer for all: a PATH may name any number of directories.
+    let full = arena::take(longest + shown.len() + 2);
     for dir in bare(path).split(|b| *b == b':').filter(|dir| !dir.is_empty()) {
         let len = dir.len() + 1 + shown.len();
         full[..dir.len()].copy_from_slice(dir);
         full[dir.len()] = b'/';
         full[dir.len() + 1..len].copy_from_slice(shown);
         full[len] = 0;
-        match sys::exec(&full[..=len], argv, envp) {
-            sys::ENOENT | sys::ENOTDIR if sys::may_execute(&full[..=len]).is_err() => {}
-            errno => worst = worst.or_else(|| Some((join(&[&full[..len]]), errno))),
+        if matches!(sys::stat(&full[..=len]), Err(sys::ENOENT | sys::ENOTDIR)) {
+            continue;
+        }
+        let full = join(&[&full[..len]]);
+        match run(full) {
+            Attempt::Never(failure) => return failure,
+            Attempt::Failed(errno) => worst = worst.or(Some((full, errno))),
         }
     }
     match worst {
-        Some((full, errno)) => refused(full, bare(full), errno),
-        None => Failure { code: NOT_FOUND, errno: 0, what: join(&[shown, b": not found in PATH"]) },
-    }
-}
-
-fn refused(path: Str, shown: &[u8], errno: i32) -> Failure {
-    match errno {
-        sys::ENOENT if sys::may_execute(path).is_ok() => {
-            let what = join(&[shown, b": the interpreter it asks for is not in the image"]);
-            Failure { code: NOT_FOUND, errno: 0, what }
+        Some((full, errno)) => program::refused(full, errno),
+        None => {
+            let what = join(&[shown, b": not found in PATH"]);
+            Failure { code: program::NOT_FOUND, errno: 0, what }
         }
-        sys::ENOENT | sys::ENOTDIR => Failure { code: NOT_FOUND, errno, what: join(&[shown]) },
-        _ => Failure { code: NOT_EXECUTABLE, errno, what: join(&[shown]) },
     }
 }

@@ -1,6 +1,7 @@
 //! What the host asks for: records `key=value` and NUL, in a file of the boot disk.
 
-use crate::sys::{self, Str};
+use crate::arena::Str;
+use crate::sys;
 
 /// The host keeps the file below this.
 const LIMIT: usize = 3 << 20;

@@ -1,7 +1,8 @@
 //! Disks by serial and ports by name: their numbers depend on the engine.
 
+use crate::arena::{Str, join};
 use crate::config::{bare, number};
-use crate::sys::{self, Str, join};
+use crate::sys;
 
 /// The device of the disk with this serial.
 pub fn disk(serial: &[u8]) -> sys::Result<Str> {

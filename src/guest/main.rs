@@ -8,18 +8,21 @@
 #![no_std]
 #![no_main]
 
+mod arena;
 mod command;
 mod config;
 mod disks;
+mod etc;
 mod mem;
+mod program;
 mod root;
 mod streams;
 mod sys;
 mod user;
 
+use arena::{decimal, join};
 use config::Config;
 use streams::{End, Streams};
-use sys::{decimal, join};
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call init");
@@ -89,7 +92,7 @@ extern "C" fn init() -> ! {
 /// Everything between the first word to the host and the last.
 fn run(control: usize) -> Result<End, Failure> {
     let config = Config::read().doing(&[b"reading the boot disk's /config"])?;
-    let root = root::mount(&config)?;
+    let root = root::mount(&config, control)?;
     let mut streams = Streams::open(&config, control)?;
     let pid = command::start(&config, &root, &mut streams)?;
     say(control, &[b"run ", decimal(sys::uptime())]);
@@ -101,6 +104,11 @@ fn say(control: usize, parts: &[&[u8]]) {
     let line = join(&[join(parts), b"\n"]);
     // With the host gone, nobody is left to tell.
     let _ = sys::write_all(control, &line[..line.len() - 1]);
+}
+
+/// Something that was left out, for a host that wants to know.
+pub fn note(control: usize, errno: i32, parts: &[&[u8]]) {
+    say(control, &[b"note ", decimal(errno.unsigned_abs().into()), b" ", join(parts)]);
 }
 
 fn early_mounts() {

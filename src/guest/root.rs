@@ -1,8 +1,10 @@
 //! The command's root: overlay over EROFS and ext4, and what is mounted in it.
 
+use crate::arena::{self, Str, decimal, join, octal};
 use crate::config::{Config, bare, number, split};
-use crate::sys::{self, Str, decimal, join, octal};
-use crate::{Doing, Failure, disks};
+use crate::etc::{self, Own};
+use crate::sys;
+use crate::{Doing, Failure, disks, note};
 
 const RDONLY: usize = 1;
 pub const NOSUID: usize = 2;
@@ -11,22 +13,24 @@ const NOEXEC: usize = 8;
 /// Neither devices nor programs nor setuid.
 pub const NOTHING: usize = NOSUID | NODEV | NOEXEC;
 
-/// Mount trees of PID 1's that go into the command's root.
+/// What PID 1 made for the command's root.
 pub struct Root {
-    /// Where each goes.
-    files: [(Str, usize); 3],
+    pub own: [Own; 3],
+    /// The mount tree of /dev/pts.
     pts: usize,
+    /// Where notes go.
+    pub control: usize,
 }
 
 /// Mounts the disks and joins them, and prepares what lies over the image.
-pub fn mount(config: &Config) -> Result<Root, Failure> {
+pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
     let rootfs = disks::disk(b"rootfs").doing(&[b"looking for the disk rootfs"])?;
     sys::mount(rootfs, b"/lower\0", b"erofs\0", RDONLY, b"\0").doing(&[b"mounting the image"])?;
     if let Some(bytes) = config.one(b"read-ahead").and_then(|text| number(bare(text))) {
         disks::read_ahead(rootfs, bytes);
     }
     let upper = disks::disk(b"upper").doing(&[b"looking for the disk upper"])?;
-    if config.has(b"read-only") {
+    if config.has(b"in-memory") {
         // What the compiler baked into the upper stays visible below a new one in memory.
         sys::mount(upper, b"/upper\0", b"ext4\0", RDONLY, b"noload\0")
             .doing(&[b"mounting the upper"])?;
@@ -41,18 +45,7 @@ pub fn mount(config: &Config) -> Result<Root, Failure> {
         }
         overlay(b"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work\0")?;
     }
-    let mut files =
-        [(&b"/etc/hosts\0"[..], 0), (&b"/etc/resolv.conf\0"[..], 0), (&b"/etc/hostname\0"[..], 0)];
-    sys::mount(b"files\0", b"/files\0", b"tmpfs\0", NOTHING, b"mode=755\0")
-        .doing(&[b"making files for /etc"])?;
-    for ((path, tree), key) in files.iter_mut().zip([&b"hosts"[..], b"resolv", b"hostname"]) {
-        let from = join(&[b"/files/", key]);
-        let text = bare(config.one(key).unwrap_or(b"\0"));
-        let newline: &[u8] = if key == b"hostname" { b"\n" } else { b"" };
-        *tree = write(from, &[text, newline])
-            .and_then(|()| sys::detached(from))
-            .doing(&[b"making ", bare(path)])?;
-    }
+    let own = etc::make()?;
     let _ = sys::mkdir(b"/dev/pts\0", 0o755);
     let _ = sys::mkdir(b"/dev/shm\0", 0o755);
     let _ = sys::chmod(b"/dev/shm\0", 0o1777);
@@ -60,7 +53,7 @@ pub fn mount(config: &Config) -> Result<Root, Failure> {
     sys::mount(b"devpts\0", b"/dev/pts\0", b"devpts\0", NOSUID | NOEXEC, options)
         .doing(&[b"mounting /dev/pts"])?;
     let pts = sys::detached(b"/dev/pts\0").doing(&[b"sharing /dev/pts"])?;
-    Ok(Root { files, pts })
+    Ok(Root { own, pts, control })
 }
 
 fn overlay(options: Str) -> Result<(), Failure> {
@@ -87,16 +80,9 @@ fn grow(device: Str) -> sys::Result<()> {
     result
 }
 
-fn write(path: Str, parts: &[&[u8]]) -> sys::Result<()> {
-    let fd = sys::open(path, sys::O_WRONLY | sys::O_CREAT, 0o644)?;
-    let result = parts.iter().try_for_each(|part| sys::write_all(fd, part));
-    sys::close(fd);
-    result
-}
-
 /// In the command's process: makes the overlay its root, with all that a
-/// container finds in its own.
-pub fn enter(root: &Root, config: &Config) -> Result<(), Failure> {
+/// container finds in its own. Returns the machine's name.
+pub fn enter(root: &Root, config: &Config) -> Result<Str, Failure> {
     sys::unshare_mounts().doing(&[b"leaving PID 1's mounts"])?;
     let enter = || -> sys::Result<()> {
         sys::chdir(b"/root\0")?;
@@ -125,11 +111,9 @@ pub fn enter(root: &Root, config: &Config) -> Result<(), Failure> {
     // devtmpfs has a node of its own that leads to the first devpts only.
     let _ = sys::attach_file(b"/dev/pts/ptmx\0", b"/dev/ptmx\0");
     for tmpfs in config.all(b"tmpfs") {
-        memory(tmpfs)?;
+        memory(tmpfs, root.control)?;
     }
-    for (path, tree) in root.files {
-        file(path, tree).doing(&[b"mounting ", bare(path)])?;
-    }
+    let name = etc::fill(root, config);
     for share in config.all(b"share") {
         share_of_host(share)?;
     }
@@ -141,7 +125,29 @@ pub fn enter(root: &Root, config: &Config) -> Result<(), Failure> {
         (b"/proc/sys/net/ipv4/ping_group_range\0", b"0 2147483647"),
     ] {
         // As containers have it; a kernel without network has no such files.
-        let _ = write(path, &[value]);
+        if let Ok(fd) = sys::open(path, sys::O_WRONLY, 0) {
+            let _ = sys::write_all(fd, value);
+            sys::close(fd);
+        }
+    }
+    Ok(name)
+}
+
+/// The last change to the command's root: nothing more can be written there, if
+/// that was asked for, but to what lies on mounts of its own. The image's volumes
+/// are such mounts, as docker makes each of them one.
+pub fn seal(root: &Root, config: &Config) -> Result<(), Failure> {
+    if !config.has(b"read-only") {
+        return Ok(());
+    }
+    for dir in config.all(b"volume") {
+        // Bound before the root is sealed: a mount keeps the flags that it began with.
+        sys::attach_file(dir, dir).doing(&[b"mounting the volume ", bare(dir)])?;
+    }
+    sys::seal(b"/\0").doing(&[b"making the root read-only"])?;
+    for own in &root.own {
+        // Where the image's own file stayed, there is no mount.
+        let _ = sys::seal(own.path);
     }
     Ok(())
 }
@@ -157,8 +163,8 @@ fn on(path: Str, kind: Str, flags: usize, options: Str) -> Result<(), Failure> {
 
 /// A tmpfs from a record `always|if-empty:SIZE:PATH`, with the mode and owner of
 /// what it covers. What an image keeps in its own /run or /tmp is not covered
-/// unless somebody asked for it.
-fn memory(record: Str) -> Result<(), Failure> {
+/// unless somebody asked for it, and where no directory can be, nothing is mounted.
+fn memory(record: Str, control: usize) -> Result<(), Failure> {
     let parts = split(record, b':').and_then(|(when, rest)| Some((when, split(rest, b':')?)));
     let Some((when, (size, path))) = parts else { return Ok(()) };
     let make = || {
@@ -183,7 +189,13 @@ fn memory(record: Str) -> Result<(), Failure> {
         let options = join(&[b"size=", size, b",mode=", mode, b",uid=", uid, b",gid=", gid]);
         sys::mount(b"tmpfs\0", path, b"tmpfs\0", NOSUID | NODEV, options)
     };
-    make().doing(&[b"mounting a tmpfs on ", bare(path)])
+    match make() {
+        Err(errno) if when == b"if-empty" => {
+            note(control, errno, &[b"no tmpfs on ", bare(path)]);
+            Ok(())
+        }
+        made => made.doing(&[b"mounting a tmpfs on ", bare(path)]),
+    }
 }
 
 /// A directory of the host from a record `ro|rw:TAG:PATH`.
@@ -198,24 +210,26 @@ fn share_of_host(record: Str) -> Result<(), Failure> {
     mount().doing(&[b"mounting the host's directory on ", bare(path)])
 }
 
-/// Puts the file mount `tree` over `path`, which is made if it is not there.
-fn file(path: Str, tree: usize) -> sys::Result<()> {
-    match sys::attach(tree, path) {
-        Err(sys::ENOENT) => {
-            make_dirs(b"/etc\0")?;
-            // A symbolic link that leads nowhere, into a /run that is new, say.
-            let _ = sys::unlink(path);
-            let fd = sys::open(path, sys::O_WRONLY | sys::O_CREAT, 0o644)?;
-            sys::close(fd);
-            sys::attach(tree, path)
+/// `path`, and where it leads if it is a symbolic link, one link after the other,
+/// as many as the kernel follows.
+pub fn links(path: Str) -> impl Iterator<Item = Str> {
+    const MOST_LINKS: usize = 40;
+    const PATH_BYTES: usize = 4096;
+    let next = |path: &Str| {
+        let mut buffer = [0; PATH_BYTES];
+        let target = sys::read_link(path, &mut buffer).ok()?;
+        if target.starts_with(b"/") {
+            return Some(join(&[target]));
         }
-        other => other,
-    }
+        let dir = path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        Some(join(&[&path[..dir], target]))
+    };
+    core::iter::successors(Some(path), next).take(1 + MOST_LINKS)
 }
 
 /// Makes `path` and what leads there, 0755 and root's.
 pub fn make_dirs(path: Str) -> sys::Result<()> {
-    let part = sys::take(path.len());
+    let part = arena::take(path.len());
     part.copy_from_slice(path);
     for end in 1..path.len() {
         if path[end] != b'/' && path[end] != 0 {

@@ -3,8 +3,9 @@
 //! The command gets pipes and a pseudo-terminal, never a port itself: a port
 //! opens once, and images open /dev/stdout again.
 
+use crate::arena::{decimal, join, take};
 use crate::config::{Config, bare, number, split};
-use crate::sys::{self, POLLIN, POLLOUT, PollFd, decimal, join};
+use crate::sys::{self, POLLIN, POLLOUT, PollFd};
 use crate::{Doing, Failure, disks};
 
 /// Bytes that one direction holds.
@@ -230,7 +231,7 @@ impl Channel {
     fn new(from: usize, to: usize) -> Self {
         sys::nonblocking(from);
         sys::nonblocking(to);
-        Self { from: Some(from), to: Some(to), buffer: sys::take(BUFFER), ..Self::default() }
+        Self { from: Some(from), to: Some(to), buffer: take(BUFFER), ..Self::default() }
     }
 
     fn interest(&self) -> PollFd {

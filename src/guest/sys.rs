@@ -1,20 +1,24 @@
-//! System calls, and memory that is never given back.
+//! System calls.
 
 use core::arch::asm;
-use core::cell::{Cell, UnsafeCell};
+
+use crate::arena::take;
 
 /// What a system call gave, or the errno.
 pub type Result<T> = core::result::Result<T, i32>;
 
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
+pub const ENOEXEC: i32 = 8;
 pub const EAGAIN: i32 = 11;
+pub const EACCES: i32 = 13;
 pub const EBUSY: i32 = 16;
 pub const EEXIST: i32 = 17;
 pub const ENOTDIR: i32 = 20;
 pub const EINVAL: i32 = 22;
 pub const EFBIG: i32 = 27;
 pub const EROFS: i32 = 30;
+pub const ELOOP: i32 = 40;
 
 pub const AT_FDCWD: isize = -100;
 pub const O_WRONLY: usize = 0o1;
@@ -43,7 +47,8 @@ mod nr {
     pub const FCHOWNAT: usize = 260; pub const SYMLINKAT: usize = 266; pub const FCHMODAT: usize = 268; pub const FACCESSAT: usize = 269;
     pub const PPOLL: usize = 271; pub const UNSHARE: usize = 272; pub const SIGNALFD4: usize = 289; pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293; pub const PRLIMIT64: usize = 302; pub const STATX: usize = 332;
-    pub const SOCKET: usize = 41; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 263; pub const READAHEAD: usize = 187;
+    pub const SOCKET: usize = 41; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const READAHEAD: usize = 187;
+    pub const PREAD64: usize = 17; pub const FCHMOD: usize = 91; pub const READLINKAT: usize = 267;
 }
 #[cfg(target_arch = "aarch64")]
 #[rustfmt::skip]
@@ -58,7 +63,8 @@ mod nr {
     pub const FCHOWNAT: usize = 54; pub const SYMLINKAT: usize = 36; pub const FCHMODAT: usize = 53; pub const FACCESSAT: usize = 48;
     pub const PPOLL: usize = 73; pub const UNSHARE: usize = 97; pub const SIGNALFD4: usize = 74; pub const DUP3: usize = 24;
     pub const PIPE2: usize = 59; pub const PRLIMIT64: usize = 261; pub const STATX: usize = 291;
-    pub const SOCKET: usize = 198; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const UNLINKAT: usize = 35; pub const READAHEAD: usize = 213;
+    pub const SOCKET: usize = 198; pub const OPEN_TREE: usize = 428; pub const MOVE_MOUNT: usize = 429; pub const READAHEAD: usize = 213;
+    pub const PREAD64: usize = 67; pub const FCHMOD: usize = 52; pub const READLINKAT: usize = 78;
 }
 
 fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
@@ -79,86 +85,6 @@ fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
             in("x2") args[2], in("x3") args[3], in("x4") args[4], in("x5") args[5], options(nostack));
     }
     if ret < 0 { Err(-ret as i32) } else { Ok(ret as usize) }
-}
-
-/// A string for the kernel: its last byte is NUL.
-pub type Str = &'static [u8];
-
-const ARENA: usize = 16 << 20;
-
-#[repr(C, align(16))]
-struct Arena {
-    bytes: UnsafeCell<[u8; ARENA]>,
-    taken: Cell<usize>,
-}
-
-// SAFETY: there is one thread. (An atomic counter would want helpers of a C
-// library on aarch64.)
-unsafe impl Sync for Arena {}
-
-static MEMORY: Arena = Arena { bytes: UnsafeCell::new([0; ARENA]), taken: Cell::new(0) };
-
-/// `len` zero bytes, for good. None is left over for nonsense: the host's side
-/// keeps its configuration well below what there is.
-pub fn take(len: usize) -> &'static mut [u8] {
-    let at = MEMORY.taken.get();
-    if len > ARENA - at {
-        exit(99);
-    }
-    MEMORY.taken.set(ARENA.min(at + len.next_multiple_of(16)));
-    // SAFETY: the range lies in the arena and was not handed out before.
-    unsafe { core::slice::from_raw_parts_mut((MEMORY.bytes.get() as *mut u8).add(at), len) }
-}
-
-/// The parts as one string, with a NUL.
-pub fn join(parts: &[&[u8]]) -> Str {
-    let out = take(parts.iter().map(|p| p.len()).sum::<usize>() + 1);
-    let mut at = 0;
-    for part in parts {
-        for byte in part.iter().filter(|b| **b != 0) {
-            out[at] = *byte;
-            at += 1;
-        }
-    }
-    &out[..=at]
-}
-
-/// A number in decimal.
-pub fn decimal(n: u64) -> &'static [u8] {
-    digits(n, 10)
-}
-
-pub fn octal(n: u16) -> &'static [u8] {
-    digits(n.into(), 8)
-}
-
-fn digits(mut n: u64, base: u64) -> &'static [u8] {
-    const MOST: usize = 20;
-    let out = take(MOST);
-    let mut at = MOST;
-    loop {
-        at -= 1;
-        out[at] = b'0' + (n % base) as u8;
-        n /= base;
-        if n == 0 {
-            return &out[at..];
-        }
-    }
-}
-
-/// The addresses of `strings` and a null behind them, as exec takes them.
-pub fn addresses(strings: impl Iterator<Item = Str> + Clone) -> &'static [*const u8] {
-    let count = strings.clone().count();
-    let out = take((count + 1) * size_of::<*const u8>());
-    // SAFETY: `take` gives zeroed memory aligned to 16 bytes, enough for `count`
-    // pointers and a null.
-    unsafe {
-        let first = out.as_mut_ptr().cast::<*const u8>();
-        for (i, string) in strings.enumerate() {
-            first.add(i).write(string.as_ptr());
-        }
-        core::slice::from_raw_parts(first, count + 1)
-    }
 }
 
 fn ptr(bytes: &[u8]) -> usize {
@@ -202,6 +128,11 @@ pub fn close(fd: usize) {
 
 pub fn read(fd: usize, buffer: &mut [u8]) -> Result<usize> {
     call(nr::READ, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0])
+}
+
+/// Reads at an offset, as much as there is in one go.
+pub fn read_at(fd: usize, buffer: &mut [u8], at: u64) -> Result<usize> {
+    call(nr::PREAD64, [fd, buffer.as_mut_ptr() as usize, buffer.len(), at as usize, 0, 0])
 }
 
 /// Begins to read a part of a file into the kernel's memory.
@@ -285,6 +216,13 @@ pub fn attach_file(source: &[u8], target: &[u8]) -> Result<()> {
     mount(source, target, b"\0", BIND, b"\0")
 }
 
+/// Makes the mount at `path`, symbolic links followed, read-only; other mounts of
+/// the same file system stay as they are.
+pub fn seal(path: &[u8]) -> Result<()> {
+    const RDONLY_REMOUNT_BIND: usize = 1 | 32 | 4096;
+    mount(b"\0", path, b"\0", RDONLY_REMOUNT_BIND, b"\0")
+}
+
 /// Makes the ext4 that `fd` lies on as large as `blocks`.
 pub fn resize_ext4(fd: usize, blocks: u64) -> Result<()> {
     const EXT4_IOC_RESIZE_FS: usize = 0x4008_6610;
@@ -299,8 +237,10 @@ pub fn symlink(target: &[u8], path: &[u8]) -> Result<()> {
     call(nr::SYMLINKAT, [ptr(target), AT_FDCWD as usize, ptr(path), 0, 0, 0]).map(drop)
 }
 
-pub fn unlink(path: &[u8]) -> Result<()> {
-    call(nr::UNLINKAT, [AT_FDCWD as usize, ptr(path), 0, 0, 0, 0]).map(drop)
+/// Where the symbolic link `path` leads, or EINVAL.
+pub fn read_link<'b>(path: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8]> {
+    let args = [AT_FDCWD as usize, ptr(path), buffer.as_mut_ptr() as usize, buffer.len(), 0, 0];
+    call(nr::READLINKAT, args).map(|len| &buffer[..len])
 }
 
 pub fn chmod(path: &[u8], mode: usize) -> Result<()> {
@@ -313,6 +253,10 @@ pub fn chown(path: &[u8], uid: u32, gid: u32) -> Result<()> {
 
 pub fn fchown(fd: usize, uid: u32, gid: u32) -> Result<()> {
     call(nr::FCHOWN, [fd, uid as usize, gid as usize, 0, 0, 0]).map(drop)
+}
+
+pub fn fchmod(fd: usize, mode: usize) -> Result<()> {
+    call(nr::FCHMOD, [fd, mode, 0, 0, 0, 0]).map(drop)
 }
 
 pub fn may_execute(path: &[u8]) -> Result<()> {
@@ -332,6 +276,10 @@ pub struct Stat {
 impl Stat {
     pub fn is_dir(&self) -> bool {
         self.mode & 0o170000 == 0o040000
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.mode & 0o170000 == 0o100000
     }
 }
 

@@ -1,7 +1,8 @@
 //! Who the command runs as, by the image's own /etc/passwd and /etc/group.
 
+use crate::arena::{Str, join};
 use crate::config::number;
-use crate::sys::{self, Str, join};
+use crate::sys;
 use crate::{Failure, MACHINE};
 
 const MOST_GROUPS: usize = 256;

@@ -3,17 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::{NonZeroU8, NonZeroU32};
-use std::str::FromStr;
+use std::num::NonZeroU8;
 
 use schemars::JsonSchema;
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
-use super::ByteSize;
+use super::boot_value::{
+    BadValue, Dns, HostEntry, Hostname, Memory, Publish, Span, Tmpfs, User, absolute, argument,
+    variable,
+};
 use super::lenient::{self, Flag, Int, Text};
+use super::signal::Signal;
 
 /// Defaults of `rootfs-boot` for one bundle. What is not set is the image's, or
 /// the program's own.
+///
+/// Invariant: every value is one that `rootfs-boot` takes as an option, because
+/// both read it by the types of `boot_value`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Boot {
@@ -23,156 +30,142 @@ pub struct Boot {
     )]
     #[schemars(with = "Option<Int>")]
     pub cpus: Option<NonZeroU8>,
-    /// Bytes; whole MiB.
+    /// Bytes (512m, 1GiB); whole MiB, at least 80.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
-    pub memory: Option<ByteSize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "entrypoint")]
+    #[schemars(with = "Option<Vec<Text>>")]
     pub entrypoint: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "command")]
+    #[schemars(with = "Option<Vec<Text>>")]
     pub command: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "environment")]
+    #[schemars(with = "BTreeMap<String, Text>")]
     pub env: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "workdir")]
     pub workdir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
+    #[schemars(with = "Option<Text>")]
+    pub user: Option<User>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
+    #[schemars(with = "Option<Text>")]
+    pub hostname: Option<Hostname>,
+    /// Lines of /etc/hosts: NAME:IP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub add_host: Vec<HostEntry>,
+    /// Addresses of name servers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub dns: Vec<Dns>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub tmpfs: Vec<Tmpfs>,
+    /// Nothing but tmpfs and volumes can be written.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
     #[schemars(with = "Flag")]
     pub read_only: bool,
+    /// What is written is kept in memory, without a copy of the upper.
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
+    #[schemars(with = "Flag")]
+    pub ephemeral: bool,
     /// Given to a machine only by whoever starts it.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
     #[schemars(with = "Flag")]
     pub net: bool,
+    /// HOST:GUEST, or PORT for the same on both.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<Text>")]
     pub publish: Vec<Publish>,
-    /// Seconds.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::optional_number"
-    )]
-    #[schemars(with = "Option<Int>")]
-    pub timeout: Option<NonZeroU32>,
+    /// Seconds, or a duration such as 1m30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
+    pub timeout: Option<Span>,
+    /// In place of the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
+    pub stop_signal: Option<Signal>,
+    /// Seconds, or a duration, between the stop signal and the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
+    pub stop_timeout: Option<Span>,
 }
 
-/// Memory as a directory: `PATH[:SIZE]`, or `none` for no default ones.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Tmpfs {
-    None,
-    At {
-        path: String,
-        /// Bytes; half of the memory if none is given.
-        size: Option<u64>,
-    },
+fn entrypoint<'de, D>(deserializer: D) -> Result<Option<Vec<String>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let words = command(deserializer)?;
+    match words.as_deref() {
+        Some([first, ..]) if first.is_empty() => Err(de::Error::custom(BadValue::EmptyProgram)),
+        _ => Ok(words),
+    }
 }
 
-/// A port of the host that leads to one of the guest: `HOST:GUEST`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Publish {
-    pub host: u16,
-    pub guest: u16,
+fn command<'de, D>(deserializer: D) -> Result<Option<Vec<String>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let words: Option<Vec<Argument>> = Option::deserialize(deserializer)?;
+    Ok(words.map(|words| words.into_iter().map(|Argument(word)| word).collect()))
 }
 
-/// A text that is none of what was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadBoot {
-    #[error("{0:?} is no tmpfs; write /PATH, /PATH:SIZE, or none")]
-    Tmpfs(String),
-    #[error("{0:?} publishes no port; write HOST:GUEST, each 1 to 65535")]
-    Publish(String),
+/// A word of a command, a value of a variable.
+struct Argument(String);
+
+impl<'de> Deserialize<'de> for Argument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = lenient::text(deserializer)?;
+        argument(&text).map_err(de::Error::custom)?;
+        Ok(Self(text))
+    }
 }
 
-impl FromStr for Tmpfs {
-    type Err = BadBoot;
+fn environment<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Variables;
 
-    fn from_str(text: &str) -> Result<Self, BadBoot> {
-        let bad = || BadBoot::Tmpfs(text.to_owned());
-        if text == "none" {
-            return Ok(Self::None);
+    impl<'de> de::Visitor<'de> for Variables {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("names and their values")
         }
-        let (path, size) = match text.split_once(':') {
-            None => (text, None),
-            Some((path, size)) => (path, Some(size.parse::<ByteSize>().map_err(|_| bad())?.0)),
-        };
-        if !path.starts_with('/') || path == "/" || path.contains('\0') || size == Some(0) {
-            return Err(bad());
-        }
-        Ok(Self::At { path: path.to_owned(), size })
-    }
-}
 
-impl fmt::Display for Tmpfs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::At { path, size: None } => f.write_str(path),
-            Self::At { path, size: Some(size) } => write!(f, "{path}:{size}"),
-        }
-    }
-}
-
-impl FromStr for Publish {
-    type Err = BadBoot;
-
-    fn from_str(text: &str) -> Result<Self, BadBoot> {
-        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
-        let ports =
-            text.split_once(':').and_then(|(host, guest)| Some((port(host)?, port(guest)?)));
-        let (host, guest) = ports.ok_or_else(|| BadBoot::Publish(text.to_owned()))?;
-        Ok(Self { host, guest })
-    }
-}
-
-impl fmt::Display for Publish {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.guest)
-    }
-}
-
-macro_rules! as_text {
-    ($($name:ty),*) => { $(
-        impl TryFrom<String> for $name {
-            type Error = BadBoot;
-
-            fn try_from(text: String) -> Result<Self, BadBoot> {
-                text.parse()
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut variables = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                let value = map.next_value_seed(ValueOf(&name))?;
+                variables.insert(name, value);
             }
-        }
-
-        impl From<$name> for String {
-            fn from(value: $name) -> Self {
-                value.to_string()
-            }
-        }
-    )* };
-}
-
-as_text!(Tmpfs, Publish);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tmpfs_and_ports_are_read_and_written_alike() {
-        for text in ["none", "/tmp", "/var/cache:1048576"] {
-            assert_eq!(text.parse::<Tmpfs>().unwrap().to_string(), text);
-        }
-        assert_eq!("/a:1MiB".parse::<Tmpfs>().unwrap().to_string(), "/a:1048576");
-        for bad in ["", "tmp", "/", "/a:", "/a:x", "/a:0"] {
-            assert!(bad.parse::<Tmpfs>().is_err(), "{bad}");
-        }
-        assert_eq!("8080:80".parse(), Ok(Publish { host: 8080, guest: 80 }));
-        for bad in ["80", "0:80", "80:0", "65536:1", "a:b", ":"] {
-            assert!(bad.parse::<Publish>().is_err(), "{bad}");
+            Ok(variables)
         }
     }
+
+    deserializer.deserialize_map(Variables)
+}
+
+/// The value of the variable with this name, which is checked here because an error
+/// about a value has a line.
+struct ValueOf<'n>(&'n str);
+
+impl<'de> de::DeserializeSeed<'de> for ValueOf<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        variable(self.0.as_bytes()).map_err(de::Error::custom)?;
+        Argument::deserialize(deserializer).map(|Argument(value)| value)
+    }
+}
+
+fn workdir<'de, D>(deserializer: D) -> Result<Option<String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let dir = lenient::optional_text(deserializer)?;
+    dir.as_ref().map_or(Ok(()), |dir| absolute(dir.as_bytes())).map_err(de::Error::custom)?;
+    Ok(dir)
 }

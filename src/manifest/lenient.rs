@@ -66,6 +66,12 @@ impl<T> de::Visitor<'_> for Visitor<T> {
         parsed.ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
     }
 
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
+        // How many zeros it was written with is not known any more.
+        let number = de::Unexpected::Float(value);
+        Err(E::custom(format!("invalid type: {number}, expected {}; put it in quotes", self.what)))
+    }
+
     fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
         (self.parse)(value).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
     }

@@ -1,6 +1,7 @@
 //! The manifest: what a user asks for.
 
 mod boot;
+mod boot_value;
 mod capability;
 mod check;
 mod document;
@@ -12,6 +13,7 @@ pub mod patch;
 mod platform;
 mod reference;
 mod schema;
+mod signal;
 mod size;
 mod vars;
 mod xattr;
@@ -23,7 +25,10 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use self::boot::{BadBoot, Boot, Publish, Tmpfs};
+pub use self::boot::Boot;
+pub use self::boot_value::{
+    BadValue, Dns, HostEntry, Hostname, Memory, Publish, Span, Tmpfs, User, absolute, variable,
+};
 pub use self::check::regex;
 use self::document::{Document, Step};
 pub use self::lock::{Lock, LockUse};
@@ -33,6 +38,7 @@ use self::patch::Op;
 pub use self::platform::{BadPlatform, Platform};
 pub use self::reference::{BadReference, ImageRef, Transport};
 pub use self::schema::{manifest_schema, patches_schema};
+pub use self::signal::Signal;
 pub use self::size::{BadSize, ByteSize};
 use self::vars::Vars;
 pub use self::xattr::{BadXattr, xattr_value};

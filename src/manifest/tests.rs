@@ -60,7 +60,7 @@ fn errors_tell_line_and_column_and_what_would_be_right() {
     for (boot, line, word) in [
         ("  cpus: 0\n", 3, "a number that is in range"),
         ("  env: { A: a }\n  tmpfs: [tmp]\n", 4, "/PATH:SIZE"),
-        ("  publish: [\"80\"]\n", 3, "HOST:GUEST"),
+        ("  publish: [\"80:\"]\n", 3, "HOST:GUEST"),
         ("  memroy: 1GiB\n", 3, "`memory`"),
     ] {
         let text = error(&format!("image: oci:a\nboot:\n{boot}"));
@@ -68,6 +68,60 @@ fn errors_tell_line_and_column_and_what_would_be_right() {
     }
     let missing = error("platform: linux/amd64\n");
     assert!(missing.contains("missing field `image`"), "{missing}");
+}
+
+/// Whatever rootfs-boot would refuse at every start is refused here.
+#[test]
+fn values_of_boot_are_those_that_a_machine_starts_with() {
+    for (boot, line, word) in [
+        ("  cpus: 256\n", 3, "in range"),
+        ("  memory: 64MiB\n", 3, "80 MiB"),
+        ("  memory: 1x\n", 3, "is not a size"),
+        ("  net: true\n  hostname: a b\n", 4, "host name"),
+        ("  workdir: srv\n", 3, "not absolute"),
+        ("  user: a:b:c\n", 3, "USER[:GROUP]"),
+        ("  user: 4294967295\n", 3, "USER[:GROUP]"),
+        ("  env:\n    A: a\n    B=C: b\n", 5, "name of a variable"),
+        ("  env: { \"\": b }\n", 3, "name of a variable"),
+        ("  env: { A: \"a\\0b\" }\n", 3, "NUL"),
+        ("  env: { V: 3.10 }\n", 3, "in quotes"),
+        ("  command: [a, \"\\0\"]\n", 3, "NUL"),
+        ("  entrypoint: [\"\"]\n", 3, "empty name"),
+        ("  tmpfs: [/, /b]\n", 3, "/PATH:SIZE"),
+        ("  tmpfs:\n    - /a\n    - /b:1q\n", 5, "/PATH:SIZE"),
+        ("  publish:\n    - 70000\n", 4, "65535"),
+        ("  publish: [\"53:53/udp\"]\n", 3, "TCP"),
+        ("  add-host: [\"db\"]\n", 3, "NAME:IP"),
+        ("  dns: [one.one]\n", 3, "IP address"),
+        ("  timeout: 0\n", 3, "duration"),
+        ("  timeout: 10x\n", 3, "duration"),
+        ("  stop-signal: SIGFOO\n", 3, "is not a signal"),
+    ] {
+        let text = error(&format!("image: oci:a\nboot:\n{boot}"));
+        assert!(text.starts_with(&format!(":{line}:")) && text.contains(word), "{boot}: {text}");
+    }
+}
+
+#[test]
+fn numbers_are_text_where_text_is_meant() {
+    let boot = "boot:\n  user: 1000\n  env: { A: 1, B: true, C: -2 }\n  command: [sleep, 10]\n\
+        \x20 entrypoint: [run, true]\n  publish: [90, \"80:8080\"]\n  hostname: 42\n  timeout: 1m30s\n\
+        \x20 memory: 512m\n  tmpfs: [\"/a:64k\"]\n  stop-signal: 9\n  stop-timeout: 5\n  dns: [1.1.1.1]\n";
+    let boot = load(&format!("image: oci:a\n{boot}")).boot;
+    assert_eq!(boot.user.as_ref().unwrap().to_string(), "1000");
+    let env: Vec<_> = boot.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(env, ["A=1", "B=true", "C=-2"]);
+    assert_eq!(boot.command.as_ref().unwrap(), &["sleep", "10"]);
+    assert_eq!(boot.entrypoint.as_ref().unwrap(), &["run", "true"]);
+    assert_eq!(boot.publish, [Publish { host: 90, guest: 90 }, Publish { host: 80, guest: 8080 }]);
+    assert_eq!(boot.hostname.as_ref().unwrap().as_str(), "42");
+    assert_eq!(boot.timeout.unwrap().0.as_secs(), 90);
+    assert_eq!(boot.memory.unwrap().mib(), 512);
+    assert_eq!(boot.tmpfs[0].to_string(), "/a:65536");
+    assert_eq!(boot.stop_signal.unwrap().number(), 9);
+    // What travels in the bundle's index is read there as it was.
+    let json = serde_json::to_string(&boot).unwrap();
+    assert_eq!(serde_json::from_str::<Boot>(&json).unwrap(), boot, "{json}");
 }
 
 #[test]

@@ -220,9 +220,21 @@ fn copy_sparse(from: &Path, to: &Path) -> std::io::Result<()> {
 }
 
 /// Everything can be written, in memory.
-pub fn read_only(world: &World) -> Result<(), String> {
+pub fn ephemeral(world: &World) -> Result<(), String> {
     let script = "echo new >/etc/motd && rm -r /var/cache && mkdir /var/cache && ls -A /var/cache && cat /etc/motd; stat -c %a / /data; grep -c ' /.*scratch' /proc/mounts";
-    same("what it sees", &*world.script(&["--read-only"], script)?, "new\n755\n2775\n1\n")
+    same("what it sees", &*world.script(&["--ephemeral"], script)?, "new\n755\n2775\n1\n")
+}
+
+/// As docker's --read-only has it: EROFS, but for tmpfs and the image's volumes,
+/// and for directories that are made before the command starts.
+pub fn read_only(world: &World) -> Result<(), String> {
+    let script = "for f in /new /etc/motd /etc/hosts /etc/resolv.conf /etc/hostname /srv/work/new /usr/x; do \
+        (echo x >$f) 2>&1 | grep -o 'Read-only file system' || echo \"$f was written\"; done; \
+        rm /etc/motd 2>&1 | grep -o 'Read-only file system'; pwd; \
+        for f in /data/x /tmp/x /run/x /dev/shm/x /mem/x /dev/null; do echo x >$f && echo fine; done";
+    let expected = "Read-only file system\n".repeat(8) + "/srv/work\n" + &"fine\n".repeat(6);
+    let args = ["--read-only", "--workdir", "/srv/work", "--tmpfs", "/mem"];
+    same("what can be written", world.script(&args, script)?, expected)
 }
 
 /// The kernel's overlayfs over what was compiled, and what it leaves in the upper.

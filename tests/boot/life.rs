@@ -17,7 +17,11 @@ pub fn exit_codes(world: &World) -> Result<(), String> {
         (&["--entrypoint", "/etc/motd"], 126, "/etc/motd: Permission denied"),
         (&["--entrypoint", "/no/such"], 127, "/no/such: No such file"),
         (&["--entrypoint", "nosuch"], 127, "nosuch: not found in PATH"),
-        (&["--timeout", "1", "--entrypoint", "/bin/sleep", "--", "1000"], 124, ""),
+        (
+            &["--timeout", "1", "--entrypoint", "/bin/sleep", "1000"],
+            124,
+            "after the timeout of 1s\n",
+        ),
         (&["--user", "nobody"], 125, "/etc/passwd knows no user nobody"),
     ];
     for (args, code, says) in cases {
@@ -110,7 +114,9 @@ pub fn timings_and_console(world: &World) -> Result<(), String> {
         let found = ran.err[at..].find(&format!("  {phase}\n"));
         at += found.ok_or_else(|| format!("{phase:?} is missing or out of order: {}", ran.err))?;
     }
-    read_file(&log).map(drop)
+    // Not only what goes wrong: the kernel says what it does.
+    let said = text(&read_file(&log)?);
+    need(said.contains("Run /init as init process"), || format!("the console's log: {said:?}"))
 }
 
 /// What the options set, all in one machine.

@@ -6,12 +6,13 @@
 //! ```
 //!
 //! `DIR` holds the bundles `hello` and `python-slim`, for each `NAME.sums`, the
-//! sha256 of every file as somebody else read it, and `broken.so`, a libkrunfw whose
+//! sha256 of every file as somebody else read it, the bundles of `image`, and `broken.so`, a libkrunfw whose
 //! kernel does not run. Needs no root and no tools, so
 //! that it also runs inside an emulated machine. Uppers that someone has to check
 //! afterwards are left in `--out`. It is started by tests/checks/boot.py.
 
 mod files;
+mod image;
 mod life;
 mod network;
 mod process;
@@ -43,6 +44,11 @@ const CASES: &[Case] = &[
     ("upper-grows", files::upper_grows),
     ("upper-after-kill-9", files::upper_after_kill),
     ("read-only", files::read_only),
+    ("ephemeral", files::ephemeral),
+    ("etc-files", image::etc_files),
+    ("odd-places", image::odd_places),
+    ("programs", image::programs),
+    ("init-systems", image::init_systems),
     ("overlay", files::overlay),
     ("python-slim", files::python_slim),
     ("volume", network::volume),

@@ -3,7 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::process::{World, finish, need, read_until, same, text};

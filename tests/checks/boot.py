@@ -11,7 +11,7 @@ import subprocess
 import bundle
 import compare
 import nest
-from checks import check
+from checks import boot_images, check
 from checks.common import TOP, WORK, build, call, files, manifest_for, need, scratch
 from checks.images import image
 from checks.upper import clean
@@ -54,6 +54,7 @@ def bundles():
                     # As sha256sum writes a name with a backslash or a newline in it.
                     odd = plain.replace(b'\\', b'\\\\').replace(b'\n', b'\\n')
                     sums.write((b'\\' if odd != plain else b'') + entry['sha256'].encode() + b'  ' + odd + b'\n')
+    boot_images.make(DIR, os.path.join(DIR, 'cache'), os.path.join(DIR, 'bundles'))
     # Its code is an invalid instruction, for which no handler was set up. At 64 is the note by which qemu starts a kernel.
     source = os.path.join(DIR, 'broken.c')
     with open(source, 'w') as file:
@@ -281,6 +282,15 @@ def swapped():
         need(call('sha256sum', path).stdout.split()[0] != expected, 'nothing was swapped')
 
 
+@check('boot-engine-says')
+def engine_says():
+    """What an engine that cannot start says itself is shown, to its last line, however late it is read."""
+    with scratch() as tmp:
+        env, _ = no_engine(tmp, 'for i in $(seq 2000); do echo "line $i" >&2; done\necho "qemu: cannot set up guest memory" >&2\nexit 1')
+        p = boot(os.path.join(bundles(), 'hello'), '--engine', 'qemu', '--memory', '100TiB', ok=(125,), env=env)
+        need('did not come up' in p.stderr and p.stderr.endswith('line 2000\n    qemu: cannot set up guest memory\n'), p.stderr)
+
+
 @check('boot-dry-run')
 def dry_run():
     """The manifest's defaults travel in the bundle, options win over them, and nothing is started."""
@@ -306,6 +316,20 @@ def dry_run():
         need(c['argv'][-1] == 'option' and c['user'] == 'hello' and {'A=manifest', 'B=option'} <= set(c['env']), str(c))
         c = plan('--entrypoint', '/bin/ls', '--', '-l')['command']
         need(c['argv'] == ['/bin/ls', '-l'], str(c))
+        # Behind the bundle stands a command; no option of its own is taken for one of rootfs-boot's.
+        for words in (['echo', '-n', '--timeout', '5'], ['a', '--', '-m', 'x'], ['--', '-m', 'x']):
+            q = plan(*words)
+            need(q['command']['argv'][2:] == [w for i, w in enumerate(words) if i or w != '--'] and q['timeout_seconds'] == 50, '%s: %s' % (words, q))
+        # docker's sizes, Go's durations, and the machine's own file of names.
+        q = plan('-m', '1.5g', '--timeout', '1m30s', '--tmpfs', '/a:size=64k', '--stop-signal', 'USR1', '--add-host', 'a:1.2.3.4', '--dns', '::1')
+        need((q['memory_mib'], q['timeout_seconds'], q['tmpfs'][-1]['bytes']) == (1536, 90, 65536), str(q))
+        need((q['command']['stop_signal'], q['command']['add_host'], q['command']['dns']) == (10, ['a:1.2.3.4'], ['::1']), str(q))
+        for size, mib in (('512m', 512), ('80M', 80), ('2G', 2048), ('1048576k', 1024), ('536870912', 512), ('536870912b', 512), ('1GiB', 1024), ('1gb', 1024)):
+            need(plan('--memory', size)['memory_mib'] == mib, size)
+        # The bundle is its directory, however that is named, or its descriptor.
+        for name, cwd in ((out + '/', '/'), ('.', out), ('bundle', tmp), ('bundle/bundle.vmdk', tmp), ('bundle.vmdk', out)):
+            q = json.loads(boot(name, '--engine', 'qemu', '--dry-run', env=env, cwd=cwd).stdout)
+            need(q['memory_mib'] == 768, str(q))
         disks = p['disks']['rootfs']
         need([(os.path.basename(d['path']), d['bytes']) for d in disks] == [(os.path.basename(path), size) for path, size in bundle.extents(out)], str(disks))
         need(not os.path.exists(mark), '--dry-run launched something')
@@ -315,10 +339,11 @@ def dry_run():
 def usage():
     """What makes no sense is said before anything is looked at."""
     here = os.path.join(bundles(), 'hello')
-    for args, words in ((['--tmpfs', 'x'], '/PATH'), (['--publish', '80'], 'HOST:GUEST'), (['--volume', '/a'], 'HOST:GUEST'), (['--volume', '/nosuch:/a'], '/nosuch'),
-                        (['--memory', '1MiB'], '128 MiB'), (['--cpus', '0'], 'cpus'), (['--timeout', '0'], 'seconds'), (['--timeout', '1e30'], 'seconds'), (['--hostname', 'a b'], 'host name'),
+    for args, words in ((['--tmpfs', 'x'], '/PATH'), (['--publish', '80:'], 'HOST:GUEST'), (['--volume', '/a'], 'HOST:GUEST'), (['--volume', '/nosuch:/a'], '/nosuch'),
+                        (['--memory', '1MiB'], '80 MiB'), (['--memory', '1x'], 'is not a size'), (['--add-host', 'x'], 'NAME:IP'), (['--dns', 'x'], 'IP address'), (['--stop-signal', 'SIGNOPE'], 'is not a signal'),
+                        (['--read-only', '--ephemeral'], 'cannot be used with'), (['--cpus', '0'], 'cpus'), (['--timeout', '0'], 'seconds'), (['--timeout', '1e30'], 'seconds'), (['--hostname', 'a b'], 'host name'),
                         (['--read-only', '--upper', 'x'], 'cannot be used with'), (['--engine', 'xen'], 'libkrun'), (['--krunfw', '/nosuch'], 'libkrunfw'),
-                        (['--workdir', 'rel'], 'not absolute'), (['--upper', '/dev/null'], 'no regular file'), (['--entrypoint', ''], 'no entrypoint'), (['-e', '=x'], 'without a name')):
+                        (['--workdir', 'rel'], 'not absolute'), (['--upper', '/dev/null'], 'no regular file'), (['--entrypoint', ''], 'no entrypoint'), (['-e', '=x'], 'the name of a variable')):
         engine = [] if '--engine' in args else ['--engine', 'qemu']
         p = boot(here, *engine, *args, ok=range(256))
         need(p.returncode == 125 and words in p.stderr, '%s: exit %d, without %r: %s' % (args, p.returncode, words, p.stderr))
