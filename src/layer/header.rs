@@ -147,7 +147,7 @@ mod tests {
     fn what_holds_no_times_under_gnus_magic_is_a_prefix() {
         let gnu = |fields| path(&header(b"ustar  \0", fields));
         assert_eq!(gnu(&[]), b"name");
-        assert_eq!(gnu(&[(345, b"14525143247\014525143247\0")]), b"name");
+        assert_eq!(gnu(&[(345, b"14525143247\x0014525143247\0")]), b"name");
         assert_eq!(gnu(&[(345, b"   525143247 ")]), b"name");
         assert_eq!(gnu(&[(345, &[0x80, 0, 0, 0, 0, 0, 0, 0, 0x65, 0x53, 0xf1, 0])]), b"name");
         assert_eq!(gnu(&[(345, b"usr/lib/go")]), b"usr/lib/go/name");
@@ -159,7 +159,7 @@ mod tests {
     fn the_prefix_of_star_ends_before_its_times() {
         let long = [b'p'; 131];
         let fields: &[(usize, &[u8])] =
-            &[(345, &long), (476, b"14525143247\014525143247\0"), (508, b"tar\0")];
+            &[(345, &long), (476, b"14525143247\x0014525143247\0"), (508, b"tar\0")];
         assert_eq!(path(&header(b"ustar\x0000", fields)), [&long[..], b"/name"].concat());
     }
 }

@@ -102,8 +102,8 @@ mod tests {
         assert_eq!(header_number(&minus_million).unwrap(), -1_000_000);
         assert!(header_number(b"0000688\0").is_err());
         // Go takes NULs away from both ends, and reads up to the next one.
-        assert_eq!(header_number(b"\0000644\0").unwrap(), 0o644);
-        assert_eq!(header_number(b"\0\0 \x30\x31\0077").unwrap(), 1);
+        assert_eq!(header_number(b"\x000644\0").unwrap(), 0o644);
+        assert_eq!(header_number(b"\0\0 01\x0077").unwrap(), 1);
     }
 
     #[test]
