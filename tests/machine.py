@@ -102,14 +102,24 @@ def copy_configuration(root, home):
             shutil.copy(source, target)
 
 
+def bookworm_mirror():
+    for update in (False, True):        # without lists apt does not know which of its sources are bookworm's
+        if update:
+            subprocess.run(['apt-get', 'update', '-qq'], check=True)
+        listed = subprocess.run(['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Codename: bookworm', 'Created-By: Packages'],
+                                stdout=subprocess.PIPE, text=True, check=True)
+        if listed.stdout:
+            return min(listed.stdout.split())
+    raise ValueError('apt has no repository of Debian 12 (bookworm) configured, from which a machine could be made')
+
+
 def debian(directory):
     """The base of all machines, made if it is not there: Debian 12 as apt of this machine gets it, make, pip, and an ordinary user."""
     base = os.path.join(directory, 'debian')
     if os.path.isdir(base):
         return base
     os.makedirs(directory, exist_ok=True)
-    listed = subprocess.run(['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Codename: bookworm', 'Created-By: Packages'], stdout=subprocess.PIPE, text=True, check=True)
-    mirror = sorted(listed.stdout.split())[0]
+    mirror = bookworm_mirror()
     dump = subprocess.run(['apt-config', 'dump', '--format', '%F "%v";%n', 'Acquire'], stdout=subprocess.PIPE, text=True, check=True).stdout
     options = os.path.join(directory, 'apt.conf')
     wanted = re.compile('Acquire::(http|Check-|Retries)')
