@@ -2,7 +2,7 @@
 import os
 import time
 
-from checks import check
+from checks import check, layer_random
 from checks.cases import generate, run_case
 from checks.common import call, need  # noqa: F401
 from checks.first_run import first_run
@@ -18,6 +18,8 @@ for label in ('python', 'node', 'cuda-like'):
 
 for role in ('root', 'user'):
     check('first-run-from-nothing-' + role)(lambda role=role: first_run(role, built=False))
+
+check('layer-random-1000')(lambda: layer_random.run(layer_random.LONG_SEEDS))
 
 NAMES = ('layers-128 layers-500 directory-100000 directory-names-255 subdirectories-70000 links-70000 link-chain-5000-backwards '
          'files-60000-whiteouts-20000 files-60000-dirs-12000 xattr-65535 xattr-65536 xattr-area xattr-area-past file-4gib depth-1000 '
