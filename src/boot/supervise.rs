@@ -315,11 +315,8 @@ impl Watch {
                             timings.guest(micros.parse().unwrap_or(0), "command runs");
                         }
                         (Some("warn"), Some(rest)) => notice(&failure(rest)),
-                        (Some("note"), Some(rest)) => {
-                            if self.verbose {
-                                notice(&failure(rest));
-                            }
-                        }
+                        (Some("note"), Some(rest)) if self.verbose => notice(&failure(rest)),
+                        (Some("note"), _) => {}
                         (Some(word), Some(rest)) => {
                             if let Some(status) = Status::parse(word, rest, timings) {
                                 return Some(status);
