@@ -2,6 +2,7 @@
 //! registry by Docker's rules.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,6 +20,8 @@ pub enum Transport {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// A tar of either kind, told by its members.
+    Archive,
     /// What `skopeo copy … dir:` writes.
     Dir,
     /// Docker's own store, over its socket.
@@ -69,6 +72,7 @@ impl FromStr for ImageRef {
             Some(("oci", rest)) => (Transport::Oci, rest),
             Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
             Some(("docker-archive", rest)) => (Transport::DockerArchive, rest),
+            Some(("archive", rest)) => (Transport::Archive, rest),
             Some(("dir", rest)) => (Transport::Dir, rest),
             Some(("docker-daemon", rest)) => (Transport::DockerDaemon, rest),
             _ => {
@@ -115,6 +119,23 @@ fn split(
 }
 
 impl ImageRef {
+    /// The only image in the files at `path`.
+    pub fn at(transport: Transport, path: &Path) -> Self {
+        let name = match transport {
+            Transport::Oci => "oci",
+            Transport::OciArchive => "oci-archive",
+            Transport::DockerArchive => "docker-archive",
+            Transport::Dir => "dir",
+            Transport::Archive => "archive",
+            Transport::DockerDaemon => "docker-daemon",
+            Transport::Registry => "docker",
+        };
+        let text = format!("{name}:{}", path.display());
+        let place = path.display().to_string();
+        let path = path.to_owned();
+        Self { text, transport, place, path, reference: None, pin: None, name: None }
+    }
+
     /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
     fn in_registry(text: &str) -> Result<Self, String> {
         let text_name = text.strip_prefix("docker://").unwrap_or(text);
@@ -122,7 +143,10 @@ impl ImageRef {
         if text_name.len() == 64 && text_name.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err("64 hex digits are an ID, and no name".into());
         }
-        let name: Reference = text_name.parse().map_err(|error: ParseError| error.to_string())?;
+        let name = match text_name.starts_with('[') {
+            true => at_ipv6(text_name)?,
+            false => text_name.parse().map_err(|error: ParseError| error.to_string())?,
+        };
         let pin = name.digest().map(str::parse).transpose();
         let pin = pin.map_err(|error: BadDigest| error.to_string())?;
         let reference = name.tag().map(str::to_owned);
@@ -155,6 +179,26 @@ impl ImageRef {
         self.path = dir.join(path);
         self.reference = name.filter(|name| !name.is_empty()).map(str::to_owned);
     }
+}
+
+/// `[ADDRESS][:PORT]/NAME…`, whose brackets Docker's grammar has and the parser lacks.
+fn at_ipv6(text: &str) -> Result<Reference, String> {
+    let (address, rest) = text[1..].split_once(']').ok_or("a [ without its ]")?;
+    let address: Ipv6Addr =
+        address.parse().map_err(|_| format!("{address} is not an IPv6 address"))?;
+    // A host of the parser's grammar stands in for the address.
+    let name: Reference =
+        format!("localhost{rest}").parse().map_err(|error: ParseError| error.to_string())?;
+    let port = name.registry().strip_prefix("localhost");
+    let port = port.filter(|port| port.is_empty() || port.starts_with(':'));
+    let port = port.ok_or("the address is followed by neither a port nor a name")?;
+    let (host, path) = (format!("[{address}]{port}"), name.repository().to_owned());
+    let tag = name.tag().map(str::to_owned);
+    Ok(match (tag, name.digest().map(str::to_owned)) {
+        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, path, tag, digest),
+        (None, Some(digest)) => Reference::with_digest(host, path, digest),
+        (tag, None) => Reference::with_tag(host, path, tag.unwrap_or_else(|| "latest".to_owned())),
+    })
 }
 
 impl TryFrom<String> for ImageRef {
@@ -191,9 +235,22 @@ mod tests {
         assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
         let name = "docker-archive:x.tar:example.com:5000/a:b";
         assert_eq!(read(name), ("x.tar".into(), Some("example.com:5000/a:b".into()), false));
-        for bad in
-            ["", "oci:", "oci::tag", "a//b", "a:b:c", "oci:x:", "oci:x@sha256:12", "a@sha256:1"]
-        {
+        for bad in [
+            "",
+            "oci:",
+            "oci::tag",
+            "a//b",
+            "a:b:c",
+            "oci:x:",
+            "oci:x@sha256:12",
+            "a@sha256:1",
+            "[::1]",
+            "[::1]a",
+            "[::1]:5000",
+            "[::1/a",
+            "[1.2.3.4]/a",
+            "[::1].example/a",
+        ] {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
         }
     }
@@ -235,6 +292,8 @@ mod tests {
             ("localhost/a:1", "localhost/a:1"),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
             ("example.com/a", "example.com/a:latest"),
+            ("[::1]:5000/a/b:1", "[::1]:5000/a/b:1"),
+            ("[0:0::1]/a", "[::1]/a:latest"),
         ] {
             let image: ImageRef = text.parse().unwrap();
             assert_eq!(image.transport, Transport::Registry);

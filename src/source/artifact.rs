@@ -22,7 +22,9 @@ impl Artifact {
     /// Opens what `reference` names, which must be of the type `artifact_type`.
     pub fn open(reference: &ImageRef, access: &Access, artifact_type: &str) -> Result<Self> {
         let store: Box<dyn Store> = match reference.transport {
-            Transport::Oci | Transport::OciArchive | Transport::Dir => form::open(reference)?,
+            Transport::Oci | Transport::OciArchive | Transport::Archive | Transport::Dir => {
+                form::open(reference, &access.spool())?
+            }
             Transport::DockerArchive | Transport::DockerDaemon => {
                 bail!("what docker saves are images, and not bundles")
             }

@@ -1,20 +1,40 @@
 //! Docker's own store: what `docker save` would write, from its socket.
 
 use std::env;
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::choose_tls;
-use super::store::TarStore;
+use super::compression::Spool;
+use super::store::{MAX_DOCUMENT, TarStore};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// Asks for the image `name`. It is kept in a file of `dir` without a name: its
-/// parts do not come in the order in which they are wanted.
-pub fn save(name: &Path, dir: &Path) -> Result<TarStore> {
+/// Asks for the image `name`. It is spooled, because its parts do not come in the
+/// order in which they are wanted.
+pub fn save(name: &Path, spool: &Spool) -> Result<TarStore> {
+    let mut file = spool.file()?;
+    ask(name, "get", &mut |chunk| Ok(file.write_all(chunk)?))?;
+    TarStore::of(&file)
+}
+
+/// What the image `name` is now, as docker tells images apart.
+pub fn image_id(name: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    ask(name, "json", &mut |chunk| {
+        bytes.extend_from_slice(chunk);
+        ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "docker's description of an image has no end");
+        Ok(())
+    })?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let id = value["Id"].as_str().context("docker does not say which image that is")?;
+    Ok(id.to_owned())
+}
+
+/// Asks for `what` of the image `name`; `take` gets the answer piece by piece.
+fn ask(name: &Path, what: &str, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let name = name.to_str().context("the name is no text")?;
     let socket = match env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
         None => PathBuf::from(SOCKET),
@@ -27,8 +47,6 @@ pub fn save(name: &Path, dir: &Path) -> Result<TarStore> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     choose_tls();
     let client = reqwest::Client::builder().unix_socket(socket.clone()).no_proxy().build()?;
-    fs::create_dir_all(dir)?;
-    let mut file = tempfile::tempfile_in(dir)?;
     let failed = |error: reqwest::Error| {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(next) = cause.source() {
@@ -42,7 +60,7 @@ pub fn save(name: &Path, dir: &Path) -> Result<TarStore> {
             .map_err(|()| anyhow!("a fixed URL"))?
             .pop_if_empty()
             .push(name)
-            .push("get");
+            .push(what);
         let mut response = client.get(url).send().await.map_err(failed)?;
         match response.status().as_u16() {
             200 => {}
@@ -50,9 +68,8 @@ pub fn save(name: &Path, dir: &Path) -> Result<TarStore> {
             code => bail!("{shown}: docker answers {code}"),
         }
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            file.write_all(&chunk)?;
+            take(&chunk)?;
         }
         Ok(())
-    })?;
-    TarStore::of(&file)
+    })
 }

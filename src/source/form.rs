@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 
+use super::compression::Spool;
 use super::skopeo::SkopeoDir;
 use super::store::{DirStore, Store, TarStore};
 use crate::manifest::{ImageRef, Transport};
@@ -17,7 +18,7 @@ use crate::manifest::{ImageRef, Transport};
 /// # Errors
 ///
 /// Where something else is there than it names, what that is and how to name it.
-pub fn open(reference: &ImageRef) -> Result<Box<dyn Store>> {
+pub fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
     let path = &reference.path;
     let is_dir = match path.metadata() {
         Ok(metadata) => metadata.is_dir(),
@@ -37,15 +38,16 @@ pub fn open(reference: &ImageRef) -> Result<Box<dyn Store>> {
             Ok(Box::new(SkopeoDir::open(path)?))
         }
         (_, true) => bail!(of_directory(path)),
-        (Transport::Oci | Transport::Dir, false) => match archive(path) {
+        (Transport::Oci | Transport::Dir, false) => match archive(path, spool) {
             Ok(archive) => bail!(of_archive(&archive)?),
             Err(why) => Err(why.context("it is a file, and not a directory")),
         },
         (transport, false) => {
-            let archive = archive(path)?;
+            let archive = archive(path, spool)?;
             let (index, manifest) = (archive.has("index.json")?, archive.has("manifest.json")?);
             let is_it = match transport {
                 Transport::DockerArchive => manifest,
+                Transport::Archive => manifest || index,
                 _ => index,
             };
             ensure!(is_it, "{}", of_archive(&archive)?);
@@ -55,11 +57,11 @@ pub fn open(reference: &ImageRef) -> Result<Box<dyn Store>> {
 }
 
 /// Opens an archive. Whoever names a fifo does not wait for its other end.
-fn archive(path: &Path) -> Result<TarStore> {
+fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
     ensure!(file.metadata()?.is_file(), "it is neither a regular file nor a directory");
-    TarStore::of(&file)
+    TarStore::open(&file, spool)
 }
 
 /// What the directory `dir` is, and how it is named.

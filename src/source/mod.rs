@@ -4,6 +4,7 @@
 //! A layer's blob is checked by whoever reads it to its end.
 
 pub mod artifact;
+mod compression;
 mod config;
 mod daemon;
 mod docker;
@@ -22,6 +23,8 @@ use std::io::Read;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::ImageConfiguration;
 
+pub use self::compression::{Compression, Spool};
+pub use self::daemon::image_id as daemon_image_id;
 pub use self::document::Descriptor;
 pub use self::names::REF_NAME;
 use self::registry::RegistryStore;
@@ -85,9 +88,20 @@ impl Image {
     /// are reached.
     pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
         let open = || match reference.transport {
-            Transport::DockerArchive => docker::open(form::open(reference)?, reference, platform),
+            Transport::DockerArchive => {
+                docker::open(form::open(reference, &access.spool())?, reference, platform)
+            }
+            Transport::Archive => {
+                let store = form::open(reference, &access.spool())?;
+                // What newer versions of docker save has both, for the same image.
+                if store.has("manifest.json")? {
+                    return docker::open(store, reference, platform);
+                }
+                layout::version(&*store)?;
+                layout::open(store, reference, platform)
+            }
             Transport::DockerDaemon => {
-                let store = daemon::save(&reference.path, &access.documents)?;
+                let store = daemon::save(&reference.path, &access.spool())?;
                 docker::open(Box::new(store), reference, platform)
             }
             Transport::Registry => {
@@ -95,7 +109,7 @@ impl Image {
                 layout::open(Box::new(RegistryStore::open(name, access)?), reference, platform)
             }
             Transport::Oci | Transport::OciArchive | Transport::Dir => {
-                let store = form::open(reference)?;
+                let store = form::open(reference, &access.spool())?;
                 layout::version(&*store)?;
                 layout::open(store, reference, platform)
             }

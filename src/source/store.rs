@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek as _};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
+use super::compression::{Compression, Spool};
 use super::json::shown;
 use crate::map::{self, Mapped};
 
@@ -58,7 +59,8 @@ impl Store for DirStore {
     }
 }
 
-/// A tar, mapped; nothing of it is unpacked.
+/// A tar, mapped; nothing of it is unpacked. One that is compressed as a whole is
+/// decompressed into a spool file first.
 pub struct TarStore {
     bytes: Mapped,
     members: HashMap<String, Member>,
@@ -74,13 +76,22 @@ enum Member {
 const MAX_LINKS: usize = 10;
 
 impl TarStore {
+    /// The archive that `file` is, when it is decompressed.
+    pub fn open(mut file: &File, spool: &Spool) -> Result<Self> {
+        let mut start = Vec::new();
+        file.take(16).read_to_end(&mut start)?;
+        file.rewind()?;
+        match Compression::of(&start) {
+            Some(compression) => Self::of(&spool.decompress(file, compression)?),
+            None => Self::of(file),
+        }
+    }
+
     /// The archive that `file` is.
     pub fn of(file: &File) -> Result<Self> {
         let bytes = map::file(file)?;
-        if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            bail!(
-                "the archive is compressed as a whole; decompress it first (it is read in place)"
-            );
+        if let Some(compression) = Compression::of(&bytes) {
+            bail!("the archive is compressed more than once; decompress it first ({compression})");
         }
         ensure!(is_tar(&bytes), "it is not a tar archive");
         let mut members = HashMap::new();

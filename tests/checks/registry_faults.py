@@ -225,9 +225,10 @@ def errors():
         case('no such repository', b.pull, plain, 'no/such:1', fails=[plain.host, 'no/such', 'repository'])
         case('nobody listens', b.build, '127.0.0.1:1/hello:1', '--insecure-registry', '127.0.0.1:1', fails=['127.0.0.1:1', 'refused'])
         case('no such host', b.build, 'nowhere.invalid/hello:1', fails=['nowhere.invalid'])
-        case('no TLS there', b.build, plain.host + '/hello:1', fails=[plain.host, '--insecure-registry'])
+        tunnel = {'HTTPS_PROXY': 'http://' + site.proxy().host}       # to what is not on loopback, and has no TLS
+        case('no TLS there', b.build, 'registry.invalid/hello:1', fails=['registry.invalid', '--insecure-registry'], **tunnel)
         case('TLS there', b.build, tls.host + '/hello:1', '--insecure-registry', tls.host, fails=[tls.host, '--insecure-registry'])
-        case('insecure is another port', b.build, plain.host + '/hello:1', '--insecure-registry', '127.0.0.1:1', fails=[plain.host, '--insecure-registry'])
+        case('insecure is another port', b.build, 'registry.invalid/hello:1', '--insecure-registry', 'registry.invalid:80', fails=['registry.invalid', '--insecure-registry'], **tunnel)
         case('unknown CA', b.build, tls.host + '/hello:1', fails=[tls.host, '--ca-cert', 'certificate'])
         case('not logged in', b.pull, site.basic, 'private/hello:1', fails=[site.basic.host, 'private/hello', *login])
         case('wrong password', b.pull, site.basic, 'private/hello:1', fails=[site.basic.host, 'login', login[1]], **LOGIN | {'ROOTFS_COMPILE_PASSWORD': 'x'})

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::failure::{Answer, Failure, NotThere, RETRIES, tried};
 use super::login::{Challenge, Login, Refusal};
-use super::{Access, credentials};
+use super::{Access, credentials, plain};
 use crate::digest::Digest;
 use crate::source::choose_tls;
 
@@ -56,6 +56,8 @@ pub struct Client {
     purpose: Purpose,
     /// Where all that is asked for begins, with a slash at the end.
     base: Url,
+    /// Registries that the user wants to be spoken to without TLS.
+    insecure: Vec<String>,
     login: Login,
     /// What the registry wants to see, once it has asked for it.
     shown: Mutex<Option<HeaderValue>>,
@@ -92,11 +94,18 @@ impl Client {
             ensure!(!parsed.is_empty(), "{}: there is no certificate (PEM) in it", shown());
             certificates.extend(parsed);
         }
+        let host = reference.resolve_registry();
+        let connection = plain::connection(host, &access.insecure);
+        let base = format!("{}://{host}/v2/{}/", connection.scheme, reference.repository());
+        let base: Url = base.parse().with_context(|| format!("{host} is no host and port"))?;
         let builder = || -> ClientBuilder {
-            let builder = reqwest::Client::builder()
+            let mut builder = reqwest::Client::builder()
                 .user_agent(USER_AGENT)
                 .redirect(redirects())
                 .connect_timeout(CONNECT_TIMEOUT);
+            if let (Some(only), Some(name)) = (&connection.only, base.host_str()) {
+                builder = builder.no_proxy().resolve_to_addrs(name, only);
+            }
             certificates.iter().cloned().fold(builder, ClientBuilder::add_root_certificate)
         };
         let login = match &access.credentials {
@@ -105,12 +114,6 @@ impl Client {
             }
             None => credentials::find(reference)?,
         };
-        let host = reference.resolve_registry();
-        let scheme = match access.insecure.iter().any(|insecure| insecure == host) {
-            true => "http",
-            false => "https",
-        };
-        let base = format!("{scheme}://{host}/v2/{}/", reference.repository());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -122,7 +125,8 @@ impl Client {
             slow: builder().build().context("the registry client")?,
             reference: reference.clone(),
             purpose,
-            base: base.parse().with_context(|| format!("{host} is no host and port"))?,
+            base,
+            insecure: access.insecure.clone(),
             login,
             shown: Mutex::new(None),
         })
@@ -279,8 +283,15 @@ impl Client {
     async fn log_in(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let denied = || Failure::fatal(self.denied());
         let challenge = Challenge::of(headers).ok_or_else(denied)?;
-        if self.base.scheme() == "https" && self.login.is_exposed_by(&challenge) {
-            return Err(Failure::fatal(self.says("it wants the login to be sent without TLS")));
+        if let Some(realm) = self.login.exposed_by(&challenge)
+            && (self.base.scheme() == "https"
+                || !plain::may_have_login(realm, &self.base, &self.insecure))
+        {
+            let what = format!(
+                "it wants the login to be sent without TLS, to {}",
+                realm.host_str().unwrap_or_default()
+            );
+            return Err(Failure::fatal(self.says(&what)));
         }
         let actions = match self.purpose {
             Purpose::Read => "pull",

@@ -144,10 +144,14 @@ impl Login {
         tokens.next().ok_or_else(|| failed(&who, "it gives no token"))
     }
 
-    /// Whether what `challenge` asks for would be sent without TLS.
-    pub fn is_exposed_by(&self, challenge: &Challenge) -> bool {
-        *self != Self::Anonymous
-            && matches!(challenge, Challenge::Bearer { realm, .. } if realm.scheme() != "https")
+    /// The token server to which an answer to `challenge` would go without TLS.
+    pub fn exposed_by<'c>(&self, challenge: &'c Challenge) -> Option<&'c Url> {
+        match challenge {
+            Challenge::Bearer { realm, .. } if *self != Self::Anonymous => {
+                (realm.scheme() != "https").then_some(realm)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod credentials;
 mod documents;
 mod failure;
 mod login;
+mod plain;
 mod push;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ use self::client::{Client, Purpose};
 use self::documents::Documents;
 pub use self::failure::NotThere;
 pub use self::push::Repository;
+use super::compression::Spool;
 use super::store::{MAX_DOCUMENT, Store};
 use super::{digest_of, layout};
 use crate::digest::Digest;
@@ -40,8 +42,23 @@ pub struct Access {
     pub offline: bool,
     /// Name and password, for every registry.
     pub credentials: Option<(String, String)>,
-    /// Where manifests and configs are kept.
+    /// Where manifests and configs are kept, and spool files while they are read.
     pub documents: PathBuf,
+    /// Bytes that an archive which is compressed as a whole may decompress to, in
+    /// place of the default.
+    pub archive_bytes: Option<u64>,
+    /// Take a tag for what it last led to, and ask only for one that was never seen.
+    pub known_tags: bool,
+}
+
+/// Bytes of a decompressed archive: as many as a layer may have.
+const MAX_ARCHIVE: u64 = 256 << 30;
+
+impl Access {
+    /// Where archives are decompressed to.
+    pub fn spool(&self) -> Spool {
+        Spool { dir: self.documents.clone(), limit: self.archive_bytes.unwrap_or(MAX_ARCHIVE) }
+    }
 }
 
 /// One image of a registry, as a store of a layout.
@@ -72,7 +89,8 @@ impl RegistryStore {
         let documents = Documents::new(&access.documents);
         let pin = reference.digest().map(str::parse::<Digest>).transpose()?;
         let tag = documents.tag(reference);
-        let digest = match (&client, pin) {
+        let last = if access.known_tags { documents.get_tag(&tag)? } else { None };
+        let digest = match (&client, pin.or(last)) {
             (_, Some(digest)) if documents.get(digest)?.is_some() => digest,
             (Some(client), _) => {
                 let bytes = client.manifest(reference)?;
