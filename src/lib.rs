@@ -31,7 +31,8 @@
 //! Arrows point one way: `units, digest, sink ← tree ← {erofs, ext4} ← layer ←
 //! patch, bundle ← compile, transfer ← bin`. `source` knows no tree; `erofs` and
 //! `ext4` never meet. [`transfer`] carries bundles to registries and layouts, and
-//! back. [`boot`] takes a bundle as it lies on disk and knows nothing of how it
+//! back. [`word`] tells what a word on the command line means, and [`bundle_cache`]
+//! keeps bundles that were compiled to be run. [`boot`] takes a bundle as it lies on disk and knows nothing of how it
 //! was compiled; the disk its guest starts from comes from the same EROFS writer.
 //! `src/guest` is the init inside the machine, a program of its own.
 
@@ -39,6 +40,7 @@ pub mod acl;
 mod behind;
 pub mod boot;
 pub mod bundle;
+pub mod bundle_cache;
 pub mod cache;
 pub mod compile;
 pub mod digest;
@@ -55,4 +57,5 @@ pub mod transfer;
 pub mod tree;
 pub mod units;
 pub mod whole;
+pub mod word;
 pub mod xattr;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each room, and those that it must not know.
-const FORBIDDEN: [(&str, &[&str]); 10] = [
+const FORBIDDEN: [(&str, &[&str]); 12] = [
     (
         "tree",
         &["erofs", "ext4", "layer", "patch", "source", "bundle", "cache", "compile", "manifest"],
@@ -23,6 +23,8 @@ const FORBIDDEN: [(&str, &[&str]); 10] = [
     ),
     ("bundle", &["ext4", "layer", "patch", "source", "compile", "boot"]),
     ("transfer", &["tree", "erofs", "ext4", "layer", "patch", "compile", "boot"]),
+    ("word", &["tree", "erofs", "ext4", "layer", "patch", "cache", "compile", "boot"]),
+    ("bundle_cache", &["tree", "ext4", "layer", "patch", "source", "cache", "compile", "boot"]),
     ("boot", &["ext4", "layer", "patch", "source", "cache", "compile"]),
 ];
 

@@ -18,7 +18,7 @@ use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index};
 use crate::bundle::publish::{Staging, write_file};
 use crate::bundle::{self, vmdk};
 use crate::cache::Cache;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::layer::Limits;
 use crate::manifest::{LockUse, Manifest, Platform, Transport};
@@ -188,6 +188,13 @@ fn open(request: &Request, reporter: &dyn Reporter) -> Result<Image> {
         reporter.event(Event::Note(note.clone()));
     }
     Ok(image)
+}
+
+/// Which image `request` means now: the digest of its manifest, or of its config
+/// where it has none.
+pub fn resolve(request: &Request) -> Result<Digest> {
+    let image = find(request)?;
+    Ok(image.manifest_digest.unwrap_or(image.config_digest))
 }
 
 fn find(request: &Request) -> Result<Image> {

@@ -1,8 +1,7 @@
 //! YAML with variables: text to values, and where each value stands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use saphyr_parser::{Event, Parser};
@@ -34,12 +33,11 @@ pub enum Step {
 struct Marks(BTreeMap<Vec<Step>, (usize, usize)>);
 
 impl Document {
-    /// Reads the YAML file at `path`.
-    pub fn load(path: &Path) -> Result<Self, ManifestError> {
+    /// Reads YAML from `from`, which errors call `path`.
+    pub fn read(from: impl Read, path: &Path) -> Result<Self, ManifestError> {
         let io = |source| ManifestError::Io { path: path.to_owned(), source };
         let mut text = String::new();
-        let file = File::open(path).map_err(io)?;
-        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+        from.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
         if text.len() as u64 > MAX_BYTES {
             let what = format!("more than {MAX_BYTES} bytes");
             return Err(ManifestError::Value { path: path.to_owned(), place: String::new(), what });

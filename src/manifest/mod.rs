@@ -20,6 +20,8 @@ mod xattr;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -56,6 +58,8 @@ pub struct Manifest {
     pub boot: Boot,
     /// In the order in which they are applied, those of included files in place.
     pub patches: Vec<Patch>,
+    /// Files that the manifest includes.
+    pub included: Vec<PathBuf>,
 }
 
 /// One patch, and where it is written.
@@ -164,14 +168,37 @@ fn yaml_place(error: &serde_yaml::Error) -> String {
 }
 
 impl Manifest {
+    /// The manifest of `image` as it is.
+    pub fn of_image(image: ImageRef) -> Self {
+        let upper_at = Place { file: image.to_string().into(), line: 1 };
+        Self {
+            image,
+            platform: None,
+            upper: Upper::default(),
+            upper_at,
+            boot: Boot::default(),
+            patches: Vec::new(),
+            included: Vec::new(),
+        }
+    }
+
     /// Reads the manifest at `path`, and what it includes. Relative paths begin
     /// at the directory of the file that names them. `set` has variables that
     /// win over the manifest's own.
     pub fn load(path: &Path, set: &BTreeMap<String, String>) -> Result<Self, ManifestError> {
+        Self::read(open(path)?, path, set)
+    }
+
+    /// Reads a manifest from `from`, as [`Manifest::load`] would from a file `path`.
+    pub fn read(
+        from: impl Read,
+        path: &Path,
+        set: &BTreeMap<String, String>,
+    ) -> Result<Self, ManifestError> {
         if let Some(name) = set.keys().find(|name| !vars::is_name(name)) {
             return Err(ManifestError::Set(vars::bad_name(name)));
         }
-        let mut document = Document::load(path)?;
+        let mut document = Document::read(from, path)?;
         if !document.value.is_object() {
             let what = "it is no mapping; a manifest has at least the key `image`".to_owned();
             return Err(document.error(&[], what));
@@ -199,8 +226,13 @@ impl Manifest {
             upper_at,
             boot: written.boot,
             patches: reading.done,
+            included: reading.included,
         })
     }
+}
+
+fn open(path: &Path) -> Result<File, ManifestError> {
+    File::open(path).map_err(|source| ManifestError::Io { path: path.to_owned(), source })
 }
 
 /// A manifest while it is read.
@@ -211,8 +243,7 @@ struct Reading {
     used: BTreeSet<String>,
     /// Files that are being read, each because the one before it includes it.
     open: Vec<PathBuf>,
-    /// How many files were included so far.
-    included: usize,
+    included: Vec<PathBuf>,
     done: Vec<Patch>,
 }
 
@@ -281,7 +312,8 @@ impl Reading {
         let bad = |what| ManifestError::Patch(Box::new(patch.clone()), what);
         let real = |path: &Path| path.canonicalize().map_err(|error| bad(error.to_string()));
         let wanted = real(path)?;
-        for open in &self.open {
+        // What is no regular file (standard input) cannot be included.
+        for open in self.open.iter().filter(|open| open.is_file()) {
             if real(open)? == wanted {
                 let chain: Vec<_> =
                     self.open.iter().map(|path| path.display().to_string()).collect();
@@ -291,11 +323,11 @@ impl Reading {
         if !path.is_file() {
             return Err(bad("it is no regular file".into()));
         }
-        self.included += 1;
-        if self.included > MAX_INCLUDES {
+        self.included.push(path.to_owned());
+        if self.included.len() > MAX_INCLUDES {
             return Err(bad(format!("more than {MAX_INCLUDES} files are included")));
         }
-        let mut document = Document::load(path)?;
+        let mut document = Document::read(open(path)?, path)?;
         document::used(&document.value, &mut self.used);
         document.expand(&self.vars, &[])?;
         let ops = match &document.value {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -421,6 +421,19 @@ impl Op {
     }
 
     /// The host's file that the operation reads, if it reads one.
+    pub fn host_path(&self) -> Option<&Path> {
+        match self {
+            Self::Write(op) => op.from.as_deref(),
+            Self::Append(op) => op.from.as_deref(),
+            Self::Copy(op) => Some(&op.from),
+            Self::Extract(op) => Some(&op.from),
+            Self::Diff(op) => op.from.as_deref(),
+            Self::Include(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
     pub fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
             Self::Write(op) => op.from.as_mut(),

@@ -1,11 +1,14 @@
 //! What was typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oci_spec::distribution::Reference;
 use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::{ByteSize, ImageRef, Platform};
+
+use crate::machine::MachineArgs;
 
 /// Compiles container images to bundles that a virtual machine boots.
 #[derive(Parser)]
@@ -17,8 +20,10 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Compile the image of a manifest to a bundle
+    /// Compile an image, or what a manifest makes of one, to a bundle
     Build(Box<Build>),
+    /// Compile an image unless that is done, and become the process inside
+    Run(Box<Run>),
     /// Show what a bundle holds
     Inspect(Inspect),
     /// Check a bundle: every hash, block, inode and entry
@@ -36,26 +41,70 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Build {
-    /// The manifest (YAML)
-    pub manifest: PathBuf,
+    /// An image reference, an image's archive or layout, or a manifest (YAML; - for
+    /// standard input)
+    #[arg(value_name = "IMAGE|MANIFEST|FILE")]
+    pub image: OsString,
     /// The bundle's directory
     #[arg(short, long, value_name = "DIR", required_unless_present = "dry_run")]
     pub output: Option<PathBuf>,
-    /// Define a variable of the manifest; wins over its own vars
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    pub set: Vec<(String, String)>,
     /// Make no bundle: list what each patch would make (+), change (~) and remove (-)
     #[arg(long)]
     pub dry_run: bool,
     /// Print that list as JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
-    /// Seconds since 1970: the time of what patches make [default: when the image was made]
-    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", allow_negative_numbers = true)]
-    pub source_date_epoch: Option<Epoch>,
     /// Replace a bundle that is there
     #[arg(long)]
     pub force: bool,
+    /// Say more
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    #[command(flatten)]
+    pub lock: LockArgs,
+    #[command(flatten)]
+    pub shared: SharedArgs,
+}
+
+#[derive(Args)]
+pub struct Run {
+    /// An image reference, an image's archive or layout, or a manifest (YAML; - for
+    /// standard input)
+    #[arg(value_name = "IMAGE|MANIFEST|FILE")]
+    pub image: OsString,
+    /// In place of the image's command; its entrypoint stays
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+    /// When to ask a registry for an image whose tag was seen before
+    #[arg(long, value_enum, default_value_t = PullPolicy::Missing)]
+    pub pull: PullPolicy,
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// Never, as long as what it led to is still there
+    Missing,
+    /// Each time
+    Always,
+    /// Not even for an image that is not there
+    Never,
+}
+
+/// What all that compiles is told.
+#[derive(Args)]
+pub struct CompileArgs {
+    /// Define a variable of the manifest; wins over its own vars
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// Seconds since 1970: the time of what patches make [default: when the image was made]
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", allow_negative_numbers = true)]
+    pub source_date_epoch: Option<Epoch>,
     /// Take the image for this platform, whatever the manifest says
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
@@ -68,17 +117,10 @@ pub struct Build {
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     pub progress: Progress,
     /// Say nothing but errors
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say more
     #[arg(short, long)]
-    pub verbose: bool,
+    pub quiet: bool,
     #[command(flatten)]
     pub registry: RegistryArgs,
-    #[command(flatten)]
-    pub lock: LockArgs,
-    #[command(flatten)]
-    pub shared: SharedArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
 }
@@ -88,7 +130,8 @@ pub struct Build {
 #[derive(Args)]
 #[command(next_help_heading = "Registries")]
 pub struct RegistryArgs {
-    /// Speak plain HTTP to this registry
+    /// Speak plain HTTP to this registry; one on loopback needs no option.
+    /// ROOTFS_COMPILE_INSECURE_REGISTRIES has more of them
     #[arg(long, value_name = "HOST[:PORT]")]
     pub insecure_registry: Vec<String>,
     /// Trust these certificates (PEM) besides the system's
@@ -192,6 +235,9 @@ pub struct LimitArgs {
     /// Bytes of one file's xattrs [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_xattr_bytes: Option<u64>,
+    /// Bytes of an archive that is compressed as a whole [default: 256GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_archive_bytes: Option<u64>,
 }
 
 /// Seconds since 1970; a variable that is set to nothing says nothing.

@@ -1,0 +1,62 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+#[test]
+fn questions_and_their_parts_are_told_apart() {
+    let dir = Path::new("/cache");
+    let place = |asked: &[&[u8]]| Place::new(dir, asked, "x").dir;
+    assert_eq!(place(&[b"a", b"b"]), place(&[b"a", b"b"]));
+    assert_ne!(place(&[b"a", b"b"]), place(&[b"ab"]));
+    assert_ne!(place(&[b"a", b"b"]), place(&[b"b", b"a"]));
+    for (name, host) in [("python:3.12-Slim", "python-3-12-slim"), ("--", "rootfs"), ("", "rootfs")]
+    {
+        assert_eq!(host_name(name), host);
+    }
+}
+
+#[test]
+fn an_input_is_as_it_was_until_its_content_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    fs::write(tree.join("sub/file"), "one").unwrap();
+    symlink("file", tree.join("sub/link")).unwrap();
+    let (old, never) = (i64::MAX, i64::MIN);
+    let now = || Input::now(&tree).unwrap();
+
+    // By its stamps, where it is old enough, else by its contents.
+    assert_eq!(now().check(old), Some(false));
+    assert_eq!(now().check(never), Some(true));
+
+    // Touched: other stamps, the same content; then these stamps hold.
+    let mut input = now();
+    File::open(tree.join("sub/file")).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    assert_eq!((input.check(old), input.check(old)), (Some(true), Some(false)));
+
+    // Each of these is another tree, even within one tick of the clock.
+    let changes: [&dyn Fn(&Path); 6] = [
+        &|tree| fs::write(tree.join("sub/file"), "two").unwrap(),
+        &|tree| fs::write(tree.join("sub/new"), "").unwrap(),
+        &|tree| fs::rename(tree.join("sub/new"), tree.join("new")).unwrap(),
+        &|tree| {
+            fs::remove_file(tree.join("sub/link")).unwrap();
+            symlink("elif", tree.join("sub/link")).unwrap();
+        },
+        &|tree| {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(tree.join("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        },
+        &|tree| fs::remove_dir_all(tree).unwrap(),
+    ];
+    for change in changes {
+        let mut input = now();
+        change(&tree);
+        assert_eq!(input.check(never), None);
+    }
+    // Nothing is there, which is an input, too.
+    let mut input = now();
+    assert_eq!(input.check(old), Some(false));
+    fs::write(&tree, "a file").unwrap();
+    assert_eq!(input.check(old), None);
+}
