@@ -22,6 +22,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.get('WORK', os.path.join(TOP, '.work'))
 GUEST = os.path.join(TOP, '.tools/guest')
 PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
+PATIENCE = 3600             # seconds after which the machine counts as hung, however busy this one is
 FREE = 2 << 30              # what /data has besides the files; a hole until it is written
 
 # Ports: 1 is what the command prints, 2 how it ended, on which a machine that dies says nothing.
@@ -44,7 +45,7 @@ ln -s fd/2 /dev/stderr
 for m in $(cat /modules/order); do insmod /modules/$m; done
 ip link set lo up
 # The ports and the disk come by messages that nothing waits for.
-for i in $(seq 200); do [ -e /dev/vport0p1 ] && [ -e /dev/vport0p2 ] && [ -e /dev/vda ] && break; sleep 0.02; done
+until [ -e /dev/vport0p1 ] && [ -e /dev/vport0p2 ] && [ -e /dev/vda ]; do sleep 0.02; done
 [ -e /dev/kvm ] || fail 'no /dev/kvm after its modules were loaded'
 mount -t ext4 -o noinit_itable /dev/vda /data || fail 'the disk of /data does not mount'
 cd /data
@@ -62,7 +63,7 @@ for p in /proc/[0-9]*; do case ${p#/proc/} in 1|$printed) ;; *) kill -KILL ${p#/
 kill -CONT $printed 2>/dev/null
 wait $printed
 cd /
-for i in $(seq 100); do umount /data 2>/dev/null && break; sleep 0.1; done
+for i in $(seq 600); do umount /data 2>/dev/null && break; sleep 0.1; done
 ! grep -q ' /data ' /proc/mounts || fail "exit $code, but /data is still in use"
 echo "exit $code" >/dev/vport0p2
 poweroff -f
@@ -161,7 +162,7 @@ def tail(path, size=6000):
         return file.read().decode(errors='replace').replace('\r', '').strip()
 
 
-def run(command, files={}, out=None, timeout=600, memory=3000, libraries_of=(), smp=1):
+def run(command, files={}, out=None, timeout=PATIENCE, memory=3000, libraries_of=(), smp=1):
     """Runs a shell command line in the machine; returns (exit code, what it printed).
 
     `files` is {path below /data: path here}; what the command leaves in /data/out comes to the directory `out`, holes and owners
@@ -179,11 +180,12 @@ def run(command, files={}, out=None, timeout=600, memory=3000, libraries_of=(), 
                 file.write(data)
         # With SVM in use qemu 7.2 loses an interrupt now and then: its local APIC holds one, and the processor sleeps on (seen in
         # about every tenth boot of a machine inside). If it was the timer, a kernel that sets the next one itself sleeps for ever.
+        # On a busy machine the kernel would panic when it checks whether its timer ticks: no_timer_check.
         # nohz=off and highres=off make the timer periodic, and each tick delivers what was lost before: no hang in 96 boots.
         # Names relative to its directory have no comma in them, which qemu would take for its own.
         qemu = ['qemu-system-x86_64', '-M', 'pc', '-accel', 'tcg,thread=multi', '-cpu', 'EPYC,+svm,+npt', '-smp', str(smp), '-m', str(memory),
                 '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'file:serial',
-                '-kernel', os.path.join(GUEST, 'vmlinuz'), '-initrd', 'initramfs', '-append', 'console=ttyS0 quiet panic=-1 nohz=off highres=off',
+                '-kernel', os.path.join(GUEST, 'vmlinuz'), '-initrd', 'initramfs', '-append', 'console=ttyS0 quiet panic=-1 no_timer_check nohz=off highres=off',
                 # In this order: the first virtio device has the ports vport0p1 and vport0p2.
                 '-device', 'virtio-serial-pci', '-chardev', 'file,id=output,path=output', '-device', 'virtserialport,nr=1,chardev=output',
                 '-chardev', 'file,id=status,path=status', '-device', 'virtserialport,nr=2,chardev=status',
@@ -213,7 +215,7 @@ def main():
     ap.add_argument('--file', action='append', default=[], metavar='GUEST=HOST')
     ap.add_argument('--libraries-of', action='append', default=[], metavar='PATH')
     ap.add_argument('--out', metavar='DIR')
-    ap.add_argument('--timeout', type=int, default=600, metavar='S')
+    ap.add_argument('--timeout', type=int, default=PATIENCE, metavar='S')
     ap.add_argument('--memory', type=int, default=3000, metavar='MIB')
     ap.add_argument('--smp', type=int, default=1)
     a = ap.parse_args()

@@ -137,7 +137,7 @@ class Site:
     def digest(self, name):
         """The digest of what a tag points to."""
         repository, tag = name.rsplit(':', 1)
-        c = http.client.HTTPConnection(self.plain.host, timeout=20)
+        c = http.client.HTTPConnection(self.plain.host, timeout=600)
         c.request('HEAD', '/v2/%s/manifests/%s' % (repository, tag), headers={'Accept': ', '.join(
             'application/vnd.' + t for t in ('oci.image.manifest.v1+json', 'oci.image.index.v1+json', 'docker.distribution.manifest.v2+json'))})
         answer = c.getresponse()
@@ -174,10 +174,11 @@ class Registry:
         self.process.wait()
 
     def answers(self):
-        end = time.monotonic() + 20
+        # Whether it answers is the question, not how soon on a busy machine.
+        end = time.monotonic() + 600
         while time.monotonic() < end and self.process.poll() is None:
-            c = http.client.HTTPSConnection(self.host, timeout=5, context=ssl._create_unverified_context()) if self.tls else \
-                http.client.HTTPConnection(self.host, timeout=5)
+            c = http.client.HTTPSConnection(self.host, timeout=60, context=ssl._create_unverified_context()) if self.tls else \
+                http.client.HTTPConnection(self.host, timeout=60)
             try:
                 c.request('GET', '/v2/')
                 if c.getresponse().status in (200, 401):

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 
-use super::{Engine, Options, Volume};
+use super::{Engine, Options, Volume, engine};
 use crate::manifest::{
     self, ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
 };
@@ -28,7 +28,7 @@ pub struct Cli {
     pub command: Vec<OsString>,
 
     /// What runs the machine
-    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = engine::VARIABLE)]
     pub engine: EngineArg,
     /// The guest's kernel [default: ROOTFS_BOOT_KRUNFW, else the system's]
     #[arg(long, value_name = "FILE")]
@@ -93,7 +93,7 @@ pub struct Cli {
     #[arg(short, long, value_name = "HOST:GUEST")]
     pub publish: Vec<Publish>,
 
-    /// End the command after this time (10, 10s, 1m30s), with exit code 124
+    /// End the command when it has run for this time (10, 10s, 1m30s), with exit code 124
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<Span>,
     /// What asks the command to end [default: the image's, else SIGTERM]

@@ -85,8 +85,8 @@ pub fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
     let code = krun::krun_start_enter(context);
     let error = std::io::Error::from_raw_os_error(code.saturating_neg());
     eprintln!("libkrun could not start the machine: {error}");
-    // Not the code of what was asked for in vain: this is KVM's part.
-    std::process::exit(1)
+    // Neither the code of what was asked for in vain nor that of a vCPU that failed.
+    std::process::exit(2)
 }
 
 fn done(code: i32, what: &str) -> Result<i32> {

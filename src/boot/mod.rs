@@ -18,7 +18,9 @@ pub mod engine;
 #[cfg(feature = "libkrun")]
 mod krun;
 pub mod krunfw;
+mod kvm_finding;
 mod launch;
+mod liveness;
 mod machine;
 mod qemu;
 mod spec;
@@ -149,8 +151,8 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
     // From here on, the bundle's files are open and what its index says.
 
     let options = &options.with_defaults(&bundle.index.boot);
-    let choice = engine::choose(options)?;
     let firmware = krunfw::find(options.krunfw.as_deref())?;
+    let choice = engine::choose(options, &firmware)?;
     let mut engines = vec![choice.engine];
     if choice.may_fall_back {
         engines.push(Engine::Qemu);
@@ -163,11 +165,10 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
         // From here on, everything is decided; nothing was started.
         match supervise::supervise(launch, &mut timings)? {
             supervise::Outcome::Ended(code) => return Ok(code),
-            supervise::Outcome::NeverCameUp(why) if !last => {
-                let why = why.lines().next().unwrap_or_default();
-                engine::notice(&format!("{engine}: {why}; software emulation (qemu) instead"));
+            supervise::Outcome::NeverCameUp { why, kvm_runs_no_guest } if !last => {
+                engine::fall_back(&why, kvm_runs_no_guest, &firmware);
             }
-            supervise::Outcome::NeverCameUp(why) => bail!("{engine}: {why}"),
+            supervise::Outcome::NeverCameUp { why, .. } => bail!("{engine}: {why}"),
             supervise::Outcome::Refused(why) => bail!("{why}"),
         }
     }
@@ -179,7 +180,9 @@ pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
     let bundle = OpenBundle::open(&options.bundle, options.verify)?;
     suits_this_machine(&bundle.index)?;
     let options = &options.with_defaults(&bundle.index.boot);
-    let choice = engine::choose(options)?;
+    // What is only shown needs no kernel to start with.
+    let firmware = krunfw::find(options.krunfw.as_deref()).unwrap_or_default();
+    let choice = engine::choose(options, &firmware)?;
     launch::describe(options, &bundle, choice.engine)
 }
 

@@ -6,9 +6,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -128,23 +128,26 @@ pub fn input(port: UnixStream, control: &Control) {
 
 /// The last that the guest's kernel and the engine said.
 #[derive(Clone, Default)]
-pub struct Console(Arc<Said>);
+pub struct Console(Arc<(Mutex<Said>, Condvar)>);
 
 #[derive(Default)]
 struct Said {
-    last: Mutex<Vec<u8>>,
-    /// Nobody can say more.
-    over: AtomicBool,
+    last: Vec<u8>,
+    /// Nothing more will come.
+    over: bool,
 }
 
 impl Console {
     const KEPT: usize = 1 << 14;
+    /// How long the end of a pipe may take that nobody holds any more.
+    const END: Duration = Duration::from_secs(30);
 
     /// Reads `pipe`, and copies it to `log`.
     pub fn start(pipe: File, log: Option<File>) -> Self {
         let console = Self::default();
         let kept = console.clone();
         thread::spawn(move || {
+            let (said, ended) = &*kept.0;
             let (mut pipe, mut log) = (pipe, log);
             let mut buffer = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut buffer) {
@@ -152,28 +155,31 @@ impl Console {
                     // A log that cannot be written must not stop the machine.
                     let _ = log.write_all(&buffer[..n]);
                 }
-                let mut last = kept.0.last.lock().expect("no holder panics");
-                last.extend_from_slice(&buffer[..n]);
-                let excess = last.len().saturating_sub(Self::KEPT);
-                last.drain(..excess);
+                let mut said = said.lock().expect("no holder panics");
+                said.last.extend_from_slice(&buffer[..n]);
+                let excess = said.last.len().saturating_sub(Self::KEPT);
+                said.last.drain(..excess);
             }
-            kept.0.over.store(true, Ordering::Release);
+            said.lock().expect("no holder panics").over = true;
+            ended.notify_all();
         });
         console
     }
 
-    /// The last lines, for whoever has to find out what went wrong. Of an engine
-    /// that ended, all is awaited that it said.
-    pub fn last_lines(&self, ended: bool) -> String {
+    /// All that is kept of what an engine said whose process has ended: what was
+    /// said last may still be in the pipe, and this waits for it.
+    pub fn last_words(&self) -> String {
+        let (said, ended) = &*self.0;
+        let said = said.lock().expect("no holder panics");
+        let waited = ended.wait_timeout_while(said, Self::END, |said| !said.over);
+        let (said, _) = waited.expect("no holder panics");
+        String::from_utf8_lossy(&said.last).into_owned()
+    }
+
+    /// The last lines of it, for whoever has to find out what went wrong.
+    pub fn last_lines(&self) -> String {
         const LINES: usize = 8;
-        // What was said last may still be in the pipe. Whoever else holds its end
-        // open must not hold up more than this.
-        let until = Instant::now() + Duration::from_millis(if ended { 2000 } else { 20 });
-        while Instant::now() < until && !(ended && self.0.over.load(Ordering::Acquire)) {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let kept = self.0.last.lock().expect("no holder panics");
-        let text = String::from_utf8_lossy(&kept).into_owned();
+        let text = self.last_words();
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n    ")
     }

@@ -1,6 +1,8 @@
 //! Stands by a running machine: passes on signals and the terminal's size,
 //! keeps the time, and finds out how it ended.
 
+mod coming_up;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitStatus;
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use super::engine::{Engine, notice};
@@ -25,8 +27,13 @@ pub enum Outcome {
     Ended(u8),
     /// The engine cannot make such a machine at all; why.
     Refused(String),
-    /// No guest ever said a word; why, as far as one can tell.
-    NeverCameUp(String),
+    /// No guest ever said a word.
+    NeverCameUp {
+        /// As far as one can tell.
+        why: String,
+        /// That this host's KVM cannot do it is beyond doubt.
+        kvm_runs_no_guest: bool,
+    },
 }
 
 /// What the supervisor waits for.
@@ -36,18 +43,16 @@ pub enum Event {
     Signal(i32),
     /// Bytes arrived at one of this program's streams.
     Delivered,
+    /// The guest's init will say no more: all lines came before this.
+    ControlEnded,
     EngineEnded(ExitStatus),
 }
 
-/// How long a guest has to obey the order to kill everything.
-const LAST_GRACE: Duration = Duration::from_secs(5);
-/// How long a reader has to take what a command said that had to be killed.
-const LAST_DELIVERY: Duration = Duration::from_secs(1);
-/// How long a machine may take until its init speaks.
-const UP_WITH_KVM: Duration = Duration::from_secs(20);
-/// The same, when there is something else to try: a KVM that works needs a tenth.
-const UP_OR_NEXT: Duration = Duration::from_secs(4);
-const UP_IN_SOFTWARE: Duration = Duration::from_secs(120);
+/// How long a guest has to obey the order to kill everything, on a host that is busy
+/// too, before its disks are torn from it. Whoever insists ends it at once.
+const LAST_GRACE: Duration = Duration::from_secs(30);
+/// How long a reader may take nothing of what a command said that had to be killed.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
 /// So many interrupts within this time mean that somebody means it.
 const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
 /// Bytes of a line that the guest's init may say.
@@ -82,6 +87,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         engine: launch.spec.engine,
         has_successor: launch.has_successor,
         terminal: launch.terminal,
+        pid,
         process,
         console: Console::start(launch.console, launch.console_log),
         control,
@@ -90,6 +96,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         outputs: [None, None, None],
         raw: None,
         ended: None,
+        control_ended: false,
         stop: Stop { timeout: launch.timeout, grace: launch.grace, ..Stop::default() },
         received,
     };
@@ -127,7 +134,10 @@ fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>)
         loop {
             let mut line = Vec::new();
             match control.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => {
+                    let _ = events.send(Event::ControlEnded);
+                    return;
+                }
                 Ok(_) => {}
             }
             let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
@@ -148,7 +158,7 @@ struct Ports {
 /// When to end a machine that does not end by itself.
 #[derive(Default)]
 struct Stop {
-    /// From the moment that the guest is up.
+    /// From the moment that the command runs.
     timeout: Option<Duration>,
     timed_out: bool,
     /// Between the stop signal and the end.
@@ -171,6 +181,7 @@ struct Watch {
     engine: Engine,
     has_successor: bool,
     terminal: Terminal,
+    pid: Pid,
     process: OwnedFd,
     console: Console,
     control: Control,
@@ -183,6 +194,7 @@ struct Watch {
     stop: Stop,
     /// How the engine's process ended, once it has.
     ended: Option<ExitStatus>,
+    control_ended: bool,
     received: Receiver<Event>,
 }
 
@@ -193,44 +205,8 @@ impl Watch {
         events: &Sender<Event>,
         timings: &mut Timings,
     ) -> Result<Outcome> {
-        let up_by = match self.engine {
-            Engine::Libkrun if self.has_successor => UP_OR_NEXT,
-            Engine::Libkrun => UP_WITH_KVM,
-            Engine::Qemu => UP_IN_SOFTWARE,
-        };
-        let up_by = Instant::now() + up_by;
-        loop {
-            match self.next(Some(up_by)) {
-                None => {
-                    self.end_engine();
-                    let why = "no guest came up in time".to_owned();
-                    return Ok(Outcome::NeverCameUp(self.never_came_up(why)));
-                }
-                Some(Event::EngineEnded(status))
-                    if status.code() == Some(MACHINE_FAILED.into()) =>
-                {
-                    let said = self.console.last_lines(true);
-                    let said = said.strip_prefix("rootfs-boot: ").unwrap_or(&said);
-                    return Ok(Outcome::Refused(said.to_owned()));
-                }
-                Some(Event::EngineEnded(status)) => {
-                    self.ended = Some(status);
-                    let why = format!("the machine did not come up ({status})");
-                    return Ok(Outcome::NeverCameUp(self.never_came_up(why)));
-                }
-                Some(Event::Signal(signal)) if signal != SIGWINCH => {
-                    self.end_engine();
-                    return Ok(Outcome::Ended(128 + signal as u8));
-                }
-                Some(Event::Line(line)) => {
-                    let Some(micros) = line.strip_prefix("hello ") else { continue };
-                    let micros = micros.parse().unwrap_or(0);
-                    timings.entered(micros);
-                    timings.guest(micros, "init runs");
-                    break;
-                }
-                Some(_) => {}
-            }
+        if let Some(outcome) = self.until_it_speaks(timings) {
+            return Ok(outcome);
         }
         // From here on, a guest runs.
 
@@ -238,10 +214,6 @@ impl Watch {
         self.raw = Raw::enter(self.terminal)?;
         // It may have changed while the machine came up.
         self.signal(SIGWINCH);
-        if let Some(timeout) = self.stop.timeout {
-            // Later than any clock can say is never.
-            self.stop.at = Instant::now().checked_add(timeout);
-        }
         let status = self.until_it_ends(timings);
         let mut code = match status {
             Some(Status::Ended { code, sent }) => {
@@ -252,6 +224,12 @@ impl Watch {
                 self.raw = None;
                 notice(&why);
                 code
+            }
+            None if self.ended.is_none() => {
+                self.end_engine();
+                self.raw = None;
+                notice("the guest did not end when it was told to; its machine was ended");
+                128 + SIGKILL as u8
             }
             None => {
                 self.raw = None;
@@ -299,7 +277,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for the guest's last word; none if the machine went without one.
+    /// Waits for the guest's last word; none if the machine went without one, or
+    /// would not go.
     fn until_it_ends(&mut self, timings: &mut Timings) -> Option<Status> {
         loop {
             match self.next(self.stop.at) {
@@ -313,6 +292,7 @@ impl Watch {
                     match (words.next(), words.next()) {
                         (Some("run"), Some(micros)) => {
                             timings.guest(micros.parse().unwrap_or(0), "command runs");
+                            self.command_runs();
                         }
                         (Some("warn"), Some(rest)) => notice(&failure(rest)),
                         (Some("note"), Some(rest)) if self.verbose => notice(&failure(rest)),
@@ -327,13 +307,28 @@ impl Watch {
                 }
                 Some(Event::Signal(signal)) => self.signal(signal),
                 Some(Event::Delivered) => {}
-                Some(Event::EngineEnded(status)) => {
-                    // Its last word may still be on its way from the other thread.
-                    self.ended = Some(status);
-                    self.stop.at = Some(Instant::now() + Duration::from_millis(200));
-                    self.stop.step = Step::Killing;
+                Some(Event::ControlEnded | Event::EngineEnded(_)) => {
+                    if self.ended.is_some() && self.control_ended {
+                        return None;
+                    }
+                    if self.ended.is_some() {
+                        // Its last word is still on its way from the other thread.
+                        self.stop.at = Some(Instant::now() + LAST_GRACE);
+                        self.stop.step = Step::Killing;
+                    }
                 }
             }
+        }
+    }
+
+    /// The time that a timeout gives begins: a command is not to pay for a machine
+    /// that was slow to come up.
+    fn command_runs(&mut self) {
+        if let Some(timeout) = self.stop.timeout
+            && self.stop.step == Step::Running
+        {
+            // Later than any clock can say is never.
+            self.stop.at = Instant::now().checked_add(timeout);
         }
     }
 
@@ -343,33 +338,40 @@ impl Watch {
             let all = watch.outputs.iter().zip(sent);
             all.into_iter().all(|(output, bytes)| output.as_ref().is_none_or(|o| o.has(bytes)))
         };
-        if self.stop.step == Step::Killing {
-            self.stop.at = Some(Instant::now() + LAST_DELIVERY);
-        }
         while !done(self) {
+            if self.stop.step == Step::Killing {
+                // From the last byte on: a slow reader is none that went away.
+                self.stop.at = Some(Instant::now() + LAST_DELIVERY);
+            }
             match self.next(self.stop.at) {
                 None => {
                     // A reader that never reads is no reason to stay past the time.
                     self.stop.timed_out |= self.stop.step == Step::Running;
                     return;
                 }
-                Some(Event::Signal(SIGWINCH) | Event::Delivered | Event::Line(_)) => {}
-                // What was delivered to sockets is still read from them.
-                Some(Event::EngineEnded(status)) => self.ended = Some(status),
-                Some(Event::Signal(_)) => return,
+                Some(Event::Signal(signal)) if signal != SIGWINCH => return,
+                // What was delivered to sockets is still read from them, though the
+                // engine may be gone.
+                Some(_) => {}
             }
         }
     }
 
     /// The next event; none when `until` has come.
-    fn next(&self, until: Option<Instant>) -> Option<Event> {
-        match until {
+    fn next(&mut self, until: Option<Instant>) -> Option<Event> {
+        let event = match until {
             None => self.received.recv().ok(),
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
                 self.received.recv_timeout(left).ok()
             }
+        };
+        match event {
+            Some(Event::EngineEnded(status)) => self.ended = Some(status),
+            Some(Event::ControlEnded) => self.control_ended = true,
+            _ => {}
         }
+        event
     }
 
     fn signal(&mut self, signal: i32) {
@@ -387,7 +389,10 @@ impl Watch {
                 let interrupts = &mut self.stop.interrupts;
                 interrupts.push(Instant::now());
                 interrupts.retain(|at| at.elapsed() < within);
-                if interrupts.len() >= count {
+                if interrupts.len() >= count && self.stop.step == Step::Killing {
+                    self.stop.at = Some(Instant::now());
+                } else if interrupts.len() >= count {
+                    interrupts.clear();
                     self.stop.step = Step::Asked;
                     self.go_further();
                 } else {
@@ -431,24 +436,15 @@ impl Watch {
         let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
         let until = Instant::now() + LAST_GRACE;
         while self.ended.is_none() {
-            match self.next(Some(until)) {
-                Some(Event::EngineEnded(status)) => self.ended = Some(status),
-                Some(_) => {}
-                None => return,
+            if self.next(Some(until)).is_none() {
+                return;
             }
         }
     }
 
-    fn never_came_up(&self, mut why: String) -> String {
-        if self.engine == Engine::Libkrun {
-            why += ": /dev/kvm opens, but may not be able to run this guest (a nested one often is not)";
-        }
-        self.explain(why)
-    }
-
-    /// `why`, and what the engine and the kernel said last.
+    /// `why`, and what the engine, which has ended, and the kernel said last.
     fn explain(&self, why: String) -> String {
-        let last = self.console.last_lines(self.ended.is_some());
+        let last = self.console.last_lines();
         if last.is_empty() { why } else { format!("{why}\n    {last}") }
     }
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::process::Signal;
 
-use crate::process::{Ran, World, finish, need, read_file, read_until, same, send_signal, text};
+use crate::process::{
+    PATIENCE, Ran, World, finish, need, read_file, read_until, same, send_signal, text,
+};
 
 /// Files that every machine has of its own.
 const OWN: [&[u8]; 3] = [b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf"];
@@ -195,7 +197,7 @@ pub fn upper_after_kill(world: &World) -> Result<(), String> {
     let upper_file = File::open(&path).map_err(|e| e.to_string())?;
     let killed = Instant::now();
     while rustix::fs::flock(&upper_file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        need(killed.elapsed().as_secs() < 20, || "the machine outlives its supervisor".into())?;
+        need(killed.elapsed() < PATIENCE, || "the machine outlives its supervisor".into())?;
         std::thread::sleep(Duration::from_millis(20));
     }
     copy_sparse(&path, &world.out.join("killed-raw.recover.ext4")).map_err(|e| e.to_string())?;

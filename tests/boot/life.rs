@@ -1,11 +1,15 @@
 //! How a command starts, talks and ends.
 
-use std::io::Read as _;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::process::{World, finish, need, read_file, read_until, same, send_signal, text};
+use crate::process::{
+    Busy, World, finish, need, read_file, read_rest, read_until, same, send_signal, text,
+};
 
 const SH: [&str; 2] = ["--entrypoint", "/bin/sh"];
 
@@ -66,9 +70,7 @@ pub fn closed_stdout(world: &World) -> Result<(), String> {
     args.extend(["--", "-c", "yes; echo $? >&2"]);
     let mut child = world.start("hello", &args)?;
     let mut out = child.stdout.take().expect("it is piped");
-    let mut first = [0; 4];
-    out.read_exact(&mut first).map_err(|e| e.to_string())?;
-    same("the first bytes", &first, b"y\ny\n")?;
+    read_until(&mut out, "y\ny\n")?;
     drop(out);
     let ran = finish(child)?;
     same("exit code", ran.code, 0)?;
@@ -149,7 +151,7 @@ pub fn options(world: &World) -> Result<(), String> {
     let script = "nproc; while read name kb rest; do [ $name = MemTotal: ] && echo $kb; done </proc/meminfo; \
         echo $FROM_FILE, $BOTH, ${EMPTY-unset}, ${NOT_SET_HERE-unset}, $LANG, $HOSTNAME, $HOME; pwd; hostname; cat /etc/hostname; \
         df -k /srv/mem | tail -1 | while read a b c; do echo $b; done; df -k /tmp | tail -1 | while read a b c; do echo $b; done; \
-        stat -c '%a %u' /tmp /dev/shm /srv/mem; grep some.name /etc/hosts; ping -c 1 -W 1 127.0.0.1 | grep -c '1 packets received'; ulimit -n";
+        stat -c '%a %u' /tmp /dev/shm /srv/mem; grep some.name /etc/hosts; ping -c 1 -W 600 127.0.0.1 | grep -c '1 packets received'; ulimit -n";
     let out = world.script(&args, script)?;
     let lines: Vec<&str> = out.lines().collect();
     let kb: u64 = lines.get(1).and_then(|l| l.parse().ok()).ok_or_else(|| out.clone())?;
@@ -199,19 +201,53 @@ pub fn users(world: &World) -> Result<(), String> {
 pub fn stop_signal(world: &World) -> Result<(), String> {
     let obeys = "trap 'echo stopping; exit 3' INT; echo ready; while :; do sleep 0.1; done";
     let ignores = "trap '' INT TERM; echo ready; while :; do sleep 0.1; done";
-    for (script, code, says) in [(obeys, 3, "stopping\n"), (ignores, 137, "")] {
-        let args = [SH[0], SH[1], "--stop-timeout", "1", "--", "-c", script];
+    // Who obeys may be slow to, and who does not is killed at last.
+    for (script, grace, code, says) in [(obeys, "900", 3, "stopping\n"), (ignores, "1", 137, "")] {
+        let args = [SH[0], SH[1], "--stop-timeout", grace, "--", "-c", script];
         let mut child = world.start("hello", &args)?;
         let mut out = child.stdout.take().expect("it is piped");
         read_until(&mut out, "ready\n")?;
         send_signal(&child, Signal::TERM)?;
-        let mut rest = String::new();
-        out.read_to_string(&mut rest).map_err(|e| e.to_string())?;
+        let rest = read_rest(&mut out)?;
         let ran = finish(child)?;
         same(&format!("exit code ({})", ran.err), ran.code, code)?;
         same("last words", &*rest, says)?;
     }
     Ok(())
+}
+
+/// A machine comes up and does its work beside loops that leave it little of a
+/// processor, and no engine is given up for another: libkrun gives up a KVM that works
+/// after four seconds no more.
+pub fn beside_busy_loops(world: &World) -> Result<(), String> {
+    let _busy = Busy::start(8);
+    let mut args = vec!["--timings"];
+    if world.engine == "libkrun" {
+        args.extend(["--engine", "auto"]);
+    }
+    let ran = world.run("hello", &args, b"")?;
+    same(&format!("exit code ({})", ran.err), ran.code, 0)?;
+    need(ran.out.starts_with(b"hello, world: "), || text(&ran.out))?;
+    same("engines", ran.err.matches("engine's process started").count(), 1)?;
+    need(!ran.err.contains("instead"), || ran.err.clone())?;
+    let args = ["--timeout", "1", "--entrypoint", "/bin/sleep", "--", "100000"];
+    let ran = world.run("hello", &args, b"")?;
+    same(&format!("exit code at the timeout ({})", ran.err), ran.code, 124)
+}
+
+/// A guest that comes up on KVM makes an earlier finding wrong, whatever it was about.
+pub fn finding_is_forgotten(world: &World) -> Result<(), String> {
+    let dir = world.out.join("run");
+    let finding = dir.join("rootfs-boot/kvm-runs-no-guest");
+    let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    private(&dir.join("rootfs-boot")).map_err(|e| e.to_string())?;
+    std::fs::write(&finding, "of another boot\n").map_err(|e| e.to_string())?;
+    let mut command = world.command("hello", &[]);
+    command.env("XDG_RUNTIME_DIR", &dir).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = finish(command.spawn().map_err(|e| e.to_string())?)?;
+    same(&format!("exit code ({})", ran.err), ran.code, 0)?;
+    same("whether the finding is there", finding.exists(), world.engine == "qemu")
 }
 
 /// A machine whose guest never says a word is told from a command that failed.

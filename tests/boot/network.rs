@@ -1,11 +1,11 @@
 //! What only libkrun has: the host's directories and network.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use crate::process::{World, finish, need, read_until, same, text};
+use crate::process::{PATIENCE, World, finish, need, read_until, same, text};
 
 /// Another engine must name the one that can.
 fn refused(world: &World, args: &[&str]) -> Result<(), String> {
@@ -34,6 +34,23 @@ pub fn volume(world: &World) -> Result<(), String> {
     same("its mode", path.metadata().map_err(|e| e.to_string())?.mode() & 0o777, 0o640)
 }
 
+/// The next client, unless none comes.
+fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match listener.accept() {
+            Ok((client, _)) => {
+                client.set_nonblocking(false)?;
+                return Ok(client);
+            }
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 pub fn net_and_publish(world: &World) -> Result<(), String> {
     if world.engine != "libkrun" {
         refused(world, &["--net"])?;
@@ -43,7 +60,8 @@ pub fn net_and_publish(world: &World) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
     let port = listener.local_addr().map_err(|e| e.to_string())?.port();
     let server = std::thread::spawn(move || -> std::io::Result<String> {
-        let (mut client, _) = listener.accept()?;
+        let mut client = accept(&listener)?;
+        client.set_read_timeout(Some(PATIENCE))?;
         client.write_all(b"from the host\n")?;
         let mut line = [0; 15];
         client.read_exact(&mut line)?;
@@ -67,12 +85,12 @@ pub fn net_and_publish(world: &World) -> Result<(), String> {
     ];
     let mut child = world.start("hello", &args)?;
     read_until(child.stdout.as_mut().expect("it is piped"), "ready\n")?;
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + PATIENCE;
     let mut answer = String::new();
     while !answer.contains("served") && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(200));
         if let Ok(mut client) = TcpStream::connect("127.0.0.1:18080") {
-            client.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
+            client.set_read_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
             let mut line = [0; 7];
             if client.read_exact(&mut line).is_ok() {
                 answer = text(&line);

@@ -1,11 +1,15 @@
 //! Running rootfs-boot, with a limit on how long that may take.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
 
 /// Where everything is.
 #[derive(Default)]
@@ -23,8 +27,10 @@ pub struct Ran {
     pub err: String,
 }
 
-/// Software emulation inside software emulation is slow.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+/// How long anything may take before it counts as hung. Nothing is ever expected to
+/// be faster than that: hosts are busy, and software emulation inside software
+/// emulation is slow.
+pub const PATIENCE: Duration = Duration::from_secs(900);
 
 impl World {
     pub fn bundle(&self, name: &str) -> PathBuf {
@@ -34,7 +40,8 @@ impl World {
     /// rootfs-boot with a bundle and arguments.
     pub fn command(&self, bundle: &str, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg(self.bundle(bundle)).args(["--engine", &self.engine]).args(args);
+        // An engine among the arguments wins.
+        command.env("ROOTFS_BOOT_ENGINE", &self.engine).arg(self.bundle(bundle)).args(args);
         command
     }
 
@@ -81,9 +88,16 @@ pub fn finish(mut child: Child) -> Result<Ran, String> {
     };
     let out = child.stdout.take().map(|from| read(Box::new(from)));
     let err = child.stderr.take().map(|from| read(Box::new(from)));
-    let status = wait(&mut child)?;
+    let ended = wait(&mut child);
     let all = |from: Option<mpsc::Receiver<Vec<u8>>>| {
         from.map_or(Ok(Vec::new()), |from| from.recv_timeout(PATIENCE))
+    };
+    let status = match ended {
+        Ok(status) => status,
+        Err(why) => {
+            let said = [out, err].map(|from| text(&all(from).unwrap_or_default()));
+            return Err(format!("{why}; it said {said:?}"));
+        }
     };
     let out = all(out).map_err(|_| "standard output stays open")?;
     let err = all(err).map_err(|_| "standard error stays open")?;
@@ -105,17 +119,90 @@ pub fn wait(child: &mut Child) -> Result<i32, String> {
     Err(format!("it did not end within {PATIENCE:?}"))
 }
 
-/// Reads until `word` has come; fails when the stream ends before.
-pub fn read_until(from: &mut impl std::io::Read, word: &str) -> Result<String, String> {
+/// Reads until `word` has come; fails when the stream ends before, or hangs.
+pub fn read_until(from: &mut (impl std::io::Read + AsFd), word: &str) -> Result<String, String> {
+    read_until_within(from, word, PATIENCE)
+}
+
+fn read_until_within(
+    from: &mut (impl std::io::Read + AsFd),
+    word: &str,
+    limit: Duration,
+) -> Result<String, String> {
+    let until = Instant::now() + limit;
     let mut all = Vec::new();
     let mut buffer = [0; 4096];
     while !text(&all).contains(word) {
+        if !can_read(from, until)? {
+            return Err(format!("no {word:?} within {limit:?} behind {:?}", text(&all)));
+        }
         match from.read(&mut buffer) {
             Ok(n @ 1..) => all.extend_from_slice(&buffer[..n]),
             end => return Err(format!("{end:?} instead of {word:?} behind {:?}", text(&all))),
         }
     }
     Ok(text(&all))
+}
+
+/// All that comes until the stream ends.
+pub fn read_rest(from: &mut (impl std::io::Read + AsFd)) -> Result<String, String> {
+    let until = Instant::now() + PATIENCE;
+    let mut all = Vec::new();
+    let mut buffer = [0; 4096];
+    while can_read(from, until)? {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(text(&all)),
+            Ok(n) => all.extend_from_slice(&buffer[..n]),
+            Err(error) => return Err(format!("{error} behind {:?}", text(&all))),
+        }
+    }
+    Err(format!("the stream does not end within {PATIENCE:?}: {:?}", text(&all)))
+}
+
+/// Waits until there is something to read, or the end; false if `until` comes first.
+fn can_read(from: &impl AsFd, until: Instant) -> Result<bool, String> {
+    let left = until.saturating_duration_since(Instant::now());
+    let left = left.try_into().map_err(|_| "a time to wait")?;
+    let mut fds = [PollFd::new(from, PollFlags::IN)];
+    let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&left)));
+    ready.map(|n| n > 0).map_err(|e| e.to_string())
+}
+
+/// A read that hangs must become a failure that shows what had come; this one asks a
+/// pipe that says something else and stays open.
+pub fn a_hang_is_reported() -> Result<(), String> {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "echo something else; read line"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let mut out = child.stdout.take().expect("it is piped");
+    read_until(&mut out, "something")?;
+    let error = read_until_within(&mut out, "ready", Duration::from_millis(100)).err();
+    drop(child.stdin.take());
+    same("exit code", wait(&mut child)?, 1)?;
+    need(error.as_ref().is_some_and(|e| e.contains("no \"ready\"")), || format!("{error:?}"))
+}
+
+/// Loops that want all processors of this machine and more, until they are dropped.
+pub struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    pub fn start(loops: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..loops {
+            let over = over.clone();
+            thread::spawn(move || while !over.load(Ordering::Relaxed) {});
+        }
+        Self(over)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 pub fn send_signal(child: &Child, signal: rustix::process::Signal) -> Result<(), String> {

@@ -74,11 +74,11 @@ pub fn shell(world: &World) -> Result<(), String> {
     })?;
     pty.resize(44, 111)?;
     send_signal(&child, Signal::WINCH)?;
-    pty.type_line("sleep 1; stty size\n")?;
-    read_until(&mut pty.master, "44 111")?;
-    pty.type_line("sleep 1000; echo 'was int'errupted $?\n")?;
-    read_until(&mut pty.master, "$?")?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    pty.type_line("until test \"$(stty size)\" = '44 111'; do sleep 0.1; done; echo 're'sized\n")?;
+    read_until(&mut pty.master, "resized")?;
+    // ^C before there is what it is to interrupt would be the shell's own.
+    pty.type_line("sh -c 'trap \"exit 130\" INT; echo re\"\"ady; while :; do sleep 1; done'\n")?;
+    read_until(&mut pty.master, "ready")?;
     pty.type_line("\x03")?;
     pty.type_line("echo 'is al'ive $?\n")?;
     read_until(&mut pty.master, "is alive 130")?;
@@ -90,21 +90,22 @@ pub fn shell(world: &World) -> Result<(), String> {
 
 /// However it ends, the terminal is as it was.
 pub fn comes_back(world: &World) -> Result<(), String> {
-    const READY: &str = "echo rea''dy; sleep 1000";
-    let cases: [(&[&str], Option<Signal>, i32); 6] = [
-        (&["--entrypoint", "/bin/sh", "--", "-c", "echo rea''dy; exit 5"], None, 5),
-        (&["--entrypoint", "/bin/sh", "--", "-c", READY], Some(Signal::TERM), 130),
-        (&["--entrypoint", "/bin/sh", "--", "-c", READY], Some(Signal::HUP), 129),
+    const READY: &str = "echo rea''dy; sleep 100000";
+    let cases: [(&[&str], &str, Option<Signal>, i32); 6] = [
+        (&["--entrypoint", "/bin/sh", "--", "-c", "echo rea''dy; exit 5"], "ready", None, 5),
+        (&["--entrypoint", "/bin/sh", "--", "-c", READY], "ready", Some(Signal::TERM), 130),
+        (&["--entrypoint", "/bin/sh", "--", "-c", READY], "ready", Some(Signal::HUP), 129),
         // The machine dies without a word.
-        (&["--entrypoint", "/bin/sh", "--", "-c", READY], Some(Signal::KILL), 125),
-        (&["--timeout", "1", "--entrypoint", "/bin/sh", "--", "-c", READY], None, 124),
-        (&["--entrypoint", "ready"], None, 127),
+        (&["--entrypoint", "/bin/sh", "--", "-c", READY], "ready", Some(Signal::KILL), 125),
+        // Whether it says its word before the time is over depends on the machine.
+        (&["--timeout", "1", "--entrypoint", "/bin/sh", "--", "-c", READY], "", None, 124),
+        (&["--entrypoint", "ready"], "ready", None, 127),
     ];
-    for (args, signal, code) in cases {
+    for (args, word, signal, code) in cases {
         let mut pty = Pty::new()?;
         let before = pty.modes()?;
         let mut child = pty.start(world, args)?;
-        read_until(&mut pty.master, "ready")?;
+        read_until(&mut pty.master, word)?;
         match signal {
             Some(Signal::KILL) => kill_machine(&child)?,
             Some(signal) => send_signal(&child, signal)?,

@@ -12,7 +12,7 @@ import bundle
 import compare
 import nest
 from checks import boot_images, check
-from checks.common import TOP, WORK, build, call, files, manifest_for, need, scratch
+from checks.common import PATIENCE, TOP, WORK, build, call, files, manifest_for, need, scratch
 from checks.images import image
 from checks.upper import clean
 
@@ -34,7 +34,7 @@ ENV = {**os.environ, 'ROOTFS_BOOT_KRUNFW': KRUNFW}
 
 
 def boot(*args, ok=(0,), env=ENV, **kw):
-    return call(BOOT, *args, ok=ok, env=env, timeout=600, stdin=subprocess.DEVNULL, **kw)
+    return call(BOOT, *args, ok=ok, env=env, stdin=subprocess.DEVNULL, **kw)
 
 
 @functools.cache
@@ -109,7 +109,8 @@ def run_cases(engine, words=()):
         p = subprocess.Popen([cases(), '--binary', BOOT, '--engine', engine, '--bundles', bundles(), '--out', out, *words], env=ENV, text=True, errors='replace',
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            said, _ = p.communicate(timeout=900)
+            # Each case has its own limit, by which it says what hangs.
+            said, _ = p.communicate(timeout=2 * PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(p.pid, signal.SIGKILL)            # and its machines with it
             said = p.communicate()[0] + '\nand then nothing for too long'
@@ -119,7 +120,7 @@ def run_cases(engine, words=()):
         where = 'in an emulated machine, as KVM here gives: %s' % ' '.join(kvm_is_broken().split())[:120]
         given = {'rootfs-boot': BOOT, 'cases': cases(), 'bundles': bundles(), 'libkrunfw.so.5': KRUNFW}
         command = 'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 TMPDIR=/data ./cases --binary ./rootfs-boot --engine %s --bundles bundles --out out %s' % (engine, ' '.join(words))
-        code, said = nest.run(command, files=given, out=out, timeout=1800, libraries_of=[BOOT, cases(), KRUNFW])
+        code, said = nest.run(command, files=given, out=out, libraries_of=[BOOT, cases(), KRUNFW])
         said = said.decode(errors='replace')
     need(code == 0, said)
     return '%s, %s, %s' % (said.strip().splitlines()[-1], where, judge_uppers(out))
@@ -144,20 +145,88 @@ def readme():
 
 @check('boot-auto')
 def auto():
-    """Without --engine something always runs; where KVM is there and useless, both the notice and the error say so."""
-    p = boot(os.path.join(bundles(), 'hello'), '--', 'anywhere')
-    need(p.stdout.startswith('hello, anywhere: '), p.stdout + p.stderr)
-    with scratch() as tmp:          # an engine that is given up must not keep what the next one needs
-        boot(os.path.join(bundles(), 'hello'), '--upper', os.path.join(tmp, 'upper'), '--', 'anywhere')
+    """Without --engine something always runs. Where KVM is there and useless, the notice and the error say so, and the next start knows."""
+    here = os.path.join(bundles(), 'hello')
     why = kvm_is_broken()
-    if why is None:
-        need(p.stderr == '', 'KVM works, and still: ' + p.stderr)
-        return 'KVM works here'
-    need('qemu' in p.stderr and p.stderr.count('\n') == 1, 'not one line of notice: ' + p.stderr)
-    opens = os.access('/dev/kvm', os.R_OK | os.W_OK)
-    need('/dev/kvm' in why, 'the error does not name /dev/kvm: ' + why)
-    need(('may not be able to run this guest' in why) == opens, 'the error does not say what is wrong: ' + why)
-    return 'KVM opens, and runs nothing' if opens else 'no KVM'
+    with scratch() as tmp:
+        os.mkdir(os.path.join(tmp, 'run'), 0o700)
+        env = {k: v for k, v in ENV.items() if k != 'ROOTFS_BOOT_ENGINE'} | {'XDG_RUNTIME_DIR': os.path.join(tmp, 'run')}
+
+        def start(*args, engines, **more):
+            """One start; what it says on standard error besides how long each phase took. Counting engines tells a start that waited for KVM."""
+            p = boot(here, '--timings', *args, '--', 'anywhere', env=env | more)
+            need(p.stdout.startswith('hello, anywhere: '), p.stdout + p.stderr)
+            notices = [line for line in p.stderr.splitlines() if not re.match('rootfs-boot: (host|guest) ', line)]
+            n = p.stderr.count("engine's process started")
+            need(n == engines, '%d engines were started, not %d: %s' % (n, engines, p.stderr))
+            return notices
+
+        if why is None:
+            need(start(engines=1) == [], 'KVM works, and still something is said')
+            return 'KVM works here'
+        opens = os.access('/dev/kvm', os.R_OK | os.W_OK)
+        need('/dev/kvm' in why, 'the error does not name /dev/kvm: ' + why)
+        need(('may not be able to run this guest' in why) == opens, 'the error does not say what is wrong: ' + why)
+        # An engine that is given up must not keep what the next one needs.
+        said = start('--upper', os.path.join(tmp, 'upper'), engines=1 + opens)
+        need(len(said) == 1 and 'qemu' in said[0], 'not one line of notice: %s' % said)
+        if not opens:
+            return 'no KVM'
+        skips = lambda said: len(said) == 1 and all(w in said[0] for w in ('--engine qemu', 'ROOTFS_BOOT_ENGINE', '--engine libkrun'))
+        need(skips(said), 'the notice does not say how to skip it: %s' % said)
+        said = start(engines=1)
+        need(skips(said) and 'earlier' in said[0], 'the second start does not say that it knows: %s' % said)
+        need(start(engines=1, ROOTFS_BOOT_ENGINE='qemu') == [], 'something is said of an engine that was asked for')
+        # Another kernel of the guest may fare better, and a finding that cannot be kept is no error.
+        other = os.path.join(tmp, 'libkrunfw.so.5')
+        shutil.copy(KRUNFW, other)
+        locked = {'XDG_RUNTIME_DIR': os.path.join(tmp, 'none'), 'HOME': os.path.join(tmp, 'file'), 'XDG_CACHE_HOME': ''}
+        open(locked['HOME'], 'w').close()
+        need(skips(start('--krunfw', other, engines=2, **locked)), 'with nowhere to keep the finding')
+        p = boot(here, '--engine', 'libkrun', ok=(125,), env=env)
+        need('may not be able to run this guest' in p.stderr, 'libkrun by name: ' + p.stderr)
+        need('earlier' in start(engines=1)[0], 'libkrun failed again, and the finding is gone')
+    return 'KVM opens, and runs nothing'
+
+
+FAKE = r'''#!/usr/bin/env python3
+import os, re, select, sys, time
+control = next(int(re.search('fd=([0-9]+)', a)[1]) for a in sys.argv if a.startswith('socket,id=port0,'))
+def say(text):
+    os.write(control, text.encode() + b'\n')
+def order(seconds=None):
+    """The next order of the supervisor, or '' if none comes in time."""
+    return os.read(control, 9)[:1].decode() if select.select([control], [], [], seconds)[0] else ''
+'''
+
+
+@check('boot-slow-engine')
+def slow_engine():
+    """What a machine says counts, and not how soon: judged by an engine that is a script and takes its time where a busy host would."""
+    here = os.path.join(bundles(), 'hello')
+    with scratch() as tmp:
+        env, _ = no_engine(tmp)
+        fake = os.path.join(tmp, 'path/qemu-system-x86_64')
+
+        def run(script, *args, code):
+            with open(fake, 'w') as file:
+                file.write(FAKE + script)
+            p = boot(here, '--engine', 'qemu', *args, ok=range(256), env=env)
+            need(p.returncode == code, '%s: exit %d: %s' % (script, p.returncode, p.stderr))
+            return p.stderr
+
+        # A timeout is the command's, and begins with it: a machine that is slow to mount its disks is asked nothing.
+        run("""say('hello 1'); early = order(3); say('run 2'); asked = order(); say('exit %d 3 0 0 0' % (early != ''))
+order()
+""", '--timeout', '1', code=124)
+        run("say('hello 1'); early = order(3); say('exit %d 3 0 0 0' % (9 if early else 7))\ntime.sleep(1000)\n", '--timeout', '1', code=7)
+        # The last words of an engine that is gone, its own and its guest's, however late somebody gets to read them.
+        for n in range(10):
+            run("say('hello 1'); say('run 2'); say('exit %d 3 0 0 0')\n" % n, code=n)
+            said = run("print('line\\n' * 5000 + 'why %d'); sys.exit(1)\n" % n, code=125)
+            need('why %d' % n in said, 'the last words are missing: ' + said)
+            said = run("print('it is so %d'); sys.exit(125)\n" % n, code=125)
+            need('it is so %d' % n in said, 'the last words are missing: ' + said)
 
 
 def no_engine(tmp, does=''):

@@ -20,6 +20,10 @@ FSCK = os.path.join(TOP, '.tools/bin/fsck.erofs')
 HELLO = os.path.join(TOP, 'manifests/hello.yaml')
 
 
+# After so many seconds a program counts as hung. Nothing is expected to be faster: machines are busy.
+PATIENCE = 1800
+
+
 class Failed(Exception):
     pass
 
@@ -36,8 +40,12 @@ def scratch():
 
 
 def call(*cmd, ok=(0,), **kw):
-    """Runs a program; the exit status must be one of `ok`."""
-    p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace', **kw)
+    """Runs a program; the exit status must be one of `ok`, and it must end."""
+    try:
+        p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace', **{'timeout': PATIENCE, **kw})
+    except subprocess.TimeoutExpired as e:
+        said = ''.join(said.decode(errors='replace')[-2000:] for said in (e.stdout or b'', e.stderr or b''))
+        raise Failed('%s: no end after %d s\n%s' % (' '.join(cmd), e.timeout, said)) from None
     if p.returncode not in ok:
         raise Failed('%s: exit %d\n%s%s' % (' '.join(cmd), p.returncode, p.stdout[-2000:], p.stderr[-2000:]))
     return p
@@ -45,7 +53,7 @@ def call(*cmd, ok=(0,), **kw):
 
 def build(manifest, out, *args, cache=None, ok=(0,), **kw):
     """One run of the compiler. Each call has a cache of its own beside `out`, unless one is given."""
-    return call(BINARY, 'build', manifest, '-o', out, '--cache-dir', cache or out + '.cache', *args, ok=ok, timeout=1800, **kw)
+    return call(BINARY, 'build', manifest, '-o', out, '--cache-dir', cache or out + '.cache', *args, ok=ok, **kw)
 
 
 def manifest_for(path, image, platform='linux/amd64'):

@@ -45,7 +45,7 @@ def disk_bytes(bundle):
 
 def instructions(*args):
     """Instructions of one run, as valgrind counts them: it shows a program AVX2 where the machine has it, and nothing later, so that machines agree."""
-    p = call('valgrind', '--tool=callgrind', '--callgrind-out-file=/dev/null', BINARY, *args, timeout=600)
+    p = call('valgrind', '--tool=callgrind', '--callgrind-out-file=/dev/null', BINARY, *args)
     return int(re.search(r'Collected : (\d+)', p.stderr)[1])
 
 

@@ -15,7 +15,7 @@ from layout import INDEX, Layer, Layout, for_platform, tagged
 from tarfmt import d, f
 
 from checks import check
-from checks.common import BINARY, TOP, Failed, files, manifest_for, need, need_no_leftovers, scratch
+from checks.common import BINARY, PATIENCE, TOP, Failed, files, manifest_for, need, need_no_leftovers, scratch
 from checks.images import image
 
 HELLO = os.path.join(TOP, 'testimages/hello')
@@ -37,7 +37,7 @@ class Bench:
     def at(self, *names):
         return os.path.join(self.tmp, *names)
 
-    def build(self, reference, *args, cache=None, manifest=None, fails=None, may_fail=None, home=None, timeout=120, codes=(1,), **env):
+    def build(self, reference, *args, cache=None, manifest=None, fails=None, may_fail=None, home=None, timeout=PATIENCE, codes=(1,), **env):
         """`fails`: words that the message must have; without, the build must succeed; `may_fail`: if it does not, these words.
 
         Nothing of the caller's environment counts."""
@@ -463,7 +463,7 @@ def lock_race():
             running = [subprocess.Popen([BINARY, 'build', manifest, '-o', b.at('race-%d-%s' % (n, p)), '--platform', 'linux/' + p, '--lock', '--cache-dir', b.at('race-cache'),
                                          '--insecure-registry', b.site.plain.host], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for p in ('amd64', 'arm64')]
             for p in running:
-                _, said = p.communicate(timeout=60)
+                _, said = p.communicate(timeout=PATIENCE)
                 need(p.returncode == 0, said)
             with open(lock) as file:
                 found = next(iter(json.load(file)['images'].values()))

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import subprocess
+import time
 import urllib.parse
 
 from registry import PASSWORD, USER, busy_until, cut, cut_whole, hang_up, length, more, no_range, range_from, redirect, slow, status, wrong
@@ -279,6 +280,9 @@ def stopped():
         p = subprocess.Popen([BINARY, 'build', m, '-o', b.at('bundle'), '--cache-dir', cache, '--insecure-registry', proxy.host],
                              stderr=subprocess.DEVNULL, env={'PATH': os.environ['PATH'], 'HOME': b.tmp})
         try:
+            # Killed while the blob arrives, and not before it does.
+            while p.poll() is None and not proxy.asked(digests[0]):
+                time.sleep(0.02)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 p.wait(1.5)
             need(p.poll() is None, 'the build ended before it could be killed: exit %s' % p.returncode)

@@ -9,7 +9,7 @@ from registry import IDENTITY, PASSWORD, endless, hang_up, headers, status
 
 from checks import check
 from checks.artifact import patched, tool
-from checks.common import BINARY, HELLO, TOP, build, call, need, same_files
+from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, need, same_files
 from checks.registry import LOGIN, all_of, auths, bench, write
 
 LAYOUT = os.path.join(TOP, 'testimages/hello')
@@ -22,7 +22,7 @@ class Pusher:
         self.b, self.bundle = b, b.at('hello')
         build(HELLO, self.bundle, cache=b.at('cache'))
 
-    def __call__(self, server, name, ok=0, words=(), bundle=None, home=None, timeout=100, **env):
+    def __call__(self, server, name, ok=0, words=(), bundle=None, home=None, timeout=PATIENCE, **env):
         """One push; the words are what its error must say."""
         trust = ('--ca-cert', self.b.site.ca) if getattr(server, 'tls', None) else ('--insecure-registry', server.host)
         cmd = [BINARY, 'push', bundle or self.bundle, '%s/%s' % (server.host, name), *trust, '--cache-dir', self.b.at('cache')]

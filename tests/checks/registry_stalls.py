@@ -34,20 +34,20 @@ def pushes():
         def slowly():
             # Longer than a minute for one blob, and never still for long.
             server = site.proxy().on('/(blobs/uploads)/.+digest=', slow_in(80), method='PUT')
-            push(server, 'slow:1', timeout=400)
+            push(server, 'slow:1')
             push.comes_back('slow:1')
 
         def never():
             server = site.proxy().on(PUT, deaf(), None, method='PUT')
-            push(server, 'deaf:1', 1, ['takes nothing any more'], timeout=400)
+            push(server, 'deaf:1', 1, ['takes nothing any more'])
 
         def silent():
             server = site.proxy().on(START, stall(), None, method='POST')
-            push(server, 'silent:1', 1, ['no answer'], timeout=600)
+            push(server, 'silent:1', 1, ['no answer'])
 
         def dripping():
             site.push(os.path.join(os.path.dirname(os.path.dirname(HELLO)), 'testimages/hello'), 'app:1')
             server = site.proxy().on('/manifests/', drip(1), None)
-            b.pull(server, 'app:1', fails=['too long'], timeout=400)
+            b.pull(server, 'app:1', fails=['too long'])
             need(len(server.asked('/manifests/')) == 2, 'asked %d times' % len(server.asked('/manifests/')))
         return all_of({'slow': slowly, 'deaf': never, 'silent': silent, 'dripping': dripping})

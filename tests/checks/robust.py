@@ -15,7 +15,7 @@ import transcode
 from layout import Layer, Layout, tagged
 from tarfmt import f
 from checks import check
-from checks.common import BINARY, HELLO, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
+from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
 
 
 @check('same-bytes')
@@ -92,7 +92,7 @@ def two_at_once():
         running = [subprocess.Popen([BINARY, 'build', HELLO, '-o', os.path.join(tmp, 'b%d' % i), '--cache-dir', cache],
                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(6)]
         for p in running:
-            said, _ = p.communicate(timeout=120)
+            said, _ = p.communicate(timeout=PATIENCE)
             need(p.returncode == 0, 'one of six builds at once: ' + said)
         for i in range(1, 6):
             same_files(os.path.join(tmp, 'b0'), os.path.join(tmp, 'b%d' % i), 'builds at once')
@@ -115,7 +115,7 @@ def crowd():
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)) for n in range(200)]
         compiled = 0
         for n, p in running:
-            _, said = p.communicate(timeout=300)
+            _, said = p.communicate(timeout=PATIENCE)
             need(p.returncode == 0, 'build %d of 200: %s' % (n, said))
             compiled += sum(e['event'] == 'layer' and not e['cached'] for e in map(json.loads, said.splitlines()))
         need(compiled == 24, '%d layers were compiled, and there are 24' % compiled)
