@@ -190,13 +190,16 @@ def auto():
 
 
 FAKE = r'''#!/usr/bin/env python3
-import os, re, select, sys, time
+import os, re, select, sys
 control = next(int(re.search('fd=([0-9]+)', a)[1]) for a in sys.argv if a.startswith('socket,id=port0,'))
 def say(text):
     os.write(control, text.encode() + b'\n')
-def order(seconds=None):
-    """The next order of the supervisor, or '' if none comes in time."""
-    return os.read(control, 9)[:1].decode() if select.select([control], [], [], seconds)[0] else ''
+def asked(seconds=None):
+    """Whether the supervisor sends the command a signal, within so many seconds if they are given."""
+    while select.select([control], [], [], seconds)[0]:
+        if os.read(control, 9)[:1] == b'S':
+            return True
+    return False
 '''
 
 
@@ -216,10 +219,10 @@ def slow_engine():
             return p.stderr
 
         # A timeout is the command's, and begins with it: a machine that is slow to mount its disks is asked nothing.
-        run("""say('hello 1'); early = order(3); say('run 2'); asked = order(); say('exit %d 3 0 0 0' % (early != ''))
-order()
-""", '--timeout', '1', code=124)
-        run("say('hello 1'); early = order(3); say('exit %d 3 0 0 0' % (9 if early else 7))\ntime.sleep(1000)\n", '--timeout', '1', code=7)
+        said = run("say('hello 1'); early = asked(3); say('run 2'); asked(); say('warn 0 asked ' + ('early' if early else 'late')); say('exit 0 3 0 0 0'); asked()\n",
+                   '--timeout', '1', code=124)
+        need('asked late' in said and 'early' not in said, 'a machine whose command did not run yet: ' + said)
+        run("say('hello 1'); early = asked(3); say('exit %d 3 0 0 0' % (9 if early else 7)); asked()\n", '--timeout', '1', code=7)
         # The last words of an engine that is gone, its own and its guest's, however late somebody gets to read them.
         for n in range(10):
             run("say('hello 1'); say('run 2'); say('exit %d 3 0 0 0')\n" % n, code=n)
