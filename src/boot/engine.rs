@@ -7,12 +7,12 @@
 //! the probe is the start itself, and what decides is evidence, never a clock:
 //!
 //! - **The engine's process ends** before the guest's init speaks. libkrun says why.
-//! - **A vCPU takes two seconds of processor time of which the guest had none.** The
+//! - **A vCPU takes three seconds of processor time of which the guest had none.** The
 //!   kernel counts both for each thread (`utime + stime` and `guest_time` in
 //!   /proc/PID/task/TID/stat), for every user and without debugfs. A KVM that works
-//!   spends most of a vCPU's time in the guest (half of it where KVM itself runs in
-//!   emulation) and brings a guest up in a tenth of that; one that emulates shows 0.
-//!   On a busy host both numbers just grow later.
+//!   spends most of a vCPU's time in the guest, some of it at once even where KVM
+//!   itself runs in emulation, and brings a guest up in a tenth of that; one that
+//!   emulates shows 0. On a busy host both numbers just grow later.
 //! - **Nothing happens**: for a minute's worth of looks, every thread sleeps. One
 //!   that waits for a processor or a disk does not.
 //! - **The guest computes without end**: a thousand times what it needs to come up.
