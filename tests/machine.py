@@ -41,8 +41,12 @@ for part in registry git; do [ ! -d "$cargo/$part" ] || overlay "cargo-$part" "$
 [ "$built" = no ] || overlay target "$top/target" "$root$top/target"
 if [ ! -e "$over/owned" ]; then
     who=$(stat -c %u:%g "$root$home")
-    # Cargo makes files in these directories, and only reads those that it had unpacked here.
-    [ "$who" = 0:0 ] || { chown -R -h "$who" "$root$top"; find "$root$cargo" -maxdepth 3 -exec chown -h "$who" {} +; }
+    if [ "$who" != 0:0 ]; then
+        chown -R -h "$who" "$root$top"
+        # Cargo makes files in these directories, and only reads those that it had unpacked here, some of which are for their owner alone.
+        find "$root$cargo" -maxdepth 3 -exec chown -h "$who" {} +
+        find "$root$cargo" ! -type l ! -perm -o=r -exec chmod a+rX {} +
+    fi
     : >"$over/owned"
 fi
 exec chroot --userspec="$owner" --groups= "$root" "$@"
