@@ -330,10 +330,11 @@ def offline(b, proxy, cache, old):
     b.pull(proxy, 'app:1', '--offline', fails=[host, 'app', 'offline'])
     b.pull(proxy, 'app:3', '--offline', cache=cache, fails=[host, 'app:3', 'offline'])
     layers = layers_in(old)[0]
-    gone = [n for n in os.listdir(os.path.join(cache, 'v2')) if n.startswith(noise(2, 'zstd', 9000).diff_id[7:])]
+    [version] = [n for n in os.listdir(cache) if n.startswith('v')]
+    gone = [n for n in os.listdir(os.path.join(cache, version)) if n.startswith(noise(2, 'zstd', 9000).diff_id[7:])]
     need(gone, 'the cache has no object that is named by the diff ID of a layer: %s' % os.listdir(cache))
     for name in gone:
-        os.unlink(os.path.join(cache, 'v2', name))
+        os.unlink(os.path.join(cache, version, name))
     b.pull(proxy, 'app:1', '--offline', cache=cache, fails=[layers[1]['digest'], 'offline'])
     need(not proxy.asked(), '--offline asks the registry: %s' % [r.path for r in proxy.asked()])
     b.same(b.pull(proxy, 'app:1', cache=cache), b.of(old), 'after an object was gone')
