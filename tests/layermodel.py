@@ -25,7 +25,6 @@ TAKEN_BY_UMOCI = {'whiteouts-first', 'setgid'}      # these give another tree, t
 OPEN = {
     'link-replaced': 'a symlink that entries of a layer go through is hidden or replaced later in that layer',
     'link-to-link': 'a hard link to a symlink is gone through in the layer that made it',
-    'link-by-link': 'a hard link names another of its layer, whose name a later entry takes',
     'link-to-directory': 'the target of a hard link is a directory when the link comes, and something else later',
 }
 HIDING = ('wh', 'opq')
@@ -80,7 +79,7 @@ def node_of(e):
 class Model:
     def __init__(self, deviations=DEVIATIONS):
         self.deviations, self.root, self.layer = set(deviations), Node('dir'), 0
-        self.pending, self.followed, self.second, self.links, self.open = [], set(), set(), set(), set()
+        self.pending, self.followed, self.second, self.open = [], set(), set(), set()
 
     # ---- paths
 
@@ -156,7 +155,7 @@ class Model:
     def start(self, entries=()):
         """Begins a layer; of `entries`, what they hide is hidden now."""
         self.layer += 1
-        self.pending, self.followed, self.second, self.links = [], set(), set(), set()
+        self.pending, self.followed, self.second = [], set(), set()
         self.below = copy.copy(self)
         self.below.root, self.below.below = self.root.copy_directories(), None
         for real, name in self.hidden_by(entries):
@@ -202,10 +201,6 @@ class Model:
             return
         if (*real, name) in self.followed:
             self.open.add('link-replaced')
-        if (*real, name) in self.links:
-            self.open.add('link-by-link')
-        if e.make == 'hard':
-            self.links.add((*real, name))
         parent.names.pop(name, None)        # before a link's target is looked for, so that a link to itself finds nothing
         parent.names[name] = self.linked(e) if e.make == 'hard' else node_of(e), self.layer
 

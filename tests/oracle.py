@@ -33,8 +33,6 @@ KNOWN = {name: why for why, names in {
                                                'config-upper-case config-variant-number',
     'goes by the media type': 'media-type-disagrees',
     'links in the order of the tar': 'link-before-target link-chain-backwards link-chain-to-lower',
-    'has removed the link by then; here whiteouts act on what is below, wherever they stand':
-        'opaque-through-symlink-and-whiteout-of-it-last whiteout-deeper-through-symlink-and-of-it-last whiteout-through-symlink-and-of-it-last',
     'knows no old GNU sparse files, contiguous files, global headers':
         'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
         'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',

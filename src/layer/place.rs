@@ -17,13 +17,23 @@ pub struct Placer {
     tree: Tree<Extents>,
     /// Names that hide what is below; settled at the end, because they never
     /// hide what their own layer has, wherever it stands in the tar.
-    whiteouts: Vec<(InodeId, Name)>,
+    whiteouts: Vec<Hide>,
+    /// Where in the tar a directory was marked as opaque for the first time.
+    opaque: HashMap<InodeId, u32>,
     /// Files that aufs kept for hard links to them, by path; they have no name
     /// of their own in the image.
     plinks: HashMap<GuestPath, InodeId>,
     /// The place in the tar of the entry that is being put into the tree.
     place: u32,
     max_depth: u64,
+}
+
+/// A whiteout of `name` in `dir`.
+struct Hide {
+    dir: InodeId,
+    name: Name,
+    /// Its place in the tar.
+    place: u32,
 }
 
 /// What an entry is called.
@@ -101,8 +111,8 @@ impl Placer {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
         tree.order.set_inode(InodeId::ROOT, Order::ROOT);
-        let (whiteouts, plinks) = (Vec::new(), HashMap::new());
-        Self { tree, whiteouts, plinks, place: Order::ROOT, max_depth: limits.depth }
+        let (whiteouts, opaque, plinks) = (Vec::new(), HashMap::new(), HashMap::new());
+        Self { tree, whiteouts, opaque, plinks, place: Order::ROOT, max_depth: limits.depth }
     }
 
     /// The next entry of the tar comes: what is put into the tree from now on is
@@ -178,13 +188,8 @@ impl Placer {
             None => self.find(&target)?,
         };
         // An implied directory may be something else in the layers below.
-        let open = |kind: &Kind<_>| match kind {
-            Kind::LowerLink(_) => true,
-            Kind::Dir(dir) => dir.implied,
-            _ => false,
-        };
         if let Some(id) = found
-            && !open(&self.tree.inode(id).kind)
+            && !self.tree.dir(id).is_some_and(|dir| dir.implied)
         {
             ensure!(self.tree.dir(id).is_none(), "a hard link to the directory {}", target.shown());
             self.tree.order.set_link(parent, name.clone(), self.place);
@@ -200,8 +205,8 @@ impl Placer {
     pub fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
         // Where the layer itself has something else than a directory, nothing of
         // lower layers is there to be hidden.
-        if let Some(parent) = self.walk(parent, OnTheWay::Make)? {
-            self.whiteouts.push((parent, name));
+        if let Some(dir) = self.walk(parent, OnTheWay::Make)? {
+            self.whiteouts.push(Hide { dir, name, place: self.place });
         }
         Ok(())
     }
@@ -209,6 +214,7 @@ impl Placer {
     pub fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
         if let Some(dir) = self.walk(dir, OnTheWay::Make)? {
             self.tree.dir_mut(dir).expect("a parent is a directory").opaque = true;
+            self.opaque.entry(dir).or_insert(self.place);
         }
         Ok(())
     }
@@ -216,25 +222,47 @@ impl Placer {
     /// Settles what needed the whole tar.
     pub fn finish(mut self) -> Result<Tree<Extents>> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
-        for (parent, name) in &whiteouts {
-            if self.entry(*parent, name).is_none() {
-                self.hide(*parent, name)?;
+        for Hide { dir, name, place } in &whiteouts {
+            if self.entry(*dir, name).is_none() {
+                self.place = *place;
+                let stat = Stat { mode: 0, ..Stat::IMPLIED_DIR };
+                let (xattrs, kind) = (Xattrs::default(), Kind::Whiteout);
+                self.add(*dir, name.clone(), Inode { stat, xattrs, kind })?;
             }
         }
-        for (parent, name) in &whiteouts {
-            let id = self.entry(*parent, name).expect("each name has something by now");
+        for Hide { dir, name, place } in &whiteouts {
+            // It may be in a directory that was hidden before, and forgotten.
+            let Some(id) = self.entry(*dir, name) else {
+                continue;
+            };
+            if self.tree.is_hollow(id) {
+                self.forget_hides_behind(id, *place);
+            }
             self.tree.hide_below(id);
         }
         self.tree.order.forget_excess();
         Ok(self.tree)
     }
 
-    /// Lets `name` hide what is below.
-    fn hide(&mut self, parent: InodeId, name: &Name) -> Result<()> {
-        let stat = Stat { mode: 0, ..Stat::IMPLIED_DIR };
-        let kind = Kind::Whiteout;
-        self.add(parent, name.clone(), Inode { stat, xattrs: Xattrs::default(), kind })?;
-        Ok(())
+    /// In the hollow directory `id`, forgets what hides something behind `place` in
+    /// the tar: the name of the directory was hidden there, and with it the
+    /// symbolic link that may be below.
+    fn forget_hides_behind(&mut self, id: InodeId, place: u32) {
+        let mut dirs = vec![id];
+        while let Some(id) = dirs.pop() {
+            let in_time = self.opaque.get(&id).is_none_or(|opaque| *opaque < place);
+            let mut entries = std::mem::take(self.entries(id));
+            entries.retain(|_, child| match self.tree.dir(*child) {
+                Some(_) => {
+                    dirs.push(*child);
+                    true
+                }
+                None => self.tree.order.inode(*child) < place,
+            });
+            let dir = self.tree.dir_mut(id).expect("only directories are pushed");
+            dir.entries = entries;
+            dir.opaque &= in_time;
+        }
     }
 
     fn entries(&mut self, dir: InodeId) -> &mut std::collections::BTreeMap<Name, InodeId> {

@@ -43,7 +43,14 @@ pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Resul
     if let (Some(why), true) = (bad, good.is_empty()) {
         bail!("index.json has no entry that leads anywhere: {why:#}");
     }
-    let mut groups = match names::groups(&good, reference.reference.as_deref()) {
+    // A name may hold an `@` itself (annotations.md), and then is no pin.
+    let whole = reference.reference.as_ref().zip(reference.pin);
+    let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
+    let (name, pin) = match whole.filter(|whole| names::has(&good, whole)) {
+        Some(whole) => (Some(whole), None),
+        None => (reference.reference.clone(), reference.pin),
+    };
+    let mut groups = match names::groups(&good, name.as_deref()) {
         Ok(groups) => groups,
         Err(Unclear::Absent(there)) => return Ok(Found::Nothing(absent(reference, &there))),
         Err(Unclear::Ambiguous(names)) => {
@@ -51,13 +58,13 @@ pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Resul
         }
     };
     // A digest names an image as well as a name does.
-    if reference.pin.is_some() && groups.len() > 1 {
+    if pin.is_some() && groups.len() > 1 {
         let entries = groups.drain(..).flat_map(|group| group.entries).collect();
         groups.push(names::Group { name: None, entries });
     }
     let mut others = Vec::new();
-    let chosen = select::choose(store, &groups, reference.pin, wanted, &mut others)?;
-    match (chosen, reference.pin) {
+    let chosen = select::choose(store, &groups, pin, wanted, &mut others)?;
+    match (chosen, pin) {
         (Some(chosen), _) => Ok(Found::Image(Box::new(chosen))),
         (None, Some(pin)) => {
             let others: Vec<_> = others.iter().map(Digest::to_string).collect();

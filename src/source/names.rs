@@ -61,6 +61,11 @@ fn names(descriptor: &Descriptor) -> Vec<&str> {
     [name(CONTAINERD_NAME), name(REF_NAME)].into_iter().flatten().collect()
 }
 
+/// Whether an entry is called just `name`.
+pub fn has(entries: &[&Descriptor], name: &str) -> bool {
+    entries.iter().any(|entry| names(entry).contains(&name))
+}
+
 /// All of the name of an entry, as far as it says.
 fn full_name(descriptor: &Descriptor) -> Option<String> {
     let names = names(descriptor);

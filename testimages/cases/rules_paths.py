@@ -58,12 +58,13 @@ LD = [d('d', mode=0o700), f('d/z', 'low'), sym('l', 'd')]
 case('through-symlink-then-file-there', 7, LD, [f('l/q', '1'), f('d', 'file')], tree={'/d': F('file'), '/l': S('d')})
 case('file-there-then-through-symlink', 7, LD, [f('d', 'file'), f('l/q', '1')], tree={'/d': I, '/d/q': F('1'), '/l': S('d')}, inspect=['over_files'])
 case('through-symlink-then-link-there', 7, LD + [d('e')], [f('l/q', '1'), sym('d', 'e')], tree={'/d': S('e'), '/l': S('d'), '/e': D()})
-for which, order in (('first', lambda a, b: [a, b]), ('last', lambda a, b: [b, a])):
-    case('whiteout-through-symlink-and-of-it-' + which, 2, LD, order(wh('l/z'), wh('l')), tree={'/d': D(0o700)},
-         about='the link and what is hidden behind it: umoci')
-    case('opaque-through-symlink-and-whiteout-of-it-' + which, 3, LD, order(opq('l'), wh('l')), tree={'/d': D(0o700)})
+LD_TREE = {'/d': D(0o700), '/d/z': F('low')}
+for which, order, gone in (('first', lambda a, b: [a, b], True), ('last', lambda a, b: [b, a], False)):
+    case('whiteout-through-symlink-and-of-it-' + which, 2, LD, order(wh('l/z'), wh('l')), tree={'/d': D(0o700)} if gone else LD_TREE,
+         about='umoci: what is hidden behind the link too, unless the link is hidden by then')
+    case('opaque-through-symlink-and-whiteout-of-it-' + which, 3, LD, order(opq('l'), wh('l')), tree={'/d': D(0o700)} if gone else LD_TREE)
     case('whiteout-deeper-through-symlink-and-of-it-' + which, 2, LD + [d('d/s'), f('d/s/t', '1')], order(wh('l/s/t'), wh('l')),
-         tree={'/d': D(0o700), '/d/z': F('low'), '/d/s': D()})
+         tree={**LD_TREE, '/d/s': D(), **({} if gone else {'/d/s/t': F('1')})})
 
 case('hard-link-to-symlink-also-gone-through', 8, USR, [f('lib/new', '2'), hard('other', 'lib')],
      tree={**USR_TREE, '/usr/lib/new': F('2'), '/other': H('/lib')})
@@ -90,6 +91,8 @@ case('link-earlier-own-before-lower', 8, [f('a', 'low')], [f('a', 'own'), hard('
 case('link-earlier-own-then-replaced', 8, [f('a', 'low')], [f('a', 'own'), hard('b', 'a'), f('a', 'later')], tree={'/a': F('later'), '/b': F('own')})
 case('links-swap-names', 8, [f('a', 'A'), f('b', 'B')], [hard('t', 'a'), hard('a', 'b'), hard('b', 't')],
      tree={'/a': F('B'), '/t': F('A'), '/b': H('/t')}, about='umoci')
+case('link-by-link-then-replaced', 8, [f('d', 'low')], [hard('c', 'd'), hard('b', 'c'), f('c', 'own')], tree={'/d': F('low'), '/b': H('/d'), '/c': F('own')},
+     about='umoci: the link was one to the lower file when it was linked to')
 case('links-in-a-circle', 8, [hard('a', 'b'), hard('b', 'a')], says=['circle'])
 case('link-chain-to-lower', 8, [f('a', 'low')], [hard('d', 'c'), hard('c', 'b'), hard('b', 'a'), f('a', 'own')],
      tree={'/a': F('own'), '/b': F('low'), '/c': H('/b'), '/d': H('/b')})

@@ -94,4 +94,4 @@ def out_of_range():
             with open(m, 'a') as file:
                 file.write('upper: { size: %s }\n' % size)
             p = build(m, os.path.join(tmp, 'bundle'), ok=(2,))
-            need('16 MiB to 16 TiB' in p.stderr or 'is no size' in p.stderr or 'a size such as' in p.stderr, 'the message on size %s does not say so: %s' % (size, p.stderr))
+            need('16 MiB to 16 TiB' in p.stderr or 'is not a size' in p.stderr or 'a size such as' in p.stderr, 'the message on size %s does not say so: %s' % (size, p.stderr))
