@@ -314,7 +314,7 @@ def still_open(layers):
     model = Model()
     try:
         model.apply(layers)
-    except Refused:
+    except (Refused, Unclear):
         pass
     return sorted(model.open)
 

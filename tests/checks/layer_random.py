@@ -47,8 +47,15 @@ def differs(a, b, **options):
 
 def reasons(layers):
     """The deviations that matter for an image."""
-    all_of_them, none = outcome(layers), outcome(layers, ())
-    return [name for name in DEVIATIONS if outcome(layers, set(DEVIATIONS) - {name}) != all_of_them or outcome(layers, {name}) != none]
+    def with_only(deviations):
+        # With some of them, an image may mean nothing that is clear with all of them.
+        try:
+            return outcome(layers, deviations)
+        except Unclear:
+            return Unclear
+
+    everything, nothing = with_only(DEVIATIONS), with_only(())
+    return [name for name in DEVIATIONS if with_only(set(DEVIATIONS) - {name}) != everything or with_only({name}) != nothing]
 
 
 def judge(layers):
