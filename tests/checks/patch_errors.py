@@ -12,7 +12,7 @@ HOST = r'''
 umask 022; mkdir -p h/tree/sub h/clash/motd h/clash2 h/sockets h/loop
 echo f >h/file; echo x >h/tree/sub/x; : >h/clash/motd/x; : >h/clash2/cache
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("h/sockets/s")'
-head -c 700 /dev/urandom >h/noise; echo one >h/one; tar -cf h/good.tar -C h one; head -c 700 h/good.tar >h/cut.tar
+head -c 700 /dev/urandom >h/noise; echo one >h/one; tar -cf h/good.tar -C h one; head -c 514 h/good.tar >h/cut.tar
 ln h/one h/two; tar -cf h/links.tar -C h one two; tar --delete -f h/links.tar one; rm h/two
 tar -cf h/up.tar -P --transform s,^h/one,../../one, h/one
 printf -- '--- a/etc/motd\n+++ b/etc/motd\n@@ -1 +1 @@\n-not what is there\n+new\n' >h/stale.patch
