@@ -16,8 +16,9 @@
 //! ```
 //!
 //! Think of a linker. A layer is an object file: compiled once, cached, shared
-//! by every image that has it; whiteouts, opaque and implied directories and
-//! links into lower layers are its relocations. [`tree::merge`] is the link, and
+//! by every image that has it; whiteouts, opaque directories and, where an entry's
+//! meaning depends on what is below, the journal of all its entries are its
+//! relocations. [`tree::merge`] is the link, and
 //! `fsmeta.erofs` the linked program: metadata alone, whose file data lie on
 //! the layers, with no relocation left.
 //!

@@ -21,12 +21,6 @@ DEVIATIONS = {
     'setgid': 'a directory that no layer has an entry for is 0755, 0:0; umoci\'s inherits group and setgid bit from the one above it (rule 5)',
 }
 TAKEN_BY_UMOCI = {'whiteouts-first', 'setgid'}      # these give another tree, the others a tree where umoci gives none
-# What the compiler does not do yet. An image that has one of these may differ from the model; how many there are is printed.
-OPEN = {
-    'link-replaced': 'a symlink that entries of a layer go through is hidden or replaced later in that layer',
-    'link-to-link': 'a hard link to a symlink is gone through in the layer that made it',
-    'link-to-directory': 'the target of a hard link is a directory when the link comes, and something else later',
-}
 HIDING = ('wh', 'opq')
 LIMIT = 40                  # symlinks followed for one path
 
@@ -79,7 +73,7 @@ def node_of(e):
 class Model:
     def __init__(self, deviations=DEVIATIONS):
         self.deviations, self.root, self.layer = set(deviations), Node('dir'), 0
-        self.pending, self.followed, self.second, self.open = [], set(), set(), set()
+        self.pending = []
 
     # ---- paths
 
@@ -111,7 +105,6 @@ class Model:
             if node is None or node.kind != 'symlink':
                 real.append(name)
                 continue
-            self.go_through(real, name, node)
             links += 1
             if links > LIMIT:
                 raise Refused('symlinks of %s lead in a circle' % path)
@@ -119,11 +112,6 @@ class Model:
                 real = []
             todo = node.more['target'].split('/') + todo
         return real, parts[-1]
-
-    def go_through(self, real, name, node):
-        self.followed.add((*real, name))
-        if node in self.second:
-            self.open.add('link-to-link')
 
     def make_parents(self, real):
         """The directory at a real path; what is missing on the way becomes an implied one."""
@@ -155,7 +143,7 @@ class Model:
     def start(self, entries=()):
         """Begins a layer; of `entries`, what they hide is hidden now."""
         self.layer += 1
-        self.pending, self.followed, self.second = [], set(), set()
+        self.pending = []
         self.below = copy.copy(self)
         self.below.root, self.below.below = self.root.copy_directories(), None
         for real, name in self.hidden_by(entries):
@@ -166,15 +154,12 @@ class Model:
         if not any(e.make in HIDING for e in entries):
             return []
         order, out = copy.copy(self), []
-        order.followed = set()
         order.root, order.deviations = self.root.copy_directories(), self.deviations - {'whiteouts-first'}
         for e in entries:
             try:
                 if e.make in HIDING:
                     out.append(order.hiding(e))
                 order.entry(e)
-                if any(order.at(path) is None for path in order.followed):
-                    self.open.add('link-replaced')
             except Refused:
                 if e.make in HIDING:
                     raise
@@ -199,8 +184,6 @@ class Model:
             old.copy_attributes(node_of(e))
             parent.names[name] = old, self.layer
             return
-        if (*real, name) in self.followed:
-            self.open.add('link-replaced')
         parent.names.pop(name, None)        # before a link's target is looked for, so that a link to itself finds nothing
         parent.names[name] = self.linked(e) if e.make == 'hard' else node_of(e), self.layer
 
@@ -209,15 +192,12 @@ class Model:
         if node is None and 'link-below' in self.deviations:
             node = self.below.find(e.value)
         if node is not None and node.kind == 'dir':
-            self.open.add('link-to-directory')
             raise Refused('%s links to the directory %s' % (e.path, e.value))
         if node is None:
             if 'later-target' not in self.deviations:
                 raise Refused('%s links to %s, which is not there' % (e.path, e.value))
             node = Node('pending', target=e.value, name=e.path)
             self.pending.append(node)
-        if node.kind == 'symlink':
-            self.second.add(node)
         return node
 
     def find(self, path):
@@ -307,16 +287,6 @@ class Model:
                 e['inode'] = escape(min(names))
             out[escape(path)] = e
         return out
-
-
-def still_open(layers):
-    """What of OPEN an image has."""
-    model = Model()
-    try:
-        model.apply(layers)
-    except (Refused, Unclear):
-        pass
-    return sorted(model.open)
 
 
 def outcome(layers, deviations=DEVIATIONS):

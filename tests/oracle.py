@@ -41,7 +41,7 @@ KNOWN = {name: why for why, names in {
     'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '
                                                                      'whiteout-dir-after-own-dir',
     'keeps the marks of this project': 'xattr-own-marks-dropped',
-    'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after',
+    'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after aufs-link-before',
     'fails on a directory implied over a file':
         'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',
     'clamps times to 32 bits': 'time-pax',

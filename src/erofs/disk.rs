@@ -84,14 +84,6 @@ pub const MARK_IMPLIED: &[u8] = b"trusted.rootfs-compile.implied";
 pub const MARK_LOWER_LINK: &[u8] = b"trusted.rootfs-compile.lower-link";
 /// A character device 0:0 that is one, and no whiteout.
 pub const MARK_DEVICE: &[u8] = b"trusted.rootfs-compile.device";
-/// A directory that a whiteout of its own name hides.
-pub const MARK_HIDDEN: &[u8] = b"trusted.rootfs-compile.hidden";
-/// A directory through which a path went while it was something else.
-pub const MARK_OVER_FILE: &[u8] = b"trusted.rootfs-compile.over-file";
-/// On a directory, of its entries that are further names of an inode: pairs of
-/// le32, the entry's index among the names in order and its place in the tar. The
-/// places of all other entries are the `i_ino` of their inodes.
-pub const MARK_PLACES: &[u8] = b"trusted.rootfs-compile.places";
 
 /// Reads little-endian numbers at fixed offsets; the caller has checked the length.
 struct Fields<'a>(&'a [u8]);

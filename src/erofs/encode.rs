@@ -4,7 +4,7 @@ use std::io;
 
 use super::dirent::{self, Entry};
 use super::disk::{self, COMPACT_SIZE, ChunkIndex, DiskInode, EXTENDED_SIZE};
-use super::plan::{Content, Form, Node, Plan, size_of, with_dots};
+use super::plan::{Content, Node, Plan, size_of, with_dots};
 use super::xattr;
 use crate::sink::Sink;
 use crate::tree::extents::Extents;
@@ -55,11 +55,7 @@ fn inode(plan: &Plan<'_>, node: &Node, ino: usize, out: &mut Vec<u8>) {
         mode: type_bits(&inode.kind) | inode.stat.mode,
         size: size_of(inode, node.content),
         u,
-        ino: match plan.form {
-            // The kernel makes inode numbers of its own from nids.
-            Form::Object => plan.tree.order.inode(node.id),
-            Form::Image => ino as u32 + 1,
-        },
+        ino: ino as u32 + 1,
         uid: inode.stat.uid,
         gid: inode.stat.gid,
         mtime: inode.stat.mtime.sec as u64,

@@ -5,13 +5,13 @@
 //! directory blocks and long symlinks; then shared xattrs. The root comes first,
 //! because its nid has 16 bits. The children of a directory stand together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::dirent;
 use super::disk::{self, CHUNK_INDEX_SIZE, COMPACT_SIZE, EXTENDED_SIZE, NID_SLOT};
 use super::xattr::SharedXattrs;
 use crate::tree::extents::Extents;
-use crate::tree::{Dir, Inode, InodeId, Kind, Name, Timestamp, Tree, Xattrs};
+use crate::tree::{Inode, InodeId, Kind, Timestamp, Tree, Xattrs};
 use crate::units::{BLOCK_SIZE, Nid, align_up, blocks_of};
 
 /// Longer tails get a block of their own: an inline tail must not cross a
@@ -270,15 +270,6 @@ fn marks(tree: &Tree<Extents>, walk: &[Walked]) -> HashMap<InodeId, Xattrs> {
                 if dir.implied {
                     xattrs.set(disk::MARK_IMPLIED, []);
                 }
-                if dir.hidden {
-                    xattrs.set(disk::MARK_HIDDEN, []);
-                }
-                if dir.over_file {
-                    xattrs.set(disk::MARK_OVER_FILE, []);
-                }
-                if let Some(links) = tree.order.links(*id) {
-                    xattrs.set(disk::MARK_PLACES, places(dir, links));
-                }
             }
             Kind::LowerLink(target) => xattrs.set(disk::MARK_LOWER_LINK, target.to_bytes()),
             Kind::Char(rdev) if rdev.encode() == 0 => xattrs.set(disk::MARK_DEVICE, []),
@@ -289,13 +280,6 @@ fn marks(tree: &Tree<Extents>, walk: &[Walked]) -> HashMap<InodeId, Xattrs> {
         }
     }
     marked
-}
-
-/// The value of [`disk::MARK_PLACES`].
-fn places(dir: &Dir, links: &BTreeMap<Name, u32>) -> Vec<u8> {
-    let names = (0u32..).zip(dir.entries.keys());
-    let places = names.filter_map(|(index, name)| Some((index, links.get(name)?)));
-    places.flat_map(|(index, place)| [index.to_le_bytes(), place.to_le_bytes()].concat()).collect()
 }
 
 /// The time that saves most inodes their extended form; the earliest of several.

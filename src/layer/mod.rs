@@ -143,7 +143,6 @@ fn place(
     contents: &mut Contents<'_>,
     limits: &Limits,
 ) -> Result<()> {
-    placer.next();
     let target = Target::parse(&entry.path, limits)?;
     if let What::File(stored) = &entry.what
         && !matches!(target, Target::Entry(..) | Target::Plink(_))
@@ -164,8 +163,7 @@ fn place(
         }
         Target::Root => {
             ensure!(matches!(entry.what, What::Dir), "the root is not a directory");
-            placer.root(entry.stat, entry.xattrs);
-            return Ok(());
+            return placer.root(entry.stat, entry.xattrs);
         }
         Target::Whiteout(parent, name) => return placer.whiteout(&parent, name),
         Target::Opaque(dir) => return placer.opaque(&dir),

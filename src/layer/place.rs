@@ -1,7 +1,8 @@
 //! Entries to their places: the tree that one layer alone describes.
 //!
-//! What only lower layers can answer stays in the tree as a mark: whiteouts,
-//! implied and opaque directories, links to files below.
+//! Whiteouts, and directories that are opaque or only implied, stay in the tree as
+//! marks for the merge. From the first entry on whose meaning only lower layers
+//! can tell, the layer keeps a [`Journal`] as well.
 
 use std::collections::HashMap;
 
@@ -9,31 +10,21 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::limits::Limits;
 use crate::tree::extents::Extents;
+use crate::tree::journal::{Journal, PLINKS};
 use crate::tree::links::{self, MAX_LINKS, Step};
-use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Order, Stat, Tree, Xattrs, shown};
+use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
 
 /// A layer's tree while entries arrive.
 pub struct Placer {
     tree: Tree<Extents>,
     /// Names that hide what is below; settled at the end, because they never
     /// hide what their own layer has, wherever it stands in the tar.
-    whiteouts: Vec<Hide>,
-    /// Where in the tar a directory was marked as opaque for the first time.
-    opaque: HashMap<InodeId, u32>,
+    whiteouts: Vec<(InodeId, Name)>,
     /// Files that aufs kept for hard links to them, by path; they have no name
     /// of their own in the image.
     plinks: HashMap<GuestPath, InodeId>,
-    /// The place in the tar of the entry that is being put into the tree.
-    place: u32,
+    journal: Option<Journal>,
     max_depth: u64,
-}
-
-/// A whiteout of `name` in `dir`.
-struct Hide {
-    dir: InodeId,
-    name: Name,
-    /// Its place in the tar.
-    place: u32,
 }
 
 /// What an entry is called.
@@ -103,27 +94,20 @@ impl Target {
 /// aufs's bookkeeping: names in a layer that are neither files nor whiteouts.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// Where aufs keeps files that have hard links elsewhere, by inode number.
-const PLINKS: &[u8] = b".wh..wh.plnk";
-
 impl Placer {
     pub fn new(limits: &Limits) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
-        tree.order.set_inode(InodeId::ROOT, Order::ROOT);
-        let (whiteouts, opaque, plinks) = (Vec::new(), HashMap::new(), HashMap::new());
-        Self { tree, whiteouts, opaque, plinks, place: Order::ROOT, max_depth: limits.depth }
-    }
-
-    /// The next entry of the tar comes: what is put into the tree from now on is
-    /// that entry's.
-    pub fn next(&mut self) {
-        self.place = self.place.saturating_add(1);
+        let (whiteouts, plinks) = (Vec::new(), HashMap::new());
+        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth }
     }
 
     /// The root's own entry.
-    pub fn root(&mut self, stat: Stat, xattrs: Xattrs) {
+    pub fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
+        let kind = Kind::Dir(Dir::default());
+        self.record(&GuestPath::default(), || Inode { stat, xattrs: xattrs.clone(), kind })?;
         self.describe(InodeId::ROOT, stat, xattrs);
+        Ok(())
     }
 
     fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) {
@@ -133,7 +117,6 @@ impl Placer {
         if let Kind::Dir(dir) = &mut inode.kind {
             dir.implied = false;
         }
-        self.tree.order.set_inode(dir, self.place);
     }
 
     /// A directory that an entry describes.
@@ -144,7 +127,10 @@ impl Placer {
         stat: Stat,
         xattrs: Xattrs,
     ) -> Result<()> {
-        let parent = self.parent(parent)?;
+        let firm = self.firm_parent(parent)?;
+        let kind = Kind::Dir(Dir::default());
+        self.record(&parent.join(&name), || Inode { stat, xattrs: xattrs.clone(), kind })?;
+        let parent = self.parent(parent, firm)?;
         let known = self.entry(parent, &name);
         let id = match known {
             Some(id) if self.tree.dir(id).is_some() => id,
@@ -156,65 +142,66 @@ impl Placer {
 
     /// Anything but a directory or a hard link.
     pub fn inode(&mut self, parent: &GuestPath, name: Name, inode: Inode<Extents>) -> Result<()> {
-        let parent = self.parent(parent)?;
+        let firm = self.firm_parent(parent)?;
+        self.record(&parent.join(&name), || inode.clone())?;
+        let parent = self.parent(parent, firm)?;
         self.add(parent, name, inode)?;
         Ok(())
     }
 
     /// A file that aufs kept for its hard links.
     pub fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
+        self.record(&path, || inode.clone())?;
         let id = self.tree.push(inode)?;
-        self.tree.order.set_inode(id, self.place);
         self.plinks.insert(path, id);
         Ok(())
-    }
-
-    /// Makes `name` in `dir` lead to a new inode.
-    fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
-        let id = self.tree.push(inode)?;
-        self.tree.order.set_inode(id, self.place);
-        self.tree.order.take_link(dir, &name);
-        self.entries(dir).insert(name, id);
-        Ok(id)
     }
 
     /// A further name for what `target` names.
     pub fn hard_link(&mut self, parent: &GuestPath, name: Name, target: &[u8]) -> Result<()> {
         let target =
             GuestPath::parse(target).with_context(|| format!("hard link to {}", shown(target)))?;
-        let parent = self.parent(parent)?;
-        let found = match self.plinks.get(&target) {
-            Some(id) => Some(*id),
-            None => self.find(&target)?,
-        };
-        // An implied directory may be something else in the layers below.
-        if let Some(id) = found
-            && !self.tree.dir(id).is_some_and(|dir| dir.implied)
-        {
-            ensure!(self.tree.dir(id).is_none(), "a hard link to the directory {}", target.shown());
-            self.tree.order.set_link(parent, name.clone(), self.place);
-            self.entries(parent).insert(name, id);
-            return Ok(());
+        let firm = self.firm_parent(parent)?;
+        let bound = self.firm_file(&target);
+        if bound.is_none() {
+            self.begin_journal()?;
         }
-        // In a layer below, or later in this tar: the merge looks in this order.
-        let kind = Kind::LowerLink(target);
-        self.add(parent, name, Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind })?;
+        self.record(&parent.join(&name), || Journal::link(target.clone()))?;
+        let parent = self.parent(parent, firm)?;
+        let found = match bound {
+            Some(id) => Some(id),
+            None => self.find(&target)?.filter(|id| self.tree.dir(*id).is_none()),
+        };
+        match found {
+            Some(id) => drop(self.entries(parent).insert(name, id)),
+            // In a layer below, or later in this tar.
+            None => drop(self.add(parent, name, Journal::link(target))?),
+        }
         Ok(())
     }
 
     pub fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
+        let firm = self.firm_parent(parent)?;
+        self.record(&parent.join(&name), Journal::whiteout)?;
         // Where the layer itself has something else than a directory, nothing of
         // lower layers is there to be hidden.
-        if let Some(dir) = self.walk(parent, OnTheWay::Make)? {
-            self.whiteouts.push(Hide { dir, name, place: self.place });
-        }
+        let dir = match firm {
+            Some(dir) => Some(dir),
+            None => self.walk(parent, OnTheWay::Make)?,
+        };
+        self.whiteouts.extend(dir.map(|dir| (dir, name)));
         Ok(())
     }
 
     pub fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
-        if let Some(dir) = self.walk(dir, OnTheWay::Make)? {
+        let firm = self.firm_parent(dir)?;
+        self.record(dir, Journal::opaque)?;
+        let dir = match firm {
+            Some(dir) => Some(dir),
+            None => self.walk(dir, OnTheWay::Make)?,
+        };
+        if let Some(dir) = dir {
             self.tree.dir_mut(dir).expect("a parent is a directory").opaque = true;
-            self.opaque.entry(dir).or_insert(self.place);
         }
         Ok(())
     }
@@ -222,47 +209,76 @@ impl Placer {
     /// Settles what needed the whole tar.
     pub fn finish(mut self) -> Result<Tree<Extents>> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
-        for Hide { dir, name, place } in &whiteouts {
-            if self.entry(*dir, name).is_none() {
-                self.place = *place;
-                let stat = Stat { mode: 0, ..Stat::IMPLIED_DIR };
-                let (xattrs, kind) = (Xattrs::default(), Kind::Whiteout);
-                self.add(*dir, name.clone(), Inode { stat, xattrs, kind })?;
+        for (parent, name) in &whiteouts {
+            if self.entry(*parent, name).is_none() {
+                self.add(*parent, name.clone(), Journal::whiteout())?;
             }
         }
-        for Hide { dir, name, place } in &whiteouts {
-            // It may be in a directory that was hidden before, and forgotten.
-            let Some(id) = self.entry(*dir, name) else {
-                continue;
-            };
+        for (parent, name) in &whiteouts {
+            let id = self.entry(*parent, name).expect("each name has something by now");
             if self.tree.is_hollow(id) {
-                self.forget_hides_behind(id, *place);
+                self.add(*parent, name.clone(), Journal::whiteout())?;
+            } else if let Some(dir) = self.tree.dir_mut(id) {
+                (dir.opaque, dir.implied) = (true, false);
             }
-            self.tree.hide_below(id);
         }
-        self.tree.order.forget_excess();
+        if let Some(journal) = self.journal {
+            journal.store(&mut self.tree)?;
+        }
         Ok(self.tree)
     }
 
-    /// In the hollow directory `id`, forgets what hides something behind `place` in
-    /// the tar: the name of the directory was hidden there, and with it the
-    /// symbolic link that may be below.
-    fn forget_hides_behind(&mut self, id: InodeId, place: u32) {
-        let mut dirs = vec![id];
-        while let Some(id) = dirs.pop() {
-            let in_time = self.opaque.get(&id).is_none_or(|opaque| *opaque < place);
-            let mut entries = std::mem::take(self.entries(id));
-            entries.retain(|_, child| match self.tree.dir(*child) {
-                Some(_) => {
-                    dirs.push(*child);
-                    true
-                }
-                None => self.tree.order.inode(*child) < place,
-            });
-            let dir = self.tree.dir_mut(id).expect("only directories are pushed");
-            dir.entries = entries;
-            dir.opaque &= in_time;
+    /// Adds to the journal, if there is one.
+    fn record(&mut self, path: &GuestPath, inode: impl FnOnce() -> Inode<Extents>) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.add(&mut self.tree, path, inode())?;
         }
+        Ok(())
+    }
+
+    fn begin_journal(&mut self) -> Result<()> {
+        if self.journal.is_none() {
+            let whiteouts = self.whiteouts.iter().cloned();
+            let plinks = self.plinks.iter().map(|(path, id)| (path.clone(), *id));
+            self.journal = Some(Journal::begin(&mut self.tree, whiteouts, plinks)?);
+        }
+        Ok(())
+    }
+
+    /// The directory at `path` if the layer describes it, and every one on the way:
+    /// then no layer below has a say in where an entry in it goes. Anywhere else,
+    /// the journal begins.
+    fn firm_parent(&mut self, path: &GuestPath) -> Result<Option<InodeId>> {
+        let firm = self.firm_dir(&path.0);
+        if firm.is_none() {
+            self.begin_journal()?;
+        }
+        Ok(firm)
+    }
+
+    fn firm_dir(&self, path: &[Name]) -> Option<InodeId> {
+        path.iter().try_fold(InodeId::ROOT, |at, name| {
+            let id = self.entry(at, name)?;
+            self.tree.dir(id).filter(|dir| !dir.implied).map(|_| id)
+        })
+    }
+
+    /// A file of the layer that no layer below has a say in.
+    fn firm_file(&self, path: &GuestPath) -> Option<InodeId> {
+        if let Some(id) = self.plinks.get(path) {
+            return Some(*id);
+        }
+        let (name, parent) = path.0.split_last()?;
+        let id = self.entry(self.firm_dir(parent)?, name)?;
+        let firm = !matches!(self.tree.inode(id).kind, Kind::Dir(_) | Kind::LowerLink(_));
+        firm.then_some(id)
+    }
+
+    /// Makes `name` in `dir` lead to a new inode.
+    fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
+        let id = self.tree.push(inode)?;
+        self.entries(dir).insert(name, id);
+        Ok(id)
     }
 
     fn entries(&mut self, dir: InodeId) -> &mut std::collections::BTreeMap<Name, InodeId> {
@@ -282,7 +298,10 @@ impl Placer {
 
     /// The directory that `path` leads to, through symbolic links of this
     /// layer; directories that are missing become implied ones.
-    fn parent(&mut self, path: &GuestPath) -> Result<InodeId> {
+    fn parent(&mut self, path: &GuestPath, firm: Option<InodeId>) -> Result<InodeId> {
+        if let Some(firm) = firm {
+            return Ok(firm);
+        }
         let id = self.walk(path, OnTheWay::Replace)?;
         id.ok_or_else(|| anyhow!("{} cannot be a directory", path.shown()))
     }
@@ -333,7 +352,6 @@ impl Placer {
                         self.max_depth
                     );
                     let id = self.new_dir(here, name, known.is_some())?;
-                    self.tree.dir_mut(id).expect("it was just made").over_file = known.is_some();
                     stack.push(id);
                 }
             }

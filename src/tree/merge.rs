@@ -1,11 +1,12 @@
 //! One tree of many layers: the link step.
 //!
 //! Each layer costs what it has itself, never what lies below: two directories
-//! are walked side by side only where the layer has one.
+//! are walked side by side only where the layer has one. A layer with a
+//! [`journal`] is replayed instead.
 
 use super::extents::Extents;
-use super::graft::Graft;
-use super::{GuestPath, Inode, InodeId, Kind, Stat, TooManyInodes, Tree};
+use super::replay::Replay;
+use super::{DROPPED_XATTRS, GuestPath, Inode, InodeId, Kind, Stat, TooManyInodes, Tree, journal};
 use crate::units::DeviceId;
 
 /// Why layers do not make a tree.
@@ -87,10 +88,10 @@ impl<C> Merger<C> {
         mut layer: Tree<C>,
         before: &mut dyn FnMut(InodeId, &Inode<C>),
     ) -> Result<Notes, MergeError> {
-        let mut graft = Graft::new(&mut layer, &self.tree);
-        graft.run()?;
-        let (links, hollow, notes) = (graft.links, graft.hollow, graft.notes);
-
+        if let Some(entries) = journal::take(&mut layer) {
+            return Replay::new(&mut self.tree, before)?.run(entries);
+        }
+        let notes = take_dropped_xattrs(&mut layer);
         // From here on, the layer's inodes live in the merged arena.
         let shift = u32::try_from(self.tree.len()).map_err(|_| TooManyInodes)?;
         for mut inode in layer.into_inodes() {
@@ -99,9 +100,7 @@ impl<C> Merger<C> {
             }
             self.tree.push(inode)?;
         }
-        let in_layer = |id: InodeId| InodeId(id.0 - shift);
-        let below = |id| links.get(&in_layer(id)).copied();
-        self.overlay(InodeId(shift), &below, &|id| hollow.contains(&in_layer(id)), before);
+        self.overlay(InodeId(shift), before);
         Ok(notes)
     }
 
@@ -110,13 +109,9 @@ impl<C> Merger<C> {
         self.tree
     }
 
-    fn overlay(
-        &mut self,
-        layer_root: InodeId,
-        below: &dyn Fn(InodeId) -> Option<InodeId>,
-        hollow: &dyn Fn(InodeId) -> bool,
-        before: &mut dyn FnMut(InodeId, &Inode<C>),
-    ) {
+    /// Lays a layer that describes every directory in which it has something over
+    /// the tree of all below.
+    fn overlay(&mut self, layer_root: InodeId, before: &mut dyn FnMut(InodeId, &Inode<C>)) {
         let mut pairs = vec![(InodeId::ROOT, layer_root)];
         while let Some((base, top)) = pairs.pop() {
             before(base, self.tree.inode(base));
@@ -133,17 +128,11 @@ impl<C> Merger<C> {
             if dir.opaque {
                 entries.clear();
             }
-            let link = |id| below(id).expect("the graft resolved every link");
             if entries.is_empty() {
                 // Nothing is below: most directories stay the maps that they are.
                 entries = dir.entries;
                 entries.retain(|_, id| match &self.tree.inode(*id).kind {
                     Kind::Whiteout => false,
-                    Kind::LowerLink(_) => {
-                        *id = link(*id);
-                        true
-                    }
-                    Kind::Dir(_) if hollow(*id) => false,
                     Kind::Dir(_) => {
                         pairs.push((*id, *id));
                         true
@@ -154,19 +143,12 @@ impl<C> Merger<C> {
                 continue;
             }
             for (name, id) in dir.entries {
-                match &mut self.tree.inode_mut(id).kind {
+                match &self.tree.inode(id).kind {
                     Kind::Whiteout => {
-                        entries.remove(&name);
-                    }
-                    Kind::LowerLink(_) => {
-                        entries.insert(name, link(id));
-                    }
-                    Kind::Dir(dir) if dir.hidden => {
                         entries.remove(&name);
                     }
                     Kind::Dir(_) => match entries.get(&name) {
                         Some(known) if self.tree.dir(*known).is_some() => pairs.push((*known, id)),
-                        _ if hollow(id) => {}
                         _ => {
                             // Nothing is below: it is laid over itself, which takes its
                             // marks away.
@@ -182,6 +164,35 @@ impl<C> Merger<C> {
             self.tree.dir_mut(base).expect("pairs are directories").entries = entries;
         }
     }
+}
+
+/// Takes the notes of xattrs that the layer lost out of its tree.
+fn take_dropped_xattrs<C>(layer: &mut Tree<C>) -> Notes {
+    let mut notes = Notes::default();
+    let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
+    let mut found = Vec::new();
+    while let Some((id, path)) = dirs.pop() {
+        for (name, child) in layer.dir(id).into_iter().flat_map(|dir| &dir.entries) {
+            let inode = layer.inode(*child);
+            if inode.xattrs.get(DROPPED_XATTRS).is_some() {
+                found.push((*child, path.join(name)));
+            }
+            if let Kind::Dir(_) = inode.kind {
+                dirs.push((*child, path.join(name)));
+            }
+        }
+    }
+    found.push((InodeId::ROOT, GuestPath::default()));
+    let names = found.iter().filter_map(|(id, path)| {
+        let names = layer.inode(*id).xattrs.get(DROPPED_XATTRS)?;
+        Some((path.clone(), names.into()))
+    });
+    notes.dropped_xattrs = names.collect();
+    notes.dropped_xattrs.sort();
+    for (id, _) in found {
+        layer.inode_mut(id).xattrs.remove(DROPPED_XATTRS);
+    }
+    notes
 }
 
 #[cfg(test)]

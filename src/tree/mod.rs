@@ -4,17 +4,15 @@
 //! directories and links into lower layers), the merged image, and the upper.
 
 pub mod extents;
-mod graft;
-mod hard_links;
+pub mod journal;
 pub mod links;
 pub mod merge;
 mod name;
-mod order;
+mod replay;
 
 use std::collections::BTreeMap;
 
 pub use self::name::{BadName, GuestPath, Name, shown};
-pub use self::order::Order;
 
 /// Index of an inode in its tree. 0 is the root directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,8 +27,6 @@ impl InodeId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree<C> {
     inodes: Vec<Inode<C>>,
-    /// In a layer: when its entries came.
-    pub order: Order,
 }
 
 /// What a name leads to. A hard link is a second entry with the same id.
@@ -81,7 +77,8 @@ pub enum Kind<C> {
     Socket,
     /// In a layer: hides what lower layers have under this name.
     Whiteout,
-    /// In a layer: a hard link whose target only lower layers have.
+    /// In a layer: a hard link to what is called so, if the layer does not have it
+    /// yet; in its journal, any hard link.
     LowerLink(GuestPath),
 }
 
@@ -95,13 +92,6 @@ pub struct Dir {
     /// In a layer: only implied by paths below it, so the lower directory's
     /// metadata stay.
     pub implied: bool,
-    /// In a layer: implied by whiteouts alone, and hidden by one itself. It is a
-    /// whiteout whose own entries still count, because below it may be a symbolic
-    /// link, through which they reach something else.
-    pub hidden: bool,
-    /// In a layer: a path of the tar went through it while it was something else
-    /// than a directory.
-    pub over_file: bool,
 }
 
 /// Device number of a character or block device: 12 bits of major, 20 of minor.
@@ -195,8 +185,7 @@ impl<C> Tree<C> {
     /// A tree of one empty directory.
     pub fn new(root: Stat) -> Self {
         let kind = Kind::Dir(Dir::default());
-        let inodes = vec![Inode { stat: root, xattrs: Xattrs::default(), kind }];
-        Self { inodes, order: Order::default() }
+        Self { inodes: vec![Inode { stat: root, xattrs: Xattrs::default(), kind }] }
     }
 
     /// How many inodes the arena holds, reachable or not.
@@ -242,18 +231,15 @@ impl<C> Tree<C> {
 
     /// Whether `id` is a directory that only whiteouts in it imply.
     pub fn is_hollow(&self, id: InodeId) -> bool {
-        self.dir(id).is_some_and(|dir| dir.implied && self.is_hollow_dir(dir))
-    }
-
-    /// Whether whiteouts, and directories that are hollow themselves, are all that
-    /// `dir` has.
-    pub fn is_hollow_dir(&self, dir: &Dir) -> bool {
-        let mut dirs = vec![dir];
-        while let Some(dir) = dirs.pop() {
+        let mut dirs = vec![id];
+        while let Some(id) = dirs.pop() {
+            let Some(dir) = self.dir(id).filter(|dir| dir.implied) else {
+                return false;
+            };
             for child in dir.entries.values() {
-                match &self.inode(*child).kind {
+                match self.inode(*child).kind {
                     Kind::Whiteout => {}
-                    Kind::Dir(dir) if dir.implied => dirs.push(dir),
+                    Kind::Dir(_) => dirs.push(*child),
                     _ => return false,
                 }
             }
@@ -261,55 +247,10 @@ impl<C> Tree<C> {
         true
     }
 
-    /// A whiteout of the same layer has the name of `id` too: if that is a
-    /// directory, nothing of layers below is in it. What its own layer has in it
-    /// stays.
-    pub fn hide_below(&mut self, id: InodeId) {
-        let hollow = self.is_hollow(id);
-        if let Some(dir) = self.dir_mut(id) {
-            dir.hidden = hollow;
-            dir.opaque |= !hollow;
-            dir.implied &= hollow;
-        }
-    }
-
-    /// Takes everything out of directory `id` of a layer that came before `place`
-    /// in the tar, because something else took the directory's name there. Returns
-    /// whether anything is left.
-    pub fn keep_later(&mut self, id: InodeId, place: u32) -> bool {
-        // Parents come before their children, so from the back on each directory
-        // is complete when its parent asks whether it is empty.
-        let mut dirs = vec![id];
-        let mut next = 0;
-        while let Some(dir) = dirs.get(next).and_then(|id| self.dir(*id)) {
-            let children = dir.entries.values().copied();
-            dirs.extend(children.filter(|child| self.dir(*child).is_some()));
-            next += 1;
-        }
-        for id in dirs.into_iter().rev() {
-            let entries = std::mem::take(&mut self.dir_mut(id).expect("only directories").entries);
-            let later = |(name, child): &(Name, InodeId)| match &self.inode(*child).kind {
-                Kind::Dir(dir) => !dir.entries.is_empty() || self.described_after(*child, place),
-                Kind::Whiteout => false,
-                _ => self.order.of(id, name, *child) > place,
-            };
-            let entries = entries.into_iter().filter(later).collect();
-            let described = self.described_after(id, place);
-            let inode = self.inode_mut(id);
-            if !described {
-                (inode.stat, inode.xattrs) = (Stat::IMPLIED_DIR, Xattrs::default());
-            }
-            if let Kind::Dir(dir) = &mut inode.kind {
-                dir.entries = entries;
-                dir.implied |= !described;
-            }
-        }
-        self.dir(id).is_some_and(|dir| !dir.entries.is_empty()) || self.described_after(id, place)
-    }
-
-    /// Whether `id` is a directory with an entry of its own that came after `place`.
-    fn described_after(&self, id: InodeId, place: u32) -> bool {
-        self.dir(id).is_some_and(|dir| !dir.implied) && self.order.inode(id) > place
+    /// The inode `id`, which no name may lead to any more.
+    fn take(&mut self, id: InodeId) -> Inode<C> {
+        let none = Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind: Kind::Fifo };
+        std::mem::replace(self.inode_mut(id), none)
     }
 
     /// What `path` names, no symbolic link followed.
@@ -353,7 +294,7 @@ impl<C> Tree<C> {
             };
             Inode { stat: inode.stat, xattrs: inode.xattrs, kind }
         });
-        Tree { inodes: inodes.collect(), order: self.order }
+        Tree { inodes: inodes.collect() }
     }
 
     pub fn inodes_mut(&mut self) -> impl Iterator<Item = &mut Inode<C>> {

@@ -6,8 +6,6 @@
 mod content;
 mod inode;
 
-use std::collections::BTreeMap;
-
 use rustc_hash::FxHashMap;
 
 use self::inode::RawInode;
@@ -96,7 +94,6 @@ impl<'d> Reader<'d> {
             tree: Tree::new(Stat::IMPLIED_DIR),
             ids: FxHashMap::default(),
             met: Vec::new(),
-            places: FxHashMap::default(),
             dir_bytes: 0,
             // Sharing lets xattrs grow beyond their file, but not without bound.
             xattr_budget: (self.data.len() as u64 * 64).max(MAX_SHARED),
@@ -163,8 +160,6 @@ struct Walk<'r, 'd> {
     ids: FxHashMap<Nid, InodeId>,
     /// By id.
     met: Vec<Met>,
-    /// Places of further names, of directories whose entries are not read yet.
-    places: FxHashMap<Nid, Box<[u8]>>,
     dir_bytes: u64,
     xattr_budget: u64,
 }
@@ -177,7 +172,6 @@ impl<'d> Walk<'_, 'd> {
             return Err(bad(root_nid, "the root is no directory"));
         }
         *self.tree.inode_mut(InodeId::ROOT) = root;
-        self.set_place(InodeId::ROOT, &raw);
         self.ids.insert(root_nid, InodeId::ROOT);
         self.met.push(Met::new(&raw, 2));
         let mut dirs = vec![(InodeId::ROOT, raw, root_nid)];
@@ -231,37 +225,10 @@ where {
         if dot != Some(raw.nid) || dotdot != Some(parent) {
             return Err(bad(raw.nid, "\".\" or \"..\" is missing or leads elsewhere"));
         }
-        if let Some(places) = self.places.remove(&raw.nid) {
-            self.further_names(id, &found, &places)
-                .ok_or_else(|| bad(raw.nid, "places of entries that it does not have"))?;
-        }
         let dir = self.tree.dir_mut(id).expect("only directories are walked");
         // They are in order, from which a map is made faster than by inserting.
         dir.entries = found.into_iter().collect();
         Ok(())
-    }
-
-    /// Takes over [`disk::MARK_PLACES`] of directory `dir`.
-    fn further_names(
-        &mut self,
-        dir: InodeId,
-        found: &[(Name, InodeId)],
-        places: &[u8],
-    ) -> Option<()> {
-        let (pairs, rest) = places.as_chunks::<8>();
-        for pair in pairs {
-            let [a, b, c, d, place @ ..] = *pair;
-            let index = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
-            let (name, _) = found.get(index)?;
-            self.tree.order.set_link(dir, name.clone(), u32::from_le_bytes(place));
-        }
-        rest.is_empty().then_some(())
-    }
-
-    fn set_place(&mut self, id: InodeId, raw: &RawInode<'_>) {
-        if self.form == Form::Object {
-            self.tree.order.set_inode(id, raw.disk.ino);
-        }
     }
 
     /// The inode that an entry of directory `dir` leads to.
@@ -283,7 +250,6 @@ where {
         let is_dir = matches!(inode.kind, Kind::Dir(_));
         let id = self.tree.push(inode).map_err(|e| bad(nid, e.to_string()))?;
         self.ids.insert(nid, id);
-        self.set_place(id, &raw);
         self.met.push(Met::new(&raw, if is_dir { 2 } else { 1 }));
         if is_dir {
             self.met[dir.0 as usize].counted += 1;
@@ -312,11 +278,6 @@ where {
             return Err(bad(nid, format!("{} nanoseconds", mtime.nsec)));
         }
         let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
-        if self.form == Form::Object
-            && let Some(places) = xattrs.remove(disk::MARK_PLACES)
-        {
-            self.places.insert(nid, places);
-        }
         let kind = self.kind(&raw, &mut xattrs)?;
         Ok((raw, Inode { stat, xattrs, kind }))
     }
@@ -328,9 +289,7 @@ where {
             disk::S_IFDIR => Kind::Dir(Dir {
                 opaque: mark(disk::MARK_OPAQUE).is_some(),
                 implied: mark(disk::MARK_IMPLIED).is_some(),
-                hidden: mark(disk::MARK_HIDDEN).is_some(),
-                over_file: mark(disk::MARK_OVER_FILE).is_some(),
-                entries: BTreeMap::new(),
+                ..Dir::default()
             }),
             disk::S_IFREG => match mark(disk::MARK_LOWER_LINK) {
                 Some(target) => Kind::LowerLink(

@@ -1,11 +1,14 @@
 use super::*;
+use crate::tree::journal::Journal;
 use crate::tree::{Dir, Inode, Name, Timestamp, Xattrs};
 
-/// A tree from lines: `d path mode`, `f path size`, `l path target`, `i path`
-/// (implied), `o path` (opaque), `w path` (whiteout), `h path target` (of lower).
-fn tree(lines: &[&str]) -> Tree<Extents> {
+/// A layer from lines: `d path mode`, `f path size`, `l path target`, `o path` (a
+/// directory that is opaque), `w path` (whiteout), `h path target` (hard link). One
+/// that does not describe each directory, or has hard links, has a journal.
+fn layer(lines: &[&str]) -> Tree<Extents> {
     let mut tree = Tree::new(Stat::IMPLIED_DIR);
     tree.dir_mut(InodeId::ROOT).unwrap().implied = true;
+    let mut entries = Vec::new();
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();
         let path = GuestPath::parse(words[1].as_bytes()).unwrap();
@@ -13,29 +16,47 @@ fn tree(lines: &[&str]) -> Tree<Extents> {
         let mode = u16::from_str_radix(arg, 8).unwrap_or(0o644);
         let stat = Stat { mode, uid: 1, gid: 2, mtime: Timestamp { sec: 9, nsec: 9 } };
         let kind = match words[0] {
-            "d" => Kind::Dir(Dir::default()),
-            "i" => Kind::Dir(Dir { implied: true, ..Dir::default() }),
-            "o" => Kind::Dir(Dir { opaque: true, ..Dir::default() }),
+            "d" | "o" => Kind::Dir(Dir::default()),
             "f" => Kind::File(Extents { size: arg.parse().unwrap(), runs: Default::default() }),
             "l" => Kind::Symlink(arg.as_bytes().into()),
             "h" => Kind::LowerLink(GuestPath::parse(arg.as_bytes()).unwrap()),
             "w" => Kind::Whiteout,
             other => panic!("{other}"),
         };
-        let stat = if words[0] == "i" { Stat::IMPLIED_DIR } else { stat };
-        let id = tree.push(Inode { stat, xattrs: Xattrs::default(), kind }).unwrap();
-        tree.order.set_inode(id, id.0 + 1);
+        entries.push((path.clone(), Inode { stat, xattrs: Xattrs::default(), kind }));
+        if words[0] == "o" {
+            entries.push((path, Journal::opaque()));
+        }
+    }
+    let mut journal = Journal::begin(&mut tree, std::iter::empty(), std::iter::empty()).unwrap();
+    let mut needed = false;
+    for (path, inode) in entries {
         let (name, parent) = path.0.split_last().unwrap();
-        let parent = tree.lookup(&GuestPath(parent.to_vec())).unwrap();
-        tree.dir_mut(parent).unwrap().entries.insert(name.clone(), id);
+        let parent = tree.lookup(&GuestPath(parent.to_vec()));
+        needed |= parent.is_none() || matches!(inode.kind, Kind::LowerLink(_));
+        journal.add(&mut tree, &path, inode.clone()).unwrap();
+        match (&inode.kind, parent) {
+            (Kind::Dir(dir), _) if dir.opaque => {
+                let id = tree.lookup(&path).unwrap();
+                tree.dir_mut(id).unwrap().opaque = true;
+            }
+            (_, Some(parent)) => {
+                let id = tree.push(inode).unwrap();
+                tree.dir_mut(parent).unwrap().entries.insert(name.clone(), id);
+            }
+            _ => {}
+        }
+    }
+    if needed {
+        journal.store(&mut tree).unwrap();
     }
     tree
 }
 
 fn merged(layers: &[&[&str]]) -> Result<Vec<String>, MergeError> {
     let mut merger = Merger::default();
-    for layer in layers {
-        merger.add(on_device(tree(layer), DeviceId(1)))?;
+    for lines in layers {
+        merger.add(on_device(layer(lines), DeviceId(1)))?;
     }
     let tree = merger.finish();
     let mut lines = Vec::new();
@@ -69,16 +90,16 @@ fn check(layers: &[&[&str]], expected: &[&str]) {
 #[test]
 fn whiteouts_hide_below_and_nothing_else() {
     check(&[&["d a 700", "f a/x 1", "f b 2"], &["w a", "w nothing"]], &["b 2"]);
-    check(&[&["d a 700", "f a/x 1"], &["i a", "w a/x", "f a/y 3"]], &["a/ 700", "a/y 3"]);
+    check(&[&["d a 700", "f a/x 1"], &["w a/x", "f a/y 3"]], &["a/ 700", "a/y 3"]);
     // Where there is nothing to hide, nothing is made.
-    check(&[&["f b 2"], &["i new", "i new/y", "w new/y/x", "w new/x", "i b", "w b/x"]], &["b 2"]);
-    check(&[&["f b 2"], &["d new 700", "i new/y", "w new/y/x"]], &["b 2", "new/ 700"]);
+    check(&[&["f b 2"], &["w new/y/x", "w new/x", "w b/x"]], &["b 2"]);
+    check(&[&["f b 2"], &["d new 700", "w new/y/x"]], &["b 2", "new/ 700"]);
 }
 
 #[test]
 fn an_implied_directory_keeps_what_is_below_and_is_0755_over_nothing() {
     check(
-        &[&["d a 1777"], &["i a", "f a/x 1", "i n", "i n/m", "f n/m/x 2"]],
+        &[&["d a 1777"], &["f a/x 1", "f n/m/x 2"]],
         &["a/ 1777", "a/x 1", "n/ 755", "n/m/ 755", "n/m/x 2"],
     );
     check(&[&["d a 1777"], &["d a 711"]], &["a/ 711"]);
@@ -88,19 +109,19 @@ fn an_implied_directory_keeps_what_is_below_and_is_0755_over_nothing() {
 fn opaque_directories_and_changes_of_type_show_nothing_of_below() {
     check(&[&["d a 700", "f a/x 1"], &["o a 711", "f a/y 2"]], &["a/ 711", "a/y 2"]);
     check(&[&["d a 700", "f a/x 1"], &["f a 5"], &["d a 711"]], &["a/ 711"]);
-    check(&[&["f a 5"], &["i a", "f a/x 1"]], &["a/ 755", "a/x 1"]);
+    check(&[&["f a 5"], &["f a/x 1"]], &["a/ 755", "a/x 1"]);
 }
 
 #[test]
 fn entries_go_where_a_link_below_leads() {
     let base: &[&str] = &["d usr 755", "d usr/lib 711", "f usr/lib/old 1", "l lib usr/lib"];
     check(
-        &[base, &["i lib", "f lib/new 2", "w lib/old"]],
+        &[base, &["f lib/new 2", "w lib/old"]],
         &["lib -> usr/lib", "usr/ 755", "usr/lib/ 711", "usr/lib/new 2"],
     );
     // What the layer has there itself, no whiteout hides.
     check(
-        &[base, &["i lib", "w lib/new", "i usr", "i usr/lib", "f usr/lib/new 3"]],
+        &[base, &["w lib/new", "f usr/lib/new 3"]],
         &["lib -> usr/lib", "usr/ 755", "usr/lib/ 711", "usr/lib/new 3", "usr/lib/old 1"],
     );
     // Described, it replaces the link.
@@ -122,7 +143,7 @@ fn links_on_the_way_may_climb_chain_and_dangle_but_not_circle() {
                 "l c/on /a/b",
                 "l gone to/no/where",
             ],
-            &["i a", "i a/up", "i a/up/on", "f a/up/on/x 1", "i gone", "f gone/y 2"],
+            &["f a/up/on/x 1", "f gone/y 2"],
         ],
         &[
             "a/ 700",
@@ -138,14 +159,14 @@ fn links_on_the_way_may_climb_chain_and_dangle_but_not_circle() {
             "to/no/where/y 2",
         ],
     );
-    let circle = merged(&[&["l a b", "l b a"], &["i a", "f a/x 1"]]).unwrap_err();
+    let circle = merged(&[&["l a b", "l b a"], &["f a/x 1"]]).unwrap_err();
     assert!(circle.to_string().starts_with("a/x: symbolic links lead in a circle"), "{circle}");
 }
 
 #[test]
 fn links_to_files_below_outlive_the_first_name() {
     let base: &[&str] = &["d d 700", "f d/x 7", "l s d"];
-    check(&[base, &["h y d/x", "i d", "w d/x"]], &["d/ 700", "s -> d", "y 7"]);
+    check(&[base, &["h y d/x", "w d/x"]], &["d/ 700", "s -> d", "y 7"]);
     check(&[base, &["h y s/x"]], &["d/ 700", "d/x 7", "s -> d", "y 7"]);
     check(&[base, &["h y s"]], &["d/ 700", "d/x 7", "s -> d", "y -> d"]);
     check(&[base, &["h y z", "h z d/x"]], &["d/ 700", "d/x 7", "s -> d", "y 7", "z 7"]);

@@ -1,0 +1,435 @@
+//! The merge of a layer with a journal: its entries, one after the other, applied
+//! to the tree of all below.
+//!
+//! First what hides: each whiteout acts where its path leads at its own place in
+//! the tar, but on what is below alone and before any entry. Where that is, a
+//! rehearsal of the whole journal tells, which is undone. Then the entries: a path
+//! and a hard link's target are resolved at the entry's own place. A target is
+//! what is there by then, else what was below, else what comes later.
+
+use std::collections::{HashMap, HashSet};
+
+use super::journal::{Entry, PLINKS};
+use super::links::{self, MAX_LINKS, Step};
+use super::merge::{MergeError, Notes};
+use super::{
+    DROPPED_XATTRS, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs,
+};
+
+type Result<T, E = MergeError> = std::result::Result<T, E>;
+
+/// A merge by replay.
+pub struct Replay<'m, C> {
+    tree: &'m mut Tree<C>,
+    /// Sees a directory of the tree below before it is changed.
+    before: &'m mut dyn FnMut(InodeId, &Inode<C>),
+    /// Inodes from here on are the layer's own.
+    first: u32,
+    /// What directories of the tree below had under the names that changed.
+    was: HashMap<(InodeId, Name), Option<InodeId>>,
+    described: HashMap<InodeId, (Stat, Xattrs)>,
+    announced: HashSet<InodeId>,
+    /// Files that aufs kept for hard links, by path.
+    plinks: HashMap<GuestPath, InodeId>,
+    /// Hard links whose targets come later, and where each is really.
+    pending: Vec<(InodeId, GuestPath)>,
+    /// Directories of which everything below the layer is hidden already.
+    emptied: HashSet<InodeId>,
+    /// Of what hides: the path in the tar, and what it hides.
+    hides_through_links: Vec<(GuestPath, GuestPath)>,
+    notes: Notes,
+}
+
+/// What to do where a path has no directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Stop,
+    Make,
+}
+
+/// Which state of the tree a path is looked up in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum View {
+    Now,
+    /// As it was below the layer.
+    Below,
+}
+
+/// A directory that a path led to.
+struct Reached {
+    dir: InodeId,
+    /// Where it really is.
+    path: GuestPath,
+    /// Whether a symbolic link of a layer below was on the way.
+    through_link: bool,
+}
+
+impl<'m, C> Replay<'m, C> {
+    pub fn new(
+        tree: &'m mut Tree<C>,
+        before: &'m mut dyn FnMut(InodeId, &Inode<C>),
+    ) -> Result<Self> {
+        let first = u32::try_from(tree.len()).map_err(|_| TooManyInodes)?;
+        Ok(Self {
+            tree,
+            before,
+            first,
+            was: HashMap::new(),
+            described: HashMap::new(),
+            announced: HashSet::new(),
+            plinks: HashMap::new(),
+            pending: Vec::new(),
+            emptied: HashSet::new(),
+            hides_through_links: Vec::new(),
+            notes: Notes::default(),
+        })
+    }
+
+    pub fn run(mut self, entries: Vec<Entry<C>>) -> Result<Notes> {
+        self.hide(&entries)?;
+        for entry in entries {
+            if !hides(&entry.inode) {
+                self.entry(&entry.path, entry.inode)?;
+            }
+        }
+        self.settle()?;
+        self.notes.through_links.append(&mut self.hides_through_links);
+        self.notes.through_links.sort();
+        self.notes.through_links.dedup();
+        self.notes.over_files.sort();
+        self.notes.over_files.dedup();
+        self.notes.dropped_xattrs.sort();
+        Ok(self.notes)
+    }
+
+    /// Takes away what the layer hides.
+    fn hide(&mut self, entries: &[Entry<C>]) -> Result<()> {
+        if !entries.iter().any(|entry| hides(&entry.inode)) {
+            return Ok(());
+        }
+        let mut hidden = Vec::new();
+        for Entry { path, inode } in entries {
+            if hides(inode) {
+                for (dir, name) in self.hidden_by(path, inode)? {
+                    // What the layer itself has there is not hidden.
+                    let known = self.child(View::Now, dir, &name);
+                    if known.is_some_and(|id| id.0 < self.first) {
+                        self.set(dir, &name, None);
+                    }
+                    hidden.push((dir, name));
+                }
+                continue;
+            }
+            // Only what it is, and not what it holds, decides where a path leads.
+            let kind = match &inode.kind {
+                Kind::Dir(_) => Kind::Dir(Dir::default()),
+                Kind::Symlink(target) => Kind::Symlink(target.clone()),
+                Kind::LowerLink(target) => Kind::LowerLink(target.clone()),
+                _ => Kind::Fifo,
+            };
+            let (stat, xattrs) = (inode.stat, Xattrs::default());
+            // An error is told when the entry itself is applied.
+            let _ = self.entry(path, Inode { stat, xattrs, kind });
+        }
+        self.undo();
+        for (dir, name) in hidden {
+            if dir.0 < self.first {
+                self.set(dir, &name, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that a whiteout or an opaque mark hides.
+    fn hidden_by(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Vec<(InodeId, Name)>> {
+        let Kind::Whiteout = inode.kind else {
+            let Some(found) = self.walk(path, View::Now, Missing::Stop, path)? else {
+                return Ok(Vec::new());
+            };
+            if !self.emptied.insert(found.dir) {
+                return Ok(Vec::new());
+            }
+            self.announce_all(&found.path);
+            let names = self.tree.dir(found.dir).into_iter().flat_map(|dir| dir.entries.keys());
+            return Ok(names.map(|name| (found.dir, name.clone())).collect());
+        };
+        let Some((name, parent)) = path.0.split_last() else {
+            return Ok(Vec::new());
+        };
+        let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Stop, path)?;
+        let Some(found) = found.filter(|found| self.child(View::Now, found.dir, name).is_some())
+        else {
+            return Ok(Vec::new());
+        };
+        self.announce_all(&found.path);
+        if found.through_link {
+            self.hides_through_links.push((path.clone(), found.path.join(name)));
+        }
+        Ok(vec![(found.dir, name.clone())])
+    }
+
+    /// Undoes what was applied so far; the inodes stay behind, unnamed.
+    fn undo(&mut self) {
+        for ((dir, name), id) in std::mem::take(&mut self.was) {
+            if let Some(dir) = self.tree.dir_mut(dir) {
+                match id {
+                    Some(id) => drop(dir.entries.insert(name, id)),
+                    None => drop(dir.entries.remove(&name)),
+                }
+            }
+        }
+        for (id, (stat, xattrs)) in std::mem::take(&mut self.described) {
+            let inode = self.tree.inode_mut(id);
+            (inode.stat, inode.xattrs) = (stat, xattrs);
+        }
+        self.plinks.clear();
+        self.pending.clear();
+        self.notes.over_files.clear();
+        self.notes.through_links.clear();
+    }
+
+    /// Applies an entry that hides nothing.
+    fn entry(&mut self, path: &GuestPath, mut inode: Inode<C>) -> Result<()> {
+        let dropped = inode.xattrs.remove(DROPPED_XATTRS);
+        let Some((name, parent)) = path.0.split_last() else {
+            self.describe(InodeId::ROOT, inode.stat, inode.xattrs);
+            return Ok(());
+        };
+        if parent.last().is_some_and(|dir| dir.as_bytes() == PLINKS) {
+            let id = self.tree.push(inode)?;
+            self.plinks.insert(path.clone(), id);
+            return Ok(());
+        }
+        let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Make, path)?;
+        let Some(Reached { dir, path: real, through_link }) = found else {
+            return Err(MergeError::Loop(path.shown()));
+        };
+        let real = real.join(name);
+        if through_link {
+            self.notes.through_links.push((path.clone(), real.clone()));
+        }
+        if let Some(names) = dropped {
+            self.notes.dropped_xattrs.push((real.clone(), names));
+        }
+        let known = self.child(View::Now, dir, name);
+        if let (Kind::Dir(_), Some(known)) = (&inode.kind, known)
+            && self.tree.dir(known).is_some()
+        {
+            self.describe(known, inode.stat, inode.xattrs);
+            return Ok(());
+        }
+        // A name is free before a link's target is looked for: one to itself means
+        // what was below.
+        self.set(dir, name, None);
+        let id = match &inode.kind {
+            Kind::LowerLink(target) => match self.target(path, target)? {
+                Some(id) => id,
+                None => self.tree.push(inode)?,
+            },
+            _ => self.tree.push(inode)?,
+        };
+        if matches!(self.tree.inode(id).kind, Kind::LowerLink(_)) {
+            self.pending.push((id, real));
+        }
+        self.set(dir, name, Some(id));
+        Ok(())
+    }
+
+    /// What a hard link means now: `None` if its target may come later.
+    fn target(&mut self, path: &GuestPath, target: &GuestPath) -> Result<Option<InodeId>> {
+        if let Some(id) = self.plinks.get(target) {
+            return Ok(Some(*id));
+        }
+        let found = match self.find(target, View::Now, path)? {
+            None => self.find(target, View::Below, path)?,
+            found => found,
+        };
+        if found.is_some_and(|id| self.tree.dir(id).is_some()) {
+            return Err(MergeError::LinkToDir(path.shown()));
+        }
+        Ok(found)
+    }
+
+    /// Binds the hard links whose targets came later. Whose name something else
+    /// took in between need not have one.
+    fn settle(&mut self) -> Result<()> {
+        let mut ends: HashMap<InodeId, InodeId> = HashMap::new();
+        for (id, path) in std::mem::take(&mut self.pending) {
+            let Some((name, parent)) = path.0.split_last() else {
+                continue;
+            };
+            let dir = self.tree.lookup(&GuestPath(parent.to_vec()));
+            let Some(dir) = dir.filter(|dir| self.child(View::Now, *dir, name) == Some(id)) else {
+                continue;
+            };
+            let end = match ends.get(&id) {
+                Some(end) => *end,
+                None => self.later_target(id, &path)?,
+            };
+            ends.insert(id, end);
+            self.set(dir, name, Some(end));
+        }
+        Ok(())
+    }
+
+    /// Where a chain of hard links ends. Terminates because one that is met twice
+    /// leads in a circle.
+    fn later_target(&mut self, id: InodeId, path: &GuestPath) -> Result<InodeId> {
+        let mut seen = HashSet::new();
+        let mut at = id;
+        while let Kind::LowerLink(target) = &self.tree.inode(at).kind {
+            let target = target.clone();
+            if !seen.insert(at) {
+                return Err(MergeError::LinkLoop { path: path.shown(), target: target.shown() });
+            }
+            let found = match self.plinks.get(&target) {
+                Some(id) => Some(*id),
+                None => self.find(&target, View::Now, path)?,
+            };
+            at = found.ok_or_else(|| MergeError::LinkNowhere {
+                path: path.shown(),
+                target: target.shown(),
+            })?;
+        }
+        match self.tree.dir(at) {
+            Some(_) => Err(MergeError::LinkToDir(path.shown())),
+            None => Ok(at),
+        }
+    }
+
+    /// What `path` names; its last component is not followed.
+    fn find(&mut self, path: &GuestPath, view: View, entry: &GuestPath) -> Result<Option<InodeId>> {
+        let Some((name, parent)) = path.0.split_last() else {
+            return Ok(Some(InodeId::ROOT));
+        };
+        let found = self.walk(&GuestPath(parent.to_vec()), view, Missing::Stop, entry)?;
+        Ok(found.and_then(|found| self.child(view, found.dir, name)))
+    }
+
+    /// What `name` in `dir` leads to.
+    fn child(&self, view: View, dir: InodeId, name: &Name) -> Option<InodeId> {
+        let was = if view == View::Below { self.was.get(&(dir, name.clone())) } else { None };
+        match was {
+            Some(was) => *was,
+            None => self.tree.dir(dir)?.entries.get(name).copied(),
+        }
+    }
+
+    /// The directory at `path`, every symbolic link followed inside the root, for an
+    /// entry of the layer.
+    /// Terminates because each step consumes a component or follows a link, and
+    /// links are counted.
+    fn walk(
+        &mut self,
+        path: &GuestPath,
+        view: View,
+        missing: Missing,
+        entry: &GuestPath,
+    ) -> Result<Option<Reached>> {
+        let mut stack: Vec<(InodeId, Name)> = Vec::new();
+        let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
+        let (mut followed, mut through_link) = (0, false);
+        while let Some(step) = steps.pop() {
+            let Step::Into(name) = step else {
+                stack.pop();
+                continue;
+            };
+            let here = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
+            let known = self.child(view, here, &name);
+            let target = match known.map(|id| (id, &self.tree.inode(id).kind)) {
+                Some((id, Kind::Dir(_))) => {
+                    stack.push((id, name));
+                    continue;
+                }
+                Some((id, Kind::Symlink(target))) => {
+                    through_link |= id.0 < self.first;
+                    target
+                }
+                _ if missing == Missing::Stop => return Ok(None),
+                _ => {
+                    let kind = Kind::Dir(Dir::default());
+                    let (stat, xattrs) = (Stat::IMPLIED_DIR, Xattrs::default());
+                    let id = self.tree.push(Inode { stat, xattrs, kind })?;
+                    self.set(here, &name, Some(id));
+                    stack.push((id, name));
+                    if known.is_some_and(|known| known.0 >= self.first) {
+                        self.notes.over_files.push(real_path(&stack));
+                    }
+                    continue;
+                }
+            };
+            followed += 1;
+            if followed > MAX_LINKS {
+                return Err(MergeError::Loop(entry.shown()));
+            }
+            let more = links::steps(target).map_err(|_| MergeError::LinkTarget(entry.shown()))?;
+            if target.starts_with(b"/") {
+                stack.clear();
+            }
+            steps.extend(more);
+        }
+        let dir = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
+        let path = real_path(&stack);
+        if missing == Missing::Make {
+            self.announce_all(&path);
+        }
+        Ok(Some(Reached { dir, path, through_link }))
+    }
+
+    /// Announces every directory on a path without symbolic links.
+    fn announce_all(&mut self, path: &GuestPath) {
+        let mut at = InodeId::ROOT;
+        self.announce(at);
+        for name in &path.0 {
+            let Some(id) = self.child(View::Now, at, name) else {
+                return;
+            };
+            at = id;
+            self.announce(at);
+        }
+    }
+
+    fn announce(&mut self, dir: InodeId) {
+        if dir.0 < self.first && self.announced.insert(dir) {
+            (self.before)(dir, self.tree.inode(dir));
+        }
+    }
+
+    /// Lets `name` in `dir` lead to `id`, or nowhere.
+    fn set(&mut self, dir: InodeId, name: &Name, id: Option<InodeId>) {
+        self.announce(dir);
+        let Some(entries) = self.tree.dir_mut(dir).map(|dir| &mut dir.entries) else {
+            return;
+        };
+        let old = match id {
+            Some(id) => entries.insert(name.clone(), id),
+            None => entries.remove(name),
+        };
+        if dir.0 < self.first {
+            self.was.entry((dir, name.clone())).or_insert(old);
+        }
+    }
+
+    fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) {
+        self.announce(dir);
+        let inode = self.tree.inode_mut(dir);
+        let old = (inode.stat, std::mem::replace(&mut inode.xattrs, xattrs));
+        inode.stat = stat;
+        if dir.0 < self.first {
+            self.described.entry(dir).or_insert(old);
+        }
+    }
+}
+
+/// Whether an entry only hides what is below.
+fn hides<C>(inode: &Inode<C>) -> bool {
+    match &inode.kind {
+        Kind::Whiteout => true,
+        Kind::Dir(dir) => dir.opaque,
+        _ => false,
+    }
+}
+
+fn real_path(stack: &[(InodeId, Name)]) -> GuestPath {
+    GuestPath(stack.iter().map(|(_, name)| name.clone()).collect())
+}
