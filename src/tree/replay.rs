@@ -33,6 +33,8 @@ pub struct Replay<'m, C> {
     plinks: HashMap<GuestPath, InodeId>,
     /// Hard links whose targets come later, and where each is really.
     pending: Vec<(InodeId, GuestPath)>,
+    /// Directories of the tree below that lead to entries of the layer.
+    touched: HashSet<InodeId>,
     /// Directories of which everything below the layer is hidden already.
     emptied: HashSet<InodeId>,
     /// Of what hides: the path in the tar, and what it hides.
@@ -58,6 +60,8 @@ enum View {
 /// A directory that a path led to.
 struct Reached {
     dir: InodeId,
+    /// It, and all above it but the root.
+    dirs: Vec<InodeId>,
     /// Where it really is.
     path: GuestPath,
     /// Whether a symbolic link of a layer below was on the way.
@@ -79,6 +83,7 @@ impl<'m, C> Replay<'m, C> {
             announced: HashSet::new(),
             plinks: HashMap::new(),
             pending: Vec::new(),
+            touched: HashSet::new(),
             emptied: HashSet::new(),
             hides_through_links: Vec::new(),
             notes: Notes::default(),
@@ -111,11 +116,7 @@ impl<'m, C> Replay<'m, C> {
         for Entry { path, inode } in entries {
             if hides(inode) {
                 for (dir, name) in self.hidden_by(path, inode)? {
-                    // What the layer itself has there is not hidden.
-                    let known = self.child(View::Now, dir, &name);
-                    if known.is_some_and(|id| id.0 < self.first) {
-                        self.set(dir, &name, None);
-                    }
+                    self.hide_lower(dir, &name);
                     hidden.push((dir, name));
                 }
                 continue;
@@ -138,6 +139,28 @@ impl<'m, C> Replay<'m, C> {
             }
         }
         Ok(())
+    }
+
+    /// Takes away what layers below have under `name` in `dir`, and leaves what this
+    /// layer put there by now. Returns whether something is left.
+    fn hide_lower(&mut self, dir: InodeId, name: &Name) -> bool {
+        let Some(id) = self.child(View::Now, dir, name) else {
+            return false;
+        };
+        if id.0 >= self.first {
+            return true;
+        }
+        // Only directories in which the layer has something need to be looked into.
+        if self.touched.contains(&id) {
+            let names = self.tree.dir(id).into_iter().flat_map(|dir| dir.entries.keys());
+            let names: Vec<Name> = names.cloned().collect();
+            let left = names.iter().filter(|name| self.hide_lower(id, name)).count();
+            if left > 0 {
+                return true;
+            }
+        }
+        self.set(dir, name, None);
+        false
     }
 
     /// The names that a whiteout or an opaque mark hides.
@@ -201,9 +224,10 @@ impl<'m, C> Replay<'m, C> {
             return Ok(());
         }
         let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Make, path)?;
-        let Some(Reached { dir, path: real, through_link }) = found else {
+        let Some(Reached { dir, dirs, path: real, through_link }) = found else {
             return Err(MergeError::Loop(path.shown()));
         };
+        self.touched.extend(dirs);
         let real = real.join(name);
         if through_link {
             self.notes.through_links.push((path.clone(), real.clone()));
@@ -373,7 +397,8 @@ impl<'m, C> Replay<'m, C> {
         if missing == Missing::Make {
             self.announce_all(&path);
         }
-        Ok(Some(Reached { dir, path, through_link }))
+        let dirs = stack.into_iter().map(|(id, _)| id).collect();
+        Ok(Some(Reached { dir, dirs, path, through_link }))
     }
 
     /// Announces every directory on a path without symbolic links.
