@@ -18,7 +18,7 @@ use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
 /// Changes whenever the same layer would become other bytes: cached objects of
 /// another version are never used.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,8 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// annotation then has the tag alone.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// A name with all that Docker leaves out; `None` if it is not one.
+/// A name with all that Docker leaves out; `None` if it is not one. The expressions
+/// that this needs cost some 40 ms, so it is asked only where names are not equal.
 pub fn normal(name: &str) -> Option<String> {
     name.parse::<Reference>().ok().map(|name| name.whole())
 }
@@ -34,11 +35,12 @@ pub fn matching<'n>(all: &[Vec<&'n str>], wanted: &str) -> Vec<usize> {
         named.map(|(i, _)| i).collect()
     };
     let exact = positions(&|name| name == wanted);
+    if !exact.is_empty() {
+        return exact;
+    }
     match normal(wanted) {
-        Some(wanted) if exact.is_empty() => {
-            positions(&|name| is_whole(name) && normal(name).as_ref() == Some(&wanted))
-        }
-        _ => exact,
+        Some(wanted) => positions(&|name| is_whole(name) && normal(name).as_ref() == Some(&wanted)),
+        None => exact,
     }
 }
 
@@ -96,10 +98,12 @@ pub fn groups<'d>(
         return Err(Unclear::Absent(shown_list(&Vec::from_iter(there))));
     }
     let digests: BTreeSet<Digest> = found.iter().map(|entry| entry.digest).collect();
-    let full: BTreeSet<Option<String>> = found.iter().map(|entry| full_name(entry)).collect();
-    if digests.len() > 1 && full.len() > 1 {
-        let full: Vec<String> = full.into_iter().flatten().collect();
-        return Err(Unclear::Ambiguous(shown_list(&full)));
+    if digests.len() > 1 {
+        let full: BTreeSet<Option<String>> = found.iter().map(|entry| full_name(entry)).collect();
+        if full.len() > 1 {
+            let full: Vec<String> = full.into_iter().flatten().collect();
+            return Err(Unclear::Ambiguous(shown_list(&full)));
+        }
     }
     Ok(vec![Group { name: Some(wanted.to_owned()), entries: found }])
 }
