@@ -132,14 +132,48 @@ impl Journal {
     }
 }
 
+/// A journal that no compiler wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal of its entries is damaged")]
+pub struct Damaged;
+
 /// Takes the entries of `layer` out of it, if it has a journal.
-pub fn take<C>(layer: &mut Tree<C>) -> Option<Vec<Entry<C>>> {
-    let journal = layer.dir_mut(InodeId::ROOT)?.entries.remove(JOURNAL)?;
-    let names = std::mem::take(&mut layer.dir_mut(journal)?.entries);
+///
+/// # Errors
+/// When the object was not written by this compiler, or was changed since.
+pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<Entry<C>>>, Damaged> {
+    let root = layer.dir_mut(InodeId::ROOT).ok_or(Damaged)?;
+    let Some(journal) = root.entries.remove(JOURNAL) else {
+        return Ok(None);
+    };
+    let names = std::mem::take(&mut layer.dir_mut(journal).ok_or(Damaged)?.entries);
     let entry = |id: InodeId| {
         let mut inode = layer.take(id);
-        let path = inode.xattrs.remove(PATH)?;
-        Some(Entry { path: GuestPath::parse(&path).ok()?, inode })
+        let path = inode.xattrs.remove(PATH).ok_or(Damaged)?;
+        Ok(Entry { path: GuestPath::parse(&path).map_err(|_| Damaged)?, inode })
     };
-    names.into_values().map(entry).collect()
+    names.into_values().map(entry).collect::<Result<_, _>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_whose_entries_have_no_path_is_damaged() {
+        let mut layer: Tree<()> = Tree::new(Stat::IMPLIED_DIR);
+        assert!(take(&mut layer).unwrap().is_none());
+        let mut journal =
+            Journal::begin(&mut layer, std::iter::empty(), std::iter::empty()).unwrap();
+        let path = GuestPath::parse(b"a/b").unwrap();
+        journal.add(&mut layer, &path, Journal::whiteout()).unwrap();
+        journal.store(&mut layer).unwrap();
+        let mut damaged = layer.clone();
+        damaged.inodes_mut().for_each(|inode| inode.xattrs = Xattrs::default());
+        assert!(take(&mut damaged).is_err());
+        let entries = take(&mut layer).unwrap().unwrap();
+        // The root itself is described, as it is in this tree.
+        assert_eq!(entries.last().map(|entry| &entry.path), Some(&path));
+        assert!(take(&mut layer).unwrap().is_none());
+    }
 }

@@ -23,6 +23,8 @@ pub enum MergeError {
     #[error("{path}: its target {target} is a hard link too, and they lead in a circle")]
     LinkLoop { path: String, target: String },
     #[error(transparent)]
+    Journal(#[from] journal::Damaged),
+    #[error(transparent)]
     TooMany(#[from] TooManyInodes),
 }
 
@@ -88,7 +90,7 @@ impl<C> Merger<C> {
         mut layer: Tree<C>,
         before: &mut dyn FnMut(InodeId, &Inode<C>),
     ) -> Result<Notes, MergeError> {
-        if let Some(entries) = journal::take(&mut layer) {
+        if let Some(entries) = journal::take(&mut layer)? {
             return Replay::new(&mut self.tree, before)?.run(entries);
         }
         let notes = take_dropped_xattrs(&mut layer);

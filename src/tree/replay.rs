@@ -152,6 +152,9 @@ impl<'m, C> Replay<'m, C> {
         }
         // Only directories in which the layer has something need to be looked into.
         if self.touched.contains(&id) {
+            if !self.emptied.insert(id) {
+                return true;
+            }
             let names = self.tree.dir(id).into_iter().flat_map(|dir| dir.entries.keys());
             let names: Vec<Name> = names.cloned().collect();
             let left = names.iter().filter(|name| self.hide_lower(id, name)).count();
@@ -286,39 +289,41 @@ impl<'m, C> Replay<'m, C> {
             let Some(dir) = dir.filter(|dir| self.child(View::Now, *dir, name) == Some(id)) else {
                 continue;
             };
-            let end = match ends.get(&id) {
-                Some(end) => *end,
-                None => self.later_target(id, &path)?,
-            };
-            ends.insert(id, end);
+            let end = self.later_target(id, &path, &mut ends)?;
             self.set(dir, name, Some(end));
         }
         Ok(())
     }
 
-    /// Where a chain of hard links ends. Terminates because one that is met twice
-    /// leads in a circle.
-    fn later_target(&mut self, id: InodeId, path: &GuestPath) -> Result<InodeId> {
-        let mut seen = HashSet::new();
+    /// Where a chain of hard links ends. `ends` has what was found before, so each
+    /// link is followed once; one that is met twice leads in a circle.
+    fn later_target(
+        &mut self,
+        id: InodeId,
+        path: &GuestPath,
+        ends: &mut HashMap<InodeId, InodeId>,
+    ) -> Result<InodeId> {
+        let mut chain = HashSet::new();
         let mut at = id;
         while let Kind::LowerLink(target) = &self.tree.inode(at).kind {
             let target = target.clone();
-            if !seen.insert(at) {
+            if !chain.insert(at) {
                 return Err(MergeError::LinkLoop { path: path.shown(), target: target.shown() });
             }
-            let found = match self.plinks.get(&target) {
-                Some(id) => Some(*id),
-                None => self.find(&target, View::Now, path)?,
+            let found = match (ends.get(&at), self.plinks.get(&target)) {
+                (Some(end), _) | (None, Some(end)) => Some(*end),
+                (None, None) => self.find(&target, View::Now, path)?,
             };
             at = found.ok_or_else(|| MergeError::LinkNowhere {
                 path: path.shown(),
                 target: target.shown(),
             })?;
         }
-        match self.tree.dir(at) {
-            Some(_) => Err(MergeError::LinkToDir(path.shown())),
-            None => Ok(at),
+        if self.tree.dir(at).is_some() {
+            return Err(MergeError::LinkToDir(path.shown()));
         }
+        ends.extend(chain.into_iter().map(|link| (link, at)));
+        Ok(at)
     }
 
     /// What `path` names; its last component is not followed.
