@@ -83,9 +83,11 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
             b'x' => extensions.pax = Pax::parse(&bytes)?,
             b'L' => extensions.path = long(&bytes),
             b'K' => extensions.link = long(&bytes),
-            // Global headers hold a comment in archives of git; volume headers a label.
-            // Go's archive/tar, and so Docker and containerd, pass over both.
-            _ => continue,
+            // Global headers hold a comment in archives of git. Docker and containerd
+            // pass over them, once Go's archive/tar has read them.
+            b'g' => drop(Pax::parse(&bytes)?),
+            // A volume header, which holds a label.
+            _ => {}
         }
     }
 }

@@ -73,6 +73,7 @@ case('gnu-magic-prefix-is-times', 15, [header('a', b'0', 1, magic=GNU, tail=b'14
      tree={'/a': F('1')}, about='where ustar has the prefix, GNU has atime and ctime')
 case('pax-global', 15, [pax({'comment': 'a commit id', 'mtime': '5'}, kind=b'g'), f('a', '1')], tree={'/a': F('1')},
      about='a global header is passed over, as Docker and containerd do')
+case('pax-global-malformed', 15, [header('g', b'g', 4) + pad(b'0 X='), f('a', '1')], says=['PAX'], about='CPython keeps such an archive; Go refuses it')
 case('pax-size', 15, [pax({'size': '5'}) + header('a', b'0', 0) + pad(b'12345'), f('b', 'next')], tree={'/a': F('12345'), '/b': F('next')})
 case('type-contiguous', 15, [f('plain', '1'), header('cont', b'7', 1) + pad(b'2')], tree={'/plain': F('1'), '/cont': F('2')})
 case('spaces-in-numbers', 15, [f('a', '1', mode=b'   644 \0', uid=b'     1 \0')], tree={'/a': F('1', uid=1)},
