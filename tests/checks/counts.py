@@ -26,7 +26,8 @@ def many(path, per_layer, layers=4, seed=1):
     r, out, tars, contents = random.Random(seed), Layout(path), 0, []
     made = []
     for number in range(layers):
-        entries, kept = [], []
+        # Every directory is described, as most tools do: a layer that leaves one out keeps a journal besides.
+        entries, kept = [d('l%d' % number)], []
         for i in range(per_layer):
             if i % 50 == 0:
                 entries.append(d('l%d/d%04d' % (number, i // 50)))
