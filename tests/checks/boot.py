@@ -150,7 +150,7 @@ def auto():
     why = kvm_is_broken()
     with scratch() as tmp:
         os.mkdir(os.path.join(tmp, 'run'), 0o700)
-        env = {k: v for k, v in ENV.items() if k != 'ROOTFS_BOOT_ENGINE'} | {'XDG_RUNTIME_DIR': os.path.join(tmp, 'run')}
+        env = {k: v for k, v in ENV.items() if k != 'ROOTFS_BOOT_ENGINE'} | {'XDG_RUNTIME_DIR': os.path.join(tmp, 'run'), 'XDG_CACHE_HOME': os.path.join(tmp, 'cache')}
 
         def start(*args, engines, **more):
             """One start; what it says on standard error besides how long each phase took. Counting engines tells a start that waited for KVM."""
