@@ -2,7 +2,7 @@
 import os
 import time
 
-from checks import check, layer_random
+from checks import check, faults, layer_random
 from checks.cases import generate, run_case
 from checks.common import call, need  # noqa: F401
 from checks.first_run import first_run
@@ -19,6 +19,7 @@ for label in ('python', 'node', 'cuda-like'):
 for role in ('root', 'user'):
     check('first-run-from-nothing-' + role)(lambda role=role: first_run(role, built=False))
 
+check('system-calls-all')(lambda: faults.run(1))
 check('layer-random-1000')(lambda: layer_random.run(layer_random.LONG_SEEDS))
 
 NAMES = ('layers-128 layers-500 directory-100000 directory-names-255 subdirectories-70000 links-70000 link-chain-5000-backwards '
