@@ -52,6 +52,7 @@ pub mod manifest;
 pub mod map;
 pub mod patch;
 pub mod progress;
+pub mod regular;
 pub mod sink;
 pub mod source;
 pub mod transfer;

@@ -1,0 +1,119 @@
+//! Regular files, opened so that nothing that lies in their place does harm.
+//!
+//! A directory may hold something else under a name that this program knows: a
+//! symbolic link that leads elsewhere, a fifo that waits for a writer, a device
+//! without an end. None of them is followed, waited for, or read.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Opens the regular file at `path` for reading. The last part of `path` is
+/// followed through no symbolic link.
+///
+/// # Errors
+/// Of the kind [`io::ErrorKind::NotFound`] if nothing is there, of the kind
+/// [`io::ErrorKind::InvalidInput`] if something other than a regular file is.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_with(CWD, path, OFlags::RDONLY)
+}
+
+/// Opens the regular file `name` of the directory `dir`, as [`open`] does.
+pub fn open_at(dir: impl AsFd, name: impl AsRef<Path>) -> io::Result<File> {
+    open_with(dir, name.as_ref(), OFlags::RDONLY)
+}
+
+/// Opens a regular file with `flags`, which say whether it is read or written.
+pub fn open_with(dir: impl AsFd, name: &Path, flags: OFlags) -> io::Result<File> {
+    // Without NONBLOCK, opening a fifo waits for the other end.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::LOOP) => return Err(other("is a symbolic link")),
+        // A socket, a fifo that nobody reads, a device without a driver; a directory.
+        Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => return Err(other(NOT_REGULAR)),
+        Err(error) => return Err(error.into()),
+    };
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(other(NOT_REGULAR)),
+    }
+}
+
+/// The bytes of the regular file at `path`, which must not have more than
+/// `max_bytes`.
+pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    bytes(&open(path)?, max_bytes)
+}
+
+/// The bytes of the regular file `name` of `dir`, as [`read`] reads them.
+pub fn read_at(dir: impl AsFd, name: impl AsRef<Path>, max_bytes: u64) -> io::Result<Vec<u8>> {
+    bytes(&open_at(dir, name)?, max_bytes)
+}
+
+/// What is left to read of `file`, which must not have more than `max_bytes`.
+pub fn bytes(file: &File, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let size = file.metadata()?.len();
+    let too_large = |size| {
+        let text = format!("has {size} bytes, more than {max_bytes}");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    };
+    if size > max_bytes {
+        return Err(too_large(size));
+    }
+    let mut bytes = Vec::new();
+    // A file may grow while it is read.
+    let mut limited = file.take(max_bytes.saturating_add(1));
+    limited.read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        size if size > max_bytes => Err(too_large(size)),
+        _ => Ok(bytes),
+    }
+}
+
+const NOT_REGULAR: &str = "is no regular file";
+
+fn other(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_of_a_bounded_size_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), b"twelve bytes").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
+        rustix::fs::mkfifoat(CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        fs::create_dir(at("dir")).unwrap();
+        assert_eq!(read(&at("file"), 12).unwrap(), b"twelve bytes");
+        let handle = File::open(dir.path()).unwrap();
+        assert_eq!(read_at(&handle, "file", 100).unwrap(), b"twelve bytes");
+        for (name, words) in [
+            ("file", "has 12 bytes, more than 11"),
+            ("link", "is a symbolic link"),
+            ("zero", "is a symbolic link"),
+            ("fifo", "is no regular file"),
+            ("socket", "is no regular file"),
+            ("dir", "is no regular file"),
+        ] {
+            let error = read(&at(name), 11).unwrap_err();
+            assert!(error.to_string().contains(words), "{name}: {error}");
+        }
+        assert_eq!(read(&at("absent"), 1).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // A device is asked for its type, and never read.
+        let error = read(Path::new("/dev/zero"), 1 << 20).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
