@@ -5,11 +5,12 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::OFlags;
 
+use crate::threads;
 use crate::units::PAGE_SIZE;
 
 /// Bytes that are written at once: enough for a disk to be at its fastest.
@@ -149,7 +150,7 @@ impl Thread {
             }
             Ok(())
         };
-        let handle = thread::Builder::new().name("write-behind".into()).spawn(run)?;
+        let handle = threads::spawn("write-behind", run)?;
         Ok(Self { parts: Some(parts), spent, handle: Some(handle) })
     }
 

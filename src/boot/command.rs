@@ -1,7 +1,7 @@
 //! What runs in the guest, and what it finds there: the image's config, the
 //! bundle's defaults and the options, in this order, the last one winning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
@@ -17,6 +17,12 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const OPEN_FILES: u64 = 1 << 20;
 /// Bytes of the guest's configuration; its init reads no more.
 const MAX_CONFIG: usize = 2 << 20;
+/// Bytes of one argument or variable that Linux takes (MAX_ARG_STRLEN: 32 pages), its
+/// NUL counted.
+const MAX_STRING: usize = 128 << 10;
+/// Bytes of all of them that a program may be started with, and a pointer to each: a
+/// quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
+const MAX_STRINGS: usize = (2 << 20) - 4096;
 /// Memory that is mounted unless somebody says otherwise, where the image has
 /// nothing of its own.
 const TMPFS: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
@@ -121,8 +127,30 @@ impl Command {
         })
     }
 
+    /// Refuses what Linux would not start a program with.
+    fn fits_exec(&self) -> Result<()> {
+        let mut total = 0;
+        for (what, strings) in [("argument", &self.argv), ("variable", &self.env)] {
+            for (i, string) in strings.iter().enumerate() {
+                let len = string.len() + 1;
+                ensure!(
+                    len <= MAX_STRING,
+                    "{what} {} of the command has {len} bytes; Linux takes {MAX_STRING}",
+                    i + 1
+                );
+                total += len + size_of::<usize>();
+            }
+        }
+        ensure!(
+            total <= MAX_STRINGS,
+            "the command's arguments and variables have {total} bytes; the guest takes {MAX_STRINGS}"
+        );
+        Ok(())
+    }
+
     /// The records that the guest's init reads.
     pub fn records(&self) -> Result<Records> {
+        self.fits_exec()?;
         let mut out = Records(Vec::new());
         self.argv.iter().try_for_each(|arg| out.add("arg", arg))?;
         self.env.iter().try_for_each(|line| out.add("env", line))?;
@@ -222,13 +250,20 @@ fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<(String, Option<u64>
 
 /// An environment whose names keep the place where they first came.
 #[derive(Default)]
-struct Env(Vec<(OsString, OsString)>);
+struct Env {
+    variables: Vec<(OsString, OsString)>,
+    /// Where each name is: an image may have as many as it likes.
+    places: BTreeMap<OsString, usize>,
+}
 
 impl Env {
     fn set(&mut self, name: OsString, value: OsString) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => *known = value,
-            None => self.0.push((name, value)),
+        match self.places.get(&name) {
+            Some(place) => self.variables[*place].1 = value,
+            None => {
+                self.places.insert(name.clone(), self.variables.len());
+                self.variables.push((name, value));
+            }
         }
     }
 
@@ -238,7 +273,7 @@ impl Env {
             name.push(value);
             name
         };
-        self.0.into_iter().map(line).collect()
+        self.variables.into_iter().map(line).collect()
     }
 }
 

@@ -30,11 +30,13 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::kvm_finding::Subject;
+use crate::manifest::Memory;
+use crate::printable;
 
 /// Names the engine to use where `--engine` does not.
 pub const VARIABLE: &str = "ROOTFS_BOOT_ENGINE";
@@ -58,6 +60,30 @@ impl fmt::Display for Engine {
     }
 }
 
+/// Processors that the table of an x86 machine without ACPI has room for, whose IDs are
+/// a byte of which 255 means all.
+const MAX_CPUS: u8 = 254;
+
+impl Engine {
+    /// Refuses more than it could give a machine.
+    pub fn can_have(self, cpus: u8, memory: Memory) -> Result<()> {
+        ensure!(
+            cpus <= MAX_CPUS,
+            "a machine of {self} has {MAX_CPUS} processors at most, and not {cpus} (--cpus)"
+        );
+        let mib = memory.mib();
+        // Asked as the engine will ask: libkrun reserves nothing, so that any address
+        // will do; qemu's is counted by the kernel.
+        let mut map = memmap2::MmapOptions::new();
+        if self == Self::Libkrun {
+            map.no_reserve_swap();
+        }
+        let bytes = usize::try_from(u64::from(mib) << 20).unwrap_or(usize::MAX);
+        let tried = map.len(bytes).map_anon().map(drop);
+        tried.with_context(|| format!("this host does not give a machine {mib} MiB (--memory)"))
+    }
+}
+
 /// The engine to use.
 pub struct Choice {
     pub engine: Engine,
@@ -67,6 +93,7 @@ pub struct Choice {
 
 /// Says something to the person at the terminal; with nobody there, nothing is lost.
 pub fn notice(text: &str) {
+    let text = printable::text(text);
     let mut stderr = std::io::stderr();
     // A terminal that is raw for the guest's sake begins no line by itself.
     let end = if stderr.is_terminal() { "\r\n" } else { "\n" };

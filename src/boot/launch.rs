@@ -11,12 +11,12 @@ use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use serde_json::{Value, json};
 
-use super::command::Command;
+use super::command::{Command, Records};
 use super::engine::Engine;
 use super::spec::{ARGUMENT, Disk, Format, Port, Share, Spec};
 use super::terminal::Terminal;
@@ -64,7 +64,7 @@ impl Launch {
         timings: &mut Timings,
     ) -> Result<Self> {
         let terminal = Terminal::now();
-        let command = Command::of(options, bundle, terminal.name().as_deref())?;
+        let Plan { command, mut records, shares } = Plan::of(options, bundle, engine, &terminal)?;
         let upper = match (&options.upper, command.in_memory) {
             (_, true) => Upper::shared(bundle)?,
             (Some(path), false) => Upper::kept(bundle, path, options.upper_size)?,
@@ -72,24 +72,8 @@ impl Launch {
         };
         timings.host("upper ready");
 
-        let mut records = command.records()?;
-        records.add("stdio", terminal.kinds())?;
-        if let Some((rows, columns)) = terminal.size() {
-            records.add("window", format!("{rows}:{columns}"))?;
-        }
-        // The disk begins with what a guest reads of the image first.
-        if let Some(fsmeta) = bundle.disk.first() {
-            records.add("read-ahead", fsmeta.size.min(READ_AHEAD).to_string())?;
-        }
         if upper.grow {
             records.add("grow", "1")?;
-        }
-        let shares = shares(options);
-        for (share, volume) in shares.iter().zip(&options.volumes) {
-            let mode = if share.read_only { "ro" } else { "rw" };
-            let mut record = OsString::from(format!("{mode}:{}:", share.tag));
-            record.push(&volume.guest);
-            records.add("share", record)?;
         }
         let boot = disk::boot_disk(records.bytes())?;
         let rootfs = disk::private_descriptor(&bundle.disk)?;
@@ -185,6 +169,44 @@ impl Launch {
     }
 }
 
+/// What is decided of a machine before anything is made for it. Whoever only asks
+/// what would be launched gets the same refusals.
+struct Plan {
+    command: Command,
+    /// What the guest is told.
+    records: Records,
+    shares: Vec<Share>,
+}
+
+impl Plan {
+    fn of(
+        options: &Options,
+        bundle: &OpenBundle,
+        engine: Engine,
+        terminal: &Terminal,
+    ) -> Result<Self> {
+        engine.can_have(cpus(options), memory(options))?;
+        let command = Command::of(options, bundle, terminal.name().as_deref())?;
+        let mut records = command.records()?;
+        records.add("stdio", terminal.kinds())?;
+        if let Some((rows, columns)) = terminal.size() {
+            records.add("window", format!("{rows}:{columns}"))?;
+        }
+        // The disk begins with what a guest reads of the image first.
+        if let Some(fsmeta) = bundle.disk.first() {
+            records.add("read-ahead", fsmeta.size.min(READ_AHEAD).to_string())?;
+        }
+        let shares = shares(options)?;
+        for (share, volume) in shares.iter().zip(&options.volumes) {
+            let mode = if share.read_only { "ro" } else { "rw" };
+            let mut record = OsString::from(format!("{mode}:{}:", share.tag));
+            record.push(&volume.guest);
+            records.add("share", record)?;
+        }
+        Ok(Self { command, records, shares })
+    }
+}
+
 /// Lets the next process have `fd`, under the same number.
 fn inherit(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, FdFlags::empty())?)
@@ -206,11 +228,13 @@ fn cmdline(options: &Options) -> Vec<String> {
     [level, "root=/dev/vdc", "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
 }
 
-fn shares(options: &Options) -> Vec<Share> {
-    let share = |(i, volume): (usize, &super::Volume)| Share {
-        tag: format!("volume{i}"),
-        path: volume.host.clone(),
-        read_only: volume.read_only,
+fn shares(options: &Options) -> Result<Vec<Share>> {
+    let share = |(i, volume): (usize, &super::Volume)| -> Result<Share> {
+        let host = volume.host.display();
+        // libkrun takes paths as text.
+        ensure!(volume.host.to_str().is_some(), "--volume {host}: the path is not UTF-8");
+        let (path, read_only) = (volume.host.clone(), volume.read_only);
+        Ok(Share { tag: format!("volume{i}"), path, read_only })
     };
     options.volumes.iter().enumerate().map(share).collect()
 }
@@ -218,7 +242,12 @@ fn shares(options: &Options) -> Vec<Share> {
 /// What would be launched, for people and programs.
 pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Result<Value> {
     let terminal = Terminal::now();
-    let command = Command::of(options, bundle, terminal.name().as_deref())?;
+    let Plan { command, shares, .. } = Plan::of(options, bundle, engine, &terminal)?;
+    match (&options.upper, command.in_memory) {
+        (_, true) => {}
+        (Some(kept), false) => Upper::check_kept(bundle, kept, options.upper_size)?,
+        (None, false) => Upper::check_private(bundle, options.upper_size)?,
+    }
     let text = |list: &[OsString]| {
         list.iter().map(|s| s.to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
@@ -260,7 +289,7 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
         "terminal": { "stdin": terminal.stdin, "stdout": terminal.stdout, "stderr": terminal.stderr },
         "tmpfs": tmpfs.collect::<Vec<_>>(),
         "image_volumes": command.volumes,
-        "volumes": shares(options),
+        "volumes": shares,
         "net": command.net,
         "publish": options.publish,
         "timeout_seconds": options.timeout.map(|span| span.0.as_secs_f64()),

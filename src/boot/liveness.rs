@@ -6,11 +6,13 @@
 //! their own, without debugfs and without an ioctl of KVM's.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
 use super::engine::Engine;
+use crate::dir;
 
 /// How long the supervisor lets pass between two looks.
 pub const INTERVAL: Duration = Duration::from_millis(100);
@@ -111,9 +113,10 @@ impl Sample {
         let dir = format!("/proc/{}", pid.as_raw_pid());
         let whole = fs::read_to_string(format!("{dir}/stat")).ok()?;
         let mut sample = Self { cpu: Thread::parse(&whole)?.cpu, asleep: true, ..Self::default() };
-        for entry in fs::read_dir(format!("{dir}/task")).ok()?.flatten() {
+        let threads = Path::new(&dir).join("task");
+        for thread in dir::names(&threads).ok()? {
             // A thread may end while its siblings are looked at.
-            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Ok(stat) = fs::read_to_string(threads.join(thread).join("stat")) else { continue };
             sample.add(&Thread::parse(&stat)?);
         }
         Some(sample)

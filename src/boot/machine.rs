@@ -25,10 +25,7 @@ pub fn enter(number: &str) -> Result<std::convert::Infallible> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid() as u32);
     ensure!(parent == Some(spec.supervisor), "the supervisor is gone");
-    // A disk of many layers is as many open files.
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+    crate::process::raise_open_files();
     match spec.engine {
         Engine::Qemu => qemu::exec(&spec),
         #[cfg(feature = "libkrun")]

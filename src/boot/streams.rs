@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::threads;
+
 const BUFFER: usize = 1 << 16;
 
 /// A stream out of the machine.
@@ -46,7 +48,7 @@ impl Output {
         let output = Self { state: Arc::default() };
         let state = output.state.clone();
         let control = control.clone();
-        thread::spawn(move || {
+        threads::spawn("output", move || {
             let mut port = port;
             let mut buffer = vec![0; BUFFER];
             while let Ok(n @ 1..) = port.read(&mut buffer) {
@@ -67,7 +69,7 @@ impl Output {
             }
             state.over.store(true, Ordering::Release);
             tell();
-        });
+        })?;
         Ok(output)
     }
 
@@ -102,9 +104,9 @@ fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Copies standard input to `port`, and says how long it was when it ends.
-pub fn input(port: UnixStream, control: &Control) {
+pub fn input(port: UnixStream, control: &Control) -> io::Result<()> {
     let control = control.clone();
-    thread::spawn(move || {
+    threads::spawn("input", move || {
         let (mut port, mut total) = (port, 0);
         let mut buffer = vec![0; BUFFER];
         let mut stdin = io::stdin().lock();
@@ -123,7 +125,8 @@ pub fn input(port: UnixStream, control: &Control) {
         control.order(Order::InputEnds(total));
         // The port stays open: what is still on its way must arrive.
         thread::park();
-    });
+    })?;
+    Ok(())
 }
 
 /// The last that the guest's kernel and the engine said.
@@ -143,10 +146,10 @@ impl Console {
     const END: Duration = Duration::from_secs(30);
 
     /// Reads `pipe`, and copies it to `log`.
-    pub fn start(pipe: File, log: Option<File>) -> Self {
+    pub fn start(pipe: File, log: Option<File>) -> io::Result<Self> {
         let console = Self::default();
         let kept = console.clone();
-        thread::spawn(move || {
+        threads::spawn("console", move || {
             let (said, ended) = &*kept.0;
             let (mut pipe, mut log) = (pipe, log);
             let mut buffer = [0; 4096];
@@ -162,8 +165,8 @@ impl Console {
             }
             said.lock().expect("no holder panics").over = true;
             ended.notify_all();
-        });
-        console
+        })?;
+        Ok(console)
     }
 
     /// All that is kept of what an engine said whose process has ended: what was

@@ -7,7 +7,6 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -20,6 +19,7 @@ use super::launch::Launch;
 use super::streams::{self, Console, Control, Order, Output};
 use super::terminal::{Raw, Terminal};
 use super::{MACHINE_FAILED, TIMED_OUT, Timings};
+use crate::threads;
 
 /// How it went.
 pub enum Outcome {
@@ -70,26 +70,27 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
     let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
     let ignored = ignored_signals();
     let signals = signals.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0);
-    forward_signals(Signals::new(signals)?, events.clone());
+    forward_signals(Signals::new(signals)?, events.clone())?;
     let mut child = launch.start()?;
     let pid = Pid::from_child(&child);
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
     timings.host("engine's process started");
     let engine_ended = events.clone();
-    thread::spawn(move || {
+    // Should a thread not start, this returns, the program ends, and the engine with it.
+    threads::spawn("engine", move || {
         if let Ok(status) = child.wait() {
             let _ = engine_ended.send(Event::EngineEnded(status));
         }
-    });
+    })?;
     let control = Control::new(launch.control.try_clone()?)?;
-    forward_lines(launch.control, events.clone());
+    forward_lines(launch.control, events.clone())?;
     let watch = Watch {
         engine: launch.spec.engine,
         has_successor: launch.has_successor,
         terminal: launch.terminal,
         pid,
         process,
-        console: Console::start(launch.console, launch.console_log),
+        console: Console::start(launch.console, launch.console_log)?,
         control,
         stop_signal: launch.stop_signal,
         verbose: launch.verbose,
@@ -117,19 +118,20 @@ fn ignored_signals() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn forward_signals(mut signals: Signals, events: Sender<Event>) {
-    thread::spawn(move || {
+fn forward_signals(mut signals: Signals, events: Sender<Event>) -> Result<()> {
+    threads::spawn("signals", move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
                 // The machine before; signals are now another supervisor's.
                 return;
             }
         }
-    });
+    })?;
+    Ok(())
 }
 
-fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>) {
-    thread::spawn(move || {
+fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>) -> Result<()> {
+    threads::spawn("control", move || {
         let mut control = BufReader::new(control);
         loop {
             let mut line = Vec::new();
@@ -145,7 +147,8 @@ fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>)
                 return;
             }
         }
-    });
+    })?;
+    Ok(())
 }
 
 struct Ports {
@@ -267,12 +270,12 @@ impl Watch {
         self.outputs[1] = start(ports.stderr, stdio::stderr(), 2, &self.control)?;
         if let (Some(tty), Some(to)) = (ports.tty, self.terminal.output()?) {
             if self.terminal.stdin {
-                streams::input(tty.try_clone()?, &self.control);
+                streams::input(tty.try_clone()?, &self.control)?;
             }
             self.outputs[2] = start(Some(tty), to.as_fd(), 3, &self.control)?;
         }
         if let Some(stdin) = ports.stdin {
-            streams::input(stdin, &self.control);
+            streams::input(stdin, &self.control)?;
         }
         Ok(())
     }

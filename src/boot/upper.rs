@@ -74,6 +74,31 @@ impl Upper {
         if !path.exists() {
             make_kept(bundle, path)?;
         }
+        let (file, new) = Self::lock_kept(bundle, path, size)?;
+        file.set_len(new)?;
+        Ok(Self { file, throwaway: false, grow: new > bundle.upper.size })
+    }
+
+    /// Refuses what [`Upper::kept`] would, and changes nothing.
+    pub fn check_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<()> {
+        let check = || match path.exists() {
+            true => Self::lock_kept(bundle, path, size).map(drop),
+            false => {
+                let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+                ensure!(parent.unwrap_or(Path::new(".")).is_dir(), "there is no such directory");
+                Self::check_private(bundle, size)
+            }
+        };
+        check().with_context(|| format!("upper {}", path.display()))
+    }
+
+    /// Refuses a size that [`Upper::private`] would.
+    pub fn check_private(bundle: &OpenBundle, size: Option<u64>) -> Result<()> {
+        grown(bundle.upper.size, size).map(drop)
+    }
+
+    /// The upper at `path`, locked, and the size that it is to have.
+    fn lock_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<(File, u64)> {
         let mut options = File::options();
         options.read(true).write(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
         let file = options.open(path)?;
@@ -97,8 +122,7 @@ impl Upper {
             None => bail!("it is there, and no ext4; it stays as it is"),
         }
         let new = grown(metadata.len(), size)?;
-        file.set_len(new)?;
-        Ok(Self { file, throwaway: false, grow: new > bundle.upper.size })
+        Ok((file, new))
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::INDEX;
 use crate::digest::HASHED;
 use crate::map;
+use crate::threads;
 
 /// A file's hash, as 64 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,13 @@ impl Content {
         match self {
             Self::Blake3(_) => {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update_rayon(&map::file(file)?);
+                let bytes = map::file(file)?;
+                if bytes.len() < HASHED {
+                    hasher.update(&bytes);
+                } else {
+                    threads::pool()?;
+                    hasher.update_rayon(&bytes);
+                }
                 Ok(Self::Blake3(hasher.finalize().to_hex().to_string()))
             }
             Self::Blake3NonzeroBlocks(_) => nonzero_blocks(file),

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, RenameFlags};
 
 use super::index::{FORMAT, Index};
 use super::{FSMETA, INDEX, LAYERS, UPPER, VMDK};
+use crate::threads;
 
 /// A directory beside the bundle's place, in which it is made.
 pub struct Staging {
@@ -98,10 +99,14 @@ impl Staging {
     fn sync(&self) -> io::Result<()> {
         let names = [FSMETA, UPPER, VMDK, INDEX, LAYERS, ""];
         std::thread::scope(|scope| {
-            let sync = |name| scope.spawn(move || File::open(self.path(name))?.sync_all());
+            let sync = |name| {
+                threads::spawn_scoped(scope, "sync", move || {
+                    File::open(self.path(name))?.sync_all()
+                })
+            };
             let threads = names.map(sync);
-            let join = |thread: ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let join = |thread: io::Result<ScopedJoinHandle<'_, _>>| {
+                thread?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             threads.into_iter().try_for_each(join)
         })

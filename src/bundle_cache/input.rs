@@ -10,6 +10,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::dir;
+
 /// What is known of a path. One where nothing is, is an input as well: something
 /// may come to be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,12 +115,7 @@ fn walk(path: &Path, visit: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) 
         directories.push(Path::new("").to_owned());
     }
     while let Some(directory) = directories.pop() {
-        let mut names: Vec<OsString> = Vec::new();
-        for entry in fs::read_dir(path.join(&directory))? {
-            names.push(entry?.file_name());
-        }
-        names.sort();
-        for name in names {
+        for name in dir::names(&path.join(&directory))? {
             let name = directory.join(name);
             let metadata = fs::symlink_metadata(path.join(&name))?;
             visit(&name, &metadata)?;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -18,6 +18,7 @@ use crate::layer;
 use crate::map;
 use crate::progress::{Event, Reporter};
 use crate::source::Image;
+use crate::threads;
 use crate::tree::Tree;
 use crate::tree::extents::Extents;
 
@@ -25,7 +26,7 @@ use crate::tree::extents::Extents;
 pub struct Ready {
     pub tree: Tree<Extents>,
     /// Its object.
-    pub file: File,
+    pub file: Arc<File>,
     pub blake3: blake3::Hash,
     pub size: u64,
     pub uncompressed: u64,
@@ -50,7 +51,7 @@ pub fn layers(
     let mut order: Vec<usize> = jobs.into_values().collect();
     order.sort_by_key(|i| (std::cmp::Reverse(image.layers[*i].size), *i));
 
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(request.jobs).build()?;
+    let pool = threads::own_pool(request.jobs)?;
     let failed = AtomicBool::new(false);
     let results = Mutex::new(Vec::new());
     pool.in_place_scope_fifo(|scope| {
@@ -121,7 +122,7 @@ fn one_layer(
         size: record.size,
         uncompressed: record.uncompressed,
         cached,
-        file: object.file,
+        file: object.file.into(),
     })
 }
 

@@ -265,7 +265,7 @@ fn link(
             blake3: ready.blake3,
             size: ready.size,
         });
-        disks.0.push(ready.file.try_clone()?);
+        disks.0.push(ready.file.clone());
         summary.cached += usize::from(ready.cached);
         summary.bytes_in += if ready.cached { 0 } else { layer.size };
         summary.bytes_out += ready.size;

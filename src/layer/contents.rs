@@ -4,14 +4,14 @@
 //! Where a file has holes follows from its bytes alone. A sparse file, and the
 //! same file as a tar that knows no holes has it, become the same.
 
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher as _;
+use std::collections::hash_map::Entry;
 use std::io;
 
 use anyhow::{Context as _, Result, ensure};
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash as _;
 use rustc_hash::FxHashMap;
+use rustix::rand::GetRandomFlags;
 
 use super::sparse::SparseMap;
 use super::stream::Stream;
@@ -37,13 +37,14 @@ pub struct Contents<'d> {
 }
 
 impl<'d> Contents<'d> {
-    pub fn new(data: &'d mut FileSink) -> Self {
+    pub fn new(data: &'d mut FileSink) -> Result<Self> {
         let mut secret = polyval::Key::default();
-        for half in secret.chunks_exact_mut(8) {
-            half.copy_from_slice(&RandomState::new().hash_one(()).to_le_bytes());
-        }
+        let flags = GetRandomFlags::empty();
+        // So few bytes come at once or not at all.
+        rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut secret[..], flags))
+            .context("the system gives no random numbers")?;
         let (known, key) = (FxHashMap::default(), Polyval::new(&secret));
-        Self { data, known, key, scratch: Vec::new() }
+        Ok(Self { data, known, key, scratch: Vec::new() })
     }
 
     /// Puts the next `size` bytes of `stream` on blocks, unless they are there.

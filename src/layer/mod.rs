@@ -103,7 +103,7 @@ fn ingest(
     base: &GuestPath,
 ) -> Result<Tree<Extents>> {
     let mut placer = Placer::new(limits);
-    let mut contents = Contents::new(data);
+    let mut contents = Contents::new(data)?;
     let mut entries = 0u64;
     let base = base.to_bytes();
     let below = |path: &mut Vec<u8>| {

@@ -4,12 +4,13 @@
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
 use super::inflate::{self, Ended, Outlet, Piece};
 use crate::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
+use crate::threads;
 
 /// Pieces on the way: enough to even out, few enough to stay in the cache.
 const PIECES: usize = 6;
@@ -65,7 +66,16 @@ pub fn with_stream<T>(
     let outlet = Outlet { pieces: send, spent: reuse, enough: &enough };
     std::thread::scope(|scope| {
         let blob = Progress { inner: blob, report: progress };
-        let inflater = scope.spawn(move || inflate::run(blob, outlet));
+        let inflater =
+            match threads::spawn_scoped(scope, "inflate", move || inflate::run(blob, outlet)) {
+                Ok(inflater) => inflater,
+                Err(error) => {
+                    let why = error.to_string();
+                    let unread = Some(error.into());
+                    let digest = Digest::of(b"");
+                    return (Err(anyhow!(why)), BlobSeen { digest, size: 0, error: None, unread });
+                }
+            };
         let mut stream = Stream {
             pieces,
             spent,

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::SeekFrom;
 
 use crate::sink::Sink;
+use crate::threads;
 use crate::tree::extents::Extents;
 use crate::units::{BLOCK_SIZE, PAGE_SIZE};
 
@@ -78,8 +79,10 @@ impl Stamp {
 }
 
 /// Disks that extents lie on, by device: number 1 comes first.
+///
+/// Shared: an open file is one of a few that a process may have, and layers are many.
 #[derive(Default)]
-pub struct Disks(pub Vec<File>);
+pub struct Disks(pub Vec<Arc<File>>);
 
 /// Bytes copied at once.
 const CHUNK: u64 = 1 << 20;
@@ -142,6 +145,7 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
         return Err(io::Error::other("it says that it is empty, and is not: copy it first"));
     }
     let mut buffer = vec![0; CHUNK.min(size) as usize];
+    threads::pool()?;
     let mut at = 0;
     while at < size {
         let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {

@@ -14,6 +14,7 @@ use super::content::{Content, HostFile};
 use super::glob::{fits, matcher};
 use super::resolve::{Found, Last, Parents};
 use super::work::{Work, absolute, kind_name, shown};
+use crate::dir;
 use crate::manifest::patch::Copy;
 use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev};
 
@@ -122,11 +123,7 @@ impl Work<'_> {
         let mut todo = vec![first];
         while let Some(Todo { from, relative, to, path }) = todo.pop() {
             let named = || from.display().to_string();
-            let mut entries = Vec::new();
-            for entry in fs::read_dir(&from).with_context(named)? {
-                entries.push(entry.with_context(named)?.file_name());
-            }
-            entries.sort();
+            let entries = dir::names(&from).with_context(named)?;
             let mut dirs = Vec::new();
             for entry in entries {
                 let bytes = entry.as_bytes();

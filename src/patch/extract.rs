@@ -34,7 +34,7 @@ impl Work<'_> {
         let limits = self.environment.limits;
         let loose = layer::take_apart(blob, file, limits, &found.path).with_context(from)?;
 
-        self.disks.0.push(loose.file);
+        self.disks.0.push(loose.file.into());
         let number = u16::try_from(self.disks.0.len()).context("more than 65535 archives")?;
         self.scratch_hashes.insert(number, loose.blake3);
         let layer = on_device(loose.tree, DeviceId(number)).map_files(Content::Stored);

@@ -45,7 +45,7 @@ fn image(lines: &[&str]) -> (Tree<Extents>, Disks) {
         };
         tree.dir_mut(parent).unwrap().entries.insert(name.clone(), id);
     }
-    (tree, Disks(vec![disk]))
+    (tree, Disks(vec![disk.into()]))
 }
 
 /// The operations that YAML spells, each with its line.

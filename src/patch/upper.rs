@@ -12,6 +12,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::content::{Content, HostFile, Part};
 use super::work::Work;
+use crate::threads;
 use crate::tree::extents::Extents;
 use crate::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 
@@ -221,6 +222,10 @@ pub fn fingerprint(
             }
         }
     }
+    if hosts.is_empty() {
+        return Ok(hasher.finalize());
+    }
+    threads::pool()?;
     let hashes: std::io::Result<Vec<blake3::Hash>> =
         hosts.par_iter().map(|file| file.hash()).collect();
     for hash in hashes? {

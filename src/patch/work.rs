@@ -8,6 +8,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::content::{Content, Disks, HostFile, Part};
 use super::{Change, Environment, What};
 use crate::acl;
+use crate::threads;
 use crate::tree::extents::Extents;
 use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 
@@ -170,6 +171,10 @@ impl<'e> Work<'e> {
     /// with one is an error of this patch.
     pub fn see(&mut self) -> Result<()> {
         let hosts = std::mem::take(&mut self.hosts);
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        threads::pool()?;
         hosts.par_iter().try_for_each(|file| file.hash().map(drop))?;
         Ok(())
     }

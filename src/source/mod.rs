@@ -28,7 +28,7 @@ pub use self::daemon::image_id as daemon_image_id;
 pub use self::document::Descriptor;
 pub use self::names::REF_NAME;
 use self::registry::RegistryStore;
-pub use self::registry::{Access, NotThere, Repository};
+pub use self::registry::{Access, Credentials, NotThere, Repository};
 use self::store::Store;
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{ImageRef, Platform, Transport};

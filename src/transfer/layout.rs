@@ -11,6 +11,7 @@ use super::{new_file, pack};
 use crate::bundle::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
 use crate::cache::Cache;
 use crate::digest::Digest;
+use crate::dir;
 use crate::source::REF_NAME;
 use crate::whole;
 
@@ -63,7 +64,7 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
         let mut index = match fs::read(&known) {
             Ok(bytes) => serde_json::from_slice(&bytes).context("index.json")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_empty = fs::read_dir(to)?.next().is_none();
+                let is_empty = dir::names(to)?.is_empty();
                 ensure!(is_empty, "it is neither empty nor a layout; it stays as it is");
                 empty_index()
             }

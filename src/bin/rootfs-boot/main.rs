@@ -1,11 +1,14 @@
 //! The command line: arguments, exit codes.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use rootfs_compile::boot::args::Cli;
 use rootfs_compile::boot::{self, MACHINE_FAILED};
+use rootfs_compile::{printable, process};
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -13,7 +16,7 @@ fn main() -> ExitCode {
     if machine.next().is_some_and(|first| first == boot::MACHINE_ARGUMENT) {
         let number = machine.next().unwrap_or_default();
         let Err(error) = boot::enter_machine(&number.to_string_lossy());
-        return failed(&error);
+        return ExitCode::from(failed(&error));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -28,18 +31,22 @@ fn main() -> ExitCode {
     let run = || {
         let options = cli.options()?;
         if dry_run {
-            println!("{:#}", boot::dry_run(&options)?);
+            let json = printable::json(&boot::dry_run(&options)?)?;
+            writeln!(std::io::stdout(), "{json}").context("standard output")?;
             return Ok(0);
         }
         boot::run(&options, started)
     };
-    match run() {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => failed(&error),
-    }
+    let run = || run().unwrap_or_else(|error| failed(&error));
+    let ran = process::run("rootfs-boot: ", MACHINE_FAILED, run);
+    ExitCode::from(ran.unwrap_or_else(|error| failed(&anyhow!(error))))
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    boot::engine::notice(&format!("{error:#}"));
-    ExitCode::from(MACHINE_FAILED)
+fn failed(error: &anyhow::Error) -> u8 {
+    let text = format!("{error:#}");
+    match process::advice(&text) {
+        Some(advice) => boot::engine::notice(&format!("{text}: {advice}")),
+        None => boot::engine::notice(&text),
+    }
+    MACHINE_FAILED
 }

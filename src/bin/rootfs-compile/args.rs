@@ -126,7 +126,8 @@ pub struct CompileArgs {
 }
 
 /// How images of a registry are reached. Name and password are those of docker
-/// login or podman login, or ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD.
+/// login or podman login; ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD win at
+/// one registry, the image's own or the one that ROOTFS_COMPILE_REGISTRY names.
 #[derive(Args)]
 #[command(next_help_heading = "Registries")]
 pub struct RegistryArgs {

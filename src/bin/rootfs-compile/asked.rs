@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rootfs_compile::manifest::{ImageRef, LockUse, Manifest};
 use rootfs_compile::word::{Word, meaning};
 
 use crate::args::{CompileArgs, LockArgs};
+use crate::say;
 
 /// What standard input is called in messages.
 const STDIN: &str = "<stdin>";
@@ -35,8 +36,7 @@ impl Asked {
             ));
         }
         if let Some(note) = found.note.filter(|_| !args.quiet) {
-            // A closed standard error is no reason to fail.
-            let _ = writeln!(io::stderr(), "note: {note}");
+            say(&format!("note: {note}"));
         }
         let mut stdin = None;
         if found.word == Word::Stdin {

@@ -1,6 +1,5 @@
 //! `build`: an image or a manifest as a bundle.
 
-use std::io::Write as _;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,7 +8,8 @@ use rootfs_compile::compile::{self, Request, Summary};
 
 use crate::args::{Build, CompileArgs, Progress};
 use crate::asked::Asked;
-use crate::{USAGE, access, cache_dir, preview, show, usage};
+use crate::show::{self, say_json};
+use crate::{USAGE, access, cache_dir, preview, say, usage};
 
 pub fn build(args: &Build) -> Result<u8> {
     let started = Instant::now();
@@ -50,6 +50,7 @@ pub fn request(
 ) -> Result<Request> {
     let mut access = access(&args.registry);
     access.archive_bytes = args.limits.max_archive_bytes;
+    access.are_for(&manifest.image);
     Ok(Request {
         manifest,
         output: std::path::PathBuf::new(),
@@ -72,8 +73,7 @@ pub fn say_done(name: &str, args: &CompileArgs, made: &Summary, verbose: bool, s
         return;
     }
     let seconds = started.elapsed().as_secs_f64();
-    // A closed standard error is no reason to fail.
-    let _ = if args.progress == Progress::Json {
+    if args.progress == Progress::Json {
         let value = serde_json::json!({
             "event": "done",
             "output": name,
@@ -83,15 +83,13 @@ pub fn say_done(name: &str, args: &CompileArgs, made: &Summary, verbose: bool, s
             "bytes_out": made.bytes_out,
             "seconds": seconds,
         });
-        writeln!(std::io::stderr(), "{value}")
+        say_json(&value);
     } else {
         let (read, written) = (HumanBytes(made.bytes_in), HumanBytes(made.bytes_out));
         let more = if verbose { format!(", {} inodes", made.inodes) } else { String::new() };
-        writeln!(
-            std::io::stderr(),
+        say(&format!(
             "{name}: {} layers ({} cached), {read} in, {written} out{more}, {seconds:.2} s",
-            made.layers,
-            made.cached,
-        )
-    };
+            made.layers, made.cached,
+        ));
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use indicatif::HumanBytes;
 use rootfs_compile::bundle::inspect::{Report, inspect as read};
 use rootfs_compile::cache::Cache;
+use rootfs_compile::printable;
 
+use crate::STDOUT;
 use crate::args::Inspect;
 
 pub fn inspect(args: &Inspect) -> Result<u8> {
@@ -14,14 +16,16 @@ pub fn inspect(args: &Inspect) -> Result<u8> {
     let report = read(&args.dir, cache.as_deref())?;
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        writeln!(out, "{}", printable::json(&report)?).context(STDOUT)?;
     } else {
-        out.write_all(text(&report).as_bytes())?;
+        for line in lines(&report) {
+            writeln!(out, "{}", printable::line(&line)).context(STDOUT)?;
+        }
     }
     Ok(0)
 }
 
-fn text(report: &Report) -> String {
+fn lines(report: &Report) -> Vec<String> {
     let image = &report.image;
     let mut lines = vec![format!("image     {}", image.reference)];
     if let Some(digest) = image.manifest_digest {
@@ -66,5 +70,5 @@ fn text(report: &Report) -> String {
     ));
     let conflicts = report.case_conflicts.iter();
     lines.extend(conflicts.map(|names| format!("case      {}", names.join("  "))));
-    lines.join("\n") + "\n"
+    lines
 }

@@ -20,9 +20,14 @@ use rootfs_compile::boot::MACHINE_FAILED;
 use rootfs_compile::bundle;
 use rootfs_compile::cache::Cache;
 use rootfs_compile::manifest;
-use rootfs_compile::source::Access;
+use rootfs_compile::printable;
+use rootfs_compile::process;
+use rootfs_compile::source::{Access, Credentials};
 
 use self::args::{CacheDir, Cli, Command, RegistryArgs, Schema, SchemaOf, Verify};
+
+/// What errors of writing the product of a command are about.
+const STDOUT: &str = "standard output";
 
 /// The build failed, or the bundle is not sound.
 const FAILED: u8 = 1;
@@ -42,7 +47,14 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { code } else { 0 });
         }
     };
-    let result = match cli.command {
+    let failed = if is_run { MACHINE_FAILED } else { FAILED };
+    let ran = process::run("error: ", failed, || run_command(cli.command, failed));
+    ExitCode::from(ran.unwrap_or_else(|error| usage(error, failed)))
+}
+
+/// Runs what was typed; `failed` is the exit code of a failure.
+fn run_command(command: Command, failed: u8) -> u8 {
+    let result = match command {
         Command::Build(args) => build::build(&args),
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::inspect(&args),
@@ -52,20 +64,26 @@ fn main() -> ExitCode {
         Command::Export(args) => transfer::export(&args),
         Command::Schema(args) => schema(&args),
     };
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            // Standard error may be closed; the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::from(if is_run { MACHINE_FAILED } else { FAILED })
+    result.unwrap_or_else(|error| {
+        let text = format!("error: {error:#}");
+        match process::advice(&text) {
+            Some(advice) => say(&format!("{text}: {advice}")),
+            None => say(&text),
         }
-    }
+        failed
+    })
 }
 
 /// Says what makes no sense; `code` is the exit code that says so, too.
 fn usage(error: &str, code: u8) -> u8 {
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    say(&format!("error: {error}"));
     code
+}
+
+/// Says something on standard error. That it is closed or full is no reason to fail:
+/// the exit code still tells.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable::text(text));
 }
 
 fn access(args: &RegistryArgs) -> Access {
@@ -80,7 +98,11 @@ fn access(args: &RegistryArgs) -> Access {
         insecure: args.insecure_registry.iter().cloned().chain(named).collect(),
         ca_certs: args.ca_cert.clone(),
         offline: args.offline,
-        credentials: set("ROOTFS_COMPILE_USERNAME").map(|name| (name, password())),
+        credentials: set("ROOTFS_COMPILE_USERNAME").map(|name| Credentials {
+            name,
+            password: password(),
+            registry: set("ROOTFS_COMPILE_REGISTRY"),
+        }),
         ..Access::default()
     }
 }
@@ -96,7 +118,7 @@ fn schema(args: &Schema) -> Result<u8> {
         SchemaOf::Manifest => manifest::manifest_schema(),
         SchemaOf::Patches => manifest::patches_schema(),
     };
-    writeln!(std::io::stdout(), "{schema:#}")?;
+    writeln!(std::io::stdout(), "{schema:#}").context(STDOUT)?;
     Ok(0)
 }
 
@@ -109,13 +131,14 @@ fn verify(args: &Verify) -> Result<u8> {
             .map(|(file, what)| serde_json::json!({ "file": file, "problem": what }));
         let value =
             serde_json::json!({ "ok": problems.is_empty(), "problems": all.collect::<Vec<_>>() });
-        writeln!(out, "{value:#}")?;
+        writeln!(out, "{}", printable::json(&value)?).context(STDOUT)?;
     } else {
         for (file, what) in &problems {
-            writeln!(out, "{file}: {what}")?;
+            writeln!(out, "{}", printable::line(&format!("{file}: {what}"))).context(STDOUT)?;
         }
         if problems.is_empty() {
-            writeln!(out, "{}: sound", args.dir.display())?;
+            let dir = args.dir.display().to_string();
+            writeln!(out, "{}: sound", printable::line(&dir)).context(STDOUT)?;
         }
     }
     Ok(if problems.is_empty() { 0 } else { FAILED })

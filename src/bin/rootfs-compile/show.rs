@@ -4,10 +4,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use rootfs_compile::printable;
 use rootfs_compile::progress::{Event, LayerName, Reporter, Silent};
 use serde_json::json;
 
 use crate::args::Progress;
+use crate::say;
 
 /// The reporter for `progress`; `verbose` says more.
 pub fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Reporter> {
@@ -22,8 +24,9 @@ pub fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Repor
     }
 }
 
-/// Writes a line; a closed standard error is no reason to fail.
-fn say(line: &str) {
+/// Writes `value` as a line, as [`say`] does.
+pub fn say_json(value: &serde_json::Value) {
+    let line = printable::json_line(value).expect("a value has no keys but strings");
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
@@ -68,7 +71,7 @@ impl Reporter for Json {
             Event::Note(text) => json!({ "event": "note", "text": text }),
             Event::Read { .. } => return,
         };
-        say(&value.to_string());
+        say_json(&value);
     }
 }
 
@@ -77,6 +80,13 @@ struct Bars {
     verbose: bool,
     all: MultiProgress,
     bars: Mutex<Vec<ProgressBar>>,
+}
+
+impl Bars {
+    /// Prints above the bars; what cannot be printed there is lost with the terminal.
+    fn above(&self, text: &str) {
+        drop(self.all.println(printable::text(text)));
+    }
 }
 
 impl Reporter for Bars {
@@ -100,12 +110,9 @@ impl Reporter for Bars {
             Event::Layer { layer, cached, .. } => {
                 bars[layer].finish_with_message(if cached { "cached" } else { "done" });
             }
-            Event::Note(text) if self.verbose => {
-                drop(self.all.println(format!("note: {text}")));
-            }
+            Event::Note(text) if self.verbose => self.above(&format!("note: {text}")),
             Event::Stage(_) | Event::Note(_) => {}
-            // What cannot be printed above the bars is lost with the terminal.
-            Event::Warning(text) => drop(self.all.println(format!("warning: {text}"))),
+            Event::Warning(text) => self.above(&format!("warning: {text}")),
         }
     }
 }

@@ -1,28 +1,25 @@
 //! `push`, `pull` and `export`.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use indicatif::HumanBytes;
 use rootfs_compile::cache::Cache;
+use rootfs_compile::printable;
 use rootfs_compile::transfer::{self, Target};
 
 use crate::args::{Export, Pull, Push};
-use crate::{access, cache_dir};
+use crate::{access, cache_dir, say};
 
 pub fn push(args: &Push) -> Result<u8> {
     let cache = Cache::open(&cache_dir(&args.cache)?)?;
     let name = args.reference.name.as_ref();
     let name = name.with_context(|| format!("{} is no name in a registry", args.reference))?;
-    let pushed = transfer::push(&args.dir, name, &cache, &access(&args.registry))?;
-    writeln!(
-        std::io::stderr(),
-        "{name}: {} of {} blobs sent, {}",
-        pushed.sent,
-        pushed.blobs,
-        HumanBytes(pushed.bytes)
-    )?;
+    let mut access = access(&args.registry);
+    access.are_for(&args.reference);
+    let pushed = transfer::push(&args.dir, name, &cache, &access)?;
+    let bytes = HumanBytes(pushed.bytes);
+    say(&format!("{name}: {} of {} blobs sent, {bytes}", pushed.sent, pushed.blobs));
     Ok(0)
 }
 
@@ -30,17 +27,17 @@ pub fn pull(args: &Pull) -> Result<u8> {
     let dir = cache_dir(&args.cache)?;
     let mut access = access(&args.registry);
     access.documents = dir.join("registry");
+    access.are_for(&args.reference);
     let target = Target { output: args.output.clone(), force: args.force };
     let mut reference = args.reference.clone();
     reference.resolve(Path::new(""));
     let index = transfer::pull(&reference, &target, &Cache::open(&dir)?, &access)?;
-    writeln!(
-        std::io::stderr(),
+    say(&format!(
         "{}: {} layers of {}",
         args.output.display(),
         index.layers.len(),
-        index.image.reference.escape_debug()
-    )?;
+        printable::line(&index.image.reference)
+    ));
     Ok(0)
 }
 

@@ -12,6 +12,7 @@ use super::{ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SPARSE_TYPE, TI
 use crate::bundle::content::Content;
 use crate::bundle::open::OpenBundle;
 use crate::digest::Digest;
+use crate::threads;
 
 /// zstd's own default: twice as small as none at all, and as fast as a disk.
 const LEVEL: i32 = 3;
@@ -58,6 +59,7 @@ pub fn pack(
     scratch: &(dyn Fn() -> Result<File> + Sync),
 ) -> Result<Packed> {
     let files = bundle.files();
+    threads::pool()?;
     let packed: Result<Vec<Blob>> = files
         .par_iter()
         .map(|(path, file, content)| {

@@ -195,7 +195,7 @@ impl<'d> Walk<'_, 'd> {
         dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
     ) -> Result<()>
 where {
-        self.dir_bytes += raw.disk.size;
+        self.dir_bytes = self.dir_bytes.saturating_add(raw.disk.size);
         if self.dir_bytes > self.reader.data.len() as u64 {
             return Err(bad(raw.nid, "directories that lie over each other"));
         }

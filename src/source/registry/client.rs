@@ -11,11 +11,12 @@ use reqwest::header::{
 };
 use reqwest::redirect::Policy;
 use reqwest::{ClientBuilder, Method, Request, Response, StatusCode, Url};
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::failure::{Answer, Failure, NotThere, RETRIES, tried};
 use super::login::{Challenge, Login, Refusal};
+use super::runtime::{Resolver, Runtime};
 use super::{Access, credentials, plain};
 use crate::digest::Digest;
 use crate::source::choose_tls;
@@ -46,12 +47,13 @@ pub enum Purpose {
 
 /// A registry, as one repository is asked for.
 pub struct Client {
-    /// Always there, until the client is dropped.
-    runtime: Option<Runtime>,
+    runtime: Runtime,
     http: reqwest::Client,
     /// For bodies that may take their time to send: whoever sends them looks
     /// after that.
     slow: reqwest::Client,
+    /// For what a login's secret is in: follows no redirect.
+    logins: reqwest::Client,
     pub(super) reference: Reference,
     purpose: Purpose,
     /// Where all that is asked for begins, with a slash at the end.
@@ -74,15 +76,6 @@ pub enum Wanted {
     Rest,
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Nobody waits any more for what is still on the wire.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl Client {
     pub fn new(reference: &Reference, access: &Access, purpose: Purpose) -> Result<Self> {
         choose_tls();
@@ -102,6 +95,9 @@ impl Client {
             let mut builder = reqwest::Client::builder()
                 .user_agent(USER_AGENT)
                 .redirect(redirects())
+                .dns_resolver(Resolver)
+                // Upload URLs hold what lets others write.
+                .referer(false)
                 .connect_timeout(CONNECT_TIMEOUT);
             if let (Some(only), Some(name)) = (&connection.only, base.host_str()) {
                 builder = builder.no_proxy().resolve_to_addrs(name, only);
@@ -109,20 +105,20 @@ impl Client {
             certificates.iter().cloned().fold(builder, ClientBuilder::add_root_certificate)
         };
         let login = match &access.credentials {
-            Some((name, password)) => {
-                Login::Password { name: name.clone(), password: password.clone() }
+            Some(given) if given.is_for(reference.registry()) => {
+                Login::Password { name: given.name.clone(), password: given.password.clone() }
             }
-            None => credentials::find(reference)?,
+            _ => credentials::find(reference)?,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .context("starting the registry client")?;
         Ok(Self {
-            runtime: Some(runtime),
+            runtime: Runtime::start()?,
             http: builder().read_timeout(READ_TIMEOUT).build().context("the registry client")?,
             slow: builder().build().context("the registry client")?,
+            logins: builder()
+                .redirect(Policy::none())
+                .read_timeout(READ_TIMEOUT)
+                .build()
+                .context("the registry client")?,
             reference: reference.clone(),
             purpose,
             base,
@@ -132,8 +128,8 @@ impl Client {
         })
     }
 
-    pub fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("only dropping takes it")
+    pub fn runtime(&self) -> &Handle {
+        self.runtime.handle()
     }
 
     /// Asks until it succeeds, or no further try helps.
@@ -299,7 +295,9 @@ impl Client {
         };
         let scope = format!("repository:{}:{actions}", self.reference.repository());
         let who = self.reference.registry();
-        let answer = self.login.answer(&challenge, &scope, who, &self.http);
+        let is_secret = self.login != Login::Anonymous;
+        let http = if is_secret { &self.logins } else { &self.http };
+        let answer = self.login.answer(&challenge, &scope, who, http);
         let slow = |_| Failure::new(self.says("the login takes too long"), 1);
         let shown = match timeout(SHORT_ANSWER, answer).await.map_err(slow)? {
             Ok(shown) => shown,
@@ -368,8 +366,9 @@ impl Client {
     fn denied(&self) -> anyhow::Error {
         self.says(match &self.login {
             Login::Anonymous => {
-                "access is refused without a login: docker login or podman login stores one, \
-                 ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD give one"
+                "access is refused without a login: docker login or podman login stores one; \
+                 ROOTFS_COMPILE_USERNAME and ROOTFS_COMPILE_PASSWORD give one to the registry that \
+                 ROOTFS_COMPILE_REGISTRY names, or that the image is in"
             }
             _ => {
                 "access is refused with the login that was given (by ROOTFS_COMPILE_USERNAME and \

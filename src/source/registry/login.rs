@@ -67,6 +67,10 @@ pub enum Refusal {
 impl Login {
     /// What answers `challenge`, as the header Authorization: for the actions of
     /// `scope`, if a token server gives it. `who` is the registry in errors.
+    ///
+    /// Unless the user is anonymous, `http` must follow no redirect: whatever a token
+    /// server's answer names would get the body of a POST again, and the identity
+    /// token is in there.
     pub async fn answer(
         &self,
         challenge: &Challenge,
@@ -125,6 +129,9 @@ impl Login {
         let mut response = request.send().await.map_err(silent)?;
         match response.status().as_u16() {
             200..=299 => {}
+            300..=399 => {
+                return Err(failed(&who, "it redirects to elsewhere, where no login is sent"));
+            }
             401 | 403 => return Err(Refusal::Denied),
             _ => {
                 let answer = Answer::read(response).await;

@@ -12,6 +12,7 @@ mod failure;
 mod login;
 mod plain;
 mod push;
+mod runtime;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
@@ -30,6 +31,7 @@ use super::compression::Spool;
 use super::store::{MAX_DOCUMENT, Store};
 use super::{digest_of, layout};
 use crate::digest::Digest;
+use crate::manifest::ImageRef;
 
 /// How registries are reached.
 #[derive(Clone, Default)]
@@ -40,8 +42,8 @@ pub struct Access {
     pub ca_certs: Vec<PathBuf>,
     /// Connect to nothing.
     pub offline: bool,
-    /// Name and password, for every registry.
-    pub credentials: Option<(String, String)>,
+    /// A login in place of the stored ones.
+    pub credentials: Option<Credentials>,
     /// Where manifests and configs are kept, and spool files while they are read.
     pub documents: PathBuf,
     /// Bytes that an archive which is compressed as a whole may decompress to, in
@@ -51,10 +53,42 @@ pub struct Access {
     pub known_tags: bool,
 }
 
+/// Name and password for one registry; every other one gets what is stored for it.
+#[derive(Clone)]
+pub struct Credentials {
+    pub name: String,
+    pub password: String,
+    /// `HOST[:PORT]` as references have it. None: nobody gets them yet.
+    pub registry: Option<String>,
+}
+
+impl Credentials {
+    /// Whether they are for the registry `host`.
+    fn is_for(&self, host: &str) -> bool {
+        /// What docker calls its own registry elsewhere.
+        fn known(host: &str) -> &str {
+            if host == "index.docker.io" { "docker.io" } else { host }
+        }
+        self.registry.as_deref().is_some_and(|own| known(own) == known(host))
+    }
+}
+
 /// Bytes of a decompressed archive: as many as a layer may have.
 const MAX_ARCHIVE: u64 = 256 << 30;
 
 impl Access {
+    /// Gives name and password of the environment to the registry of `image`, unless
+    /// the user named another one: those of mirrors, of shared layers and of what
+    /// else a build asks are not the user's to know.
+    pub fn are_for(&mut self, image: &ImageRef) {
+        let registry = image.name.as_ref().map(|name| name.registry().to_owned());
+        if let Some(given) = &mut self.credentials
+            && given.registry.is_none()
+        {
+            given.registry = registry;
+        }
+    }
+
     /// Where archives are decompressed to.
     pub fn spool(&self) -> Spool {
         Spool { dir: self.documents.clone(), limit: self.archive_bytes.unwrap_or(MAX_ARCHIVE) }

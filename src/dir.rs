@@ -1,0 +1,27 @@
+//! What is in directories.
+//!
+//! `std::fs::read_dir` panics when the kernel fails to close a directory, which a
+//! network's file system may; rustix's reader does not.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{Dir, Mode, OFlags};
+
+/// The names in the directory `path`, in the order of their bytes.
+pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
+    let mut names = Vec::new();
+    for entry in Dir::new(dir)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,94 @@
+//! Text for terminals.
+//!
+//! Names, configs, bundles and answers of servers may hold escape sequences, by
+//! which a terminal renames its window, types into its shell or overwrites what it
+//! showed. Invariant: whatever this project prints for people or as JSON comes
+//! through here, at the place where it is printed, so that no place that only
+//! composes a message has to think of it. (What a command in a machine prints is
+//! its own.)
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// `text`, which may have several lines, with everything escaped that a terminal
+/// obeys instead of showing it.
+pub fn text(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c != '\n' && is_obeyed(c))
+}
+
+/// As [`text`], but one line: a line break could begin a message that nobody wrote.
+pub fn line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_obeyed)
+}
+
+/// `value` as indented JSON that is safe to look at.
+pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    Ok(json_escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// `value` as JSON on one line.
+pub fn json_line(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    Ok(json_escaped(&serde_json::to_string(value)?))
+}
+
+/// serde escapes what JSON says it must, which are the control characters of ASCII
+/// but DEL. What else is obeyed can only stand in strings, where an escape means the
+/// same.
+fn json_escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' => out.push(c),
+            c if is_obeyed(c) => write!(out, "\\u{:04x}", u32::from(c)).expect("a String"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn escaped(text: &str, unsafe_char: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&unsafe_char) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if unsafe_char(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Control characters, of ASCII and of ISO 6429 (C1, of which U+009B begins a
+/// sequence as ESC [ does); what turns the direction of text (Unicode's TR 9), which
+/// shows names as others; line and paragraph separators.
+fn is_obeyed(c: char) -> bool {
+    let directions = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    c.is_control()
+        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || directions.contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_get_nothing_to_obey() {
+        let evil = "a\u{1b}[31mb\u{9b}2J\r\u{7f}\u{202e}c\td\né";
+        assert_eq!(text(evil), "a\\u{1b}[31mb\\u{9b}2J\\r\\u{7f}\\u{202e}c\\td\né");
+        assert_eq!(line(evil), "a\\u{1b}[31mb\\u{9b}2J\\r\\u{7f}\\u{202e}c\\td\\né");
+        assert!(matches!(line("plain: é/ü"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_stays_what_it_is() {
+        let evil = "a\u{1b}[31mb\u{9b}2J\r\u{7f}\u{202e}c\td\né";
+        for json in [json(&evil).unwrap(), json_line(&evil).unwrap()] {
+            assert!(!json.chars().any(is_obeyed), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), evil);
+        }
+    }
+}
