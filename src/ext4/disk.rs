@@ -90,11 +90,16 @@ pub fn halves(value: u32) -> (u16, u16) {
 pub struct Seed(u32);
 
 impl Seed {
-    const START: Seed = Seed(!0);
+    pub const START: Seed = Seed(!0);
 
     /// The seed of every record but the superblock.
     pub fn of_file_system(uuid: &[u8; 16]) -> Self {
         Self::START.then(uuid)
+    }
+
+    /// What an earlier sum goes on from.
+    pub fn from_sum(sum: u32) -> Self {
+        Self(sum)
     }
 
     /// The seed of what belongs to one inode. Its generation is 0.

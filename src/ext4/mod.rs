@@ -4,6 +4,8 @@
 //! records, and [`encode`] emits them in the order of their addresses; only
 //! then is a file's content asked for its bytes, and it may stream them. What
 //! is zero becomes a hole, so an upper costs what is in it, whatever its size.
+//!
+//! [`read`] goes the other way, and shares only the records with the writer.
 
 mod content;
 mod dirent;
@@ -15,6 +17,7 @@ mod journal;
 mod layout;
 mod nodes;
 mod plan;
+pub mod read;
 mod xattr;
 
 use std::io;

@@ -1,0 +1,359 @@
+//! All that the root leads to.
+
+use rustc_hash::FxHashMap;
+
+use super::claims::Claims;
+use super::content::FileData;
+use super::dir::RawEntry;
+use super::fields::Fields;
+use super::inode::{EA_INODE_FL, INLINE_DATA_FL, Inodes, RawInode, S_IFMT, has_extents};
+use super::mapping::Mapping;
+use super::superblock::INCOMPAT_INLINE_DATA;
+use super::xattr::XattrReader;
+use super::{ReadError, Reader, Result, bad};
+use crate::ext4::disk::{I_BLOCK, ROOT_INO};
+use crate::tree::{Dir, Inode, InodeId, Kind, Name, Rdev, Stat, Tree};
+
+pub const S_IFIFO: u16 = 0o010_000;
+pub const S_IFCHR: u16 = 0o020_000;
+pub const S_IFDIR: u16 = 0o040_000;
+pub const S_IFBLK: u16 = 0o060_000;
+pub const S_IFREG: u16 = 0o100_000;
+pub const S_IFLNK: u16 = 0o120_000;
+pub const S_IFSOCK: u16 = 0o140_000;
+
+/// Bytes of xattrs that even a small file may have, each counted for each inode.
+const LEAST_XATTRS: u64 = 256 << 20;
+
+/// What overlayfs marks a directory with that hides the one below.
+pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+/// A tree, and which inodes its nodes are.
+pub struct Walked {
+    pub tree: Tree<FileData>,
+    /// Inode numbers by [`InodeId`].
+    pub inos: Vec<u32>,
+    pub ids: FxHashMap<u32, InodeId>,
+    /// How many links each inode has: its names, and a directory's `.` and `..`.
+    pub links: Vec<u32>,
+    /// The directory that names each directory.
+    pub parents: Vec<u32>,
+    /// Every block of what was read, blocks of xattrs aside.
+    pub claims: Claims,
+}
+
+impl Walked {
+    /// `error`, with a path of the inode that it is about.
+    pub fn located(&self, error: ReadError) -> ReadError {
+        match error {
+            ReadError::Inode { ino, path: None, what } => {
+                let id = self.ids.get(&ino);
+                let path = id.and_then(|id| self.tree.path_of(*id)).map(|path| path.to_string());
+                ReadError::Inode { ino, path, what }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// The whole tree, every inode and entry of it checked. Overlayfs's marks are
+    /// devices and xattrs here; [`with_marks`] makes of them what they mean.
+    pub fn tree(&self) -> Result<Tree<FileData>> {
+        Ok(self.walk()?.tree)
+    }
+
+    pub(super) fn walk(&self) -> Result<Walked> {
+        let most = (self.budget.get() / 4).saturating_mul(self.superblock.block_size as u64);
+        let mut walk = Walk {
+            reader: self,
+            inodes: Inodes::new(self),
+            xattrs: XattrReader::new(self, most.max(LEAST_XATTRS)),
+            done: Walked {
+                tree: Tree::new(Stat::IMPLIED_DIR),
+                inos: vec![ROOT_INO],
+                ids: FxHashMap::default(),
+                links: vec![2],
+                parents: vec![ROOT_INO],
+                claims: Claims::default(),
+            },
+        };
+        match walk.run() {
+            Ok(()) => Ok(walk.done),
+            Err(error) => Err(walk.done.located(error)),
+        }
+    }
+}
+
+struct Walk<'r> {
+    reader: &'r Reader<'r>,
+    inodes: Inodes<'r>,
+    xattrs: XattrReader<'r>,
+    done: Walked,
+}
+
+/// A directory that is to be read.
+struct Pending {
+    id: InodeId,
+    entries: Vec<RawEntry>,
+}
+
+impl Walk<'_> {
+    fn run(&mut self) -> Result<()> {
+        self.done.ids.insert(ROOT_INO, InodeId::ROOT);
+        let (root, entries) = self.inode(ROOT_INO)?;
+        if !matches!(root.kind, Kind::Dir(_)) {
+            return Err(bad(ROOT_INO, "the root is not a directory"));
+        }
+        *self.done.tree.inode_mut(InodeId::ROOT) = root;
+        let mut dirs = vec![Pending { id: InodeId::ROOT, entries }];
+        while let Some(dir) = dirs.pop() {
+            self.dir(dir, &mut dirs)?;
+        }
+        Ok(())
+    }
+
+    /// Walks what a directory names; new subdirectories go onto `dirs`.
+    fn dir(&mut self, dir: Pending, dirs: &mut Vec<Pending>) -> Result<()> {
+        let ino = self.done.inos[dir.id.0 as usize];
+        let parent = self.done.parents[dir.id.0 as usize];
+        let (mut dot, mut dotdot) = (None, None);
+        for entry in dir.entries {
+            let wrong = |what: String| {
+                bad(ino, format!("the name \"{}\": {what}", entry.name.escape_ascii()))
+            };
+            let once = match &entry.name[..] {
+                b"." => dot.replace(entry.ino).is_none(),
+                b".." => dotdot.replace(entry.ino).is_none(),
+                bytes => {
+                    let name = Name::new(bytes).map_err(|error| wrong(error.to_string()))?;
+                    let child = self.child(dir.id, ino, &name, &entry, dirs)?;
+                    let entries = &mut self.done.tree.dir_mut(dir.id).expect("a directory").entries;
+                    entries.insert(name, child).is_none()
+                }
+            };
+            if !once {
+                return Err(wrong("it is there twice".into()));
+            }
+        }
+        if dot != Some(ino) || dotdot != Some(parent) {
+            return Err(bad(ino, "\".\" or \"..\" is missing or leads elsewhere"));
+        }
+        Ok(())
+    }
+
+    /// The inode that an entry of directory `dir` leads to.
+    fn child(
+        &mut self,
+        dir: InodeId,
+        dir_ino: u32,
+        name: &Name,
+        entry: &RawEntry,
+        dirs: &mut Vec<Pending>,
+    ) -> Result<InodeId> {
+        let wrong = |what: &str| Err(bad(dir_ino, format!("the name \"{name}\": {what}")));
+        let known = self.done.ids.get(&entry.ino).copied();
+        let id = match known {
+            Some(id) if self.done.tree.dir(id).is_some() => {
+                return wrong(&format!("inode {} is a directory with another name", entry.ino));
+            }
+            Some(id) => {
+                self.done.links[id.0 as usize] += 1;
+                id
+            }
+            None => self.first_name(dir, dir_ino, entry, dirs)?,
+        };
+        let kind = file_type(&self.done.tree.inode(id).kind);
+        // 0: the file system does not keep types.
+        if entry.file_type != 0 && entry.file_type != kind {
+            return wrong(&format!(
+                "its type is {}, that of inode {} is {kind}",
+                entry.file_type, entry.ino
+            ));
+        }
+        Ok(id)
+    }
+
+    /// Reads the inode of an entry that is the first to lead there.
+    fn first_name(
+        &mut self,
+        dir: InodeId,
+        dir_ino: u32,
+        entry: &RawEntry,
+        dirs: &mut Vec<Pending>,
+    ) -> Result<InodeId> {
+        let (inode, entries) = self.inode(entry.ino)?;
+        let is_dir = matches!(inode.kind, Kind::Dir(_));
+        let full = |error: crate::tree::TooManyInodes| bad(entry.ino, error.to_string());
+        let done = &mut self.done;
+        let id = done.tree.push(inode).map_err(full)?;
+        done.ids.insert(entry.ino, id);
+        done.inos.push(entry.ino);
+        done.links.push(if is_dir { 2 } else { 1 });
+        done.parents.push(dir_ino);
+        if is_dir {
+            done.links[dir.0 as usize] += 1;
+            dirs.push(Pending { id, entries });
+        }
+        Ok(id)
+    }
+
+    /// Reads an inode, and its entries if it is a directory.
+    fn inode(&mut self, ino: u32) -> Result<(Inode<FileData>, Vec<RawEntry>)> {
+        let raw = self.inodes.get(ino)?;
+        let stat =
+            Stat { mode: raw.mode() & 0o7777, uid: raw.uid(), gid: raw.gid(), mtime: raw.mtime()? };
+        if raw.links() == 0 {
+            return Err(bad(ino, "it has a name, but its count of links is 0"));
+        }
+        if raw.has(EA_INODE_FL) {
+            return Err(bad(ino, "it has a name, but holds the value of an xattr"));
+        }
+        let super::xattr::InodeXattrs { xattrs, inline } = self.xattrs.all(&raw)?;
+        let mut entries = Vec::new();
+        let kind = match raw.file_type() {
+            S_IFDIR => {
+                entries = self.entries(&raw, inline)?;
+                Kind::Dir(Dir::default())
+            }
+            S_IFREG => Kind::File(self.file(&raw, inline)?),
+            S_IFLNK => Kind::Symlink(self.target(&raw, inline)?.into()),
+            S_IFCHR => Kind::Char(device(&raw)?),
+            S_IFBLK => Kind::Block(device(&raw)?),
+            S_IFIFO => Kind::Fifo,
+            S_IFSOCK => Kind::Socket,
+            _ => return Err(bad(ino, format!("the mode {:o} has no file type", raw.mode()))),
+        };
+        Ok((Inode { stat, xattrs, kind }, entries))
+    }
+
+    /// The blocks of an inode, which nothing else may have.
+    fn mapping(&mut self, raw: &RawInode) -> Result<Mapping> {
+        let mapping = self.reader.mapping(raw)?;
+        let runs = mapping.runs.iter().chain(&mapping.unwritten).map(|run| (run.start, run.len));
+        for (start, len) in runs.chain(mapping.nodes.iter().map(|(_, block)| (*block, 1))) {
+            self.done.claims.claim(start, len).map_err(|block| {
+                bad(raw.ino, format!("block {block} belongs to something else too"))
+            })?;
+        }
+        Ok(mapping)
+    }
+
+    fn is_inline(&self, raw: &RawInode) -> bool {
+        raw.has(INLINE_DATA_FL) && self.reader.superblock.incompat & INCOMPAT_INLINE_DATA != 0
+    }
+
+    /// Content that is in the inode, `rest` of it behind what fits `i_block`.
+    fn inline(&self, raw: &RawInode, rest: Vec<u8>) -> Result<Vec<u8>> {
+        let mut bytes = raw.i_block().to_vec();
+        bytes.extend(rest);
+        if raw.size() > bytes.len() as u64 {
+            return Err(bad(raw.ino, format!("{} bytes, all in the inode", raw.size())));
+        }
+        bytes.truncate(raw.size() as usize);
+        Ok(bytes)
+    }
+
+    fn entries(&mut self, raw: &RawInode, rest: Vec<u8>) -> Result<Vec<RawEntry>> {
+        if !self.is_inline(raw) {
+            let mapping = self.mapping(raw)?;
+            if !mapping.unwritten.is_empty() {
+                return Err(bad(raw.ino, "a directory with blocks that were never written"));
+            }
+            return self.reader.entries(raw, &mapping);
+        }
+        // The parent's number stands for "." and "..", then come two lists.
+        let i_block = raw.i_block();
+        let parent = Fields(i_block).u32(0);
+        let mut entries = vec![
+            RawEntry { name: b".".to_vec(), ino: raw.ino, file_type: 2 },
+            RawEntry { name: b"..".to_vec(), ino: parent, file_type: 2 },
+        ];
+        for part in [&i_block[4..], &rest[..]] {
+            self.reader.records(part, &mut entries).map_err(|what| bad(raw.ino, what))?;
+        }
+        Ok(entries)
+    }
+
+    fn file(&mut self, raw: &RawInode, inline: Vec<u8>) -> Result<FileData> {
+        if self.is_inline(raw) {
+            return Ok(FileData::Inline(self.inline(raw, inline)?.into()));
+        }
+        let size = raw.size();
+        if size > i64::MAX as u64 {
+            return Err(bad(raw.ino, format!("a file of {size} bytes")));
+        }
+        let mut runs = self.mapping(raw)?.runs;
+        // Blocks may be reserved behind the end.
+        let end = size.div_ceil(self.reader.superblock.block_size as u64);
+        runs.retain(|run| run.file_block < end);
+        if let Some(last) = runs.last_mut() {
+            last.len = last.len.min(end - last.file_block);
+        }
+        Ok(FileData::Runs { size, runs: runs.into() })
+    }
+
+    fn target(&mut self, raw: &RawInode, inline: Vec<u8>) -> Result<Vec<u8>> {
+        let size = raw.size();
+        // As long as a path of Linux.
+        if size == 0 || size >= 4096 {
+            return Err(bad(raw.ino, format!("a symbolic link of {size} bytes")));
+        }
+        let target = if self.is_inline(raw) {
+            self.inline(raw, inline)?
+        } else if size < I_BLOCK as u64 && !has_extents(raw) {
+            raw.i_block()[..size as usize].to_vec()
+        } else {
+            let mut target = vec![0; size as usize];
+            let mapping = self.mapping(raw)?;
+            self.reader.read_runs(&mapping.runs, 0, &mut target)?;
+            target
+        };
+        if target.contains(&0) {
+            return Err(bad(raw.ino, "the target of a symbolic link holds a NUL"));
+        }
+        Ok(target)
+    }
+}
+
+fn device(raw: &RawInode) -> Result<Rdev> {
+    // Small numbers have an older field of their own.
+    let f = Fields(raw.i_block());
+    let (old, new) = (f.u32(0), f.u32(4));
+    if old == 0 {
+        return Ok(Rdev::decode(new));
+    }
+    let (major, minor) = (u64::from(old >> 8), u64::from(old & 0xff));
+    Rdev::new(major, minor).ok_or_else(|| bad(raw.ino, format!("the device number {old:#x}")))
+}
+
+/// `file_type` of a directory entry.
+pub fn file_type<C>(kind: &Kind<C>) -> u8 {
+    match kind {
+        Kind::File(_) | Kind::LowerLink(_) => 1,
+        Kind::Dir(_) => 2,
+        Kind::Char(_) | Kind::Whiteout => 3,
+        Kind::Block(_) => 4,
+        Kind::Fifo => 5,
+        Kind::Socket => 6,
+        Kind::Symlink(_) => 7,
+    }
+}
+
+/// The same tree with overlayfs's marks as what they mean: a character device 0:0
+/// is a whiteout, and `trusted.overlay.opaque` hides the directory below.
+pub fn with_marks<C>(mut tree: Tree<C>) -> Tree<C> {
+    for inode in tree.inodes_mut() {
+        match &mut inode.kind {
+            Kind::Char(rdev) if rdev.encode() == 0 => inode.kind = Kind::Whiteout,
+            Kind::Dir(dir) if inode.xattrs.get(OPAQUE) == Some(b"y") => {
+                dir.opaque = true;
+                inode.xattrs.remove(OPAQUE);
+            }
+            _ => {}
+        }
+    }
+    tree
+}
+
+const _: () = assert!(S_IFMT == S_IFSOCK | S_IFBLK | S_IFIFO | S_IFCHR);
