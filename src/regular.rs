@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Opens the regular file at `path` for reading. The last part of `path` is
@@ -27,11 +27,34 @@ pub fn open_at(dir: impl AsFd, name: impl AsRef<Path>) -> io::Result<File> {
     open_with(dir, name.as_ref(), OFlags::RDONLY)
 }
 
+/// Opens the regular file at `path` for reading, which a symbolic link may lead to:
+/// a user named the path, or a digest tells what must be in the file.
+pub fn open_followed(path: &Path) -> io::Result<File> {
+    open_flags(CWD, path, OFlags::RDONLY)
+}
+
 /// Opens a regular file with `flags`, which say whether it is read or written.
 pub fn open_with(dir: impl AsFd, name: &Path, flags: OFlags) -> io::Result<File> {
+    open_flags(dir, name, flags | OFlags::NOFOLLOW)
+}
+
+/// Follows a symbolic link unless `flags` say otherwise.
+fn open_flags(dir: impl AsFd, name: &Path, flags: OFlags) -> io::Result<File> {
+    let follow = match flags.contains(OFlags::NOFOLLOW) {
+        true => AtFlags::SYMLINK_NOFOLLOW,
+        false => AtFlags::empty(),
+    };
+    // To open a device may rewind a tape, or start a watchdog. Nothing is opened that
+    // is not a regular file; what takes its place in between is told below.
+    let found = rustix::fs::statat(&dir, name, follow)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(other("is a symbolic link")),
+        _ => return Err(other(NOT_REGULAR)),
+    }
     // Without NONBLOCK, opening a fifo waits for the other end.
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(Errno::LOOP) => return Err(other("is a symbolic link")),
         // A socket, a fifo that nobody reads, a device without a driver; a directory.
@@ -53,6 +76,20 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 /// The bytes of the regular file `name` of `dir`, as [`read`] reads them.
 pub fn read_at(dir: impl AsFd, name: impl AsRef<Path>, max_bytes: u64) -> io::Result<Vec<u8>> {
     bytes(&open_at(dir, name)?, max_bytes)
+}
+
+/// The bytes of what a user named, which may be a pipe or a device as well as a file,
+/// and must not have more than `max_bytes`.
+pub fn read_named(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        size if size > max_bytes => {
+            let text = format!("has more than {max_bytes} bytes");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+        _ => Ok(bytes),
+    }
 }
 
 /// What is left to read of `file`, which must not have more than `max_bytes`.
@@ -112,7 +149,14 @@ mod tests {
             assert!(error.to_string().contains(words), "{name}: {error}");
         }
         assert_eq!(read(&at("absent"), 1).unwrap_err().kind(), io::ErrorKind::NotFound);
-        // A device is asked for its type, and never read.
+        assert!(open_followed(&at("link")).is_ok());
+        for name in ["zero", "fifo", "dir"] {
+            let error = open_followed(&at(name)).unwrap_err();
+            assert_eq!(error.to_string(), NOT_REGULAR, "{name}");
+        }
+        assert!(read_named(Path::new("/dev/zero"), 1 << 20).is_err());
+        assert_eq!(read_named(&at("link"), 12).unwrap(), b"twelve bytes");
+        // A device is asked for its type, and never opened.
         let error = read(Path::new("/dev/zero"), 1 << 20).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }

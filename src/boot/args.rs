@@ -12,6 +12,7 @@ use super::{Engine, Options, Volume, engine};
 use crate::manifest::{
     self, ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
 };
+use crate::regular;
 
 /// Boots a bundle in a microVM and becomes the process inside.
 ///
@@ -198,9 +199,12 @@ fn variable(text: &[u8]) -> Result<Option<(OsString, OsString)>> {
     Ok(value.map(|value| (name, value)))
 }
 
+/// Bytes of a file of variables; what the guest takes is less.
+const MAX_ENV_FILE: u64 = 16 << 20;
+
 /// A variable on each line; empty lines and those that begin with # are none.
 fn env_file(path: &Path) -> Result<Vec<(OsString, OsString)>> {
-    let text = std::fs::read(path)?;
+    let text = regular::read_named(path, MAX_ENV_FILE)?;
     let lines = text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let lines = lines.filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"));
     Ok(lines.map(variable).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{ImageRef, Platform};
 use crate::digest::Digest;
-use crate::whole;
+use crate::{regular, whole};
 
 /// Readers refuse a version that they do not know.
 const VERSION: u32 = 1;
+
+/// Bytes of a lock file.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// What a lock file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,16 +52,17 @@ impl LockUse {
     /// The lock file; an empty one if there is none.
     pub fn load(&self) -> Result<Lock> {
         let shown = || self.path.display().to_string();
-        let text = match fs::read_to_string(&self.path) {
+        let read = || regular::bytes(&regular::open_followed(&self.path)?, MAX_BYTES);
+        let text = match read() {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::default()),
             Err(error) => return Err(error).with_context(shown),
         };
         if self.update {
             // What it says does not count, whatever is wrong with it.
-            return Ok(serde_json::from_str(&text).unwrap_or_default());
+            return Ok(serde_json::from_slice(&text).unwrap_or_default());
         }
-        let lock: Lock = serde_json::from_str(&text)
+        let lock: Lock = serde_json::from_slice(&text)
             .with_context(|| format!("{} is no lock of this program", shown()))?;
         let version = lock.version;
         ensure!(version == VERSION, "{}: version {version} is not known", shown());

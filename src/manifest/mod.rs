@@ -29,7 +29,8 @@ use serde::Deserialize;
 
 pub use self::boot::Boot;
 pub use self::boot_value::{
-    BadValue, Dns, HostEntry, Hostname, Memory, Publish, Span, Tmpfs, User, absolute, variable,
+    BadValue, Dns, HostEntry, Hostname, Memory, Publish, Span, Tmpfs, User, absolute, argument,
+    variable,
 };
 pub use self::check::regex;
 use self::document::{Document, Step};
@@ -44,6 +45,7 @@ pub use self::signal::Signal;
 pub use self::size::{BadSize, ByteSize};
 use self::vars::Vars;
 pub use self::xattr::{BadXattr, xattr_value};
+use crate::regular;
 use crate::units::PAGE_SIZE;
 
 /// A manifest, checked.
@@ -327,7 +329,9 @@ impl Reading {
         if self.included.len() > MAX_INCLUDES {
             return Err(bad(format!("more than {MAX_INCLUDES} files are included")));
         }
-        let mut document = Document::read(open(path)?, path)?;
+        let file = regular::open_followed(path);
+        let io = |source| ManifestError::Io { path: path.to_owned(), source };
+        let mut document = Document::read(file.map_err(io)?, path)?;
         document::used(&document.value, &mut self.used);
         document.expand(&self.vars, &[])?;
         let ops = match &document.value {

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::SeekFrom;
 
+use crate::regular;
 use crate::sink::Sink;
 use crate::threads;
 use crate::tree::extents::Extents;
@@ -104,7 +105,7 @@ impl HostFile {
     }
 
     fn open(&self) -> io::Result<File> {
-        let file = File::open(&self.path).map_err(|error| self.named(error))?;
+        let file = regular::open_followed(&self.path).map_err(|error| self.named(error))?;
         if Stamp::of(&file.metadata()?) != self.stamp {
             let what = format!("{} changed while it was read", self.path.display());
             return Err(io::Error::other(what));

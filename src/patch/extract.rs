@@ -1,7 +1,6 @@
 //! Archives: a tar as a layer on top of the tree.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -11,6 +10,7 @@ use super::resolve::{Last, Parents};
 use super::work::{Work, kind_name, shown};
 use crate::layer;
 use crate::manifest::patch::Extract;
+use crate::regular;
 use crate::tree::merge::{Merger, on_device};
 use crate::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
 use crate::units::DeviceId;
@@ -29,7 +29,7 @@ impl Work<'_> {
         let from = || op.from.display().to_string();
         let metadata = std::fs::metadata(&op.from).with_context(from)?;
         ensure!(metadata.is_file(), "{} is no regular file", op.from.display());
-        let blob = File::open(&op.from).with_context(from)?;
+        let blob = regular::open_followed(&op.from).with_context(from)?;
         let file = (self.environment.scratch)()?;
         let limits = self.environment.limits;
         let loose = layer::take_apart(blob, file, limits, &found.path).with_context(from)?;

@@ -1,9 +1,7 @@
 //! Which form an image at a path has, and which transport reads it where another
 //! one was named.
 
-use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
@@ -12,6 +10,7 @@ use super::compression::Spool;
 use super::skopeo::SkopeoDir;
 use super::store::{DirStore, Store, TarStore};
 use crate::manifest::{ImageRef, Transport};
+use crate::regular;
 
 /// Opens the file or directory that `reference` names.
 ///
@@ -58,9 +57,12 @@ pub fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
 
 /// Opens an archive. Whoever names a fifo does not wait for its other end.
 fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
-    ensure!(file.metadata()?.is_file(), "it is neither a regular file nor a directory");
+    let file = match regular::open_followed(path) {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            bail!("it is neither a regular file nor a directory")
+        }
+        opened => opened?,
+    };
     TarStore::open(&file, spool)
 }
 

@@ -1,15 +1,15 @@
 //! What `skopeo copy … dir:DIR` writes: `manifest.json`, and blobs by the hex of
 //! their digests.
 
-use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::store::Store;
+use super::store::{self, MAX_DOCUMENT, Store};
 use super::{digest_of, layout};
 use crate::digest::Digest;
+use crate::regular;
 
 /// Such a directory, as a store of a layout.
 pub struct SkopeoDir {
@@ -20,13 +20,13 @@ pub struct SkopeoDir {
 
 impl SkopeoDir {
     pub fn open(dir: &Path) -> Result<Self> {
-        let bytes = match fs::read(dir.join("manifest.json")) {
-            Ok(bytes) => bytes,
+        let file = match regular::open_followed(&dir.join("manifest.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("it is not a directory of skopeo's: manifest.json is missing")
             }
-            Err(error) => return Err(error).context("manifest.json"),
+            opened => opened.context("manifest.json")?,
         };
+        let bytes = regular::bytes(&file, MAX_DOCUMENT).context("manifest.json")?;
         let manifest = Digest::of(&bytes);
         let index = layout::index_of(&bytes, manifest, None)?;
         Ok(Self { dir: dir.to_owned(), manifest, index })
@@ -51,14 +51,8 @@ impl Store for SkopeoDir {
             names = vec!["manifest.json".into()];
         }
         for name in names {
-            let path = self.dir.join(name);
-            match File::open(&path) {
-                Ok(file) => {
-                    let size = file.metadata()?.len();
-                    return Ok(Some((Box::new(file), size)));
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            if let Some(found) = store::file(&self.dir.join(name))? {
+                return Ok(Some(found));
             }
         }
         Ok(None)

@@ -11,9 +11,8 @@ use super::{new_file, pack};
 use crate::bundle::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::dir;
-use crate::source::REF_NAME;
-use crate::whole;
+use crate::source::{MAX_DOCUMENT, REF_NAME};
+use crate::{dir, regular, whole};
 
 const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -61,7 +60,7 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
         let layout = File::open(to)?;
         layout.lock()?;
         let known = to.join("index.json");
-        let mut index = match fs::read(&known) {
+        let mut index = match regular::read(&known, MAX_DOCUMENT) {
             Ok(bytes) => serde_json::from_slice(&bytes).context("index.json")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let is_empty = dir::names(to)?.is_empty();

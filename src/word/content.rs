@@ -1,9 +1,9 @@
 //! What a file or a directory is, by its content.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use crate::regular;
 use crate::source::Compression;
 
 /// What a regular file is.
@@ -41,7 +41,7 @@ const BLOCK: usize = 512;
 /// Judges the file at `path` by how it begins.
 pub fn file(path: &Path) -> io::Result<Content> {
     let mut start = Vec::new();
-    File::open(path)?.take(START).read_to_end(&mut start)?;
+    regular::open_followed(path)?.take(START).read_to_end(&mut start)?;
     Ok(judge(&start))
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use oci_spec::distribution::Reference;
 
+use super::super::store::MAX_DOCUMENT;
 use crate::digest::Digest;
-use crate::whole;
+use crate::{regular, whole};
 
 /// A directory of documents. Any number of builds may share it.
 pub struct Documents(PathBuf);
@@ -51,7 +52,7 @@ impl Documents {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match regular::read(path, MAX_DOCUMENT) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
