@@ -7,14 +7,17 @@
 """
 import argparse
 import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 
+import blake3
 import compare
 
+SEAL = re.compile(rb'(\n  "seal": ")[^"]*')
 EXTENT = re.compile(r'^(\w+) (\d+) (\w+) "([^"]*)"(?: (\d+))?$')
 
 
@@ -49,6 +52,17 @@ def concat(bundle, raw):
                     else:
                         out.write(chunk)
         out.truncate(sum(size for _, size in extents(bundle)))
+
+
+def written(index):
+    """The bytes of an index as the compiler writes them."""
+    return (json.dumps(index, indent=2, ensure_ascii=False) + '\n').encode()
+
+
+def sealed(text):
+    """An index, as bytes, with its seal made right: a hash of the index whose seal is empty."""
+    empty = SEAL.sub(rb'\1', text, count=1)
+    return SEAL.sub(lambda m: m[1] + b'blake3:' + blake3.hexdigest(empty).encode(), empty, count=1)
 
 
 def run(*cmd):

@@ -141,7 +141,7 @@ fn an_independent_reader_sees_the_same_tree() {
         cache_to: Vec::new(),
     };
     compile::build(&request, &Silent).unwrap();
-    let index = rootfs_compile::bundle::publish::read_index(&output).unwrap();
+    let index = rootfs_compile::bundle::open::read_index(&output).unwrap();
     let layers: Vec<Vec<u8>> =
         index.layers.iter().map(|layer| std::fs::read(output.join(&layer.path)).unwrap()).collect();
     let fsmeta = std::fs::read(output.join("fsmeta.erofs")).unwrap();

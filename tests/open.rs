@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rootfs_compile::bundle::open::OpenBundle;
+use rootfs_compile::bundle::sound::Depth;
 use rootfs_compile::compile::{Request, build};
 use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::Manifest;
@@ -34,7 +35,7 @@ fn hello(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
 #[test]
 fn a_file_that_changes_after_the_check_is_noticed() {
     let (scratch, dir) = hello("changed");
-    let bundle = OpenBundle::open(&dir.join("bundle.vmdk"), true).unwrap();
+    let bundle = OpenBundle::open(&dir.join("bundle.vmdk"), Depth::Full).unwrap();
     bundle.unchanged().unwrap();
     assert_eq!(bundle.disk.len(), 6);
     let path = dir.join("upper.ext4");
@@ -50,12 +51,12 @@ fn a_file_that_changes_after_the_check_is_noticed() {
 #[test]
 fn a_bundle_that_moves_is_still_the_one_that_was_opened() {
     let (scratch, dir) = hello("moved");
-    let bundle = OpenBundle::open(&dir, false).unwrap();
+    let bundle = OpenBundle::open(&dir, Depth::Boot).unwrap();
     fs::rename(&dir, scratch.join("other")).unwrap();
     fs::create_dir(&dir).unwrap();
     bundle.unchanged().unwrap();
-    assert!(OpenBundle::open(&dir, false).unwrap_err().to_string().contains("bundle"));
-    let error = format!("{:#}", OpenBundle::open(&scratch.join("cache"), false).unwrap_err());
+    assert!(OpenBundle::open(&dir, Depth::Boot).unwrap_err().to_string().contains("bundle"));
+    let error = format!("{:#}", OpenBundle::open(&scratch.join("cache"), Depth::Boot).unwrap_err());
     assert!(error.contains("bundle.json: it is missing"), "{error}");
     fs::remove_dir_all(scratch).unwrap();
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Options, hostname_of};
 use crate::bundle::open::OpenBundle;
+use crate::bundle::start;
 use crate::manifest::{Dns, HostEntry, Hostname, Signal, Tmpfs, absolute};
 
 /// What a container gets when its image says nothing.
@@ -58,13 +59,7 @@ impl Command {
     pub fn of(options: &Options, bundle: &OpenBundle, terminal: Option<&OsStr>) -> Result<Self> {
         let (config, boot) = (&bundle.index.config, &bundle.index.boot);
         let owned = |list: &[String]| list.iter().map(OsString::from).collect::<Vec<_>>();
-        let image_entrypoint = boot.entrypoint.as_ref().or(config.entrypoint.as_ref());
-        // A new entrypoint leaves nothing of the command that belonged to the old one.
-        let image_command = match (&boot.entrypoint, &boot.command) {
-            (_, Some(command)) => Some(command),
-            (Some(_), None) => None,
-            (None, None) => config.cmd.as_ref(),
-        };
+        let (image_entrypoint, image_command) = start::words(config, boot);
         let mut argv = match &options.entrypoint {
             Some(one) if one.is_empty() => Vec::new(),
             Some(one) => vec![one.clone()],
@@ -117,7 +112,6 @@ impl Command {
             dns: options.dns.clone(),
             tmpfs: tmpfs(options.tmpfs.iter()),
             volumes: config.volumes.clone(),
-            // The build has said what it could not read.
             stop_signal: options
                 .stop_signal
                 .unwrap_or_else(|| config.stop_signal().unwrap_or(Signal::TERM)),

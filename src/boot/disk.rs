@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 
 use anyhow::Result;
 use rustix::fs::MemfdFlags;
@@ -57,8 +58,8 @@ pub fn boot_disk(config: &[u8]) -> Result<File> {
 
 /// A descriptor over the open files themselves: nothing that is done to their
 /// names reaches the machine.
-pub fn private_descriptor(disk: &[OpenFile]) -> Result<File> {
-    let extent = |file: &OpenFile| vmdk::Extent {
+pub fn private_descriptor(disk: &[Arc<OpenFile>]) -> Result<File> {
+    let extent = |file: &Arc<OpenFile>| vmdk::Extent {
         path: format!("/proc/self/fd/{}", file.file.as_raw_fd()),
         size: file.size,
     };

@@ -272,7 +272,7 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
         "memory_mib": memory(options).mib(),
         "kernel_command_line": cmdline(options),
         "disks": {
-            "rootfs": bundle.disk.iter().map(disk).collect::<Vec<_>>(),
+            "rootfs": bundle.disk.iter().map(|file| disk(file)).collect::<Vec<_>>(),
             "upper": upper,
             "upper_bytes": options.upper_size.unwrap_or(bundle.upper.size),
         },

@@ -42,6 +42,7 @@ pub use self::machine::enter as enter_machine;
 pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
 use crate::bundle::index::Index;
 use crate::bundle::open::OpenBundle;
+use crate::bundle::sound::Depth;
 use crate::manifest::{
     Boot, Dns, HostEntry, Hostname, Memory, Platform, Publish, Signal, Span, Tmpfs, User,
 };
@@ -145,7 +146,7 @@ impl Options {
 /// Runs the machine that `options` describe; returns the exit code to end with.
 pub fn run(options: &Options, started: Instant) -> Result<u8> {
     let mut timings = Timings { on: options.timings, started, last: started };
-    let bundle = OpenBundle::open(&options.bundle, options.verify)?;
+    let bundle = OpenBundle::open(&options.bundle, depth(options))?;
     suits_this_machine(&bundle.index)?;
     timings.host("bundle opened and checked");
     // From here on, the bundle's files are open and what its index says.
@@ -177,13 +178,18 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
 
 /// What [`run`] would launch, as JSON.
 pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
-    let bundle = OpenBundle::open(&options.bundle, options.verify)?;
+    let bundle = OpenBundle::open(&options.bundle, depth(options))?;
     suits_this_machine(&bundle.index)?;
     let options = &options.with_defaults(&bundle.index.boot);
     // What is only shown needs no kernel to start with.
     let firmware = krunfw::find(options.krunfw.as_deref()).unwrap_or_default();
     let choice = engine::choose(options, &firmware)?;
     launch::describe(options, &bundle, choice.engine)
+}
+
+/// How much of the bundle is read before it is used.
+fn depth(options: &Options) -> Depth {
+    if options.verify { Depth::Full } else { Depth::Boot }
 }
 
 /// A guest runs on the architecture of its host.

@@ -15,13 +15,18 @@ use crate::tree::merge::Notes;
 pub const FORMAT: &str = "rootfs-compile bundle";
 
 /// Readers refuse a version that they do not know.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// All of `bundle.json`.
+/// All of `bundle.json`, of which [`super::seal`] makes bytes.
+///
+/// Invariant: format, version and seal are the first fields, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Index {
     pub format: String,
     pub version: u32,
+    /// A hash of the rest. Empty in an index that was not read.
+    pub seal: String,
     pub image: Image,
     pub config: Config,
     /// The manifest's `boot:`.
@@ -39,6 +44,7 @@ pub struct Index {
 
 /// Where the image came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Image {
     /// As the manifest wrote it.
     pub reference: String,
@@ -50,6 +56,7 @@ pub struct Image {
 
 /// How the image wants to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// When the image was made, as it says.
     pub created: Option<String>,
@@ -66,6 +73,7 @@ pub struct Config {
 
 /// A layer, the lowest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Layer {
     pub diff_id: DiffId,
     /// Digest of the blob; none in a classic docker-archive.
@@ -85,10 +93,26 @@ pub struct Layer {
     /// entry's path goes through them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub over_files: Vec<String>,
+    /// How many there are beside those that are listed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unlisted: Unlisted,
+}
+
+/// Notes of a layer that [`NoteRoom`] had no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unlisted {
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub through_links: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dropped_xattrs: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub over_files: u64,
 }
 
 /// A directory that the layer names through a symbolic link of a lower layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ThroughLink {
     pub path: String,
     /// Where its entries went.
@@ -97,6 +121,7 @@ pub struct ThroughLink {
 
 /// Xattrs that an image cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DroppedXattrs {
     pub path: String,
     pub names: Vec<String>,
@@ -113,6 +138,7 @@ pub struct FileEntry {
 
 /// A stretch of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DiskExtent {
     pub path: String,
     /// Bytes from the disk's start.
@@ -120,8 +146,42 @@ pub struct DiskExtent {
     pub size: u64,
 }
 
-fn is_default(boot: &Boot) -> bool {
-    *boot == Boot::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Notes of one kind that are listed for one layer.
+const MAX_NOTES: usize = 1000;
+
+/// Room for the notes of all layers of an index, so that layers which were made to
+/// have endless ones leave the index as small as it should be.
+pub struct NoteRoom {
+    /// Bytes of JSON.
+    bytes: usize,
+}
+
+impl Default for NoteRoom {
+    fn default() -> Self {
+        Self { bytes: 1 << 20 }
+    }
+}
+
+impl NoteRoom {
+    /// The first `notes`, as many as there is room for, and how many are left out.
+    fn list<T: Serialize>(&mut self, notes: impl Iterator<Item = T>) -> (Vec<T>, u64) {
+        let (mut listed, mut left_out) = (Vec::new(), 0);
+        for note in notes {
+            let len = serde_json::to_vec(&note).map_or(usize::MAX, |json| json.len());
+            match self.bytes.checked_sub(len) {
+                Some(rest) if listed.len() < MAX_NOTES && left_out == 0 => {
+                    self.bytes = rest;
+                    listed.push(note);
+                }
+                _ => left_out += 1,
+            }
+        }
+        (listed, left_out)
+    }
 }
 
 impl Config {
@@ -158,17 +218,35 @@ impl Config {
 }
 
 impl Layer {
-    /// Takes over what the merge noted.
-    pub fn note(&mut self, notes: &Notes) {
+    /// Takes over what the merge noted, as far as there is `room`.
+    pub fn note(&mut self, notes: &Notes, room: &mut NoteRoom) {
         let text = GuestPath::to_string;
         let through = notes.through_links.iter();
-        self.through_links =
-            through.map(|(a, b)| ThroughLink { path: text(a), to: text(b) }).collect();
+        let through = through.map(|(a, b)| ThroughLink { path: text(a), to: text(b) });
         let dropped = notes.dropped_xattrs.iter().map(|(path, names)| DroppedXattrs {
             path: text(path),
             names: names.split(|b| *b == 0).map(|n| n.escape_ascii().to_string()).collect(),
         });
-        self.dropped_xattrs = dropped.collect();
-        self.over_files = notes.over_files.iter().map(text).collect();
+        let over_files = notes.over_files.iter().map(text);
+        (self.through_links, self.unlisted.through_links) = room.list(through);
+        (self.dropped_xattrs, self.unlisted.dropped_xattrs) = room.list(dropped);
+        (self.over_files, self.unlisted.over_files) = room.list(over_files);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_beyond_the_room_are_counted() {
+        let mut room = NoteRoom::default();
+        let (listed, left_out) = room.list((0..5000).map(|n| n.to_string()));
+        assert_eq!((listed.len(), left_out), (MAX_NOTES, 4000));
+        let (listed, left_out) = room.list(["x".repeat(2 << 20), "y".to_owned()].into_iter());
+        assert_eq!((listed.len(), left_out), (0, 2));
+        let (listed, left_out) = room.list((0..1000).map(|_| "z".repeat(4096)));
+        assert!((200..256).contains(&listed.len()), "{}", listed.len());
+        assert_eq!(listed.len() as u64 + left_out, 1000);
     }
 }

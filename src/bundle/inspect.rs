@@ -1,15 +1,15 @@
 //! What a bundle holds, for a person or a program.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::index::{Index, Layer};
-use super::publish::read_index;
-use super::{FSMETA, LAYERS};
+use super::open::Place;
+use super::sound::{self, Depth};
+use super::{FSMETA, INDEX, LAYERS};
 use crate::cache::Cache;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
@@ -59,8 +59,11 @@ pub struct Totals {
 
 /// Reads the bundle `dir`; `cache` is looked into, if given.
 pub fn inspect(dir: &Path, cache: Option<&Path>) -> Result<Report> {
-    let index = read_index(dir)?;
-    let bytes = map::file(&File::open(dir.join(FSMETA)).context(FSMETA)?)?;
+    let place = Place::find(dir)?;
+    let (_, index) = place.index().with_context(|| dir.join(INDEX).display().to_string())?;
+    let fsmeta = index.files.iter().find(|file| file.path == FSMETA).context(FSMETA)?;
+    let fsmeta = sound::file(&place, &index, fsmeta, Depth::Boot).context(FSMETA)?;
+    let bytes = map::file(&fsmeta.file)?;
     let tree = Reader::new(&bytes).and_then(|reader| reader.tree(Form::Image)).context(FSMETA)?;
     let size = |path: &str| index.files.iter().find(|f| f.path == path).map_or(0, |f| f.size);
     let mut totals = totals(&tree, &index);
@@ -91,8 +94,11 @@ fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
             _ => totals.devices_and_others += 1,
         }
     }
-    totals.compressed = index.layers.iter().map(|l| l.compressed).sum();
-    totals.uncompressed = index.layers.iter().map(|l| l.uncompressed).sum();
+    // Nothing bounds what an index tells of blobs.
+    for layer in &index.layers {
+        totals.compressed = totals.compressed.saturating_add(layer.compressed);
+        totals.uncompressed = totals.uncompressed.saturating_add(layer.uncompressed);
+    }
     totals
 }
 

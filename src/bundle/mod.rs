@@ -6,7 +6,10 @@ pub mod index;
 pub mod inspect;
 pub mod open;
 pub mod publish;
-pub mod verify;
+mod rules;
+pub mod seal;
+pub mod sound;
+pub mod start;
 pub mod vmdk;
 
 /// The merged metadata.

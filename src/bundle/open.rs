@@ -2,30 +2,25 @@
 //!
 //! Whoever runs a disk from a descriptor follows it wherever it points. So the
 //! descriptor must be, to the byte, one that this project writes; every file is
-//! opened once, below the bundle's directory and through no link, and checked;
-//! and what runs gets those open files, never their names again.
+//! opened once, below the bundle's directory and through no link, and checked as
+//! [`super::sound`] says; and what runs gets those open files, never their names
+//! again.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 
 use super::content::Content;
-use super::index::{FileEntry, Index};
-use super::verify::check_devices;
-use super::{FSMETA, INDEX, LAYERS, UPPER, VMDK, publish, vmdk};
-use crate::erofs::read::Reader;
-use crate::map;
-
-/// Bytes of a descriptor: more extents than EROFS has devices never fit.
-const MAX_DESCRIPTOR: u64 = 2 << 20;
-/// Bytes of an index.
-const MAX_INDEX: u64 = 256 << 20;
-const MAX_EXTENTS: usize = 65_536;
+use super::index::Index;
+use super::sound::{self, Depth};
+use super::{INDEX, LAYERS, UPPER, VMDK, seal};
+use crate::regular;
 
 /// A bundle whose files are open, and are what its index says.
 #[derive(Debug)]
@@ -34,10 +29,11 @@ pub struct OpenBundle {
     pub index: Index,
     /// The bytes of the index.
     pub json: Vec<u8>,
-    pub vmdk: OpenFile,
-    /// fsmeta and the layers, in the disk's order.
-    pub disk: Vec<OpenFile>,
-    pub upper: OpenFile,
+    pub vmdk: Arc<OpenFile>,
+    /// fsmeta and the layers, in the disk's order. A layer that is there twice is
+    /// open once.
+    pub disk: Vec<Arc<OpenFile>>,
+    pub upper: Arc<OpenFile>,
 }
 
 /// A file as it was when it was checked.
@@ -50,53 +46,6 @@ pub struct OpenFile {
     stamp: (i64, i64, u64),
 }
 
-impl OpenFile {
-    /// Opens a regular file of the directory `dir`; nothing else, no link, and
-    /// no waiting for the other end of a fifo.
-    pub(super) fn open(dir: &File, path: &str) -> Result<Self> {
-        let parts: Vec<&str> = path.split('/').collect();
-        let plain = parts.len() <= 2 && parts.iter().all(|part| !matches!(*part, "" | "." | ".."));
-        ensure!(plain, "the path leads out of the bundle");
-        let at = |dir: &File, name: &str, flags: OFlags| {
-            let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(dir, name, flags | OFlags::NONBLOCK, Mode::empty())
-        };
-        let open = || match path.split_once('/') {
-            None => at(dir, path, OFlags::empty()),
-            Some((sub, name)) => {
-                at(&File::from(at(dir, sub, OFlags::DIRECTORY)?), name, OFlags::empty())
-            }
-        };
-        let file = match open() {
-            Ok(fd) => File::from(fd),
-            Err(rustix::io::Errno::NOENT) => bail!("it is missing"),
-            Err(rustix::io::Errno::LOOP) => bail!("it is a symbolic link"),
-            Err(rustix::io::Errno::NOTDIR) => bail!("{LAYERS} is no directory of the bundle"),
-            Err(error) => return Err(error.into()),
-        };
-        let metadata = file.metadata()?;
-        ensure!(metadata.is_file(), "it is no regular file");
-        let stamp = stamp(&file)?;
-        Ok(Self { path: path.to_owned(), size: metadata.len(), file, stamp })
-    }
-
-    pub(super) fn has_size_of(&self, entry: &FileEntry) -> Result<()> {
-        ensure!(self.size == entry.size, "it has {} bytes, not {}", self.size, entry.size);
-        Ok(())
-    }
-
-    pub(super) fn has_content_of(&self, entry: &FileEntry) -> Result<()> {
-        entry.content.check_file(&self.file)
-    }
-
-    fn bytes(&mut self, limit: u64) -> Result<Vec<u8>> {
-        ensure!(self.size <= limit, "it has {} bytes; more than {limit} is never right", self.size);
-        let mut bytes = Vec::new();
-        (&self.file).take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-}
-
 /// Whatever writes to the file changes it. (Its ctime changes as well when another
 /// bundle gets or loses the same layer.)
 fn stamp(file: &File) -> Result<(i64, i64, u64)> {
@@ -104,11 +53,17 @@ fn stamp(file: &File) -> Result<(i64, i64, u64)> {
     Ok((m.mtime(), m.mtime_nsec(), m.size()))
 }
 
-impl OpenBundle {
-    /// Opens the bundle at `path`, its directory or its descriptor. fsmeta and
-    /// upper are hashed; `all` hashes the layers too, which are otherwise known
-    /// by size and superblock.
-    pub fn open(path: &Path, all: bool) -> Result<Self> {
+/// The directories of a bundle.
+pub struct Place {
+    pub dir: PathBuf,
+    pub(super) at: File,
+    /// The directory of layers, or why it cannot be opened.
+    pub(super) layers: Result<File, rustix::io::Errno>,
+}
+
+impl Place {
+    /// Finds the bundle at `path`, its directory or its descriptor.
+    pub fn find(path: &Path) -> Result<Self> {
         let shown = path.display();
         let metadata = path.metadata().with_context(|| shown.to_string())?;
         let dir = if metadata.is_dir() {
@@ -116,78 +71,99 @@ impl OpenBundle {
         } else {
             ensure!(
                 path.file_name().is_some_and(|name| name == VMDK),
-                "{shown} is no bundle: its name is not {VMDK}"
+                "{shown} is not a bundle: its name is not {VMDK}"
             );
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             parent.unwrap_or(Path::new(".")).to_owned()
         };
-        let at = File::open(&dir).with_context(|| dir.display().to_string())?;
-        Self::check(&at, dir, all).with_context(|| format!("bundle {shown}"))
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = rustix::fs::open(&dir, flags, Mode::empty());
+        let at = File::from(at.with_context(|| dir.display().to_string())?);
+        let layers = rustix::fs::openat(&at, LAYERS, flags | OFlags::NOFOLLOW, Mode::empty());
+        Ok(Self { dir, at, layers: layers.map(File::from) })
     }
 
-    fn check(at: &File, dir: PathBuf, all: bool) -> Result<Self> {
-        let json = OpenFile::open(at, INDEX).and_then(|mut file| file.bytes(MAX_INDEX));
-        let json = json.context(INDEX)?;
-        let index = publish::parse_index(&json).context(INDEX)?;
-        let mut vmdk = OpenFile::open(at, VMDK).context(VMDK)?;
-        let extents = vmdk.bytes(MAX_DESCRIPTOR);
-        let extents = extents.and_then(|bytes| extents_of(bytes, &index)).context(VMDK)?;
-        let mut disk = Vec::with_capacity(extents.len());
-        for extent in extents {
-            let open = || -> Result<OpenFile> {
-                let file = OpenFile::open(at, &extent.path)?;
-                let (found, told) = (file.size, extent.size);
-                ensure!(found == told, "it has {found} bytes, its extent of the disk {told}");
-                Ok(file)
-            };
-            disk.push(open().with_context(|| extent.path.clone())?);
-        }
-        let upper = OpenFile::open(at, UPPER).context(UPPER)?;
+    /// The index, and its bytes.
+    pub fn index(&self) -> Result<(Vec<u8>, Index)> {
+        let json = regular::read_at(&self.at, INDEX, seal::MAX_INDEX).map_err(missing)?;
+        let index = seal::from_json(&json)?;
+        Ok((json, index))
+    }
 
-        let entries: HashMap<&str, &FileEntry> =
-            index.files.iter().map(|entry| (&*entry.path, entry)).collect();
-        for (i, file) in disk.iter().chain([&upper]).enumerate() {
-            let entry = entries.get(&*file.path);
-            let check = || -> Result<()> {
-                let entry = entry.with_context(|| format!("{INDEX} does not know it"))?;
-                file.has_size_of(entry)?;
-                if all || i == 0 || file.path == UPPER {
-                    file.has_content_of(entry)?;
-                }
-                Ok(())
-            };
-            check().with_context(|| file.path.clone())?;
-        }
-        let [fsmeta, layers @ ..] = &disk[..] else { bail!("{VMDK}: it has no extents") };
-        let merged = || -> Result<()> {
-            let told = index.layers.iter().map(|layer| &layer.path);
-            ensure!(told.eq(layers.iter().map(|layer| &layer.path)), "the disk is not the layers");
-            let bytes = map::file(&fsmeta.file)?;
-            let sizes: Vec<u64> = layers.iter().map(|layer| layer.size).collect();
-            check_devices(&Reader::new(&bytes)?, &index, &sizes)
+    /// Opens the file of the bundle that its index calls `path`.
+    pub(super) fn open(&self, path: &str) -> Result<OpenFile> {
+        let opened = match path.split_once('/') {
+            None => regular::open_at(&self.at, path),
+            Some((LAYERS, name)) if !name.contains('/') => match &self.layers {
+                Ok(layers) => regular::open_at(layers, name),
+                Err(error) => bail!("{LAYERS} is not a directory of the bundle: {error}"),
+            },
+            Some(_) => bail!("the path leads out of the bundle"),
         };
-        merged().context(FSMETA)?;
-        for layer in layers {
-            let bytes = map::file(&layer.file).with_context(|| layer.path.clone())?;
-            Reader::new(&bytes).with_context(|| layer.path.clone())?;
+        let file = opened.map_err(missing)?;
+        let stamp = stamp(&file)?;
+        Ok(OpenFile { path: path.to_owned(), size: stamp.2, file, stamp })
+    }
+}
+
+fn missing(error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound => anyhow!("it is missing"),
+        ErrorKind::InvalidInput | ErrorKind::InvalidData => anyhow!("it {error}"),
+        _ => error.into(),
+    }
+}
+
+/// Reads the index of the bundle `dir`.
+pub fn read_index(dir: &Path) -> Result<Index> {
+    let index = || -> Result<Index> { Ok(Place::find(dir)?.index().context(INDEX)?.1) };
+    index().with_context(|| format!("bundle {}", dir.display()))
+}
+
+impl OpenBundle {
+    /// Opens the bundle at `path`, its directory or its descriptor, of which as much
+    /// is read as `depth` says.
+    ///
+    /// # Errors
+    /// With the first thing that keeps the bundle from being sound.
+    pub fn open(path: &Path, depth: Depth) -> Result<Self> {
+        Self::check(Place::find(path)?, depth).with_context(|| format!("bundle {}", path.display()))
+    }
+
+    fn check(place: Place, depth: Depth) -> Result<Self> {
+        let (json, index) = place.index().context(INDEX)?;
+        let mut files = HashMap::new();
+        for entry in &index.files {
+            let file = sound::file(&place, &index, entry, depth);
+            let file = file.with_context(|| entry.path.clone())?;
+            files.insert(&*entry.path, Arc::new(file));
         }
-        Ok(Self { dir, index, json, vmdk, disk, upper })
+        sound::nothing_else(&place, &index, depth)?;
+        let file = |path: &str| files.get(path).cloned().context("the index has every file");
+        let disk = index.disk.iter().map(|extent| file(&extent.path)).collect::<Result<_>>()?;
+        let (vmdk, upper) = (file(VMDK)?, file(UPPER)?);
+        Ok(Self { dir: place.dir, json, vmdk, disk, upper, index })
     }
 
     /// Every file of the index, once, with what it holds.
     pub fn files(&self) -> Vec<(&str, &File, &Content)> {
-        let open = || self.disk.iter().chain([&self.upper, &self.vmdk]);
+        let open: HashMap<&str, &OpenFile> = self.open_files().collect();
         let files = self.index.files.iter().filter_map(|entry| {
-            let file = open().find(|file| file.path == entry.path)?;
+            let file = open.get(&*entry.path)?;
             Some((&*entry.path, &file.file, &entry.content))
         });
         files.collect()
     }
 
+    fn open_files(&self) -> impl Iterator<Item = (&str, &OpenFile)> {
+        let files = self.disk.iter().chain([&self.upper, &self.vmdk]);
+        files.map(|file| (&*file.path, &**file))
+    }
+
     /// Whether no file was written to since it was checked.
     pub fn unchanged(&self) -> Result<()> {
-        for file in self.disk.iter().chain([&self.upper, &self.vmdk]) {
-            let path = self.dir.join(&file.path);
+        for (path, file) in self.open_files() {
+            let path = self.dir.join(path);
             ensure!(
                 stamp(&file.file)? == file.stamp,
                 "{} was changed while it was being checked",
@@ -196,36 +172,4 @@ impl OpenBundle {
         }
         Ok(())
     }
-}
-
-/// The extents of a descriptor that is what this project writes for `index`.
-fn extents_of(bytes: Vec<u8>, index: &Index) -> Result<Vec<vmdk::Extent>> {
-    let text = String::from_utf8(bytes).context("it is no text")?;
-    let extents = vmdk::parse(&text)?;
-    ensure!(extents.len() <= MAX_EXTENTS, "it has {} extents", extents.len());
-    let cid = text.lines().find_map(|line| line.strip_prefix("CID="));
-    let cid = cid.and_then(|hex| u32::from_str_radix(hex, 16).ok()).context("it has no CID")?;
-    ensure!(
-        vmdk::descriptor(&extents, cid) == text,
-        "it is not as a build writes it; other programs might read it otherwise"
-    );
-    let mut offset = 0u64;
-    for (i, extent) in extents.iter().enumerate() {
-        let plain = match extent.path.split_once('/') {
-            None => i == 0 && extent.path == FSMETA,
-            Some((sub, name)) => i > 0 && sub == LAYERS && plain_name(name),
-        };
-        ensure!(plain, "the extent {:?} is neither {FSMETA} nor a file of {LAYERS}/", extent.path);
-        let end = offset.checked_add(extent.size).filter(|end| i64::try_from(*end).is_ok());
-        offset = end.context("the disk's size overflows")?;
-    }
-    let told = index.disk.iter().map(|e| vmdk::Extent { path: e.path.clone(), size: e.size });
-    ensure!(told.eq(extents.iter().cloned()), "its extents are not the disk of {INDEX}");
-    Ok(extents)
-}
-
-/// A name in which no program sees anything but a file's name.
-fn plain_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
 }

@@ -9,7 +9,8 @@ use std::thread::ScopedJoinHandle;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{FlockOperation, RenameFlags};
 
-use super::index::{FORMAT, Index};
+use super::index::FORMAT;
+use super::sound::{self, Depth};
 use super::{FSMETA, INDEX, LAYERS, UPPER, VMDK};
 use crate::threads;
 
@@ -116,7 +117,8 @@ impl Staging {
     pub fn publish(mut self, force: bool) -> Result<()> {
         let publish = || -> Result<()> {
             // Invariant: a bundle that is written is one that opens.
-            read_index(&self.dir).context("this program made a bundle that it cannot read")?;
+            sound::check(&self.dir, Depth::Written)
+                .context("this program made a bundle that it cannot read")?;
             self.sync()?;
             // Again: a build takes time, and others write too.
             check_target(&self.target, force)?;
@@ -220,21 +222,4 @@ fn check_target(target: &Path, force: bool) -> Result<()> {
     }
     ensure!(force, "{shown} is a bundle already; --force replaces it");
     Ok(())
-}
-
-/// Reads the index of the bundle `dir`.
-pub fn read_index(dir: &Path) -> Result<Index> {
-    let path = dir.join(INDEX);
-    let bytes =
-        fs::read(&path).with_context(|| format!("{} is no bundle: {INDEX}", dir.display()))?;
-    parse_index(&bytes).with_context(|| path.display().to_string())
-}
-
-/// The index that `bytes` spell.
-pub fn parse_index(bytes: &[u8]) -> Result<Index> {
-    let value: serde_json::Value = serde_json::from_slice(bytes)?;
-    ensure!(value["format"] == FORMAT, "it is not the index of a bundle");
-    let (found, known) = (&value["version"], super::index::VERSION);
-    ensure!(*found == known, "it has version {found}; this program reads {known}");
-    Ok(serde_json::from_value(value)?)
 }

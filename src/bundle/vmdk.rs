@@ -1,9 +1,15 @@
 //! The descriptor that strings fsmeta and layers into one disk.
 //!
 //! Only what every reader of the format takes alike is written: `RW … FLAT`
-//! extents with an offset, names relative to the descriptor, no encoding.
+//! extents with an offset, names relative to the descriptor, no encoding. Nobody
+//! here reads one: it follows from the index, and is compared to the byte, because
+//! other programs may see in any other text what this one does not.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
+
+use super::FSMETA;
+use super::content::Content;
+use super::index::Index;
 
 /// Bytes in a sector, the descriptor's unit.
 pub const SECTOR: u64 = 512;
@@ -29,31 +35,26 @@ pub fn descriptor(extents: &[Extent], cid: u32) -> String {
     text + "\n# The Disk Data Base\n#DDB\n\nddb.adapterType = \"lsilogic\"\n"
 }
 
-/// The extents of a descriptor as [`descriptor`] writes it; anything else on
-/// an extent's line is an error, because other readers may take it otherwise.
-pub fn parse(text: &str) -> Result<Vec<Extent>> {
-    let mut extents = Vec::new();
-    if !text.starts_with("# Disk DescriptorFile\n") {
-        bail!("no disk descriptor");
-    }
-    for line in text.lines() {
-        if !line.starts_with("RW ")
-            && (line.is_empty() || line.starts_with('#') || line.contains('='))
-        {
-            continue;
-        }
-        let extent = || -> Option<Extent> {
-            let (sectors, rest) = line.strip_prefix("RW ")?.split_once(" FLAT \"")?;
-            let path = rest.strip_suffix("\" 0")?;
-            let size = sectors.parse::<u64>().ok()?.checked_mul(SECTOR)?;
-            let plain = !path.starts_with('/')
-                && !path.split('/').any(|part| matches!(part, "" | "." | ".."));
-            (plain && !path.contains('"')).then(|| Extent { path: path.to_owned(), size })
-        };
-        extents
-            .push(extent().ok_or_else(|| anyhow!("the line {line:?} is no extent of a bundle"))?);
-    }
-    Ok(extents)
+/// The descriptor of the bundle that has the files of `index`.
+///
+/// # Errors
+/// When the index has no hash of fsmeta, which identifies the content.
+pub fn of(index: &Index) -> Result<String> {
+    let extents = index.disk.iter();
+    let extents: Vec<_> = extents.map(|e| Extent { path: e.path.clone(), size: e.size }).collect();
+    let fsmeta = index.files.iter().find(|file| file.path == FSMETA);
+    let hash = match fsmeta.map(|file| &file.content) {
+        Some(Content::Blake3(hex)) => blake3::Hash::from_hex(hex)?,
+        _ => bail!("{FSMETA} has no hash"),
+    };
+    Ok(descriptor(&extents, cid(hash)))
+}
+
+/// What identifies the content of a disk whose fsmeta has the hash `fsmeta`.
+pub fn cid(fsmeta: blake3::Hash) -> u32 {
+    let number = u32::from_le_bytes(*fsmeta.as_bytes().first_chunk().expect("32 bytes"));
+    // The largest numbers mean "no parent" and "no content".
+    number & 0x7fff_ffff
 }
 
 #[cfg(test)]
@@ -61,22 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_is_read_back_and_only_its_own_grammar() {
+    fn a_descriptor_has_the_grammar_that_all_readers_take_alike() {
         let extent = |path: &str, size| Extent { path: path.into(), size };
         let extents = [extent("fsmeta.erofs", 8192), extent("layers/sha256-00.erofs", 5 << 30)];
         let text = descriptor(&extents, 7);
         assert!(text.contains(
             "\nRW 16 FLAT \"fsmeta.erofs\" 0\nRW 10485760 FLAT \"layers/sha256-00.erofs\" 0\n"
         ));
-        assert_eq!(parse(&text).unwrap(), extents);
-        for bad in [
-            "RW 1 FLAT \"/etc/passwd\" 0",
-            "RW 1 FLAT \"../x\" 0",
-            "RDONLY 1 FLAT \"x\" 0",
-            "RW 1 FLAT \"x\" 1",
-            "RW 1 ZERO",
-        ] {
-            assert!(parse(&format!("{text}{bad}\n")).is_err(), "{bad}");
-        }
+        assert!(text.contains("\nCID=00000007\n"));
     }
 }

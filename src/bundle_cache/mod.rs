@@ -22,7 +22,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use self::input::Input;
-use crate::bundle::{self, publish};
+use crate::bundle::{self, open};
 use crate::digest::Digest;
 use crate::erofs::layer::FORMAT_VERSION;
 use crate::whole;
@@ -209,7 +209,7 @@ impl Attempt<'_> {
 /// Whether all files of the bundle are there with their sizes; what is in them is
 /// checked by whoever boots it.
 fn is_whole(dir: &Path) -> bool {
-    let Ok(index) = publish::read_index(dir) else {
+    let Ok(index) = open::read_index(dir) else {
         return false;
     };
     let is = |path: &str, size: u64| {

@@ -14,14 +14,14 @@ use oci_spec::distribution::Reference;
 use self::layers::{Ready, layers};
 pub use self::upper::patch_time;
 use crate::bundle::content::Content;
-use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index};
+use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom};
 use crate::bundle::publish::{Staging, write_file};
-use crate::bundle::{self, vmdk};
+use crate::bundle::{self, seal, start, vmdk};
 use crate::cache::Cache;
 use crate::digest::{DiffId, Digest};
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::layer::Limits;
-use crate::manifest::{LockUse, Manifest, Platform, Transport};
+use crate::manifest::{Boot, LockUse, Manifest, Platform, Transport};
 use crate::patch::{Change, content::Disks};
 use crate::progress::{Event, LayerName, Reporter};
 use crate::source::{Access, Image};
@@ -89,6 +89,8 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let manifest = &request.manifest;
     let image = open(request, reporter)?;
     // From here on, the image is known, and its documents have their digests.
+    let config = config(&image, &manifest.boot, reporter)?;
+    // From here on, a machine can start with what the image says.
 
     let staging = Staging::new(&request.output, request.force)?;
     let cache = Cache::open(&request.cache_dir)?;
@@ -117,9 +119,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
     let on_disk = entries.iter().zip(&devices);
     disk.extend(on_disk.map(|(l, d)| vmdk::Extent { path: l.path.clone(), size: d.size }));
-    let cid = u32::from_le_bytes(*fsmeta_hash.as_bytes().first_chunk().expect("32 bytes"));
-    // The largest numbers mean "no parent" and "no content".
-    let descriptor = vmdk::descriptor(&disk, cid & 0x7fff_ffff);
+    let descriptor = vmdk::descriptor(&disk, vmdk::cid(fsmeta_hash));
     write_file(&staging, bundle::VMDK, descriptor.as_bytes())?;
 
     let hex = |hash: blake3::Hash| Content::Blake3(hash.to_hex().to_string());
@@ -135,15 +135,10 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    let config = Config::of(&image.config);
-    if let Err(error) = config.stop_signal() {
-        // As docker takes it.
-        let text = format!("the image's StopSignal: {error}; machines use SIGTERM");
-        reporter.event(Event::Warning(text));
-    }
     let index = Index {
         format: index::FORMAT.into(),
         version: index::VERSION,
+        seal: String::new(),
         image: index::Image {
             reference: manifest.image.to_string(),
             manifest_digest: image.manifest_digest,
@@ -157,11 +152,10 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         files,
         disk: disk_map(&disk),
     };
-    let mut json = serde_json::to_vec_pretty(&index)?;
-    json.push(b'\n');
+    let json = seal::to_json(index).context(bundle::INDEX)?;
     write_file(&staging, bundle::INDEX, &json)?;
     staging.publish(request.force)?;
-    // From here on, the bundle is there, whole.
+    // From here on, the bundle is there, whole, and opens as every reader opens it.
     Ok(summary)
 }
 
@@ -188,6 +182,14 @@ fn open(request: &Request, reporter: &dyn Reporter) -> Result<Image> {
         reporter.event(Event::Note(note.clone()));
     }
     Ok(image)
+}
+
+/// The config of `image`, with which a machine can start.
+fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config> {
+    let warn = &mut |text| reporter.event(Event::Warning(text));
+    let config = start::usable(Config::of(&image.config), warn);
+    start::check(&config, boot)?;
+    Ok(config)
 }
 
 /// Which image `request` means now: the digest of its manifest, or of its config
@@ -249,6 +251,7 @@ fn link(
     let mut devices = Vec::new();
     let mut disks = Disks::default();
     let mut merger = Merger::default();
+    let mut room = NoteRoom::default();
     for (i, layer) in image.layers.iter().enumerate() {
         let again = image.layers[i + 1..].iter().any(|later| later.diff_id == layer.diff_id);
         let ready = ready.get_mut(&layer.diff_id).expect("every layer is ready");
@@ -279,8 +282,9 @@ fn link(
             through_links: Vec::new(),
             over_files: Vec::new(),
             dropped_xattrs: Vec::new(),
+            unlisted: index::Unlisted::default(),
         };
-        entry.note(&notes);
+        entry.note(&notes, &mut room);
         if !notes.dropped_xattrs.is_empty() {
             let (n, count) = (i + 1, notes.dropped_xattrs.len());
             let text = format!(

@@ -12,11 +12,13 @@ use crate::bundle::artifact::{self, ARTIFACT_TYPE, MANIFEST_TYPE, Packed, Piece,
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::OpenBundle;
 use crate::bundle::publish::Staging;
+use crate::bundle::seal::MAX_INDEX;
+use crate::bundle::sound::Depth;
 use crate::bundle::{content::Content, layer_path};
 use crate::cache::Cache;
 use crate::manifest::ImageRef;
 use crate::source::artifact::Artifact;
-use crate::source::{Access, Repository};
+use crate::source::{self, Access, Repository};
 use crate::whole;
 
 mod layout;
@@ -26,6 +28,9 @@ mod tarball;
 pub use self::layout::{to_archive, to_layout};
 pub use self::raw::to_raw;
 pub use self::tarball::to_tar;
+
+// A bundle that can be written can be pushed, and what was pushed can be pulled.
+const _: () = assert!(MAX_INDEX <= source::MAX_DOCUMENT);
 
 /// What a push did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub struct Pushed {
 pub fn push(dir: &Path, to: &Reference, cache: &Cache, access: &Access) -> Result<Pushed> {
     ensure!(!access.offline, "--offline forbids to connect to {}", to.registry());
     ensure!(to.digest().is_none(), "a bundle is pushed under a tag, and not under a digest");
-    let bundle = OpenBundle::open(dir, true)?;
+    let bundle = OpenBundle::open(dir, Depth::Full)?;
     let send = || -> Result<Pushed> {
         let repository = Repository::open(to, access)?;
         let packed =
@@ -86,7 +91,7 @@ fn subject(
 
 /// Packs the bundle `dir` for a layout.
 fn pack(dir: &Path, cache: &Cache) -> Result<Packed> {
-    let bundle = OpenBundle::open(dir, true)?;
+    let bundle = OpenBundle::open(dir, Depth::Full)?;
     let packed = artifact::pack(&bundle, None, &|| cache.scratch())?;
     bundle.unchanged()?;
     Ok(packed)
@@ -115,9 +120,9 @@ pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) ->
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
         let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry);
-        artifact::unpack(&json, pieces, &staging, &adopt)?;
+        let index = artifact::unpack(&json, pieces, &staging, &adopt)?;
         staging.publish(target.force)?;
-        Ok(serde_json::from_slice(&json)?)
+        Ok(index)
     };
     bring().with_context(|| from.to_string())
 }

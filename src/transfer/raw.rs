@@ -7,10 +7,11 @@ use anyhow::Result;
 
 use super::new_file;
 use crate::bundle::open::OpenBundle;
+use crate::bundle::sound::Depth;
 
 /// Writes the disk of the bundle `dir` to the new file `to`.
 pub fn to_raw(dir: &Path, to: &Path) -> Result<()> {
-    let bundle = OpenBundle::open(dir, true)?;
+    let bundle = OpenBundle::open(dir, Depth::Full)?;
     new_file(to, |mut out| {
         for extent in &bundle.disk {
             let mut file = extent.file.try_clone()?;

@@ -13,6 +13,7 @@ use super::new_file;
 use crate::bundle::artifact::sparse;
 use crate::bundle::content::Content;
 use crate::bundle::open::OpenBundle;
+use crate::bundle::sound::Depth;
 use crate::bundle::{INDEX, LAYERS};
 
 const BLOCK: u64 = 512;
@@ -22,7 +23,7 @@ const IN_BLOCK: usize = 21;
 
 /// Writes the bundle `dir` to the new file `to`.
 pub fn to_tar(dir: &Path, to: &Path) -> Result<()> {
-    let bundle = OpenBundle::open(dir, true)?;
+    let bundle = OpenBundle::open(dir, Depth::Full)?;
     new_file(to, |out| {
         let mut tar = BufWriter::with_capacity(1 << 20, out);
         let mut directory = header(&format!("{LAYERS}/"), 0, 0o755)?;

@@ -174,7 +174,7 @@ class Spoiled:
 
     def save(self):
         """Writes all, with digests that are right: who changes a bundle can do that as well."""
-        self.put(self.manifest['config'], json.dumps(self.json).encode())
+        self.put(self.manifest['config'], bundle.sealed(bundle.written(self.json)))
         self.put(self.index['manifests'][0], json.dumps(self.manifest).encode())
         with open(os.path.join(self.directory, 'index.json'), 'w') as file:
             json.dump(self.index, file)

@@ -123,7 +123,7 @@ fn schema(args: &Schema) -> Result<u8> {
 }
 
 fn verify(args: &Verify) -> Result<u8> {
-    let problems = bundle::verify::verify(&args.dir)?;
+    let problems = bundle::sound::verify(&args.dir)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         let all = problems

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser as _;
 use rootfs_compile::boot::{MACHINE_FAILED, args::Cli, krunfw};
-use rootfs_compile::bundle::publish::read_index;
+use rootfs_compile::bundle::open::read_index;
 use rootfs_compile::bundle_cache::{Found, Origin, Place};
 use rootfs_compile::compile::{self, Request};
 use rootfs_compile::manifest::{ImageRef, LockUse, Manifest, Platform, Transport};

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, Write};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -16,9 +16,6 @@ use crate::threads;
 
 /// zstd's own default: twice as small as none at all, and as fast as a disk.
 const LEVEL: i32 = 3;
-
-/// Bytes of a config that is read again.
-const MAX_CONFIG: usize = 16 << 20;
 
 /// An artifact, of which all digests are known.
 pub struct Packed {
@@ -67,11 +64,6 @@ pub fn pack(
             file_blob(path, file, is_sparse, scratch()?).with_context(|| (*path).to_owned())
         })
         .collect();
-    ensure!(
-        bundle.json.len() <= MAX_CONFIG,
-        "the index has {} bytes; registries give back configs of up to {MAX_CONFIG}",
-        bundle.json.len()
-    );
     let index = json_blob(INDEX_TYPE, &bundle.json, scratch()?)?;
     Packed::new(ARTIFACT_TYPE, index, packed?, subject)
 }

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use super::{FILE_TYPE, SPARSE_TYPE, sparse};
 use crate::bundle::content::Content;
 use crate::bundle::index::{FileEntry, Index};
-use crate::bundle::open::OpenBundle;
 use crate::bundle::publish::{self, Staging};
-use crate::bundle::{FSMETA, INDEX, UPPER, VMDK, layer_path};
+use crate::bundle::sound::{self, Depth};
+use crate::bundle::{INDEX, UPPER, seal};
 use crate::sink;
 
 /// A file of an artifact, as its manifest tells of it.
@@ -27,23 +27,20 @@ pub struct Piece<'a> {
 
 /// Makes the files of a bundle in `staging`: `json` is its index, `pieces` are
 /// the files. `adopt` may bring a layer from elsewhere. All of it is checked
-/// before this ends; nothing is published.
+/// before this ends; nothing is published. Returns the index.
 pub fn unpack(
     json: &[u8],
     pieces: Vec<Piece<'_>>,
     staging: &Staging,
     adopt: &dyn Fn(&Index, &FileEntry) -> Result<bool>,
-) -> Result<()> {
-    let index = publish::parse_index(json).context(INDEX)?;
+) -> Result<Index> {
+    let index = seal::from_json(json).context(INDEX)?;
     let count = pieces.len();
     let mut pieces: BTreeMap<String, Piece<'_>> =
         pieces.into_iter().map(|piece| (piece.path.clone(), piece)).collect();
     ensure!(pieces.len() == count, "two blobs of the artifact are the same file");
     for entry in &index.files {
         let path = &entry.path;
-        let own = [FSMETA, UPPER, VMDK].contains(&&**path)
-            || index.layers.iter().any(|layer| layer_path(layer.diff_id) == *path);
-        ensure!(own, "{INDEX} names {path:?}, which is no file of a bundle");
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
         if adopt(&index, entry)? {
             let adopted = File::open(staging.path(path)).with_context(|| path.clone())?;
@@ -56,9 +53,9 @@ pub fn unpack(
         bail!("the artifact has {other:?}, which {INDEX} does not know");
     }
     publish::write_file(staging, INDEX, json)?;
-    // What layers hold is known by now.
-    OpenBundle::open(&staging.path(""), false)?;
-    Ok(())
+    // The hashes of layers are known by now.
+    sound::check(&staging.path(""), Depth::Received)?;
+    Ok(index)
 }
 
 /// Bytes of a file at most: more than any layer may have by default.
@@ -71,8 +68,7 @@ pub fn largest_blob(size: u64) -> u64 {
 
 fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     // What is not sparse takes space, and so does hashing what is.
-    let is_sparse = matches!(entry.content, Content::Blake3NonzeroBlocks(_));
-    ensure!(is_sparse == (entry.path == UPPER), "only {UPPER} is told by its blocks");
+    let is_sparse = entry.path == UPPER;
     ensure!(
         is_sparse || entry.size <= MAX_FILE,
         "it has {} bytes; {MAX_FILE} are allowed",

@@ -1,0 +1,92 @@
+//! The index as bytes: written in one way only, and sealed.
+//!
+//! The seal is what every other file has in the index, a hash: BLAKE3 of the
+//! index as it is written with an empty seal (`"seal": ""`). It makes damage
+//! visible, and is no signature: whoever changes an index can seal it again.
+//!
+//! A reader takes nothing but the bytes that the writer writes. So a flipped bit, a
+//! key that is unknown, dropped or there twice, and another order or white space
+//! are all errors, and two programs never take one index for two things.
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use super::index::{FORMAT, Index, VERSION};
+use super::rules;
+
+/// Bytes of an index at most, for whoever writes or reads one. An artifact has the
+/// index as its config, and configs may be as large.
+pub const MAX_INDEX: u64 = 16 << 20;
+
+/// How the value of `seal` begins, behind which are 64 hex digits.
+const KIND: &str = "blake3:";
+
+/// Writes `index`, whatever seal it has so far.
+///
+/// # Errors
+/// When the index breaks one of the rules that its readers apply, or is too large.
+pub fn to_json(mut index: Index) -> Result<Vec<u8>> {
+    index.seal.clear();
+    rules::check(&index)?;
+    let (mut json, at) = unsealed(&index)?;
+    let seal = seal_of(&json);
+    json.splice(at..at, seal.bytes());
+    let len = json.len() as u64;
+    ensure!(len <= MAX_INDEX, "it would have {len} bytes; {MAX_INDEX} are allowed");
+    Ok(json)
+}
+
+/// Reads an index.
+///
+/// # Errors
+/// When `json` is not to the byte what [`to_json`] writes.
+pub fn from_json(json: &[u8]) -> Result<Index> {
+    let len = json.len() as u64;
+    ensure!(len <= MAX_INDEX, "it has {len} bytes; {MAX_INDEX} are allowed");
+    check_version(json)?;
+    let mut index: Index = serde_json::from_slice(json)?;
+    let seal = std::mem::take(&mut index.seal);
+    let (canonical, at) = unsealed(&index)?;
+    let (head, tail) = canonical.split_at(at);
+    let rest = json.strip_prefix(head).and_then(|rest| rest.strip_prefix(seal.as_bytes()));
+    ensure!(
+        rest == Some(tail),
+        "it is not written as this program writes it: it was changed or is damaged"
+    );
+    ensure!(seal == seal_of(&canonical), "its seal is not that of its content: it was changed");
+    rules::check(&index)?;
+    index.seal = seal;
+    Ok(index)
+}
+
+/// Says which version an index has that this program does not know, before
+/// anything else of it is judged.
+fn check_version(json: &[u8]) -> Result<()> {
+    let rest = json.strip_prefix(b"{\n  \"format\": \"").and_then(|rest| {
+        let rest = rest.strip_prefix(FORMAT.as_bytes())?;
+        rest.strip_prefix(b"\",\n  \"version\": ")
+    });
+    let rest = rest.ok_or_else(|| anyhow!("it does not begin as the index of a bundle does"))?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let found = std::str::from_utf8(&rest[..digits]).context("digits are text")?;
+    if found != VERSION.to_string() {
+        let found: String = found.chars().take(20).collect();
+        bail!(
+            "it has version {found}; this program reads version {VERSION}. Build the bundle again, \
+             or use the program that made it"
+        );
+    }
+    Ok(())
+}
+
+/// The bytes of `index`, whose seal is empty, and where the seal belongs.
+fn unsealed(index: &Index) -> Result<(Vec<u8>, usize)> {
+    let mut json = serde_json::to_vec_pretty(index)?;
+    json.push(b'\n');
+    let at = format!("{{\n  \"format\": \"{FORMAT}\",\n  \"version\": {VERSION},\n  \"seal\": \"");
+    ensure!(json.starts_with(at.as_bytes()), "it has another format or version");
+    Ok((json, at.len()))
+}
+
+fn seal_of(unsealed: &[u8]) -> String {
+    format!("{KIND}{}", blake3::hash(unsealed).to_hex())
+}
