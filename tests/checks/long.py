@@ -20,6 +20,8 @@ for role in ('root', 'user'):
     check('first-run-from-nothing-' + role)(lambda role=role: first_run(role, built=False))
 
 check('system-calls-all')(lambda: faults.run(1))
+check('sound-10000-flips')(lambda: sound.flips(10_000))
+check('sound-1000-index-changes')(lambda: sound.index_changes(1000))
 check('layer-random-1000')(lambda: layer_random.run(layer_random.LONG_SEEDS))
 
 NAMES = ('layers-128 layers-500 directory-100000 directory-names-255 subdirectories-70000 links-70000 link-chain-5000-backwards '

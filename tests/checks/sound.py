@@ -1,0 +1,437 @@
+"""What `verify` says is so: every damage is seen, every reader says the same, and nothing that lies in a file's place does harm."""
+import copy
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+
+import blake3
+from bundle import sealed, written
+from checks import check
+from checks.common import BINARY, HELLO, TOP, build, call, files, manifest_for, need, scratch
+
+sys.path.append(os.path.join(TOP, 'testimages/cases'))
+from layout import Layer, Layout, tagged                                    # noqa: E402
+from tarfmt import d, f, sym                                                # noqa: E402
+
+BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(TOP, 'target/release/rootfs-boot'))
+# Nothing here is large; whoever reads without an end takes more.
+MEMORY = 400 << 20
+# A reader that waits for what never comes needs no more patience, however busy the machine is.
+WAIT = 300
+
+
+def own_copy(directory, to):
+    """A copy of a bundle that shares no file with the cache."""
+    call('cp', '-a', '--sparse=always', '--reflink=never', directory, to)
+    for path in files(to):
+        os.chmod(os.path.join(to, path), 0o644)
+    return to
+
+
+def limited():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def said(p):
+    return (p.stdout + p.stderr)[-600:]
+
+
+def refused(what, *cmd, **kw):
+    """The program must end by itself, with an error of its own."""
+    p = call(*cmd, ok=range(-64, 256), timeout=WAIT, stdin=subprocess.DEVNULL, **kw)
+    need(0 < p.returncode < 128 and p.returncode != 101 and 'panicked' not in p.stderr, '%s: exit %d: %s' % (what, p.returncode, said(p)))
+    return p
+
+
+def verify(directory):
+    return call(BINARY, 'verify', directory, ok=(0, 1), timeout=WAIT)
+
+
+def asks_boot(directory):
+    """What rootfs-boot says of the whole bundle, without a machine."""
+    p = call(BOOT, '--verify', '--dry-run', '--engine', 'qemu', directory, '/bin/any', ok=(0, 125), timeout=WAIT, stdin=subprocess.DEVNULL)
+    need('panicked' not in p.stderr, said(p))
+    return p
+
+
+# Every bit counts.
+
+def flips(count):
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        build(HELLO, at('built'))
+        out, r, seen = own_copy(at('built'), at('out')), random.Random(17), 0
+        names = sorted(files(out))
+        need(verify(out).returncode == 0, 'the copy is not sound')
+        for i in range(count):
+            name = names[i % len(names)]
+            path = os.path.join(out, name)
+            size = os.path.getsize(path)
+            # Every other flip of the upper, which is mostly a hole, is in its first mebibyte.
+            where, bit = r.randrange(min(size, 1 << 20) if i // len(names) % 2 else size), 1 << r.randrange(8)
+            with open(path, 'r+b') as file:
+                file.seek(where)
+                byte = file.read(1)[0]
+                file.seek(where)
+                file.write(bytes([byte ^ bit]))
+            p = verify(out)
+            need(p.returncode == 1 and name in p.stdout, 'bit %d of byte %d of %s is flipped: %s' % (bit, where, name, said(p)))
+            if name == 'bundle.json' and i < 200:
+                refused('inspect of a flipped index', BINARY, 'inspect', out)
+                need(asks_boot(out).returncode == 125, 'rootfs-boot takes a flipped index')
+            seen += 1
+            with open(path, 'r+b') as file:
+                file.seek(where)
+                file.write(bytes([byte]))
+        need(verify(out).returncode == 0, 'the copy is not as it was')
+    return '%d of %d flips are seen' % (seen, count)
+
+
+check('sound-flips')(lambda: flips(270))
+
+
+# The index, changed by who knows how it is written.
+
+def places(value, path=()):
+    """Every container of the document, with its path."""
+    if isinstance(value, (dict, list)):
+        yield value
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from places(child)
+
+
+def other(value, r):
+    """Another value, mostly of the same kind."""
+    if r.random() < 0.2:
+        return r.choice([None, 7, -1, 0.5, 'text', '', True, [], {}, [''], 2 ** 64, {'a': None}])
+    if isinstance(value, bool) or value is None:
+        return r.choice([True, 'text', [], 0])
+    if isinstance(value, int):
+        return r.choice([value + 1, max(0, value - 1), 0, value * 2, value + 4096, 2 ** 63, 2 ** 64 - 1])
+    if isinstance(value, str):
+        n = r.randrange(len(value) + 1)
+        return r.choice([value[:n] + r.choice('0a/.~\0\u00e9\x7f"') + value[n:], value[:n], value.upper(), '../' + value, '/' + value, value + value])
+    if isinstance(value, list):
+        return r.choice([[], value + value[:1], value[::-1] if len(value) > 1 else value + ['x'], value[1:], [value]])
+    return r.choice([{}, {**value, 'more': 1}, list(value)])
+
+
+def change(doc, r):
+    """A changed index: as text, and a word of how."""
+    new = copy.deepcopy(doc)
+    where = r.choice([p for p in places(new) if p])
+    how = r.choice(['drop', 'rename', 'add', 'value', 'value', 'value', 'twice', 'order', 'blank'])
+    if how == 'blank':
+        lines = written(new).split(b'\n')
+        at = r.randrange(len(lines))
+        lines[at] += r.choice([b' ', b'\t', b'\r'])
+        return b'\n'.join(lines), how
+    if isinstance(where, list):
+        at = r.randrange(len(where))
+        if how == 'drop':
+            del where[at]
+        elif how in ('add', 'twice'):
+            where.insert(r.randrange(len(where) + 1), copy.deepcopy(where[at]))
+        elif how == 'order':
+            r.shuffle(where)
+        else:
+            where[at] = other(where[at], r)
+        return written(new), how
+    key = r.choice(list(where))
+    if how == 'drop':
+        del where[key]
+    elif how == 'rename':
+        kept = [(k + 'x' if k == key else k, v) for k, v in where.items()]
+        where.clear()
+        where.update(kept)
+    elif how == 'add':
+        where[r.choice(['more', 'Seal', 'user', 'path', '$'])] = r.choice([1, None, 'x'])
+    elif how == 'order':
+        kept = list(where.items())
+        r.shuffle(kept)
+        where.clear()
+        where.update(kept)
+    elif how == 'twice':
+        text, line = written(new), b'"%s": ' % key.encode()
+        at = text.find(line)
+        # The key once more in the same object, with a value that a lenient reader might take.
+        return text[:at] + line + b'null,\n' + text[at:], how
+    else:
+        where[key] = other(where[key], r)
+    return written(new), how
+
+
+def index_changes(count):
+    r, seen, fine = random.Random(5), 0, 0
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        with open(at('m.yaml'), 'w') as file:
+            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\nboot: {cpus: 2, memory: 512m, user: "1000", hostname: h, '
+                       'env: {A: b}, dns: [1.1.1.1], tmpfs: ["/x:1m"], timeout: 90, stop-signal: INT}\n' % TOP)
+        build(at('m.yaml'), at('out'))
+        path = at('out/bundle.json')
+        with open(path, 'rb') as file:
+            good = file.read()
+        doc = json.loads(good)
+        need(sealed(good) == good, 'the seal is not what the documentation says')
+        for i in range(count):
+            text, how = change(doc, r)
+            if text == good:
+                continue
+            with open(path, 'wb') as file:
+                file.write(text)
+            p = verify(at('out'))
+            need(p.returncode == 1 and 'panicked' not in p.stderr, 'change %d (%s) is called sound' % (i, how))
+            seen += 1
+            # With its seal made right it may be a bundle. Whatever it is, both say so.
+            with open(path, 'wb') as file:
+                file.write(sealed(text))
+            p, q = verify(at('out')), asks_boot(at('out'))
+            need('panicked' not in p.stderr, said(p))
+            other_host = 'this machine runs' in q.stderr
+            need(other_host or (p.returncode == 0) == (q.returncode == 0),
+                 'change %d (%s), sealed: verify says %s, rootfs-boot says %s' % (i, how, said(p).strip(), said(q).strip()[-300:]))
+            fine += p.returncode == 0
+        with open(path, 'wb') as file:
+            file.write(good)
+        need(verify(at('out')).returncode == 0, 'the index is not as it was')
+    return '%d of %d changes are seen; with the seal made right, %d are bundles, for verify and rootfs-boot alike' % (seen, seen, fine)
+
+
+check('sound-index-changes')(lambda: index_changes(120))
+
+
+@check('sound-version-1')
+def old_version():
+    """An index of an earlier version: what to do is said."""
+    with scratch() as tmp:
+        out = os.path.join(tmp, 'out')
+        build(HELLO, out)
+        path = os.path.join(out, 'bundle.json')
+        with open(path) as file:
+            text = file.read()
+        with open(path, 'w') as file:
+            file.write(re.sub(r'"version": \d+,\n  "seal": "[^"]*",', '"version": 1,', text))
+        for cmd in ([BINARY, 'verify', out], [BINARY, 'inspect', out], [BOOT, '--dry-run', out]):
+            p = refused('version 1', *cmd)
+            need('version 1' in p.stdout + p.stderr and 'Build the bundle again' in p.stdout + p.stderr, said(p))
+
+
+@check('sound-descriptor')
+def descriptor():
+    """A descriptor with one more line, of which the index knows hash and size: qemu-img would read another file."""
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        build(HELLO, at('out'))
+        with open(at('out/bundle.vmdk'), 'rb') as file:
+            good = file.read()
+        with open(at('out/bundle.json')) as file:
+            doc = json.load(file)
+        for line in (b' RW 1 FLAT "/etc/passwd" 0 a=b', b'# a comment', b'', b'encoding="UTF-8"'):
+            text = good.replace(b'\n\n# Extent', b'\n' + line + b'\n\n# Extent')
+            with open(at('out/bundle.vmdk'), 'wb') as file:
+                file.write(text)
+            for entry in doc['files']:
+                if entry['path'] == 'bundle.vmdk':
+                    entry['size'], entry['blake3'] = len(text), blake3.hexdigest(text)
+            with open(at('out/bundle.json'), 'wb') as file:
+                file.write(sealed(written(doc)))
+            p, q = verify(at('out')), asks_boot(at('out'))
+            need((p.returncode, q.returncode) == (1, 125), '%r: verify exits %d, rootfs-boot %d' % (line, p.returncode, q.returncode))
+
+
+# What may lie where a file is expected.
+
+def in_its_place(path):
+    """(what, how it is put there): each is no file that this program makes."""
+    def listening(at):
+        with socket.socket(socket.AF_UNIX) as s:
+            here = os.getcwd()
+            os.chdir(os.path.dirname(at))                   # a socket's path is short
+            s.bind(os.path.basename(at))
+            os.chdir(here)
+
+    def endless(at):
+        with open(at, 'wb') as file:
+            file.truncate(4 << 40)
+
+    yield 'a link to /dev/zero', lambda at: os.symlink('/dev/zero', at)
+    yield 'a link to the file itself', lambda at: os.symlink(path, at)
+    yield 'a link to nothing', lambda at: os.symlink('nowhere', at)
+    yield 'a fifo', os.mkfifo
+    yield 'a socket', listening
+    yield 'a directory', os.mkdir
+    yield 'four tebibytes of hole', endless
+
+
+@check('sound-openers')
+def openers():
+    """Everything that reads a bundle opens regular files alone, waits for nothing, and reads no more than there should be."""
+    count = 0
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        build(HELLO, at('built'))
+        out = own_copy(at('built'), at('out'))
+        layer = sorted(name for name in files(out) if name.startswith('layers/'))[0]
+        for name in ('bundle.json', 'bundle.vmdk', 'fsmeta.erofs', 'upper.ext4', layer):
+            path = os.path.join(out, name)
+            os.rename(path, at('kept'))
+            for what, put in in_its_place(at('kept')):
+                if name == 'upper.ext4' and 'hole' in what:
+                    continue                                 # its size is wrong, which is another check's
+                put(path)
+                readers = [[BINARY, 'verify', out], [BINARY, 'export', out, '--raw', at('raw')], [BOOT, '--dry-run', '--engine', 'qemu', out]]
+                if name in ('bundle.json', 'fsmeta.erofs'):
+                    readers += [[BINARY, 'inspect', out]]
+                for cmd in readers:
+                    p = refused('%s is %s' % (name, what), *cmd, preexec_fn=limited)
+                    need(name in p.stdout + p.stderr, '%s is %s, and the error of %s does not name it: %s' % (name, what, cmd[1], said(p)))
+                    count += 1
+                if os.path.isdir(path) and not os.path.islink(path):
+                    os.rmdir(path)
+                else:
+                    os.unlink(path)
+            os.rename(at('kept'), path)
+        os.rename(os.path.join(out, 'layers'), at('layers'))
+        os.symlink(at('layers'), os.path.join(out, 'layers'))
+        refused('layers is a link', BINARY, 'verify', out)
+        need(not os.path.exists(at('raw')), 'something was exported')
+    return '%d cases' % count
+
+
+@check('sound-image-openers')
+def image_openers():
+    """Layouts, archives and directories of skopeo's: the same holds for their files; but a link may lead to a regular file."""
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        count = 0
+        layout = os.path.join(TOP, 'testimages/hello')
+        shutil.copytree(layout, at('layout'))
+        call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % layout, 'dir:' + at('skopeo'))
+        blob = max((os.path.join('blobs/sha256', n) for n in os.listdir(at('layout/blobs/sha256'))), key=lambda n: os.path.getsize(at('layout/' + n)))
+        for form, top, names in (('oci', 'layout', ['index.json', 'oci-layout', blob]), ('dir', 'skopeo', ['manifest.json', os.path.basename(blob)])):
+            m = manifest_for(at(form + '.yaml'), '%s:%s%s' % (form, at(top), ':latest' if form == 'oci' else ''))
+            build(m, at(form + '.good'))
+            for name in names:
+                path = os.path.join(at(top), name)
+                os.rename(path, at('kept'))
+                for what, put in in_its_place(at('kept')):
+                    put(path)
+                    if what == 'a link to the file itself':
+                        build(m, at(form + '.link'), '--force')
+                    elif not (name == blob and 'hole' in what):
+                        refused('%s is %s' % (name, what), BINARY, 'build', m, '-o', at('none'), '--cache-dir', at('none.cache'), preexec_fn=limited_more)
+                    count += 1
+                    if os.path.isdir(path) and not os.path.islink(path):
+                        os.rmdir(path)
+                    else:
+                        os.unlink(path)
+                os.rename(at('kept'), path)
+        # A name that is as long as the archive, which is a hole.
+        header = tarfile.TarInfo('././@LongLink')
+        header.type, header.size = tarfile.GNUTYPE_LONGNAME, 6 << 30
+        with open(at('long.tar'), 'wb') as file:
+            file.write(header.tobuf(tarfile.GNU_FORMAT))
+            file.truncate((6 << 30) + 4096)
+        for transport in ('docker-archive', 'oci-archive'):
+            m = manifest_for(at('long.yaml'), '%s:%s' % (transport, at('long.tar')))
+            p = refused('a name of 6 GiB', BINARY, 'build', m, '-o', at('none'), '--cache-dir', at('none.cache'))
+            need('6442450944 bytes' in p.stderr, said(p))
+        # What a manifest includes, and a file of variables.
+        with open(at('m.yaml'), 'w') as file:
+            file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches: [{include: more.yaml}]\n' % at('layout'))
+        for what, put in in_its_place('/dev/null'):
+            put(at('more.yaml'))
+            refused('an included file is ' + what, BINARY, 'build', at('m.yaml'), '-o', at('none'), preexec_fn=limited_more)
+            (os.rmdir if what == 'a directory' else os.unlink)(at('more.yaml'))
+        refused('--env-file without an end', BOOT, '--dry-run', '--env-file', '/dev/zero', at('oci.good'), preexec_fn=limited_more)
+        need(not os.path.exists(at('none')), 'something was built')
+    return '%d cases' % count
+
+
+def limited_more():
+    """A build maps what it reads, and has buffers for each layer."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+
+
+# What a build says yes to.
+
+@check('sound-configs')
+def configs():
+    """Odd configs of images: either the build says no and names the image's config, or all who read the bundle say yes."""
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        out = Layout(at('layout'))
+        cases = {
+            'relative': ({'WorkingDir': 'srv/app'}, 'WorkingDir', None, '/srv/app'),
+            'empty': ({'WorkingDir': '', 'StopSignal': '', 'User': ''}, '', None, '/'),
+            'nul-dir': ({'WorkingDir': '/a\0b'}, 'WorkingDir', None, '/'),
+            'signal': ({'StopSignal': 'SIGWHAT'}, 'StopSignal', None, '/'),
+            'user': ({'User': 'a:b:c'}, None, 'User', None),
+            'user-number': ({'User': '4294967296'}, None, 'User', None),
+            'nul-env': ({'Env': ['A=\0']}, None, 'Env', None),
+            'large-env': ({'Env': ['A%d=%s' % (i, 'x' * 1000) for i in range(2000)]}, None, 'Env', None),
+            'many-env': ({'Env': ['A%d=' % i for i in range(40000)]}, '', None, '/'),
+            'no-command': ({'Cmd': None, 'Entrypoint': None}, '', None, '/'),
+        }
+        for name, (config, warns, says, workdir) in cases.items():
+            case = Layout(at(name))
+            case.index(tagged(case.image([Layer(f('a', '1'))], config={'Cmd': ['/a'], **config})))
+            m = manifest_for(at(name + '.yaml'), 'oci:%s:latest' % case.path)
+            p = build(m, at(name + '.out'), ok=(1,) if says else (0,))
+            if says:
+                need(says in p.stderr and 'image' in p.stderr, '%s: %s' % (name, said(p)))
+                need(not os.path.exists(at(name + '.out')), name + ' was built')
+                continue
+            need(warns in p.stderr, '%s: no warning: %s' % (name, said(p)))
+            need(verify(at(name + '.out')).returncode == 0, name + ' is not sound')
+            q = asks_boot(at(name + '.out'))
+            need(q.returncode == 0 and json.loads(q.stdout)['command']['workdir'] == workdir, '%s: %s' % (name, said(q)))
+            call(BINARY, 'export', at(name + '.out'), '--oci-layout', at(name + '.layout'))
+            call(BINARY, 'pull', 'oci:' + at(name + '.layout'), '-o', at(name + '.back'))
+        # What the manifest replaces does not count.
+        with open(at('user.yaml'), 'a') as file:
+            file.write('boot: {user: "0"}\n')
+        build(at('user.yaml'), at('user.out'))
+        need(asks_boot(at('user.out')).returncode == 0, "a user of the manifest's own")
+        del out
+    return '%d configs' % len(cases)
+
+
+@check('sound-notes')
+def notes():
+    """A layer with 60,000 names through a link of the layer below: the index lists some, and counts the rest."""
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        out, deep = Layout(at('layout')), 'd' * 90
+        out.index(tagged(out.image([Layer(d(deep), sym('link', deep)), Layer(*(f('link/%05d' % i) for i in range(60000)))])))
+        m = manifest_for(at('m.yaml'), 'oci:%s:latest' % out.path)
+        build(m, at('out'))
+        size = os.path.getsize(at('out/bundle.json'))
+        need(size < 2 << 20, 'the index has %d bytes' % size)
+        call(BINARY, 'verify', at('out'))
+        text = call(BINARY, 'inspect', at('out')).stdout
+        need(re.search(r'and \d+ more through links', text), 'inspect says nothing of the rest')
+    return 'an index of %d bytes' % size
+
+
+@check('sound-equal-xattrs')
+def equal_xattrs():
+    """270 files with the same 16 xattrs of 65,000 bytes: what a build makes of them, all readers take."""
+    with scratch() as tmp:
+        at = lambda name: os.path.join(tmp, name)
+        xattrs = {'user.x%d' % i: 'v' * 65000 for i in range(16)}
+        out = Layout(at('layout'))
+        out.index(tagged(out.image([Layer(*(f('f%03d' % i, xattrs=xattrs) for i in range(270)))])))
+        m = manifest_for(at('m.yaml'), 'oci:%s:latest' % out.path)
+        build(m, at('out'), cache=at('cache'))
+        call(BINARY, 'verify', at('out'))
+        again = build(m, at('again'), cache=at('cache'))
+        need('(1 cached)' in again.stderr and 'rebuilt' not in again.stderr, 'built again: ' + said(again))
