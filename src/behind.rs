@@ -106,8 +106,23 @@ impl Behind {
         self.cached = true;
     }
 
+    /// `error`, with the name of the file that was written.
+    pub fn named(file: &File, error: io::Error) -> io::Error {
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match std::fs::read_link(link) {
+            Ok(path) => {
+                io::Error::new(error.kind(), format!("writing {}: {error}", path.display()))
+            }
+            Err(_) => error,
+        }
+    }
+
     /// Has `part` written, and leaves an empty one in its place, from `next` on.
     pub fn write(&mut self, part: &mut Part, next: u64) -> io::Result<()> {
+        self.write_part(part, next).map_err(|error| Self::named(&self.file, error))
+    }
+
+    fn write_part(&mut self, part: &mut Part, next: u64) -> io::Result<()> {
         let thread = match &mut self.thread {
             Some(thread) => thread,
             // Most files are small.
@@ -132,7 +147,7 @@ impl Behind {
     /// Waits until all is written, and returns the file.
     pub fn finish(mut self) -> io::Result<File> {
         if let Some(thread) = &mut self.thread {
-            thread.wait()?;
+            thread.wait().map_err(|error| Self::named(&self.file, error))?;
         }
         Ok(self.file)
     }

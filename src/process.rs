@@ -1,10 +1,12 @@
 //! What both programs do before anything else.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::Resource;
 use rustix::rand::GetRandomFlags;
+use signal_hook::consts::SIGXFSZ;
 
 use crate::map;
 
@@ -29,6 +31,8 @@ pub fn run(
     }
     map::survive_truncation(prefix, failed);
     raise_open_files();
+    // A file that would become too large is an error of the write then, which names it.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     Ok(panic::catch_unwind(AssertUnwindSafe(program)).unwrap_or(failed))
 }
 

@@ -83,10 +83,11 @@ impl FileSink {
         let end = self.position();
         self.flush(end)?;
         let file = self.behind.finish()?;
-        file.set_len(end)?;
-        if !head.is_empty() {
-            file.write_all_at(head, 0)?;
-        }
+        let end_it = || -> io::Result<()> {
+            file.set_len(end)?;
+            file.write_all_at(head, 0)
+        };
+        end_it().map_err(|error| Behind::named(&file, error))?;
         let hash = self.hash.map(|h| h.finish(head));
         Ok((file, hash))
     }

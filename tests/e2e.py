@@ -17,7 +17,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
 TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
          'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux',
-         'skopeo': 'skopeo', 'xz': 'xz-utils', 'bzip2': 'bzip2', 'docker-registry': 'docker-registry', 'strace': 'strace', 'htpasswd': 'apache2-utils', 'openssl': 'openssl',
+         'skopeo': 'skopeo', 'xz': 'xz-utils', 'bzip2': 'bzip2', 'docker-registry': 'docker-registry', 'strace': 'strace', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'minisign': 'minisign',
          'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse', 'mkfs.vfat': 'dosfstools', 'fusefat': 'fusefat'}
 MODULES = ('jsonschema', 'yaml')
 sys.path.append(os.path.join(TOP, '.tools/python'))
@@ -59,7 +59,7 @@ def main():
     ap.add_argument('--long', action='store_true')
     ap.add_argument('--list', action='store_true')
     a = ap.parse_args()
-    from checks import CHECKS, archives, artifact, boot, boot_images, cases, common, counts, crash, dry_run, faults, filesystems, first_run, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, sound, terminals, upper   # noqa: F401  (they register their checks)
+    from checks import CHECKS, archives, artifact, boot, boot_images, cases, common, counts, crash, dry_run, faults, filesystems, first_run, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
         from checks import long, registry_stalls                             # noqa: F401
     chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]

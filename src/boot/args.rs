@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 
 use super::{Engine, Options, Volume, engine};
+use crate::bundle::signature::Key;
 use crate::manifest::{
     self, ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
 };
@@ -109,6 +110,10 @@ pub struct Cli {
     /// Hash every file of the bundle first, not only fsmeta and upper
     #[arg(long)]
     pub verify: bool,
+    /// Refuse a bundle that is not signed with this public key of minisign, or with one of
+    /// several; hashes every file of the bundle
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
     /// Say what was left out, and why
     #[arg(long)]
     pub verbose: bool,
@@ -181,6 +186,7 @@ impl Cli {
             stop_timeout: self.stop_timeout,
             console_log: self.console_log,
             verify: self.verify,
+            keys: self.key.iter().map(|path| Key::load(path)).collect::<Result<_>>()?,
             timings: self.timings,
             verbose: self.verbose,
         })

@@ -22,6 +22,7 @@ mod kvm_finding;
 mod launch;
 mod liveness;
 mod machine;
+mod policy;
 mod qemu;
 mod spec;
 mod streams;
@@ -42,6 +43,7 @@ pub use self::machine::enter as enter_machine;
 pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
 use crate::bundle::index::Index;
 use crate::bundle::open::OpenBundle;
+use crate::bundle::signature::{self, Key};
 use crate::bundle::sound::Depth;
 use crate::manifest::{
     Boot, Dns, HostEntry, Hostname, Memory, Platform, Publish, Signal, Span, Tmpfs, User,
@@ -95,6 +97,8 @@ pub struct Options {
     pub console_log: Option<PathBuf>,
     /// Hash every file of the bundle before it is used.
     pub verify: bool,
+    /// Public keys of which one must have signed the bundle.
+    pub keys: Vec<Key>,
     pub timings: bool,
     /// Say what was left out.
     pub verbose: bool,
@@ -146,7 +150,7 @@ impl Options {
 /// Runs the machine that `options` describe; returns the exit code to end with.
 pub fn run(options: &Options, started: Instant) -> Result<u8> {
     let mut timings = Timings { on: options.timings, started, last: started };
-    let bundle = OpenBundle::open(&options.bundle, depth(options))?;
+    let bundle = open(options)?;
     suits_this_machine(&bundle.index)?;
     timings.host("bundle opened and checked");
     // From here on, the bundle's files are open and what its index says.
@@ -178,7 +182,7 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
 
 /// What [`run`] would launch, as JSON.
 pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
-    let bundle = OpenBundle::open(&options.bundle, depth(options))?;
+    let bundle = open(options)?;
     suits_this_machine(&bundle.index)?;
     let options = &options.with_defaults(&bundle.index.boot);
     // What is only shown needs no kernel to start with.
@@ -187,9 +191,22 @@ pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
     launch::describe(options, &bundle, choice.engine)
 }
 
-/// How much of the bundle is read before it is used.
-fn depth(options: &Options) -> Depth {
-    if options.verify { Depth::Full } else { Depth::Boot }
+/// Opens the bundle, signed by those whom the options and this system ask for.
+fn open(options: &Options) -> Result<OpenBundle> {
+    let asked = (!options.keys.is_empty()).then(|| options.keys.clone());
+    let asked: Vec<Vec<Key>> = asked.into_iter().chain(policy::keys()?).collect();
+    // A signature covers the files only if they are what the index says.
+    let all = options.verify || !asked.is_empty();
+    let depth = if all { Depth::Full } else { Depth::Boot };
+    let bundle = OpenBundle::open(&options.bundle, depth)?;
+    let signed = || -> Result<()> {
+        let signature = signature::read(&bundle.dir)?;
+        asked.iter().try_for_each(|keys| signature::check(&bundle.json, signature.as_deref(), keys))
+    };
+    if !asked.is_empty() {
+        signed().with_context(|| format!("bundle {}", options.bundle.display()))?;
+    }
+    Ok(bundle)
 }
 
 /// A guest runs on the architecture of its host.

@@ -52,6 +52,19 @@ pub struct Image {
     pub manifest_digest: Option<Digest>,
     pub config_digest: Digest,
     pub platform: Platform,
+    /// Who vouched for it, where the manifest asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
+}
+
+/// A signature of an image that a build checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// What is signed: the manifest, or an index that lists it.
+    pub digest: Digest,
+    /// Digest of the public key's DER.
+    pub key: Digest,
 }
 
 /// How the image wants to be run.

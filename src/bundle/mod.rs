@@ -8,6 +8,8 @@ pub mod open;
 pub mod publish;
 mod rules;
 pub mod seal;
+pub mod sign;
+pub mod signature;
 pub mod sound;
 pub mod start;
 pub mod vmdk;
@@ -20,6 +22,9 @@ pub const UPPER: &str = "upper.ext4";
 pub const VMDK: &str = "bundle.vmdk";
 /// The index.
 pub const INDEX: &str = "bundle.json";
+/// A signature over the index. A bundle need not have one, and the index does not name
+/// it.
+pub const SIGNATURE: &str = "bundle.json.minisig";
 /// The directory of layers.
 pub const LAYERS: &str = "layers";
 

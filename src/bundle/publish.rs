@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, RenameFlags};
 
 use super::index::FORMAT;
 use super::sound::{self, Depth};
-use super::{FSMETA, INDEX, LAYERS, UPPER, VMDK};
+use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
 use crate::threads;
 
 /// A directory beside the bundle's place, in which it is made.
@@ -216,7 +216,7 @@ fn check_target(target: &Path, force: bool) -> Result<()> {
         index.is_some_and(|index| index["format"] == FORMAT),
         "{shown} is no bundle and not empty; it stays as it is"
     );
-    let own = [FSMETA, UPPER, VMDK, INDEX, LAYERS];
+    let own = [FSMETA, UPPER, VMDK, INDEX, SIGNATURE, LAYERS];
     if let Some(other) = names.iter().find(|name| !own.iter().any(|own| *name == *own)) {
         bail!("{shown} also holds {}, which no build made; it stays as it is", other.display());
     }

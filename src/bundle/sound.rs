@@ -5,7 +5,8 @@
 //! the size and the hash that the index tells; bundle.vmdk is to the byte what
 //! follows from the index; fsmeta and layers are EROFS of which every inode and
 //! entry can be read, on the devices that the index tells; the upper is an ext4
-//! without a fault. Nothing else lies in the directory.
+//! without a fault. Nothing else lies in the directory, but for a signature, which
+//! [`super::signature`] judges.
 //!
 //! `verify` lists what is not so; everybody else fails with the first of it. Some
 //! need not read all again, and that is the only difference: see [`Depth`].
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::index::{FileEntry, Index};
 use super::open::{OpenFile, Place};
-use super::{FSMETA, INDEX, LAYERS, UPPER, VMDK, vmdk};
+use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, vmdk};
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
 use crate::units::BLOCK_SIZE;
@@ -166,7 +167,7 @@ pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result
             let name = String::from_utf8_lossy(entry.file_name().to_bytes()).into_owned();
             let path = format!("{prefix}{name}");
             let fine = matches!(&*name, "." | "..") || known(&path);
-            let fine = fine || matches!(&*path, INDEX | LAYERS);
+            let fine = fine || matches!(&*path, INDEX | LAYERS | SIGNATURE);
             ensure!(fine, "{path:?} is in the directory, but not in the index");
         }
         Ok(())

@@ -14,7 +14,7 @@ use oci_spec::distribution::Reference;
 use self::layers::{Ready, layers};
 pub use self::upper::patch_time;
 use crate::bundle::content::Content;
-use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom};
+use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom, Signed};
 use crate::bundle::publish::{Staging, write_file};
 use crate::bundle::{self, seal, start, vmdk};
 use crate::cache::Cache;
@@ -24,7 +24,7 @@ use crate::layer::Limits;
 use crate::manifest::{Boot, LockUse, Manifest, Platform, Transport};
 use crate::patch::{Change, content::Disks};
 use crate::progress::{Event, LayerName, Reporter};
-use crate::source::{Access, Image};
+use crate::source::{Access, Image, ImageKey};
 use crate::tree::extents::Extents;
 use crate::tree::merge::{Merger, on_device};
 use crate::tree::{Stat, Tree};
@@ -87,7 +87,7 @@ struct Linked {
 /// Builds what `request` asks for.
 pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let manifest = &request.manifest;
-    let image = open(request, reporter)?;
+    let (image, signed) = open(request, reporter)?;
     // From here on, the image is known, and its documents have their digests.
     let config = config(&image, &manifest.boot, reporter)?;
     // From here on, a machine can start with what the image says.
@@ -144,6 +144,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
             manifest_digest: image.manifest_digest,
             config_digest: image.config_digest,
             platform: image.platform.clone(),
+            signed,
         },
         config,
         boot: manifest.boot.clone(),
@@ -161,7 +162,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
 
 /// Says what the patches of `request` would do; makes no bundle.
 pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
-    let image = open(request, reporter)?;
+    let (image, _) = open(request, reporter)?;
     let cache = Cache::open(&request.cache_dir)?;
     let ready = all_layers(request, &image, &cache, None, reporter)?;
     reporter.event(Event::Stage("merge"));
@@ -173,15 +174,15 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     Ok(Preview { upper: patched.size, changes: patched.changes })
 }
 
-fn open(request: &Request, reporter: &dyn Reporter) -> Result<Image> {
-    let image = find(request)?;
+fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Signed>)> {
+    let (image, signed) = find(request)?;
     for warning in &image.warnings {
         reporter.event(Event::Warning(warning.clone()));
     }
     if let Some(note) = &image.note {
         reporter.event(Event::Note(note.clone()));
     }
-    Ok(image)
+    Ok((image, signed))
 }
 
 /// The config of `image`, with which a machine can start.
@@ -195,18 +196,21 @@ fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config>
 /// Which image `request` means now: the digest of its manifest, or of its config
 /// where it has none.
 pub fn resolve(request: &Request) -> Result<Digest> {
-    let image = find(request)?;
+    let (image, _) = find(request)?;
     Ok(image.manifest_digest.unwrap_or(image.config_digest))
 }
 
-fn find(request: &Request) -> Result<Image> {
+/// The image that `request` means, and who signed it, if somebody must have.
+fn find(request: &Request) -> Result<(Image, Option<Signed>)> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
     let wanted = wanted.unwrap_or_else(Platform::host);
     let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
     let mut reference = request.manifest.image.clone();
     let in_registry = reference.transport == Transport::Registry && reference.pin.is_none();
     if !in_registry {
-        return Image::open(&reference, &wanted, &access);
+        let image = Image::open(&reference, &wanted, &access)?;
+        let signed = signed(request, &image, &access)?;
+        return Ok((image, signed));
     }
     let mut lock = request.lock.load()?;
     if let Some(digest) = request.lock.locked(&lock, &reference, &wanted)? {
@@ -216,10 +220,22 @@ fn find(request: &Request) -> Result<Image> {
         Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
         None => format!("for {wanted}"),
     })?;
+    // Before it is written down that this is the image.
+    let signed = signed(request, &image, &access)?;
     if let Some(digest) = image.manifest_digest {
         request.lock.save(&mut lock, &reference, &wanted, digest)?;
     }
-    Ok(image)
+    Ok((image, signed))
+}
+
+/// Who signed `image`, if the manifest says who must have.
+fn signed(request: &Request, image: &Image, access: &Access) -> Result<Option<Signed>> {
+    let Some(verify) = &request.manifest.verify_image else {
+        return Ok(None);
+    };
+    let key = ImageKey::load(&verify.cosign_key)?;
+    let digest = image.signed_by(&request.manifest.image, access, &key)?;
+    Ok(Some(Signed { digest, key: key.digest }))
 }
 
 fn all_layers(

@@ -52,6 +52,8 @@ use crate::units::PAGE_SIZE;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     pub image: ImageRef,
+    /// Who must have signed the image.
+    pub verify_image: Option<VerifyImage>,
     /// That of the host's architecture when it is not given.
     pub platform: Option<Platform>,
     pub upper: Upper,
@@ -100,6 +102,9 @@ struct Written {
     /// docker-daemon:NAME; @sha256:… behind it pins the digest.
     #[schemars(with = "String")]
     image: ImageRef,
+    /// Refuse the image, which is in a registry, unless it is signed.
+    #[serde(default, rename = "verify-image")]
+    verify_image: Option<VerifyImage>,
     /// OS/ARCHITECTURE[/VARIANT]. Default: linux and the host's architecture.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -117,6 +122,15 @@ struct Written {
     /// Changes, applied in order; a later one sees what earlier ones did.
     #[serde(default)]
     patches: Vec<Op>,
+}
+
+/// Who must have signed an image.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VerifyImage {
+    /// A file with a public key (PEM: ECDSA on P-256, or Ed25519) of which cosign signed
+    /// the image with the other half.
+    pub cosign_key: PathBuf,
 }
 
 /// The writable upper.
@@ -175,6 +189,7 @@ impl Manifest {
         let upper_at = Place { file: image.to_string().into(), line: 1 };
         Self {
             image,
+            verify_image: None,
             platform: None,
             upper: Upper::default(),
             upper_at,
@@ -220,9 +235,14 @@ impl Manifest {
         let steps = [Step::Key("upper".into()), Step::Key("size".into())];
         let upper_at = Place { file: path.to_owned(), line: document.line(&steps) };
         let mut image = written.image;
-        image.resolve(path.parent().unwrap_or(Path::new("")));
+        let dir = path.parent().unwrap_or(Path::new(""));
+        image.resolve(dir);
+        let verify_image = written
+            .verify_image
+            .map(|VerifyImage { cosign_key }| VerifyImage { cosign_key: dir.join(cosign_key) });
         Ok(Self {
             image,
+            verify_image,
             platform: written.platform,
             upper: written.upper,
             upper_at,

@@ -161,6 +161,7 @@ fn classic(store: Box<dyn Store>, image: &Saved, wanted: &Platform) -> Result<Im
     });
     Ok(Image {
         manifest_digest: None,
+        named_digest: None,
         config_digest,
         layers: layers.collect::<Result<_>>()?,
         config: read.config,

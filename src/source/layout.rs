@@ -111,6 +111,7 @@ pub fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Res
     });
     Ok(Image {
         manifest_digest: Some(digest),
+        named_digest: None,
         config_digest: manifest.config.digest,
         config: read.config,
         platform: read.platform,

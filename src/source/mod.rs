@@ -16,6 +16,7 @@ mod members;
 mod names;
 pub mod registry;
 mod select;
+mod signed;
 mod skopeo;
 mod store;
 
@@ -30,6 +31,7 @@ pub use self::document::Descriptor;
 pub use self::names::REF_NAME;
 use self::registry::RegistryStore;
 pub use self::registry::{Access, Credentials, NotThere, Repository};
+pub use self::signed::ImageKey;
 pub use self::store::MAX_DOCUMENT;
 use self::store::Store;
 use crate::digest::{DiffId, Digest};
@@ -39,6 +41,8 @@ use crate::manifest::{ImageRef, Platform, Transport};
 pub struct Image {
     /// `None` in a classic docker-archive, which has no manifest to digest.
     pub manifest_digest: Option<Digest>,
+    /// What the reference led to, which may be an index; none if it was in no registry.
+    pub named_digest: Option<Digest>,
     /// Digest of the config: the image ID.
     pub config_digest: Digest,
     pub config: ImageConfiguration,
@@ -108,7 +112,10 @@ impl Image {
             }
             Transport::Registry => {
                 let name = reference.name.as_ref().context("a registry's image has a name")?;
-                layout::open(Box::new(RegistryStore::open(name, access)?), reference, platform)
+                let store = RegistryStore::open(name, access)?;
+                let named_digest = Some(store.named());
+                let image = layout::open(Box::new(store), reference, platform)?;
+                Ok(Self { named_digest, ..image })
             }
             Transport::Oci | Transport::OciArchive | Transport::Dir => {
                 let store = form::open(reference, &access.spool())?;
@@ -120,6 +127,36 @@ impl Image {
             Transport::Registry | Transport::DockerDaemon => reference.to_string(),
             _ => reference.path.display().to_string(),
         })
+    }
+
+    /// Refuses the image, which `reference` led to, unless `key` signed it; returns the
+    /// digest that is signed: the manifest's, or that of an index which lists it.
+    pub fn signed_by(
+        &self,
+        reference: &ImageRef,
+        access: &Access,
+        key: &ImageKey,
+    ) -> Result<Digest> {
+        let check = || -> Result<Digest> {
+            let name = reference.name.as_ref().filter(|_| self.named_digest.is_some());
+            let name = name.context("signatures are looked for in registries only")?;
+            let digest = self.manifest_digest.context("it has no manifest")?;
+            // Newer signatures count, even where an older answer of a tag would do.
+            let access = Access { known_tags: false, ..access.clone() };
+            let pinned = name.clone_with_digest(digest.to_string());
+            let store = RegistryStore::open(&pinned, &access)?;
+            let mut digests = vec![digest];
+            digests.extend(self.named_digest.filter(|named| *named != digest));
+            if let [_] = digests[..]
+                && let Some(tag) = name.tag()
+                && let Some(index) = store.index_with(tag, digest)?
+            {
+                // A lock has the manifest; what is signed may be the index.
+                digests.push(index);
+            }
+            signed::check(&store, &digests, key)
+        };
+        check().with_context(|| format!("{reference}: verify-image"))
     }
 
     /// The blob of layer `index`, as it is stored.

@@ -13,6 +13,7 @@ use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::OpenBundle;
 use crate::bundle::publish::Staging;
 use crate::bundle::seal::MAX_INDEX;
+use crate::bundle::signature::Key;
 use crate::bundle::sound::Depth;
 use crate::bundle::{content::Content, layer_path};
 use crate::cache::Cache;
@@ -101,6 +102,8 @@ fn pack(dir: &Path, cache: &Cache) -> Result<Packed> {
 pub struct Target {
     pub output: PathBuf,
     pub force: bool,
+    /// Of which one must have signed it, if there are any.
+    pub keys: Vec<Key>,
 }
 
 /// Brings the bundle that `from` names to `target`, from a registry or a layout.
@@ -120,7 +123,7 @@ pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) ->
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
         let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry);
-        let index = artifact::unpack(&json, pieces, &staging, &adopt)?;
+        let index = artifact::unpack(&json, pieces, &staging, &adopt, &target.keys)?;
         staging.publish(target.force)?;
         Ok(index)
     };

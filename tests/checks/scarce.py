@@ -78,6 +78,20 @@ def open_files():
             need(not os.path.exists(out + '3'), 'it is there all the same')
 
 
+@check('scarce-file-size')
+def file_size():
+    """A file that must not become as large as it would: an error of writing it, by name, and no signal."""
+    with scratch() as tmp:
+        big, m = Layout(os.path.join(tmp, 'layout')), os.path.join(tmp, 'm.yaml')
+        big.index(tagged(big.image([Layer(f('big', random.Random(1).randbytes(3 << 20)))])))
+        manifest_for(m, 'oci:%s:latest' % big.path)
+        for limit in (1 << 16, 1 << 20, 2 << 20, 3 << 20, 1 << 30):
+            out = os.path.join(tmp, 'out%d' % limit)
+            p = build(m, out, ok=(1,), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            need('File too large' in p.stderr and 'ulimit -f' in p.stderr and ('.cache/' in p.stderr or 'out%d' % limit in p.stderr), p.stderr)
+            need(not os.path.exists(out), 'it is there all the same')
+
+
 @check('full-streams')
 def full():
     """What is said of a success does not matter to it; what a command is run for does."""

@@ -28,6 +28,10 @@ pub enum Command {
     Inspect(Inspect),
     /// Check a bundle: every hash, block, inode and entry
     Verify(Verify),
+    /// Make a pair of keys to sign bundles with: FILE, which is secret, and FILE.pub
+    Keygen(Keygen),
+    /// Sign a bundle, all of whose files are checked before
+    Sign(Sign),
     /// Send a bundle to a registry; what the registry has is not sent
     Push(Push),
     /// Bring a bundle from a registry, a layout or an archive
@@ -292,9 +296,36 @@ pub struct Inspect {
 pub struct Verify {
     /// The bundle's directory
     pub dir: PathBuf,
+    #[command(flatten)]
+    pub key: KeyArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Keygen {
+    /// Where the secret key goes; the public one is called so with .pub behind it.
+    /// ROOTFS_COMPILE_KEY_PASSWORD protects the secret key, if it is set
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Sign {
+    /// The bundle's directory
+    pub dir: PathBuf,
+    /// A secret key, of keygen or minisign. ROOTFS_COMPILE_KEY_PASSWORD has its password
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+}
+
+/// Whose signature a bundle must have.
+#[derive(Args)]
+pub struct KeyArgs {
+    /// Refuse a bundle that is not signed with this public key, or with one of several
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -319,6 +350,8 @@ pub struct Pull {
     /// Replace a bundle that is there
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub key: KeyArgs,
     #[command(flatten)]
     pub cache: CacheDir,
     #[command(flatten)]

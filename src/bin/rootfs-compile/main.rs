@@ -4,6 +4,7 @@ mod args;
 mod asked;
 mod build;
 mod inspect;
+mod keys;
 mod machine;
 mod preview;
 mod run;
@@ -59,6 +60,8 @@ fn run_command(command: Command, failed: u8) -> u8 {
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => verify(&args),
+        Command::Keygen(args) => keys::keygen(&args),
+        Command::Sign(args) => keys::sign(&args),
         Command::Push(args) => transfer::push(&args),
         Command::Pull(args) => transfer::pull(&args),
         Command::Export(args) => transfer::export(&args),
@@ -123,7 +126,13 @@ fn schema(args: &Schema) -> Result<u8> {
 }
 
 fn verify(args: &Verify) -> Result<u8> {
-    let problems = bundle::sound::verify(&args.dir)?;
+    let wanted = keys::load(&args.key)?;
+    let mut problems = bundle::sound::verify(&args.dir)?;
+    if !wanted.is_empty()
+        && let Err(error) = bundle::signature::check_dir(&args.dir, &wanted)
+    {
+        problems.push((bundle::SIGNATURE.to_owned(), format!("{error:#}")));
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         let all = problems

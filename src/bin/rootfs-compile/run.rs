@@ -163,6 +163,7 @@ fn inputs(asked: &Asked, manifest: &Manifest) -> Vec<PathBuf> {
     }
     let patches = manifest.patches.iter();
     inputs.extend(patches.filter_map(|patch| patch.op.host_path()).map(Path::to_owned));
+    inputs.extend(manifest.verify_image.iter().map(|verify| verify.cosign_key.clone()));
     let path = &manifest.image.path;
     match manifest.image.transport {
         // Blobs are called by their digests.

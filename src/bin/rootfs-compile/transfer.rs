@@ -9,6 +9,7 @@ use rootfs_compile::printable;
 use rootfs_compile::transfer::{self, Target};
 
 use crate::args::{Export, Pull, Push};
+use crate::keys;
 use crate::{access, cache_dir, say};
 
 pub fn push(args: &Push) -> Result<u8> {
@@ -28,7 +29,8 @@ pub fn pull(args: &Pull) -> Result<u8> {
     let mut access = access(&args.registry);
     access.documents = dir.join("registry");
     access.are_for(&args.reference);
-    let target = Target { output: args.output.clone(), force: args.force };
+    let keys = keys::load(&args.key)?;
+    let target = Target { output: args.output.clone(), force: args.force, keys };
     let mut reference = args.reference.clone();
     reference.resolve(Path::new(""));
     let index = transfer::pull(&reference, &target, &Cache::open(&dir)?, &access)?;

@@ -8,9 +8,13 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SPARSE_TYPE, TITLE, sparse};
+use super::{
+    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE, sparse,
+};
+use crate::bundle::SIGNATURE;
 use crate::bundle::content::Content;
 use crate::bundle::open::OpenBundle;
+use crate::bundle::signature;
 use crate::digest::Digest;
 use crate::threads;
 
@@ -65,7 +69,12 @@ pub fn pack(
         })
         .collect();
     let index = json_blob(INDEX_TYPE, &bundle.json, scratch()?)?;
-    Packed::new(ARTIFACT_TYPE, index, packed?, subject)
+    let mut files = packed?;
+    if let Some(signature) = signature::read(&bundle.dir)? {
+        let write = |out: &mut BufWriter<&File>| out.write_all(&signature);
+        files.push(blob(SIGNATURE_TYPE, Some(SIGNATURE), scratch()?, write)?);
+    }
+    Packed::new(ARTIFACT_TYPE, index, files, subject)
 }
 
 impl Packed {

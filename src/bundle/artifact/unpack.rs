@@ -6,12 +6,13 @@ use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use super::{FILE_TYPE, SPARSE_TYPE, sparse};
+use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
 use crate::bundle::content::Content;
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::publish::{self, Staging};
+use crate::bundle::signature::{self, Key, MAX_SIGNATURE};
 use crate::bundle::sound::{self, Depth};
-use crate::bundle::{INDEX, UPPER, seal};
+use crate::bundle::{INDEX, SIGNATURE, UPPER, seal};
 use crate::sink;
 
 /// A file of an artifact, as its manifest tells of it.
@@ -26,19 +27,27 @@ pub struct Piece<'a> {
 }
 
 /// Makes the files of a bundle in `staging`: `json` is its index, `pieces` are
-/// the files. `adopt` may bring a layer from elsewhere. All of it is checked
-/// before this ends; nothing is published. Returns the index.
+/// the files. `adopt` may bring a layer from elsewhere. One of `keys` must have signed
+/// the bundle, if there are any. All of it is checked before this ends; nothing is
+/// published. Returns the index.
 pub fn unpack(
     json: &[u8],
     pieces: Vec<Piece<'_>>,
     staging: &Staging,
     adopt: &dyn Fn(&Index, &FileEntry) -> Result<bool>,
+    keys: &[Key],
 ) -> Result<Index> {
     let index = seal::from_json(json).context(INDEX)?;
     let count = pieces.len();
     let mut pieces: BTreeMap<String, Piece<'_>> =
         pieces.into_iter().map(|piece| (piece.path.clone(), piece)).collect();
     ensure!(pieces.len() == count, "two blobs of the artifact are the same file");
+    let signature = pieces.remove(SIGNATURE).as_ref().map(signature_of).transpose();
+    let signature = signature.context(SIGNATURE)?;
+    if !keys.is_empty() {
+        // Before any file is brought.
+        signature::check(json, signature.as_deref(), keys)?;
+    }
     for entry in &index.files {
         let path = &entry.path;
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
@@ -53,9 +62,26 @@ pub fn unpack(
         bail!("the artifact has {other:?}, which {INDEX} does not know");
     }
     publish::write_file(staging, INDEX, json)?;
+    if let Some(signature) = signature {
+        publish::write_file(staging, SIGNATURE, &signature)?;
+    }
     // The hashes of layers are known by now.
     sound::check(&staging.path(""), Depth::Received)?;
     Ok(index)
+}
+
+/// The signature that `piece` is.
+fn signature_of(piece: &Piece<'_>) -> Result<Vec<u8>> {
+    let found = &piece.media_type;
+    ensure!(
+        found == SIGNATURE_TYPE,
+        "its media type is {}, not {SIGNATURE_TYPE}",
+        found.escape_debug()
+    );
+    ensure!(piece.size <= MAX_SIGNATURE, "it has {} bytes", piece.size);
+    let mut bytes = Vec::new();
+    (piece.open)()?.take(MAX_SIGNATURE).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Bytes of a file at most: more than any layer may have by default.

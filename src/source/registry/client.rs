@@ -161,8 +161,13 @@ impl Client {
 
     /// A manifest, and the digest that the registry gives it.
     async fn manifest_once(&self, name: &str) -> Result<(Vec<u8>, Option<String>), Failure> {
+        self.manifest_at(&format!("manifests/{name}")).await
+    }
+
+    /// As [`Client::manifest_once`], of what is at `path` of the repository.
+    async fn manifest_at(&self, path: &str) -> Result<(Vec<u8>, Option<String>), Failure> {
         let headers = HeaderMap::from_iter([(ACCEPT, header(&MEDIA_TYPES.join(", "))?)]);
-        let url = self.url(&format!("manifests/{name}"))?;
+        let url = self.url(path)?;
         let mut response = self.ask(Method::GET, &url, headers, Wanted::Manifest).await?;
         let told = response.headers().get("docker-content-digest");
         let told = told.and_then(|value| value.to_str().ok());
@@ -175,6 +180,21 @@ impl Client {
             }
         }
         Ok((bytes, told))
+    }
+
+    /// The index of what refers to `digest`; `None` if the registry makes none.
+    pub fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let asked = self.tried(async || {
+            let path = format!("referrers/{digest}");
+            let short = timeout(SHORT_ANSWER, self.manifest_at(&path));
+            let takes_long = |_| Failure::new(self.says("the referrers take too long to come"), 1);
+            Ok(short.await.map_err(takes_long)??.0)
+        });
+        match asked {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is::<NotThere>() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the repository has the blob.

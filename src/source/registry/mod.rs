@@ -100,6 +100,8 @@ pub struct RegistryStore {
     reference: Reference,
     client: Option<Arc<Client>>,
     documents: Documents,
+    /// What the reference led to.
+    named: Digest,
     index: Vec<u8>,
     known: Mutex<Known>,
 }
@@ -145,6 +147,7 @@ impl RegistryStore {
             reference: reference.clone(),
             client,
             documents,
+            named: digest,
             index: Vec::new(),
             known: Mutex::new(known),
         };
@@ -153,8 +156,71 @@ impl RegistryStore {
         Ok(store)
     }
 
-    /// A manifest, an index or a config.
-    fn by_digest(&self, digest: Digest) -> Result<Vec<u8>> {
+    /// The digest that the reference led to.
+    pub fn named(&self) -> Digest {
+        self.named
+    }
+
+    /// What `tag` of the same repository leads to; `None` if there is no such tag.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>> {
+        let reference = self.tag(tag);
+        let Some(client) = &self.client else {
+            return self.known_tag(&reference);
+        };
+        match client.manifest(&reference) {
+            Ok(bytes) => self.keep(&reference, bytes).map(Some),
+            Err(error) if error.is::<NotThere>() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The index of what refers to `digest`: the registry's own, or that which a tag made
+    /// of the digest leads to, where a registry makes none (OCI distribution 1.1).
+    pub fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let tag = format!("sha256-{}", digest.hex());
+        let own = match &self.client {
+            Some(client) => client.referrers(digest)?,
+            None => None,
+        };
+        match own {
+            Some(bytes) => self.keep(&self.tag(&tag), bytes).map(Some),
+            None => self.tagged(&tag),
+        }
+    }
+
+    /// The digest of the index that `tag` leads to, if that lists `digest`.
+    pub fn index_with(&self, tag: &str, digest: Digest) -> Result<Option<Digest>> {
+        let Some(bytes) = self.tagged(tag)? else {
+            return Ok(None);
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let listed = value["manifests"].as_array().into_iter().flatten();
+        let mut listed = listed.filter_map(|entry| entry["digest"].as_str());
+        let is_there = listed.any(|text| text == digest.to_string());
+        Ok(is_there.then(|| Digest::of(&bytes)))
+    }
+
+    fn tag(&self, tag: &str) -> Reference {
+        let of = &self.reference;
+        Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
+    }
+
+    /// Keeps what `reference` led to, for when there is no connection.
+    fn keep(&self, reference: &Reference, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let digest = self.documents.put(&bytes)?;
+        self.documents.set_tag(&self.documents.tag(reference), digest)?;
+        self.learn(&bytes);
+        Ok(bytes)
+    }
+
+    /// What was kept of `reference`.
+    fn known_tag(&self, reference: &Reference) -> Result<Option<Vec<u8>>> {
+        let digest = self.documents.get_tag(&self.documents.tag(reference))?;
+        digest.map(|digest| self.by_digest(digest)).transpose()
+    }
+
+    /// A manifest, an index, a config, or another small blob that one of them names.
+    pub fn by_digest(&self, digest: Digest) -> Result<Vec<u8>> {
         let bytes = match self.documents.get(digest)? {
             Some(bytes) => bytes,
             None => {

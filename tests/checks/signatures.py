@@ -1,0 +1,319 @@
+"""Signed bundles: minisign and this program judge each other's signatures, and nothing that is not signed passes where a signature is asked for."""
+import base64
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import urllib.parse
+
+from checks import check
+from checks.boot import BOOT, ENV, boot
+from checks.common import BINARY, HELLO, PATIENCE, build, call, files, need, same_files, scratch
+from checks.registry import HELLO as HELLO_LAYOUT, bench, noise, write
+from registry import Site
+
+POLICY = '/etc/rootfs-compile'
+
+
+def minisign_key(path, *args):
+    """A pair of minisign's own, without a password."""
+    call('minisign', '-G', '-W', '-p', path + '.pub', '-s', path, *args)
+    return path
+
+
+def flip(path):
+    os.chmod(path, 0o644)
+    with open(path, 'r+b') as file:
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+@check('signature')
+def signature():
+    with scratch() as tmp:
+        at = lambda *names: os.path.join(tmp, *names)
+        build(HELLO, at('out'))
+        call(BINARY, 'keygen', '-o', at('ours'))
+        need(os.stat(at('ours')).st_mode & 0o777 == 0o600, 'the secret key has the mode %o' % os.stat(at('ours')).st_mode)
+        said = call(BINARY, 'keygen', '-o', at('ours'), ok=(1,)).stderr
+        need('stays as it is' in said, said)
+        theirs = minisign_key(at('theirs'))
+        call(BINARY, 'keygen', '-o', at('locked'), env={**os.environ, 'ROOTFS_COMPILE_KEY_PASSWORD': 'secret'})
+        passed = {**os.environ, 'ROOTFS_COMPILE_KEY_PASSWORD': 'secret'}
+        locked = at('locked')
+
+        said = call(BINARY, 'verify', at('out'), '--key', at('ours.pub'), ok=(1,)).stdout
+        need('no signature' in said, said)
+        signed = at('out/bundle.json.minisig')
+        for key, env in ((at('ours'), None), (theirs, None), (locked, passed)):
+            call(BINARY, 'sign', at('out'), '--key', key, env=env)
+            with open(signed) as file:
+                first = file.read()
+            call(BINARY, 'sign', at('out'), '--key', key, env=env)
+            with open(signed) as file:
+                need(file.read() == first, 'the same key gives another signature of the same bundle')
+            call('minisign', '-V', '-H', '-m', at('out/bundle.json'), '-p', key + '.pub')
+            call(BINARY, 'verify', at('out'), '--key', key + '.pub')
+            call(BINARY, 'verify', at('out'))
+        need(call(BINARY, 'sign', at('out'), '--key', locked, ok=(1,)).stderr.count('PASSWORD') == 1, 'a key with a password')
+        call(BINARY, 'sign', at('out'), '--key', locked, ok=(1,), env={**passed, 'ROOTFS_COMPILE_KEY_PASSWORD': 'wrong'})
+        call(BINARY, 'sign', at('out'), '--key', at('ours.pub'), ok=(1,))
+        # One of several; and minisign's own signature.
+        said = call(BINARY, 'verify', at('out'), '--key', at('ours.pub'), ok=(1,)).stdout
+        need('another key' in said and 'ours.pub' in said, said)
+        call(BINARY, 'verify', at('out'), '--key', at('ours.pub'), '--key', locked + '.pub')
+        call('minisign', '-S', '-s', theirs, '-m', at('out/bundle.json'), '-x', signed)
+        call(BINARY, 'verify', at('out'), '--key', theirs + '.pub')
+        call(BINARY, 'verify', at('out'), '--key', signed, ok=(1,))
+        # A signature is of one index.
+        shutil.copytree(at('out'), at('changed'), ignore=shutil.ignore_patterns('upper.ext4'))
+        for line in range(4):
+            with open(signed) as file:
+                lines = file.read().split('\n')
+            lines[line] = lines[line][:-10] + ('A' if lines[line][-10] != 'A' else 'B') + lines[line][-9:]
+            with open(at('changed/bundle.json.minisig'), 'w') as file:
+                file.write('\n'.join(lines))
+            said = call(BINARY, 'verify', at('changed'), '--key', theirs + '.pub', ok=(1,)).stdout
+            need(('bundle.json.minisig' in said) == (line > 0), 'line %d was changed: %s' % (line + 1, said))
+        build(HELLO, at('out'), '--force', cache=at('out.cache'))
+        need(not os.path.exists(signed), 'a new bundle has the signature of the old one')
+        # What does not verify is not signed.
+        flip(at('out/layers', sorted(os.listdir(at('out/layers')))[0]))
+        call(BINARY, 'sign', at('out'), '--key', at('ours'), ok=(1,))
+        need(not os.path.exists(signed), 'a damaged bundle is signed')
+
+
+@check('signature-travels')
+def travels():
+    """push, pull, export carry the signature; pull checks it before anything is published."""
+    with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
+        at = lambda *names: os.path.join(tmp, *names)
+        build(HELLO, at('out'))
+        call(BINARY, 'keygen', '-o', at('key'))
+        call(BINARY, 'keygen', '-o', at('other'))
+        cached = ('--cache-dir', at('cache'))
+        name = site.plain.host + '/bundles/hello:'
+        call(BINARY, 'push', at('out'), name + 'unsigned', *cached)
+        call(BINARY, 'sign', at('out'), '--key', at('key'))
+        call(BINARY, 'push', at('out'), name + 'signed', *cached)
+        call(BINARY, 'export', at('out'), '--oci-layout', at('layout'), *cached)
+        for i, source in enumerate((name + 'signed', 'oci:' + at('layout'))):
+            call(BINARY, 'pull', source, '-o', at('pulled%d' % i), '--key', at('other.pub'), '--key', at('key.pub'), *cached)
+            same_files(at('out'), at('pulled%d' % i), source)
+        for source, key, word in ((name + 'unsigned', 'key', 'no signature'), (name + 'signed', 'other', 'another key')):
+            proxy = site.proxy()
+            said = call(BINARY, 'pull', source.replace(site.plain.host, proxy.host), '-o', at('refused'), '--key', at(key + '.pub'), '--cache-dir', at('empty'), ok=(1,)).stderr
+            need(word in said, said)
+            need(not os.path.exists(at('refused')), 'it is published all the same')
+            blobs = {r.path for r in proxy.asked('/blobs/', 'GET')}
+            need(len(blobs) <= 2, 'more than index and signature was asked for: %s' % blobs)
+        call(BINARY, 'export', at('out'), '--tar', at('out.tar'))
+        with tarfile.open(at('out.tar')) as tar:
+            need('bundle.json.minisig' in tar.getnames(), 'the tar has %s' % tar.getnames())
+
+
+@check('signature-boot')
+def at_boot():
+    """rootfs-boot --key, and the system's policy, which nothing takes back."""
+    with scratch() as tmp:
+        at = lambda *names: os.path.join(tmp, *names)
+        build(HELLO, at('out'))
+        for key in ('key', 'other'):
+            call(BINARY, 'keygen', '-o', at(key))
+        dry = ('--dry-run', '--engine', 'qemu')
+
+        def refused(word, *args, **kw):
+            said = boot(*dry, *args, at('out'), ok=(125,), **kw).stderr
+            need(word in said, '%s: %s' % (args, said))
+
+        refused('no signature', '--key', at('key.pub'))
+        call(BINARY, 'sign', at('out'), '--key', at('key'))
+        boot(*dry, '--key', at('key.pub'), at('out'))
+        said = boot('--engine', 'qemu', '--key', at('key.pub'), '--entrypoint', '/bin/echo', at('out'), 'signed').stdout
+        need(said == 'signed\n', 'the machine says ' + said)
+        refused('another key', '--key', at('other.pub'))
+        # What a signature covers is looked at: a layer that was changed is noticed without --verify.
+        shutil.copytree(at('out'), at('changed'))
+        flip(at('changed/layers', sorted(os.listdir(at('changed/layers')))[-1]))
+        said = boot(*dry, '--key', at('key.pub'), at('changed'), ok=(125,)).stderr
+        need('sha256-' in said, said)
+
+        # This check runs in mounts of its own: nobody else sees this policy.
+        call('mkdir', '-p', POLICY)
+        call('mount', '-t', 'tmpfs', 'policy', POLICY)
+        try:
+            def policy(text):
+                with open(POLICY + '/policy.toml', 'w') as file:
+                    file.write(text)
+            shutil.copy(at('key.pub'), POLICY + '/release.pub')
+            boot(*dry, at('out'))
+            policy('require-signature = true\nkeys = ["release.pub"]\n')
+            boot(*dry, at('out'))
+            boot(*dry, '--key', at('key.pub'), at('out'))
+            refused('another key', '--key', at('other.pub'))
+            with open(at('other.pub')) as file:
+                policy('require-signature = true\nkeys = ["%s"]\n' % file.read().split('\n')[1])
+            refused('another key')
+            # Neither an option nor the environment takes it back.
+            refused('another key', '--key', at('key.pub'))
+            refused('another key', env={**ENV, 'HOME': tmp, 'ROOTFS_COMPILE_POLICY': '/dev/null', 'ROOTFS_BOOT_POLICY': '/dev/null', 'XDG_CONFIG_HOME': tmp})
+            os.unlink(at('out/bundle.json.minisig'))
+            refused('no signature')
+            p = subprocess.run([BINARY, 'run', 'oci:' + os.path.join(os.path.dirname(HELLO), '../testimages/hello'), '--cache-dir', at('cache'), '--engine', 'qemu'],
+                               env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+            need(p.returncode == 125 and 'no signature' in p.stderr, 'run: exit %d: %s' % (p.returncode, p.stderr))
+            for text in ('', 'require-signature = true\n', '[', 'require-signature = true\nkeys = ["absent.pub"]\n', 'require-signature = false\nother = 1\n'):
+                policy(text)
+                refused('policy.toml')
+            os.unlink(POLICY + '/policy.toml')
+            os.symlink('loop', POLICY + '/loop')
+            os.symlink('loop', POLICY + '/policy.toml')
+            refused('policy.toml')
+            os.unlink(POLICY + '/policy.toml')
+            policy('require-signature = false\n')
+            boot(*dry, at('out'))
+        finally:
+            call('umount', POLICY)
+        return '%d files' % len(files(at('out')))
+
+
+class Signer:
+    """Signs images as cosign writes it down, with openssl's own keys and signatures, in the plain registry of a site."""
+
+    def __init__(self, site, directory, repository, kind='p256'):
+        self.site, self.directory, self.repository, self.kind = site, directory, repository, kind
+        os.makedirs(directory)
+        algorithm = ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'] if kind == 'p256' else ['-algorithm', 'ED25519']
+        call('openssl', 'genpkey', *algorithm, '-out', self.at('key'))
+        call('openssl', 'pkey', '-in', self.at('key'), '-pubout', '-out', self.at('key.pub'))
+
+    def at(self, name):
+        return os.path.join(self.directory, name)
+
+    def sign(self, message):
+        with open(self.at('message'), 'wb') as file:
+            file.write(message)
+        how = ['dgst', '-sha256', '-sign', self.at('key')] if self.kind == 'p256' else ['pkeyutl', '-sign', '-rawin', '-inkey', self.at('key'), '-in']
+        p = subprocess.run(['openssl', *how, self.at('message')], stdout=subprocess.PIPE, check=True)
+        return base64.b64encode(p.stdout).decode()
+
+    def request(self, method, path, body=b'', **headers):
+        c = http.client.HTTPConnection(self.site.plain.host, timeout=600)
+        c.request(method, path, body, headers)
+        answer = c.getresponse()
+        answer.read()
+        need(answer.status in (201, 202), '%s %s: %d' % (method, path, answer.status))
+        return answer
+
+    def blob(self, data, media_type, **more):
+        digest = 'sha256:' + hashlib.sha256(data).hexdigest()
+        to = self.request('POST', '/v2/%s/blobs/uploads/' % self.repository).headers['Location']
+        to = urllib.parse.urlsplit(to)
+        self.request('PUT', '%s?%s&digest=%s' % (to.path, to.query, digest), data)
+        return {'mediaType': media_type, 'digest': digest, 'size': len(data), **more}
+
+    def manifest(self, tag, layers, media_type='application/vnd.oci.image.manifest.v1+json', **more):
+        doc = {'schemaVersion': 2, 'mediaType': media_type, 'config': self.blob(b'{}', 'application/vnd.oci.image.config.v1+json'), 'layers': layers, **more}
+        return self.put(tag, doc)
+
+    def put(self, tag, doc):
+        data = json.dumps(doc).encode()
+        digest = 'sha256:' + hashlib.sha256(data).hexdigest()
+        self.request('PUT', '/v2/%s/manifests/%s' % (self.repository, tag or digest), data, **{'Content-Type': doc['mediaType']})
+        return {'mediaType': doc['mediaType'], 'digest': digest, 'size': len(data)}
+
+    def simple(self, digest, signed=None, signature=None, kind='cosign container image signature'):
+        """`signed`: the digest that the payload names."""
+        payload = json.dumps({'critical': {'identity': {'docker-reference': 'example.com/hello'}, 'image': {'docker-manifest-digest': signed or digest}, 'type': kind}, 'optional': None}).encode()
+        layer = self.blob(payload, 'application/vnd.dev.cosign.simplesigning.v1+json', annotations={'dev.cosignproject.cosign/signature': signature or self.sign(payload)})
+        self.manifest(digest.replace(':', '-') + '.sig', [layer])
+
+    def bundle(self, digest, signed=None, predicate='https://sigstore.dev/cosign/sign/v1'):
+        statement = {'_type': 'https://in-toto.io/Statement/v1', 'subject': [{'digest': {'sha256': (signed or digest).split(':')[1]}}], 'predicateType': predicate, 'predicate': {}}
+        payload, kind = json.dumps(statement).encode(), 'application/vnd.in-toto+json'
+        pae = b'DSSEv1 %d %s %d %s' % (len(kind), kind.encode(), len(payload), payload)
+        bundle = {'mediaType': 'application/vnd.dev.sigstore.bundle.v0.3+json', 'verificationMaterial': {'publicKey': {'hint': 'x'}},
+                  'dsseEnvelope': {'payload': base64.b64encode(payload).decode(), 'payloadType': kind, 'signatures': [{'sig': self.sign(pae)}]}}
+        layer = self.blob(json.dumps(bundle).encode(), bundle['mediaType'])
+        subject = {'mediaType': 'application/vnd.oci.image.manifest.v1+json', 'digest': digest, 'size': 1}
+        entry = self.manifest(None, [layer], artifactType=bundle['mediaType'], subject=subject)
+        index = 'application/vnd.oci.image.index.v1+json'
+        self.put(digest.replace(':', '-'), {'schemaVersion': 2, 'mediaType': index, 'manifests': [{**entry, 'artifactType': bundle['mediaType']}]})
+
+    def forget(self, digest):
+        """What there is from now on is signed by nobody."""
+        nobody = {'schemaVersion': 2, 'mediaType': 'application/vnd.oci.image.index.v1+json', 'manifests': []}
+        self.put(digest.replace(':', '-') + '.sig', nobody)
+        self.put(digest.replace(':', '-'), nobody)
+
+
+@check('image-signature')
+def image_signature():
+    """verify-image: what cosign wrote down of an image in either form, judged by openssl's signatures."""
+    with bench() as b:
+        site = b.site
+        for name in ('hello:1', 'hello:other'):
+            site.push(HELLO_LAYOUT if name == 'hello:1' else b.layout('other', [noise(9, 'gzip', 5000)]), name)
+        digest, other = site.digest('hello:1'), site.digest('hello:other')
+        host, cases = site.plain.host, 0
+
+        def manifest(signer, name='hello:1'):
+            path = b.at('%s.yaml' % name.replace(':', '-'))
+            write(path, 'image: %s/%s\nplatform: linux/amd64\nverify-image: { cosign-key: %s }\n' % (host, name, os.path.relpath(signer.at('key.pub'), b.tmp)))
+            return path
+
+        def builds(signer, *args, fails=None, name='hello:1', **kw):
+            nonlocal cases
+            cases += 1
+            return b.build(name, *args, manifest=manifest(signer, name), fails=fails, **kw)
+
+        for kind in ('p256', 'ed25519'):
+            ours, theirs = Signer(site, b.at('ours ' + kind), 'hello', kind), Signer(site, b.at('theirs ' + kind), 'hello', kind)
+            ours.forget(digest)
+            builds(ours, fails=['verify-image', 'not signed', digest])
+            for way in ('simple', 'bundle'):
+                sign = getattr(ours, way)
+                ours.forget(digest)
+                sign(digest)
+                cache = b.at('cache %s %s' % (kind, way))
+                built = builds(ours, cache=cache)
+                with open(os.path.join(built.out, 'bundle.json')) as file:
+                    told = json.load(file)['image']
+                need(told['signed']['digest'] == digest and told['manifest_digest'] == digest, 'bundle.json says %s' % told)
+                call(BINARY, 'verify', built.out)
+                builds(ours, '--offline', cache=cache)
+                builds(theirs, fails=['not signed by that key'])
+                # The signature of another image, or of something else about this one.
+                sign(digest, signed=other)
+                builds(ours, fails=['not signed by that key'])
+                sign(digest, **({'kind': 'something else'} if way == 'simple' else {'predicate': 'https://spdx.dev/Document'}))
+                builds(ours, fails=['not signed by that key'])
+            ours.forget(digest)
+            ours.simple(digest, signature=base64.b64encode(b'no signature').decode())
+            builds(ours, fails=['not signed by that key'])
+        # An index is signed, and not what it lists; a lock pins what it lists.
+        multi = b.layout('multi', [noise(1, 'gzip', 9000)], [noise(2, 'zstd', 9000)], platforms=['amd64', 'arm64'])
+        site.push(multi, 'multi:1', '--all')
+        signer = Signer(site, b.at('of multi'), 'multi')
+        builds(signer, '--lock', fails=['not signed'], name='multi:1')
+        need(not os.path.exists(b.at('multi-1.lock')), 'what is not signed is locked')
+        signer.simple(site.digest('multi:1'))
+        built = builds(signer, '--lock', name='multi:1')
+        builds(signer, '--locked', name='multi:1')
+        with open(os.path.join(built.out, 'bundle.json')) as file:
+            need(json.load(file)['image']['signed']['digest'] == site.digest('multi:1'), 'another digest is said to be signed')
+        # Elsewhere than in a registry, and with what is no key.
+        path = write(b.at('layout.yaml'), 'image: oci:%s:latest\nplatform: linux/amd64\nverify-image: { cosign-key: %s }\n' % (HELLO_LAYOUT, signer.at('key.pub')))
+        b.build('a layout', manifest=path, fails=['verify-image', 'registries only'])
+        path = write(b.at('absent.yaml'), 'image: %s/hello:1\nverify-image: { cosign-key: absent.pub }\n' % host)
+        b.build('no key', manifest=path, fails=['absent.pub'])
+        path = write(b.at('secret.yaml'), 'image: %s/hello:1\nverify-image: { cosign-key: %s }\n' % (host, signer.at('key')))
+        b.build('a secret key', manifest=path, fails=['no public key'])
+        path = write(b.at('odd.yaml'), 'image: %s/hello:1\nverify-image: { keyless: true }\n' % host)
+        b.build('an unknown field', manifest=path, fails=['keyless'], codes=(2,))
+        return '%d builds' % cases
