@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Options, hostname_of};
 use crate::bundle::open::OpenBundle;
-use crate::bundle::start;
+use crate::bundle::start::{self, MAX_STRING};
 use crate::manifest::{Dns, HostEntry, Hostname, Signal, Tmpfs, absolute};
 
 /// What a container gets when its image says nothing.
@@ -18,9 +18,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const OPEN_FILES: u64 = 1 << 20;
 /// Bytes of the guest's configuration; its init reads no more.
 const MAX_CONFIG: usize = 2 << 20;
-/// Bytes of one argument or variable that Linux takes (MAX_ARG_STRLEN: 32 pages), its
-/// NUL counted.
-const MAX_STRING: usize = 128 << 10;
 /// Bytes of all of them that a program may be started with, and a pointer to each: a
 /// quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
 const MAX_STRINGS: usize = (2 << 20) - 4096;

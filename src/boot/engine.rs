@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::kvm_finding::Subject;
-use crate::manifest::Memory;
+use crate::manifest::{MAX_CPUS, Memory};
 use crate::printable;
 
 /// Names the engine to use where `--engine` does not.
@@ -59,10 +59,6 @@ impl fmt::Display for Engine {
         })
     }
 }
-
-/// Processors that the table of an x86 machine without ACPI has room for, whose IDs are
-/// a byte of which 255 means all.
-const MAX_CPUS: u8 = 254;
 
 impl Engine {
     /// Refuses more than it could give a machine.

@@ -5,6 +5,8 @@
 //! in a way that no machine can follow, and that docker overlooks too, becomes at
 //! build time what docker makes of it; the rest is an error of the build.
 
+use std::borrow::Cow;
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::index::Config;
@@ -13,6 +15,10 @@ use crate::manifest::{Boot, Signal, User, absolute, argument};
 /// Bytes of command, environment and all else that a bundle passes to the guest's
 /// init. The init takes more, so that there is room for options of `rootfs-boot`.
 pub const MAX_BYTES: usize = 1 << 20;
+
+/// Bytes of one argument or variable that Linux takes (MAX_ARG_STRLEN: 32 pages), its
+/// NUL counted.
+pub const MAX_STRING: usize = 128 << 10;
 
 /// Bytes that one value takes beside its own, at most.
 const EACH: usize = 16;
@@ -43,7 +49,9 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
     let mut bytes = 0;
     let mut add = |text: &str| -> Result<()> {
         argument(text)?;
-        bytes += text.len().min(MAX_BYTES) + EACH;
+        let len = text.len() + 1;
+        ensure!(len <= MAX_STRING, "one value has {len} bytes; Linux takes {MAX_STRING}");
+        bytes += len + EACH;
         ensure!(
             bytes <= MAX_BYTES,
             "command, environment and volumes have more than {MAX_BYTES} bytes"
@@ -54,10 +62,15 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
         let mut words = list.into_iter().flatten();
         words.try_for_each(|word| add(word)).with_context(|| image(what))?;
     }
-    config.env.iter().try_for_each(|line| add(line)).with_context(|| image("Env"))?;
+    // What has no value gets an empty one.
+    let mut lines = config.env.iter().map(|line| match line.contains('=') {
+        true => Cow::Borrowed(line),
+        false => Cow::Owned(format!("{line}=")),
+    });
+    lines.try_for_each(|line| add(&line)).with_context(|| image("Env"))?;
     config.volumes.iter().try_for_each(|path| add(path)).with_context(|| image("Volumes"))?;
     let mut of_boot = || -> Result<()> {
-        boot.env.iter().try_for_each(|(name, value)| add(name).and_then(|()| add(value)))?;
+        boot.env.iter().try_for_each(|(name, value)| add(&format!("{name}={value}")))?;
         boot.add_host.iter().try_for_each(|entry| add(&entry.to_string()))?;
         boot.dns.iter().try_for_each(|server| add(&server.to_string()))?;
         boot.tmpfs.iter().try_for_each(|tmpfs| add(&tmpfs.to_string()))?;
@@ -118,13 +131,14 @@ mod tests {
             check(&config, &boot).map_err(|error| format!("{error:#}"))
         };
         assert_eq!(fine(|_, _| {}), Ok(()));
-        let refused: [(Change, &str); 8] = [
+        let refused: [(Change, &str); 9] = [
             (|c, _| c.working_dir = Some("x".into()), "WorkingDir"),
             (|c, _| c.working_dir = Some("/\0".into()), "WorkingDir"),
             (|c, _| c.stop_signal = Some("FOO".into()), "StopSignal"),
             (|c, _| c.user = Some("a:b:c".into()), "User"),
             (|c, _| c.env.push("B=\0".into()), "Env"),
-            (|c, _| c.env.push("B=".repeat(MAX_BYTES)), "Env"),
+            (|c, _| c.env.push(format!("B={}", "x".repeat(MAX_STRING - 2))), "Env"),
+            (|c, _| c.env.extend((0..2000).map(|n| format!("B{n}={}", "x".repeat(1000)))), "Env"),
             (|c, _| c.cmd = Some(vec!["\0".into()]), "Cmd"),
             (|c, _| c.volumes.extend((0..100_000).map(|n| n.to_string())), "Volumes"),
         ];

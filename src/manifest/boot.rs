@@ -10,8 +10,8 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use super::boot_value::{
-    BadValue, Dns, HostEntry, Hostname, Memory, Publish, Span, Tmpfs, User, absolute, argument,
-    variable,
+    BadValue, Dns, HostEntry, Hostname, MAX_CPUS, Memory, Publish, Span, Tmpfs, User, absolute,
+    argument, variable,
 };
 use super::lenient::{self, Flag, Int, Text};
 use super::signal::Signal;
@@ -24,10 +24,7 @@ use super::signal::Signal;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Boot {
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::optional_number"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "cpus")]
     #[schemars(with = "Option<Int>")]
     pub cpus: Option<NonZeroU8>,
     /// Bytes (512m, 1GiB); whole MiB, at least 80.
@@ -90,6 +87,14 @@ pub struct Boot {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub stop_timeout: Option<Span>,
+}
+
+fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU8>, D::Error> {
+    let cpus: Option<NonZeroU8> = lenient::optional_number(deserializer)?;
+    match cpus {
+        Some(cpus) if cpus.get() > MAX_CPUS => Err(de::Error::custom(BadValue::Cpus(cpus.get()))),
+        cpus => Ok(cpus),
+    }
 }
 
 fn entrypoint<'de, D>(deserializer: D) -> Result<Option<Vec<String>>, D::Error>

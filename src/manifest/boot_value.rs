@@ -17,6 +17,10 @@ const MIB: u64 = 1 << 20;
 /// 72, 3 MiB are left to the command, with this, 9 MiB.
 const MEMORY: u64 = 80 * MIB;
 
+/// Processors that the table of an x86 machine without ACPI has room for, whose IDs are
+/// a byte of which 255 means all.
+pub const MAX_CPUS: u8 = 254;
+
 /// A text that does not mean what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadValue {
@@ -46,6 +50,8 @@ pub enum BadValue {
     EmptyProgram,
     #[error("{0:?} is not a signal; write SIGTERM, TERM, RTMIN+3 or 15")]
     Signal(String),
+    #[error("{0} processors; a machine has {MAX_CPUS} at most")]
+    Cpus(u8),
     #[error("{0:?} is not a duration above 0; write seconds, or 10s, 1m30s, 500ms")]
     Duration(String),
     #[error(

@@ -29,8 +29,8 @@ use serde::Deserialize;
 
 pub use self::boot::Boot;
 pub use self::boot_value::{
-    BadValue, Dns, HostEntry, Hostname, Memory, Publish, Span, Tmpfs, User, absolute, argument,
-    variable,
+    BadValue, Dns, HostEntry, Hostname, MAX_CPUS, Memory, Publish, Span, Tmpfs, User, absolute,
+    argument, variable,
 };
 pub use self::check::regex;
 use self::document::{Document, Step};

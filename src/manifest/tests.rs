@@ -59,6 +59,7 @@ fn errors_tell_line_and_column_and_what_would_be_right() {
     assert!(twice.contains("duplicate"), "{twice}");
     for (boot, line, word) in [
         ("  cpus: 0\n", 3, "a number that is in range"),
+        ("  cpus: 255\n", 3, "254 at most"),
         ("  env: { A: a }\n  tmpfs: [tmp]\n", 4, "/PATH:SIZE"),
         ("  publish: [\"80:\"]\n", 3, "HOST:GUEST"),
         ("  memroy: 1GiB\n", 3, "`memory`"),
