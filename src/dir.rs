@@ -4,6 +4,7 @@
 //! network's file system may; rustix's reader does not.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -14,8 +15,17 @@ use rustix::fs::{Dir, Mode, OFlags};
 pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
+    sorted(Dir::new(dir)?)
+}
+
+/// The names in the directory that `dir` is, in the order of their bytes.
+pub fn names_in(dir: &File) -> io::Result<Vec<OsString>> {
+    sorted(Dir::read_from(dir)?)
+}
+
+fn sorted(dir: Dir) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
-    for entry in Dir::new(dir)? {
+    for entry in dir {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {

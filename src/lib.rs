@@ -26,6 +26,10 @@
 //! writes is read in machines, later, and a page of the cache costs a copy and a
 //! wait. Metadata, which the next build and the first start read, stay in it.
 //!
+//! Nothing is seen half-made: a bundle is made beside its place ([`bundle::staging`])
+//! and a file without a name ([`temporary`]); [`ending`] undoes both when a signal
+//! ends the process. Nothing is removed that this program did not make.
+//!
 //! [`patch`] is what runs before the program does: it changes the linked tree as
 //! a guest would have, and what overlayfs would have kept of that is the upper.
 //!
@@ -46,8 +50,10 @@ pub mod cache;
 pub mod compile;
 pub mod digest;
 mod dir;
+pub mod ending;
 pub mod erofs;
 pub mod ext4;
+mod flock;
 pub mod layer;
 pub mod manifest;
 pub mod map;
@@ -56,8 +62,11 @@ pub mod printable;
 pub mod process;
 pub mod progress;
 pub mod regular;
+mod seal;
+mod shared_dir;
 pub mod sink;
 pub mod source;
+pub mod temporary;
 mod threads;
 pub mod transfer;
 pub mod tree;

@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::bundle::UPPER;
 use crate::bundle::open::OpenBundle;
 use crate::manifest::{ByteSize, UpperSize};
+use crate::temporary::Temporary;
 
 /// Where ext4 keeps its magic number and its UUID.
 const SUPERBLOCK: u64 = 1024;
@@ -44,7 +44,7 @@ impl Upper {
         let mut failed = None;
         for place in &places {
             let copy = || -> io::Result<File> {
-                let file = Temporary::create(place)?.file.try_clone()?;
+                let file = Temporary::create(place, 0o600)?.file().try_clone()?;
                 copy_sparse(&bundle.upper.file, &file, bundle.upper.size)?;
                 file.set_len(size)?;
                 Ok(file)
@@ -129,50 +129,13 @@ impl Upper {
 /// Copies the bundle's upper to `path`, which appears whole or not at all.
 fn make_kept(bundle: &OpenBundle, path: &Path) -> Result<()> {
     let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let made = Temporary::create(parent.unwrap_or(Path::new("."))).context("making it")?;
-    copy_sparse(&bundle.upper.file, &made.file, bundle.upper.size)?;
-    made.file.sync_all()?;
-    match made.link(path) {
+    let made = Temporary::create(parent.unwrap_or(Path::new(".")), 0o600).context("making it")?;
+    copy_sparse(&bundle.upper.file, made.file(), bundle.upper.size)?;
+    made.file().sync_all()?;
+    match made.persist_new(path) {
         // Somebody else was first; theirs is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-/// A file that is gone unless it gets a name.
-struct Temporary {
-    file: File,
-    /// Where the file system has no files without a name.
-    name: Option<PathBuf>,
-}
-
-impl Temporary {
-    fn create(dir: &Path) -> io::Result<Self> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => return Ok(Self { file: fd.into(), name: None }),
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let name = dir.join(format!(".rootfs-boot.{}", std::process::id()));
-        let mut options = File::options();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        Ok(Self { file: options.open(&name)?, name: Some(name) })
-    }
-
-    fn link(&self, path: &Path) -> io::Result<()> {
-        let open = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        let from = self.name.as_ref().unwrap_or(&open);
-        Ok(rustix::fs::linkat(CWD, from, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            // Nothing is lost if it stays.
-            let _ = std::fs::remove_file(name);
-        }
+        other => Ok(other.map(drop)?),
     }
 }
 

@@ -4,14 +4,18 @@ pub mod artifact;
 pub mod content;
 pub mod index;
 pub mod inspect;
+mod leftover;
+mod made;
 pub mod open;
-pub mod publish;
+pub mod place;
 mod rules;
 pub mod seal;
 pub mod sign;
 pub mod signature;
 pub mod sound;
+pub mod staging;
 pub mod start;
+mod swap;
 pub mod vmdk;
 
 /// The merged metadata.

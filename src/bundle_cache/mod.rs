@@ -10,6 +10,7 @@
 //! appears by rename when its bundle is there, and its mtime is when it was last
 //! used. All of it may be deleted at any time.
 
+mod check;
 mod input;
 
 use std::fs::{self, File};
@@ -18,17 +19,19 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{Seen, check};
 use self::input::Input;
 use crate::bundle::{self, open};
 use crate::digest::Digest;
 use crate::erofs::layer::FORMAT_VERSION;
-use crate::whole;
+use crate::{dir, flock, regular, seal, shared_dir, temporary, whole};
 
 /// The place of one question.
 pub struct Place {
+    /// The cache that it is in.
+    root: PathBuf,
     dir: PathBuf,
     /// How the bundle's directory is called, which is also the machine's name.
     name: String,
@@ -60,6 +63,12 @@ pub struct Origin {
 /// Readers take another version for no record.
 const VERSION: u32 = 1;
 
+/// The directory of a cache that bundles are in.
+const BUNDLES: &str = "bundles";
+
+/// Bytes of a record at most: patches may read many files.
+const MAX_RECORD: u64 = 64 << 20;
+
 /// A bundle that answers the question, and what was compiled for it.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -72,14 +81,17 @@ impl Place {
     pub fn new(dir: &Path, asked: &[&[u8]], name: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         let version = FORMAT_VERSION.to_string();
-        let program = [env!("CARGO_PKG_VERSION").as_bytes(), version.as_bytes()];
+        // Users who share a cache share its layers; their bundles are their own.
+        let user = rustix::process::geteuid().as_raw().to_string();
+        let program = [env!("CARGO_PKG_VERSION"), &version, &user].map(str::as_bytes);
         for part in program.into_iter().chain(asked.iter().copied()) {
             // With its length, no part runs into the next.
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
         let hex = hasher.finalize().to_hex();
-        Self { dir: dir.join("bundles").join(&hex[..32]), name: host_name(name) }
+        let root = dir.to_owned();
+        Self { dir: dir.join(BUNDLES).join(&hex[..32]), root, name: host_name(name) }
     }
 
     /// The answer, if there is one whose inputs are as they were.
@@ -105,13 +117,16 @@ impl Place {
         Some(Found { bundle, origin: record.origin })
     }
 
-    /// Locks the place, waiting for whoever has it.
-    pub fn lock(&self) -> Result<Guard<'_>> {
+    /// Locks the place. If another process has it, this waits, and tells `say` so
+    /// after a second.
+    pub fn lock(&self, say: &(dyn Fn(&str) + Sync)) -> Result<Guard<'_>> {
         let path = self.dir.join("lock");
-        let lock = || -> io::Result<File> {
-            fs::create_dir_all(&self.dir)?;
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-            rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+        let lock = || -> Result<File> {
+            shared_dir::create(&self.root, &self.dir)?;
+            let lock = shared_dir::open_lock(&path)?;
+            let file = lock.file.filter(|_| lock.writable).context("it cannot be written to")?;
+            let what = format!("the cache's place of {}", self.name);
+            flock::wait(&file, flock::Kind::Exclusive, &what, say)?;
             Ok(file)
         };
         let lock = lock().with_context(|| format!("locking {}", path.display()))?;
@@ -119,17 +134,15 @@ impl Place {
     }
 
     fn record_path(&self) -> PathBuf {
-        self.dir.join("record.json")
+        self.dir.join(RECORD)
     }
 
     fn record(&self) -> Option<Record> {
-        let bytes = fs::read(self.record_path()).ok()?;
-        let record: Record = serde_json::from_slice(&bytes).ok()?;
-        (record.version == VERSION).then_some(record)
+        read_record(&self.dir)
     }
 
     fn write(&self, record: &Record) -> Result<()> {
-        let json = serde_json::to_vec(record)?;
+        let json = seal::write(&subject(&self.dir), record)?;
         let path = self.record_path();
         whole::write(&path, &mut &json[..]).with_context(|| path.display().to_string())
     }
@@ -137,6 +150,21 @@ impl Place {
     fn bundle(&self, number: u64) -> PathBuf {
         self.dir.join(number.to_string()).join(&self.name)
     }
+}
+
+/// The file of a place that says which bundle is the answer.
+const RECORD: &str = "record.json";
+
+/// The record of the place `dir`, if it is as it was written.
+fn read_record(dir: &Path) -> Option<Record> {
+    let bytes = regular::read(&dir.join(RECORD), MAX_RECORD).ok()?;
+    let record: Record = seal::read(&subject(dir), &bytes)?;
+    (record.version == VERSION).then_some(record)
+}
+
+/// What the record of the place `dir` is about.
+fn subject(dir: &Path) -> String {
+    format!("bundles of {}", dir.file_name().unwrap_or_default().display())
 }
 
 /// A locked place: nobody else compiles for it.
@@ -167,17 +195,29 @@ impl Guard<'_> {
 
     /// Removes what runs left that were killed, and answers before the last.
     fn keep_only(&self, last: Option<u64>) -> Result<()> {
-        let last = last.map(|number| number.to_string());
-        for entry in fs::read_dir(&self.place.dir)? {
-            let entry = entry?;
-            let is_last = last.as_ref().is_some_and(|last| entry.file_name() == last.as_str());
-            if !is_last && entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())
-                    .with_context(|| entry.path().display().to_string())?;
+        let dir = &self.place.dir;
+        temporary::remove_left(dir).with_context(|| dir.display().to_string())?;
+        for path in numbered(dir).with_context(|| dir.display().to_string())? {
+            let is_last = last.is_some_and(|last| path.ends_with(last.to_string()));
+            if !is_last {
+                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
             }
         }
         Ok(())
     }
+}
+
+/// The directories in the place `dir` that have a number, and so a bundle.
+fn numbered(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for name in dir::names(dir)? {
+        let path = dir.join(&name);
+        let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
+        if number.is_some() && path.symlink_metadata()?.is_dir() {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 impl Attempt<'_> {
@@ -186,7 +226,7 @@ impl Attempt<'_> {
         self.place.bundle(self.number)
     }
 
-    /// What is to be removed if there will be no bundle.
+    /// The directory that is to be removed, empty, if there will be no bundle.
     pub fn dir(&self) -> PathBuf {
         self.place.dir.join(self.number.to_string())
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Request, shared};
 use crate::bundle;
-use crate::bundle::publish::Staging;
+use crate::bundle::staging::Staging;
 use crate::cache::{Cache, Object, Slot};
 use crate::digest::DiffId;
 use crate::erofs::plan::Form;
@@ -84,7 +84,8 @@ fn one_layer(
     reporter: &dyn Reporter,
 ) -> Result<Ready> {
     let layer = &image.layers[i];
-    let slot = cache.slot(layer.diff_id)?;
+    let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
+    let slot = cache.slot(layer.diff_id, &say)?;
     let known = match slot.object()? {
         Some(object) => match read_object(&object) {
             Ok(tree) => Some((object, tree)),
@@ -100,25 +101,41 @@ fn one_layer(
         Some(known) => Some(known),
         None => shared::fetch(request, layer.diff_id, &slot, reporter),
     };
+    let place = |object: &Object| match staging {
+        Some(staging) => {
+            let path = bundle::layer_path(layer.diff_id);
+            staging.adopt(&object.file, &object.record.blake3.0, &path)
+        }
+        None => Ok(true),
+    };
+    let known = match known {
+        Some((object, _)) if !place(&object)? => {
+            let text = "a cached layer is damaged, and is rebuilt".to_owned();
+            reporter.event(Event::Warning(text));
+            None
+        }
+        known => known,
+    };
     let cached = known.is_some();
     let (object, tree) = match known {
         Some(known) => known,
         None => {
-            let made = make_object(request, image, i, &slot, reporter);
-            if made.is_err() {
-                slot.discard();
+            let made = make_object(request, image, i, &slot, reporter)?;
+            ensure!(place(&made.0)?, "its object in the cache changed while it was copied");
+            if !made.0.kept {
+                say(&format!(
+                    "the cache has another user's file in place of the layer {}, which is damaged",
+                    layer.diff_id
+                ));
             }
-            made?
+            made
         }
     };
-    if let Some(staging) = staging {
-        staging.adopt(&object.file, &object.path, &bundle::layer_path(layer.diff_id))?;
-    }
     let record = &object.record;
     reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
     Ok(Ready {
         tree,
-        blake3: blake3::Hash::from_hex(&record.blake3).context("the cache's record")?,
+        blake3: record.blake3.0,
         size: record.size,
         uncompressed: record.uncompressed,
         cached,
@@ -140,7 +157,8 @@ fn make_object(
 ) -> Result<(Object, Tree<Extents>)> {
     let layer = &image.layers[i];
     let progress = |bytes| reporter.event(Event::Read { layer: i, bytes });
-    let file = slot.create()?;
+    let made = slot.create()?;
+    let file = made.file().try_clone()?;
     let blob = image.blob(i)?;
     let (compiled, seen) = layer::compile(blob, layer.diff_id, file, &request.limits, &progress);
     if let Some(error) = seen.unread {
@@ -158,7 +176,7 @@ fn make_object(
                 compiled.diff_id,
                 layer.diff_id
             );
-            let object = slot.publish(compiled.file, compiled.blake3, compiled.uncompressed)?;
+            let object = slot.publish(made, compiled.blake3, compiled.uncompressed)?;
             Ok((object, compiled.tree))
         }
     }

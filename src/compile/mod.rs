@@ -15,7 +15,7 @@ use self::layers::{Ready, layers};
 pub use self::upper::patch_time;
 use crate::bundle::content::Content;
 use crate::bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom, Signed};
-use crate::bundle::publish::{Staging, write_file};
+use crate::bundle::staging::{Staging, write_file};
 use crate::bundle::{self, seal, start, vmdk};
 use crate::cache::Cache;
 use crate::digest::{DiffId, Digest};
@@ -175,7 +175,8 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
 }
 
 fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Signed>)> {
-    let (image, signed) = find(request)?;
+    let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
+    let (image, signed) = find(request, &say)?;
     for warning in &image.warnings {
         reporter.event(Event::Warning(warning.clone()));
     }
@@ -194,14 +195,14 @@ fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config>
 }
 
 /// Which image `request` means now: the digest of its manifest, or of its config
-/// where it has none.
-pub fn resolve(request: &Request) -> Result<Digest> {
-    let (image, _) = find(request)?;
+/// where it has none. `say` is told whom this waits for.
+pub fn resolve(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<Digest> {
+    let (image, _) = find(request, say)?;
     Ok(image.manifest_digest.unwrap_or(image.config_digest))
 }
 
 /// The image that `request` means, and who signed it, if somebody must have.
-fn find(request: &Request) -> Result<(Image, Option<Signed>)> {
+fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option<Signed>)> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
     let wanted = wanted.unwrap_or_else(Platform::host);
     let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
@@ -223,7 +224,7 @@ fn find(request: &Request) -> Result<(Image, Option<Signed>)> {
     // Before it is written down that this is the image.
     let signed = signed(request, &image, &access)?;
     if let Some(digest) = image.manifest_digest {
-        request.lock.save(&mut lock, &reference, &wanted, digest)?;
+        request.lock.save(&mut lock, &reference, &wanted, digest, say)?;
     }
     Ok((image, signed))
 }

@@ -66,7 +66,6 @@ pub fn fetch(
             Ok(object) => return Some(object),
             Err(error) if error.is::<NotThere>() => {}
             Err(error) => {
-                slot.discard();
                 let text = format!("{repository} gives no layer {diff_id}: {error:#}");
                 reporter.event(Event::Warning(text));
             }
@@ -94,14 +93,15 @@ fn fetch_from(
     let (is, most) = (descriptor.size, artifact::largest_blob(record.size));
     ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
     let mut blob = found.blob(descriptor)?;
-    let file = slot.create()?;
+    let made = slot.create()?;
+    let file = made.file().try_clone()?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
-    let (file, hash, copied) = sink::copy(&mut stream, record.size.saturating_add(1), file)?;
+    let (_, hash, copied) = sink::copy(&mut stream, record.size.saturating_add(1), file)?;
     drop(stream);
     io::copy(&mut blob, &mut io::sink())?;
     ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
     ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
-    let object = slot.publish(file, hash, record.uncompressed)?;
+    let object = slot.publish(made, hash, record.uncompressed)?;
     let tree = read_object(&object)?;
     Ok((object, tree))
 }

@@ -6,12 +6,11 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::{ImageRef, Platform};
 use crate::digest::Digest;
-use crate::{regular, whole};
+use crate::{flock, regular, whole};
 
 /// Readers refuse a version that they do not know.
 const VERSION: u32 = 1;
@@ -94,13 +93,14 @@ impl LockUse {
         Ok(digest.copied())
     }
 
-    /// Writes `digest` down if that was asked for.
+    /// Writes `digest` down if that was asked for; `say` is told whom this waits for.
     pub fn save(
         &self,
         lock: &mut Lock,
         image: &ImageRef,
         platform: &Platform,
         digest: Digest,
+        say: &(dyn Fn(&str) + Sync),
     ) -> Result<()> {
         let enter = |lock: &mut Lock| {
             let platforms = lock.images.entry(image.to_string()).or_default();
@@ -116,7 +116,8 @@ impl LockUse {
             let dir = dir.unwrap_or(std::path::Path::new("."));
             // Another build may have written down something else meanwhile.
             let guard = fs::File::open(dir)?;
-            rustix::io::retry_on_intr(|| rustix::fs::flock(&guard, FlockOperation::LockExclusive))?;
+            let what = format!("the directory {}", dir.display());
+            flock::wait(&guard, flock::Kind::Exclusive, &what, say)?;
             *lock = self.load()?;
             enter(lock);
             let mut json = serde_json::to_vec_pretty(lock)?;

@@ -4,12 +4,14 @@
 //! is decompressed once, into a file without a name that goes with the process.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shared_dir;
 
 /// A way to compress a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +77,17 @@ impl Spool {
     /// A new file without a name.
     pub fn file(&self) -> Result<File> {
         let shown = || self.dir.display().to_string();
-        fs::create_dir_all(&self.dir).with_context(shown)?;
-        tempfile::tempfile_in(&self.dir).with_context(shown)
+        let root = self.dir.parent().filter(|root| !root.as_os_str().is_empty());
+        let make = || {
+            shared_dir::create(root.unwrap_or(&self.dir), &self.dir)?;
+            tempfile::tempfile_in(&self.dir)
+        };
+        match make() {
+            // A cache may be one to read only.
+            Err(error) if shared_dir::may_not_write(&error) => tempfile::tempfile(),
+            file => file,
+        }
+        .with_context(shown)
     }
 
     /// The decompressed content of `from`, which is compressed by `compression`.
@@ -114,6 +125,7 @@ impl Spool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
 
     use super::*;

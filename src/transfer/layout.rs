@@ -12,7 +12,7 @@ use crate::bundle::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::source::{MAX_DOCUMENT, REF_NAME};
-use crate::{dir, regular, whole};
+use crate::{dir, flock, regular, temporary, whole};
 
 const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -51,14 +51,20 @@ fn enter(index: &mut Value, entry: Value) -> Result<()> {
 }
 
 /// Puts the bundle `dir` into the layout `to`, which may be there already, under
-/// `tag`, which it takes from an older bundle.
-pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
+/// `tag`, which it takes from an older bundle. `say` is told whom this waits for.
+pub fn to_layout(
+    dir: &Path,
+    to: &Path,
+    tag: &str,
+    cache: &Cache,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<()> {
     let packed = pack(dir, cache)?;
     let write = || -> Result<()> {
         fs::create_dir_all(to)?;
         // Whoever else writes to it waits, until this one's entry is in the index.
         let layout = File::open(to)?;
-        layout.lock()?;
+        flock::wait(&layout, flock::Kind::Exclusive, &format!("the layout {}", to.display()), say)?;
         let known = to.join("index.json");
         let mut index = match regular::read(&known, MAX_DOCUMENT) {
             Ok(bytes) => serde_json::from_slice(&bytes).context("index.json")?,
@@ -76,7 +82,9 @@ pub fn to_layout(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> 
         }
         let blobs = to.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
-        whole::remove_left(&blobs)?;
+        for dir in [to, &blobs] {
+            temporary::remove_left(dir)?;
+        }
         for blob in &packed.blobs {
             // One that is there may be damaged.
             whole::write(&blobs.join(blob.digest.hex()), &mut &blob.file)?;

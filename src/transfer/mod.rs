@@ -11,16 +11,16 @@ use serde_json::json;
 use crate::bundle::artifact::{self, ARTIFACT_TYPE, MANIFEST_TYPE, Packed, Piece, TITLE};
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::OpenBundle;
-use crate::bundle::publish::Staging;
 use crate::bundle::seal::MAX_INDEX;
 use crate::bundle::signature::Key;
 use crate::bundle::sound::Depth;
+use crate::bundle::staging::Staging;
 use crate::bundle::{content::Content, layer_path};
 use crate::cache::Cache;
 use crate::manifest::ImageRef;
 use crate::source::artifact::Artifact;
 use crate::source::{self, Access, Repository};
-use crate::whole;
+use crate::temporary::{self, Temporary};
 
 mod layout;
 mod raw;
@@ -107,8 +107,14 @@ pub struct Target {
 }
 
 /// Brings the bundle that `from` names to `target`, from a registry or a layout.
-/// Layers that the cache has are taken from there.
-pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) -> Result<Index> {
+/// Layers that the cache has are taken from there; `say` is told whom this waits for.
+pub fn pull(
+    from: &ImageRef,
+    target: &Target,
+    cache: &Cache,
+    access: &Access,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Index> {
     let bring = || -> Result<Index> {
         let found = Artifact::open(from, access, ARTIFACT_TYPE)?;
         let json = found.config()?;
@@ -122,7 +128,7 @@ pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) ->
             Ok(Piece { path, media_type, size, open: Box::new(move || found.blob(descriptor)) })
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
-        let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry);
+        let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry, say);
         let index = artifact::unpack(&json, pieces, &staging, &adopt, &target.keys)?;
         staging.publish(target.force)?;
         Ok(index)
@@ -131,19 +137,26 @@ pub fn pull(from: &ImageRef, target: &Target, cache: &Cache, access: &Access) ->
 }
 
 /// Takes a layer from the cache, if it is the one that the bundle has.
-fn adopt(cache: &Cache, staging: &Staging, index: &Index, entry: &FileEntry) -> Result<bool> {
+fn adopt(
+    cache: &Cache,
+    staging: &Staging,
+    index: &Index,
+    entry: &FileEntry,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<bool> {
     let Some(layer) = index.layers.iter().find(|l| layer_path(l.diff_id) == entry.path) else {
         return Ok(false);
     };
-    let slot = cache.slot(layer.diff_id)?;
+    let slot = cache.slot(layer.diff_id, say)?;
     let Some(object) = slot.object()? else {
         return Ok(false);
     };
-    if Content::Blake3(object.record.blake3.clone()) != entry.content {
+    let hash = object.record.blake3.0;
+    if Content::Blake3(hash.to_hex().to_string()) != entry.content {
         return Ok(false);
     }
-    staging.adopt(&object.file, &object.path, &entry.path)?;
-    Ok(true)
+    // One that turns out to be damaged is brought from afar.
+    staging.adopt(&object.file, &hash, &entry.path)
 }
 
 /// Makes a new file at `path`, which appears whole or not at all; one that is
@@ -151,11 +164,14 @@ fn adopt(cache: &Cache, staging: &Staging, index: &Index, entry: &FileEntry) -> 
 fn new_file(path: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
     let there = || anyhow!("{} is there; it stays as it is", path.display());
     let make = || -> Result<()> {
-        let file = whole::temporary(path)?;
-        write(file.as_file())?;
-        file.as_file().sync_all()?;
-        match file.persist_noclobber(path) {
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Err(there()),
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new("."));
+        temporary::remove_left(dir)?;
+        let file = Temporary::create(dir, 0o644)?;
+        write(file.file())?;
+        file.file().sync_all()?;
+        match file.persist_new(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(there()),
             persisted => Ok(persisted.map(drop)?),
         }
     };

@@ -39,6 +39,9 @@ pub enum Command {
     Pull(Pull),
     /// Write a bundle as an OCI layout or archive, or its disk as one flat file
     Export(Export),
+    /// Look after the cache of compiled layers
+    #[command(subcommand)]
+    Cache(Cache),
     /// Print the JSON Schema of manifests, for editors that complete and check
     Schema(Schema),
 }
@@ -301,6 +304,24 @@ pub struct Verify {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Cache {
+    /// Check all that the cache holds, and remove what killed runs left there
+    Verify(CacheVerify),
+}
+
+#[derive(Args)]
+pub struct CacheVerify {
+    /// Remove what is wrong; it is compiled again when it is needed
+    #[arg(long)]
+    pub remove: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub cache: CacheDir,
 }
 
 #[derive(Args)]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::HumanBytes;
+use rootfs_compile::bundle::place;
 use rootfs_compile::compile::{self, Request, Summary};
 
 use crate::args::{Build, CompileArgs, Progress};
@@ -31,6 +32,11 @@ pub fn build(args: &Build) -> Result<u8> {
         cache_to: args.shared.cache_to.clone(),
         ..request(given, manifest)?
     };
+    if args.output.is_some()
+        && let Err(error) = place::apart(&request.output, &request.cache_dir)
+    {
+        return Ok(usage(&format!("{error:#}"), USAGE));
+    }
     let reporter = show::reporter(given.progress, given.quiet, args.verbose);
     if args.dry_run {
         let preview = compile::preview(&request, &*reporter)?;

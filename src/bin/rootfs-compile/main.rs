@@ -3,6 +3,7 @@
 mod args;
 mod asked;
 mod build;
+mod cache;
 mod inspect;
 mod keys;
 mod machine;
@@ -20,10 +21,12 @@ use clap::Parser as _;
 use rootfs_compile::boot::MACHINE_FAILED;
 use rootfs_compile::bundle;
 use rootfs_compile::cache::Cache;
+use rootfs_compile::ending;
 use rootfs_compile::manifest;
 use rootfs_compile::printable;
 use rootfs_compile::process;
 use rootfs_compile::source::{Access, Credentials};
+use rustix::fs::Mode;
 
 use self::args::{CacheDir, Cli, Command, RegistryArgs, Schema, SchemaOf, Verify};
 
@@ -48,6 +51,9 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { code } else { 0 });
         }
     };
+    // What this program makes, it can use: no umask takes that from its owner.
+    let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    rustix::process::umask(umask & (Mode::RWXG | Mode::RWXO));
     let failed = if is_run { MACHINE_FAILED } else { FAILED };
     let ran = process::run("error: ", failed, || run_command(cli.command, failed));
     ExitCode::from(ran.unwrap_or_else(|error| usage(error, failed)))
@@ -55,7 +61,7 @@ fn main() -> ExitCode {
 
 /// Runs what was typed; `failed` is the exit code of a failure.
 fn run_command(command: Command, failed: u8) -> u8 {
-    let result = match command {
+    let run = || match command {
         Command::Build(args) => build::build(&args),
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::inspect(&args),
@@ -65,8 +71,12 @@ fn run_command(command: Command, failed: u8) -> u8 {
         Command::Push(args) => transfer::push(&args),
         Command::Pull(args) => transfer::pull(&args),
         Command::Export(args) => transfer::export(&args),
+        Command::Cache(args) => cache::cache(&args),
         Command::Schema(args) => schema(&args),
     };
+    let result = ending::watch().context("waiting for signals").and_then(|()| run());
+    // What a signal interrupts ends by that signal.
+    ending::wait_if_ending();
     result.unwrap_or_else(|error| {
         let text = format!("error: {error:#}");
         match process::advice(&text) {
@@ -75,6 +85,11 @@ fn run_command(command: Command, failed: u8) -> u8 {
         }
         failed
     })
+}
+
+/// Says something that the user may want to know.
+fn warn(text: &str) {
+    say(&format!("warning: {text}"));
 }
 
 /// Says what makes no sense; `code` is the exit code that says so, too.

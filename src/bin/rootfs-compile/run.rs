@@ -15,16 +15,15 @@ use rootfs_compile::boot::{MACHINE_FAILED, args::Cli, krunfw};
 use rootfs_compile::bundle::open::read_index;
 use rootfs_compile::bundle_cache::{Found, Origin, Place};
 use rootfs_compile::compile::{self, Request};
+use rootfs_compile::ending;
 use rootfs_compile::manifest::{ImageRef, LockUse, Manifest, Platform, Transport};
 use rootfs_compile::source;
 use rootfs_compile::word::Word;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
 
 use crate::args::{PullPolicy, Run};
 use crate::asked::Asked;
 use crate::build::{request, say_done};
-use crate::{cache_dir, show, usage};
+use crate::{cache_dir, show, usage, warn};
 
 const PROGRAM: &str = "rootfs-boot";
 
@@ -120,7 +119,7 @@ fn compile(
     request.access.offline |= args.pull == PullPolicy::Never;
     let mut wanted = None;
     if args.pull == PullPolicy::Always {
-        wanted = Some(compile::resolve(&request)?);
+        wanted = Some(compile::resolve(&request, &warn)?);
     }
     let is_wanted = |found: &Found| wanted.is_none_or(|digest| digest == found.origin.digest);
     if let Some(known) = known.filter(is_wanted) {
@@ -129,7 +128,7 @@ fn compile(
     // What was just asked for, or seen before, is not asked for again.
     request.access.known_tags = true;
 
-    let guard = place.lock()?;
+    let guard = place.lock(&warn)?;
     // Another run may have compiled the same meanwhile.
     if let Some(found) = find(place)?.filter(is_wanted) {
         return Ok(found);
@@ -144,11 +143,12 @@ fn compile(
     };
     let attempt = guard.attempt(&inputs(asked, &request.manifest))?;
     request.output = attempt.target();
-    let watch = remove_when_ended(attempt.dir())?;
+    let dir = attempt.dir();
+    let undo = ending::undo(move || drop(fs::remove_dir(dir)));
     let reporter = show::reporter(given.progress, given.quiet, false);
     let summary = compile::build(&request, &*reporter);
-    watch.close();
-    let summary = summary.inspect_err(|_| drop(fs::remove_dir_all(attempt.dir())))?;
+    drop(undo);
+    let summary = summary.inspect_err(|_| drop(fs::remove_dir(attempt.dir())))?;
     say_done(&args.image.to_string_lossy(), given, &summary, false, started);
     let index = read_index(&request.output)?;
     let digest = index.image.manifest_digest.unwrap_or(index.image.config_digest);
@@ -175,25 +175,6 @@ fn inputs(asked: &Asked, manifest: &Manifest) -> Vec<PathBuf> {
         Transport::Registry | Transport::DockerDaemon => {}
     }
     inputs
-}
-
-/// Removes `dir` should this process be told to end: what is killed cleans up
-/// nothing.
-fn remove_when_ended(dir: PathBuf) -> Result<Handle> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let handle = signals.handle();
-    std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            // Other threads may still make files there.
-            for _ in 0..10 {
-                if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
-                    break;
-                }
-            }
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-        }
-    });
-    Ok(handle)
 }
 
 /// What becomes the machine.

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rootfs_compile::ending::{self, Undo};
 use rootfs_compile::printable;
 use rootfs_compile::progress::{Event, LayerName, Reporter, Silent};
 use serde_json::json;
@@ -13,7 +14,7 @@ use crate::say;
 
 /// The reporter for `progress`; `verbose` says more.
 pub fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Reporter> {
-    let bars = || Bars { verbose, ..Bars::default() };
+    let bars = || Bars::new(verbose);
     match progress {
         _ if quiet => Box::new(Silent),
         Progress::None => Box::new(Silent),
@@ -75,11 +76,24 @@ impl Reporter for Json {
     }
 }
 
-#[derive(Default)]
 struct Bars {
     verbose: bool,
     all: MultiProgress,
     bars: Mutex<Vec<ProgressBar>>,
+    _undo: Undo,
+}
+
+impl Bars {
+    fn new(verbose: bool) -> Self {
+        let all = MultiProgress::new();
+        let at_signal = all.clone();
+        let undo = ending::undo(move || {
+            // The terminal is somebody else's from now on.
+            let _ = at_signal.clear();
+            at_signal.set_draw_target(ProgressDrawTarget::hidden());
+        });
+        Self { verbose, all, bars: Mutex::default(), _undo: undo }
+    }
 }
 
 impl Bars {

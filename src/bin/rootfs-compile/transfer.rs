@@ -4,13 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use indicatif::HumanBytes;
+use rootfs_compile::bundle::place;
 use rootfs_compile::cache::Cache;
 use rootfs_compile::printable;
 use rootfs_compile::transfer::{self, Target};
 
 use crate::args::{Export, Pull, Push};
-use crate::keys;
-use crate::{access, cache_dir, say};
+use crate::{USAGE, access, cache_dir, keys, say, usage, warn};
 
 pub fn push(args: &Push) -> Result<u8> {
     let cache = Cache::open(&cache_dir(&args.cache)?)?;
@@ -29,11 +29,14 @@ pub fn pull(args: &Pull) -> Result<u8> {
     let mut access = access(&args.registry);
     access.documents = dir.join("registry");
     access.are_for(&args.reference);
+    if let Err(error) = place::apart(&args.output, &dir) {
+        return Ok(usage(&format!("{error:#}"), USAGE));
+    }
     let keys = keys::load(&args.key)?;
     let target = Target { output: args.output.clone(), force: args.force, keys };
     let mut reference = args.reference.clone();
     reference.resolve(Path::new(""));
-    let index = transfer::pull(&reference, &target, &Cache::open(&dir)?, &access)?;
+    let index = transfer::pull(&reference, &target, &Cache::open(&dir)?, &access, &warn)?;
     say(&format!(
         "{}: {} layers of {}",
         args.output.display(),
@@ -51,7 +54,7 @@ pub fn export(args: &Export) -> Result<u8> {
     } else if let Some(tar) = &to.tar {
         transfer::to_tar(&args.dir, tar)?;
     } else if let Some(layout) = &to.oci_layout {
-        transfer::to_layout(&args.dir, layout, &args.tag, &cache()?)?;
+        transfer::to_layout(&args.dir, layout, &args.tag, &cache()?, &warn)?;
     } else if let Some(archive) = &to.oci_archive {
         transfer::to_archive(&args.dir, archive, &args.tag, &cache()?)?;
     }

@@ -1,7 +1,6 @@
 //! An artifact to a bundle.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -9,9 +8,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
 use crate::bundle::content::Content;
 use crate::bundle::index::{FileEntry, Index};
-use crate::bundle::publish::{self, Staging};
 use crate::bundle::signature::{self, Key, MAX_SIGNATURE};
 use crate::bundle::sound::{self, Depth};
+use crate::bundle::staging::{Staging, write_file};
 use crate::bundle::{INDEX, SIGNATURE, UPPER, seal};
 use crate::sink;
 
@@ -52,7 +51,7 @@ pub fn unpack(
         let path = &entry.path;
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
         if adopt(&index, entry)? {
-            let adopted = File::open(staging.path(path)).with_context(|| path.clone())?;
+            let adopted = staging.open(path).with_context(|| path.clone())?;
             entry.content.check_file(&adopted).with_context(|| path.clone())?;
             continue;
         }
@@ -61,9 +60,9 @@ pub fn unpack(
     if let Some(other) = pieces.keys().next() {
         bail!("the artifact has {other:?}, which {INDEX} does not know");
     }
-    publish::write_file(staging, INDEX, json)?;
+    write_file(staging, INDEX, json)?;
     if let Some(signature) = signature {
-        publish::write_file(staging, SIGNATURE, &signature)?;
+        write_file(staging, SIGNATURE, &signature)?;
     }
     // The hashes of layers are known by now.
     sound::check(&staging.path(""), Depth::Received)?;

@@ -1,15 +1,14 @@
 //! Manifests and configs on disk, by digest, and what tags last led to.
 
-use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use oci_spec::distribution::Reference;
 
 use super::super::store::MAX_DOCUMENT;
 use crate::digest::Digest;
-use crate::{regular, whole};
+use crate::{dir, regular, shared_dir, temporary, whole};
 
 /// A directory of documents. Any number of builds may share it.
 pub struct Documents(PathBuf);
@@ -31,7 +30,7 @@ impl Documents {
 
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        write(&self.path(digest), bytes)?;
+        self.write(&self.path(digest), bytes)?;
         Ok(digest)
     }
 
@@ -47,23 +46,70 @@ impl Documents {
     }
 
     pub fn set_tag(&self, tag: &Path, digest: Digest) -> Result<()> {
-        write(tag, format!("{digest}\n").as_bytes())
+        self.write(tag, format!("{digest}\n").as_bytes())
+    }
+
+    /// Writes a file that appears whole. Where this user may only read, it is as if
+    /// nothing were kept.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let root = self.0.parent().filter(|root| !root.as_os_str().is_empty());
+        let write = || -> io::Result<()> {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            shared_dir::create(root.unwrap_or(&self.0), dir)?;
+            whole::write(path, &mut &bytes[..])
+        };
+        match write() {
+            Err(error) if shared_dir::may_not_write(&error) => Ok(()),
+            result => result.with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Checks every document; `problem` is told of those that are not what they are
+    /// called, and what is wrong. Says how many are right, and how many files of killed
+    /// runs were removed.
+    pub fn check(&self, problem: &mut dyn FnMut(&Path, anyhow::Error)) -> Result<(usize, usize)> {
+        let (mut good, mut left) = (0, 0);
+        for (sub, is_right) in [("", None), ("sha256", Some(true)), ("tags", Some(false))] {
+            let dir = self.0.join(sub);
+            let names = match dir::names(&dir) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                names => names.with_context(|| dir.display().to_string())?,
+            };
+            left += temporary::remove_left(&dir).unwrap_or(0);
+            let Some(by_digest) = is_right else { continue };
+            for name in names {
+                // Whatever else is there is none of this program's.
+                if name.len() != 64 || !name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit) {
+                    continue;
+                }
+                match self.is_right(&dir.join(&name), by_digest) {
+                    Ok(()) => good += 1,
+                    Err(error) => problem(&dir.join(&name), error),
+                }
+            }
+        }
+        Ok((good, left))
+    }
+
+    fn is_right(&self, path: &Path, by_digest: bool) -> Result<()> {
+        let bytes = regular::read(path, MAX_DOCUMENT)?;
+        if by_digest {
+            let digest = Digest::of(&bytes);
+            ensure!(self.path(digest) == path, "its digest is {digest}");
+        } else {
+            ensure!(self.get_tag(path)?.is_some(), "it holds no digest");
+        }
+        Ok(())
     }
 }
 
+/// The bytes of a file; `None` if there is none. What is there and no file is replaced.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match regular::read(path, MAX_DOCUMENT) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+            Ok(None)
+        }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
-}
-
-/// Writes a file that appears whole.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        whole::write(path, &mut &bytes[..])
-    };
-    write().with_context(|| path.display().to_string())
 }

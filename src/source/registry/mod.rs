@@ -24,7 +24,7 @@ use oci_spec::distribution::Reference;
 
 use self::blob::BlobReader;
 use self::client::{Client, Purpose};
-use self::documents::Documents;
+pub use self::documents::Documents;
 pub use self::failure::NotThere;
 pub use self::push::Repository;
 use super::compression::Spool;

@@ -1,0 +1,212 @@
+//! Puts a new bundle in the place of an old one, so that one of them is there.
+//!
+//! Most file systems swap two names in one step (RENAME_EXCHANGE). Where that is
+//! not so (FAT, and overlayfs for directories of its lower layers), the old bundle
+//! is renamed into the staging directory first, and the name is free for a moment.
+//! Invariant: as long as the staging directory holds both the new bundle and the
+//! old one, the old one belongs back at its place, and [`put_back`] brings it there,
+//! in this process or in the next.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::io::Errno;
+
+use super::LAYERS;
+use super::made::{FILES, open_dir, unlink};
+use crate::dir::names_in;
+
+/// The new bundle in the staging directory, and the old one once they are swapped.
+pub const BUNDLE: &str = "bundle";
+/// The old bundle in the staging directory, where they cannot be swapped.
+pub const OLD: &str = "old";
+
+/// Makes the bundle of the staging directory `staging` appear as `name` in `parent`,
+/// in place of nothing, an empty directory, or a bundle.
+pub fn put_in_place(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat(staging, BUNDLE, parent, name) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        result => return Ok(result?),
+    }
+    match rustix::fs::renameat_with(staging, BUNDLE, parent, name, RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::XDEV) => {}
+        result => return Ok(result?),
+    }
+    let replace = || -> io::Result<()> {
+        set_aside(staging, parent, name)?;
+        Ok(rustix::fs::renameat(staging, BUNDLE, parent, name)?)
+    };
+    replace().inspect_err(|_| {
+        // Should this fail as well, the next run that writes there does it.
+        let _ = put_back(staging, parent, name);
+    })
+}
+
+/// Moves the bundle `name` of `parent` into the staging directory.
+fn set_aside(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat(parent, name, staging, OLD) {
+        // overlayfs cannot rename a directory that is in a lower layer, only its files.
+        Err(Errno::XDEV) => {}
+        result => return Ok(result?),
+    }
+    move_files(&open_dir(parent, name)?, &make_dir(staging, OLD)?)?;
+    unlink(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Brings the old bundle back from the staging directory, if it is there, to the
+/// place that a replacement left free.
+///
+/// # Errors
+/// Of the kind [`io::ErrorKind::AlreadyExists`] if something else has come there.
+pub fn put_back(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
+    if !exists(staging, OLD)? {
+        return Ok(());
+    }
+    // Onto nothing or an empty directory.
+    match rustix::fs::renameat(staging, OLD, parent, name) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        Err(Errno::NOTDIR) => return Err(io::ErrorKind::AlreadyExists.into()),
+        result => return Ok(result?),
+    }
+    let (old, rest) = (open_dir(staging, OLD)?, open_dir(parent, name)?);
+    if !is_rest(&old, &rest)? {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    move_files(&old, &rest)?;
+    unlink(staging, OLD, AtFlags::REMOVEDIR)
+}
+
+/// Whether the directory `rest` holds files of a bundle, and none that `old` has.
+fn is_rest(old: &File, rest: &File) -> io::Result<bool> {
+    for name in names_in(rest)? {
+        if name == LAYERS {
+            let Ok(old_layers) = open_dir(old, LAYERS) else { continue };
+            for layer in names_in(&open_dir(rest, LAYERS)?)? {
+                if exists(&old_layers, &layer)? {
+                    return Ok(false);
+                }
+            }
+        } else if !FILES.iter().any(|own| name == *own) || exists(old, &name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Moves the files of a bundle from one directory to another. The index goes last.
+fn move_files(from: &File, to: &File) -> io::Result<()> {
+    if exists(from, LAYERS)? {
+        let (layers, to_layers) = (open_dir(from, LAYERS)?, make_dir(to, LAYERS)?);
+        for name in names_in(&layers)? {
+            rustix::fs::renameat(&layers, &name, &to_layers, &name)?;
+        }
+        unlink(from, LAYERS, AtFlags::REMOVEDIR)?;
+    }
+    for name in FILES {
+        match rustix::fs::renameat(from, name, to, name) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The directory `name` of `dir`, made if need be.
+fn make_dir(dir: &File, name: &str) -> io::Result<File> {
+    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub fn exists(dir: &File, name: impl AsRef<OsStr>) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::{FSMETA, INDEX, UPPER, VMDK};
+    use super::*;
+
+    fn bundle(dir: &Path, content: &str) {
+        fs::create_dir_all(dir.join(LAYERS)).unwrap();
+        for name in [FSMETA, UPPER, VMDK, INDEX, "layers/one", "layers/two"] {
+            fs::write(dir.join(name), content).unwrap();
+        }
+    }
+
+    fn content(dir: &Path) -> String {
+        let names = [FSMETA, UPPER, VMDK, INDEX, "layers/one", "layers/two"];
+        let mut all: Vec<_> =
+            names.iter().map(|name| fs::read_to_string(dir.join(name)).unwrap()).collect();
+        all.dedup();
+        all.concat()
+    }
+
+    /// Wherever a move of single files is stopped, all of them come back.
+    #[test]
+    fn an_old_bundle_comes_back_from_wherever_a_replacement_was_stopped() {
+        let name = OsStr::new("out");
+        for moved in 0..=8 {
+            let tmp = tempfile::tempdir().unwrap();
+            let (place, staging) = (tmp.path().join("out"), tmp.path().join("staging"));
+            bundle(&place, "old");
+            bundle(&staging.join(BUNDLE), "new");
+            let order = ["layers/one", "layers/two", "", FSMETA, UPPER, VMDK, INDEX];
+            fs::create_dir_all(staging.join(OLD).join(LAYERS)).unwrap();
+            for name in order.iter().take(moved) {
+                if name.is_empty() {
+                    fs::remove_dir(place.join(LAYERS)).unwrap();
+                } else {
+                    fs::rename(place.join(name), staging.join(OLD).join(name)).unwrap();
+                }
+            }
+            if moved == 8 {
+                fs::remove_dir(&place).unwrap();
+            }
+            let (parent, dir) = (File::open(tmp.path()).unwrap(), File::open(&staging).unwrap());
+            put_back(&dir, &parent, name).unwrap();
+            assert_eq!(content(&place), "old", "{moved}");
+            assert!(!staging.join(OLD).exists(), "{moved}");
+        }
+    }
+
+    #[test]
+    fn what_came_to_the_place_meanwhile_stays() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (place, staging) = (tmp.path().join("out"), tmp.path().join("staging"));
+        let (parent, name) = (File::open(tmp.path()).unwrap(), OsStr::new("out"));
+        bundle(&staging.join(OLD), "old");
+        let dir = File::open(&staging).unwrap();
+        for other in [FSMETA, "notes.txt", "layers/two"] {
+            fs::create_dir_all(place.join(LAYERS)).unwrap();
+            fs::write(place.join(other), "mine").unwrap();
+            let error = put_back(&dir, &parent, name).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{other}");
+            assert_eq!(fs::read_to_string(place.join(other)).unwrap(), "mine");
+            fs::remove_dir_all(&place).unwrap();
+        }
+        assert_eq!(content(&staging.join(OLD)), "old");
+    }
+
+    #[test]
+    fn bundles_are_swapped() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (place, staging) = (tmp.path().join("out"), tmp.path().join("staging"));
+        bundle(&place, "old");
+        bundle(&staging.join(BUNDLE), "new");
+        let (parent, dir) = (File::open(tmp.path()).unwrap(), File::open(&staging).unwrap());
+        put_in_place(&dir, &parent, OsStr::new("out")).unwrap();
+        assert_eq!(content(&place), "new");
+        assert_eq!(content(&staging.join(BUNDLE)), "old");
+    }
+}

@@ -1,0 +1,180 @@
+//! Checks all that a cache of layers holds, and takes away what killed runs left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::record::{self, Record};
+use super::{Slot, layers_dir};
+use crate::erofs::plan::Form;
+use crate::erofs::read::Reader;
+use crate::{dir, map, regular, temporary};
+
+/// Something wrong, and where.
+pub struct Problem {
+    pub path: PathBuf,
+    pub what: String,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// What a check found.
+#[derive(Default)]
+pub struct Checked {
+    /// Things that were looked at and are right.
+    pub good: usize,
+    pub problems: Vec<Problem>,
+    /// What killed runs left, and is gone now.
+    pub leftovers: usize,
+    /// What this program did not make; it stays.
+    pub strangers: Vec<PathBuf>,
+}
+
+impl Checked {
+    /// Takes down that `paths` are wrong, and removes them if `remove` is set.
+    pub fn problem(&mut self, paths: &[PathBuf], error: &anyhow::Error, remove: bool) {
+        let mut what = format!("{error:#}");
+        let mut removed = remove;
+        for path in paths.iter().filter(|_| remove) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    what += &format!("; it cannot be removed: {error}");
+                    removed = false;
+                }
+                _ => {}
+            }
+        }
+        let path = paths.first().cloned().unwrap_or_default();
+        self.problems.push(Problem { path, what, removed });
+    }
+
+    pub fn leftover(&mut self, path: &Path) {
+        // What cannot be removed does no harm.
+        self.leftovers += usize::from(fs::remove_file(path).is_ok());
+    }
+}
+
+/// What files are called that belong to one layer: an object, its record and lock, and
+/// what earlier versions of this program wrote them into.
+const EXTENSIONS: [&str; 5] = ["erofs", "json", "lock", "tmp", "json.tmp"];
+
+/// Checks every object and every record of the cache `root`; `remove` takes away what
+/// is wrong. While a layer is checked, it is locked; `say` is told who is waited for.
+pub fn check(
+    root: &Path,
+    remove: bool,
+    say: &(dyn Fn(&str) + Sync),
+    checked: &mut Checked,
+) -> Result<()> {
+    let layers_dir = layers_dir(root);
+    let shown = || layers_dir.display().to_string();
+    let names = match dir::names(&layers_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        names => names.with_context(shown)?,
+    };
+    let mut layers = BTreeSet::new();
+    for name in names {
+        match layer_of(&name.to_string_lossy()) {
+            Some(hex) => drop(layers.insert(hex.to_owned())),
+            None if temporary::is_name(&name) => {}
+            None => checked.strangers.push(layers_dir.join(name)),
+        }
+    }
+    // A cache that cannot be written to keeps its leftovers.
+    checked.leftovers += temporary::remove_left(&layers_dir).unwrap_or(0);
+    for hex in layers {
+        let slot = Slot::lock(&layers_dir, hex, say)?;
+        one_layer(&slot, remove, checked);
+    }
+    Ok(())
+}
+
+/// The layer that a file called `name` belongs to.
+fn layer_of(name: &str) -> Option<&str> {
+    let (hex, extension) = name.split_once('.')?;
+    let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let is_hex = hex.len() == 64 && hex.bytes().all(digit);
+    (is_hex && EXTENSIONS.contains(&extension)).then_some(hex)
+}
+
+fn one_layer(slot: &Slot, remove: bool, checked: &mut Checked) {
+    for extension in ["tmp", "json.tmp"] {
+        let path = slot.path(extension);
+        if path.symlink_metadata().is_ok() {
+            checked.leftover(&path);
+        }
+    }
+    let (object, record) = (slot.path("erofs"), slot.path("json"));
+    let there = |path: &Path| path.symlink_metadata().is_ok();
+    match (there(&object), there(&record)) {
+        (false, false) => {}
+        // A run was killed between the two: the layer is compiled again.
+        (true, false) => checked.leftover(&object),
+        (false, true) => checked.leftover(&record),
+        (true, true) => match is_right(slot, &object, &record) {
+            Ok(()) => checked.good += 1,
+            Err(error) => checked.problem(&[object, record], &error, remove),
+        },
+    }
+}
+
+/// Whether the record is as it was written, and the object as the record says.
+fn is_right(slot: &Slot, object: &Path, record: &Path) -> Result<()> {
+    let bytes = regular::read(record, record::MAX_BYTES).context("its record")?;
+    let record = Record::parse(&slot.hex, &bytes).context("its record is not as it was written")?;
+    let file = regular::open(object)?;
+    let size = file.metadata()?.len();
+    ensure!(size == record.size, "it has {size} bytes, its record says {}", record.size);
+    let bytes = map::file(&file)?;
+    let hash = blake3::hash(&bytes);
+    ensure!(hash == record.blake3.0, "it has the BLAKE3 {hash}, not that of its record");
+    Reader::new(&bytes)?.tree(Form::Object)?;
+    let object = slot.object_of(file, hash, record.uncompressed)?;
+    // From now on, it is known to be right. Should that not be written, it is so again later.
+    let _ = slot.record(&object);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_layer_are_known_by_their_names() {
+        let hex = "0a".repeat(32);
+        for extension in EXTENSIONS {
+            assert_eq!(layer_of(&format!("{hex}.{extension}")), Some(&*hex));
+        }
+        for name in [&hex, "notes.txt", &format!("{hex}.txt"), &format!("{}.json", &hex[1..])] {
+            assert_eq!(layer_of(name), None);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_removed_and_leftovers_go() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = layers_dir(tmp.path());
+        fs::create_dir_all(&dir).unwrap();
+        let hex = |digit: &str| digit.repeat(64);
+        let at = |digit: &str, extension: &str| dir.join(format!("{}.{extension}", hex(digit)));
+        // Neither is an EROFS; one has a record that is none.
+        for path in [at("1", "erofs"), at("1", "json"), at("2", "erofs"), at("3", "json")] {
+            fs::write(path, "x").unwrap();
+        }
+        for path in [at("4", "tmp"), at("4", "json.tmp"), dir.join("notes.txt")] {
+            fs::write(path, "x").unwrap();
+        }
+        for (remove, leftovers) in [(false, 4), (true, 0)] {
+            let mut checked = Checked::default();
+            check(tmp.path(), remove, &|_| {}, &mut checked).unwrap();
+            assert_eq!((checked.good, checked.leftovers), (0, leftovers));
+            assert_eq!(checked.strangers, [dir.join("notes.txt")]);
+            let [problem] = &checked.problems[..] else { panic!("one problem") };
+            assert_eq!((&problem.path, problem.removed), (&at("1", "erofs"), remove));
+            assert_eq!(at("1", "json").exists(), !remove);
+        }
+    }
+}
