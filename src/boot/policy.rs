@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::bundle::signature::Key;
+use crate::regular;
 
 /// Where the policy is.
 const POLICY: &str = "/etc/rootfs-compile/policy.toml";
-const MAX_POLICY: usize = 1 << 20;
+const MAX_POLICY: u64 = 1 << 20;
 
 /// What the file says.
 #[derive(Debug, Default, Deserialize)]
@@ -37,12 +38,12 @@ pub fn keys() -> Result<Option<Vec<Key>>> {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<Key>>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let read = || regular::bytes(&regular::open_followed(path)?, MAX_POLICY);
+    let text = match read() {
+        Ok(bytes) => String::from_utf8(bytes).context("it is not text")?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    ensure!(text.len() <= MAX_POLICY, "it has {} bytes", text.len());
     let written: Written = toml::from_str(&text)?;
     if !written.require_signature {
         return Ok(None);

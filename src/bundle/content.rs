@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::{Result, ensure};
 use rustix::fs::SeekFrom;
@@ -41,6 +41,7 @@ impl Content {
     pub fn again(&self, file: &File) -> io::Result<Content> {
         match self {
             Self::Blake3(_) => {
+                has_few_holes(file)?;
                 let mut hasher = blake3::Hasher::new();
                 let bytes = map::file(file)?;
                 if bytes.len() < HASHED {
@@ -54,6 +55,39 @@ impl Content {
             Self::Blake3NonzeroBlocks(_) => nonzero_blocks(file),
         }
     }
+}
+
+/// Bytes of holes that a file may have of which every byte is hashed. A build makes a
+/// hole of what a layer has as zeros, of which its default limits allow no more; what
+/// has terabytes was made to keep a reader busy.
+pub const MAX_HOLES: u64 = 32 << 30;
+
+fn has_few_holes(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let len = metadata.len();
+    // Some file systems compress: what is not allocated need not be a hole.
+    if len.saturating_sub(metadata.blocks().saturating_mul(512)) <= MAX_HOLES {
+        return Ok(());
+    }
+    let mut holes = 0u64;
+    let mut at = 0;
+    while at < len {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(len),
+            Err(rustix::io::Errno::NXIO) => len,
+            Err(error) => return Err(error.into()),
+        };
+        holes = holes.saturating_add(data - at);
+        if holes > MAX_HOLES {
+            let text = format!("it has more than {MAX_HOLES} bytes of holes, which are not hashed");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        if data == len {
+            break;
+        }
+        at = rustix::fs::seek(file, SeekFrom::Hole(data))?;
+    }
+    Ok(())
 }
 
 const BLOCK: usize = 4096;
@@ -177,5 +211,15 @@ mod tests {
         assert_eq!(hash(&[0; 100_000]), expected);
         assert_ne!(hash(&[1]), expected);
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn terabytes_of_holes_are_not_hashed_byte_by_byte() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 40).unwrap();
+        file.write_all_at(b"x", 2 << 40).unwrap();
+        let error = Content::Blake3(String::new()).again(&file).unwrap_err();
+        assert!(error.to_string().contains("bytes of holes"), "{error}");
+        assert!(Content::Blake3NonzeroBlocks(String::new()).again(&file).is_ok());
     }
 }

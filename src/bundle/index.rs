@@ -106,21 +106,9 @@ pub struct Layer {
     /// entry's path goes through them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub over_files: Vec<String>,
-    /// How many there are beside those that are listed.
+    /// How many such notes there are beside those that are listed.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub unlisted: Unlisted,
-}
-
-/// Notes of a layer that [`NoteRoom`] had no room for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Unlisted {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub through_links: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub dropped_xattrs: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub over_files: u64,
+    pub unlisted: u64,
 }
 
 /// A directory that the layer names through a symbolic link of a lower layer.
@@ -241,9 +229,11 @@ impl Layer {
             names: names.split(|b| *b == 0).map(|n| n.escape_ascii().to_string()).collect(),
         });
         let over_files = notes.over_files.iter().map(text);
-        (self.through_links, self.unlisted.through_links) = room.list(through);
-        (self.dropped_xattrs, self.unlisted.dropped_xattrs) = room.list(dropped);
-        (self.over_files, self.unlisted.over_files) = room.list(over_files);
+        let mut left_out = [0; 3];
+        (self.through_links, left_out[0]) = room.list(through);
+        (self.dropped_xattrs, left_out[1]) = room.list(dropped);
+        (self.over_files, left_out[2]) = room.list(over_files);
+        self.unlisted = left_out.iter().sum();
     }
 }
 

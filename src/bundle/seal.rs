@@ -90,3 +90,6 @@ fn unsealed(index: &Index) -> Result<(Vec<u8>, usize)> {
 fn seal_of(unsealed: &[u8]) -> String {
     format!("{KIND}{}", blake3::hash(unsealed).to_hex())
 }
+
+#[cfg(test)]
+mod tests;

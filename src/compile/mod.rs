@@ -299,7 +299,7 @@ fn link(
             through_links: Vec::new(),
             over_files: Vec::new(),
             dropped_xattrs: Vec::new(),
-            unlisted: index::Unlisted::default(),
+            unlisted: 0,
         };
         entry.note(&notes, &mut room);
         if !notes.dropped_xattrs.is_empty() {

@@ -54,15 +54,8 @@ fn lines(report: &Report) -> Vec<String> {
             dropped
                 .map(|x| format!("          dropped xattrs: {}: {}", x.path, x.names.join(", "))),
         );
-        let rest = layer.unlisted;
-        for (count, what) in [
-            (rest.through_links, "through links"),
-            (rest.over_files, "files used as directories"),
-            (rest.dropped_xattrs, "files with dropped xattrs"),
-        ] {
-            if count > 0 {
-                lines.push(format!("          and {count} more {what}"));
-            }
+        if layer.unlisted > 0 {
+            lines.push(format!("          and {} more of these", layer.unlisted));
         }
     }
     lines.extend(report.patches.iter().map(|patch| format!("patch     {patch}")));

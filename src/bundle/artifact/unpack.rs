@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
-use crate::bundle::content::Content;
+use crate::bundle::content::{Content, MAX_HOLES};
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::signature::{self, Key, MAX_SIGNATURE};
 use crate::bundle::sound::{self, Depth};
@@ -86,6 +86,9 @@ fn signature_of(piece: &Piece<'_>) -> Result<Vec<u8>> {
 /// Bytes of a file at most: more than any layer may have by default.
 const MAX_FILE: u64 = 256 << 30;
 
+/// How many times as long as its blob a file may be beside the zeros in it.
+const EXPANSION: u64 = 1024;
+
 /// Bytes of a zstd blob of `size` bytes at most, by far.
 pub fn largest_blob(size: u64) -> u64 {
     size.saturating_add(size / 64).saturating_add(1 << 20)
@@ -104,12 +107,27 @@ fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     ensure!(found == expected, "its media type is {}, not {expected}", found.escape_debug());
     // zstd has frames in which there is nothing: they could come without an end.
     let most = largest_blob(entry.size);
+    // The reverse of it: a few blocks that stand for zeros without an end.
+    let largest = piece.size.saturating_mul(EXPANSION).saturating_add(MAX_HOLES);
+    ensure!(
+        is_sparse || entry.size <= largest,
+        "its blob of {} bytes stands for {}; {largest} are allowed",
+        piece.size,
+        entry.size
+    );
     ensure!(piece.size <= most, "its blob has {} bytes; {most} would be enough", piece.size);
     let mut blob = (piece.open)()?;
     let file = staging.create(&piece.path)?;
     let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
     let file = if is_sparse {
-        sparse::read(&mut stream, &file, entry.size)?;
+        let mut limited = (&mut stream).take(largest);
+        let read = sparse::read(&mut limited, &file, entry.size);
+        ensure!(
+            limited.limit() > 0,
+            "its blob of {} bytes stands for more than {largest}, which are allowed",
+            piece.size
+        );
+        read?;
         file
     } else {
         let (file, hash, copied) = sink::copy(&mut stream, entry.size.saturating_add(1), file)?;

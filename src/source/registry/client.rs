@@ -19,7 +19,8 @@ use super::login::{Challenge, Login, Refusal};
 use super::runtime::{Resolver, Runtime};
 use super::{Access, credentials, plain};
 use crate::digest::Digest;
-use crate::source::choose_tls;
+use crate::regular;
+use crate::source::{MAX_DOCUMENT, choose_tls};
 
 const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
@@ -82,7 +83,7 @@ impl Client {
         let mut certificates = Vec::new();
         for path in &access.ca_certs {
             let shown = || path.display().to_string();
-            let data = std::fs::read(path).with_context(shown)?;
+            let data = regular::read_named(path, MAX_DOCUMENT).with_context(shown)?;
             let parsed = reqwest::Certificate::from_pem_bundle(&data).with_context(shown)?;
             ensure!(!parsed.is_empty(), "{}: there is no certificate (PEM) in it", shown());
             certificates.extend(parsed);

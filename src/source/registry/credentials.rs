@@ -1,7 +1,6 @@
 //! Who the user is to a registry: as docker and podman have stored it.
 
 use std::env;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -10,6 +9,8 @@ use docker_credential::{CredentialRetrievalError, DockerCredential, get_credenti
 use oci_spec::distribution::Reference;
 
 use super::login::Login;
+use crate::regular;
+use crate::source::MAX_DOCUMENT;
 
 /// The name under which docker stores what is for its own registry.
 const DOCKER_IO: &str = "https://index.docker.io/v1/";
@@ -18,7 +19,11 @@ const DOCKER_IO: &str = "https://index.docker.io/v1/";
 pub fn find(reference: &Reference) -> Result<Login> {
     for (path, is_named) in files() {
         let shown = path.display();
-        let bytes = match fs::read(&path).map_err(|error| (error.kind(), error)) {
+        let read = || match is_named {
+            true => regular::read_named(&path, MAX_DOCUMENT),
+            false => regular::bytes(&regular::open_followed(&path)?, MAX_DOCUMENT),
+        };
+        let bytes = match read().map_err(|error| (error.kind(), error)) {
             Ok(bytes) => without_blanks(bytes),
             Err((ErrorKind::NotFound | ErrorKind::NotADirectory, _)) => continue,
             // Such as another user's home.
