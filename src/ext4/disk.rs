@@ -86,7 +86,7 @@ pub fn halves(value: u32) -> (u16, u16) {
 
 /// What a CRC-32C goes on from. The kernel inverts neither at the start nor
 /// at the end: the first seed is `!0`, and a sum is itself the next seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seed(u32);
 
 impl Seed {

@@ -58,8 +58,7 @@ impl Reader<'_> {
     }
 
     fn runs(&self, runs: &[Run], at: u64, bytes: &mut [u8]) -> io::Result<()> {
-        use std::os::unix::fs::FileExt as _;
-        let end = at + bytes.len() as u64;
+        let end = at.saturating_add(bytes.len() as u64);
         let first = runs.partition_point(|run| self.offset(run.file_block + run.len) <= at);
         for run in &runs[first..] {
             let (start, stop) =
@@ -69,7 +68,7 @@ impl Reader<'_> {
             }
             let (from, to) = (start.max(at), stop.min(end));
             let part = &mut bytes[(from - at) as usize..(to - at) as usize];
-            self.file.read_exact_at(part, self.offset(run.start) + (from - start))?;
+            self.read_io(self.offset(run.start) + (from - start), part)?;
         }
         Ok(())
     }

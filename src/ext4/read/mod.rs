@@ -1,9 +1,9 @@
 //! Reads an ext4 and believes nothing.
 //!
-//! Shares only the on-disk structures with the writer. [`Reader`] takes any ext4
-//! that holds no changes in its journal: the upper of a bundle, one that a guest
-//! has written to, and what mke2fs makes, with block maps, inline data, xattrs in
-//! inodes of their own and hashed directories. [`check`] is stricter: it accepts
+//! Shares only the on-disk structures with the writer. [`Reader`] takes any ext4: the
+//! upper of a bundle, one that a guest has written to, unmounted or not, and what
+//! mke2fs makes, with block maps, inline data, xattrs in inodes of their own and
+//! hashed directories. [`check`] is stricter: it accepts
 //! only what the writer of this project would have written.
 //!
 //! Invariant: what is read is bounded by what the file really holds. Metadata that
@@ -18,6 +18,7 @@ mod dir;
 mod fields;
 mod group;
 mod inode;
+mod journal;
 mod mapping;
 mod superblock;
 mod tree;
@@ -33,6 +34,8 @@ pub use self::content::{FileData, OnDisk};
 pub use self::mapping::Run;
 pub use self::superblock::Superblock;
 pub use self::tree::with_marks;
+
+use self::journal::Overlay;
 
 /// What is wrong with a file system.
 #[derive(Debug, thiserror::Error)]
@@ -66,39 +69,62 @@ const LEAST_BUDGET: u64 = 65_536;
 pub struct Reader<'f> {
     file: &'f File,
     superblock: Superblock,
+    overlay: Overlay,
     /// Metadata blocks that may still be read.
     budget: Cell<u64>,
 }
 
 impl<'f> Reader<'f> {
-    /// Checks the superblock, and that the file holds the whole file system.
+    /// Checks the superblock, and that the file holds the whole file system. Where its
+    /// journal holds changes, everything is read as it will be after the next mount;
+    /// the file stays as it is.
     ///
     /// # Errors
     /// Also when the file system has a feature that changes how it is to be read
     /// and that this reader does not know.
     pub fn new(file: &'f File) -> Result<Self> {
-        let metadata = file.metadata()?;
-        let mut bytes = [0; super::disk::SUPER_SIZE];
-        match file.read_exact_at(&mut bytes, super::disk::SUPER_OFFSET as u64) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let text = format!("the file has only {} bytes", metadata.len());
-                return Err(ReadError::Superblock(text));
+        let mut reader = Self::without_journal(file)?;
+        if reader.superblock.needs_recovery() {
+            let ino = reader.superblock.journal_ino;
+            reader.overlay = journal::overlay(&reader, ino)?;
+            // The superblock, too, may be in the journal.
+            let replayed = reader.read_superblock()?;
+            if replayed.block_size != reader.superblock.block_size {
+                let text = "the journal changes the size of blocks";
+                return Err(ReadError::Superblock(text.into()));
             }
-            read => read?,
+            reader.superblock = replayed;
         }
+        Ok(reader)
+    }
+
+    /// The same, but reads everything in its place.
+    fn without_journal(file: &'f File) -> Result<Self> {
+        let (superblock, budget) = (Superblock::default(), Cell::new(0));
+        let mut reader = Self { file, superblock, overlay: Overlay::default(), budget };
+        reader.superblock = reader.read_superblock()?;
+        // Invariant: the file's allocated blocks bound the work. Some file systems
+        // compress, hence the factor.
+        let block_size = reader.superblock.block_size as u64;
+        let allocated = file.metadata()?.blocks().saturating_mul(512) / block_size;
+        reader.budget.set(allocated.saturating_mul(64).saturating_add(LEAST_BUDGET));
+        Ok(reader)
+    }
+
+    fn read_superblock(&self) -> Result<Superblock> {
+        let len = self.file.metadata()?.len();
+        let mut bytes = [0; super::disk::SUPER_SIZE];
+        if len < (super::disk::SUPER_OFFSET + bytes.len()) as u64 {
+            return Err(ReadError::Superblock(format!("the file has only {len} bytes")));
+        }
+        self.read(super::disk::SUPER_OFFSET as u64, &mut bytes)?;
         let superblock = Superblock::decode(&bytes).map_err(ReadError::Superblock)?;
-        let block_size = superblock.block_size as u64;
-        let size = superblock.blocks_count.checked_mul(block_size);
-        if size.is_none_or(|size| size > metadata.len()) {
-            let (blocks, len) = (superblock.blocks_count, metadata.len());
+        let (blocks, block_size) = (superblock.blocks_count, superblock.block_size as u64);
+        if blocks.checked_mul(block_size).is_none_or(|size| size > len) {
             let text = format!("{blocks} blocks of {block_size} bytes in a file of {len} bytes");
             return Err(ReadError::Superblock(text));
         }
-        // Invariant: the file's allocated blocks bound the work. Some file systems
-        // compress, hence the factor.
-        let allocated = metadata.blocks().saturating_mul(512) / block_size;
-        let budget = Cell::new(allocated.saturating_mul(64).saturating_add(LEAST_BUDGET));
-        Ok(Self { file, superblock, budget })
+        Ok(superblock)
     }
 
     pub fn superblock(&self) -> &Superblock {
@@ -107,7 +133,16 @@ impl<'f> Reader<'f> {
 
     /// Fills `bytes` from the file's offset `at` on.
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
-        Ok(self.file.read_exact_at(bytes, at)?)
+        Ok(self.read_io(at, bytes)?)
+    }
+
+    fn read_io(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, at)?;
+        if self.overlay.is_empty() {
+            return Ok(());
+        }
+        let read = |at, bytes: &mut [u8]| self.file.read_exact_at(bytes, at);
+        self.overlay.apply(self.superblock.block_size as u64, at, bytes, read)
     }
 
     /// Reads metadata block `block`, which lies in the file system.

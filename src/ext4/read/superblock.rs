@@ -4,17 +4,18 @@ use super::fields::Fields;
 use crate::ext4::disk::{SUPER_SIZE, Seed};
 
 pub const COMPAT_SPARSE_SUPER2: u32 = 0x200;
+const COMPAT_FAST_COMMIT: u32 = 0x400;
 
-pub const INCOMPAT_RECOVER: u32 = 0x4;
+const INCOMPAT_RECOVER: u32 = 0x4;
 pub const INCOMPAT_META_BG: u32 = 0x10;
 pub const INCOMPAT_64BIT: u32 = 0x80;
 pub const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 pub const INCOMPAT_INLINE_DATA: u32 = 0x8000;
 
-/// filetype, meta_bg, extent, 64bit, mmp, flex_bg, ea_inode, metadata_csum_seed,
-/// large_dir, inline_data, casefold.
+/// filetype, recover, meta_bg, extent, 64bit, mmp, flex_bg, ea_inode,
+/// metadata_csum_seed, large_dir, inline_data, casefold.
 const INCOMPAT_READ: u32 =
-    0x2 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x2_0000;
+    0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x2_0000;
 
 const RO_COMPAT_SPARSE_SUPER: u32 = 0x1;
 const RO_COMPAT_GDT_CSUM: u32 = 0x10;
@@ -23,7 +24,7 @@ const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 const RO_COMPAT_SHARED_BLOCKS: u32 = 0x4000;
 
 /// What of a superblock tells how to read the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Superblock {
     pub inodes_count: u32,
     pub blocks_count: u64,
@@ -46,6 +47,8 @@ pub struct Superblock {
     pub first_meta_bg: u32,
     /// The two groups with copies of the superblock under `sparse_super2`.
     pub backup_groups: [u32; 2],
+    /// The inode of the journal, or 0.
+    pub journal_ino: u32,
     /// What the sums of `metadata_csum` go on from.
     pub(super) seed: Seed,
 }
@@ -90,6 +93,7 @@ impl Superblock {
             uuid,
             first_meta_bg: f.u32(0x104),
             backup_groups: [f.u32(0x24c), f.u32(0x250)],
+            journal_ino: f.u32(0xe0),
             seed,
         };
         superblock.geometry()?;
@@ -135,6 +139,11 @@ impl Superblock {
         Ok(())
     }
 
+    /// Whether the journal may hold changes.
+    pub fn needs_recovery(&self) -> bool {
+        self.incompat & INCOMPAT_RECOVER != 0
+    }
+
     pub fn has_metadata_csum(&self) -> bool {
         self.ro_compat & RO_COMPAT_METADATA_CSUM != 0
     }
@@ -161,8 +170,11 @@ impl Superblock {
 
 fn features(bytes: &[u8; SUPER_SIZE], incompat: u32, ro_compat: u32) -> Result<(), String> {
     let f = Fields(bytes);
-    if incompat & INCOMPAT_RECOVER != 0 {
-        return Err("its journal holds changes that were not replayed: mount it once".into());
+    let recover = incompat & INCOMPAT_RECOVER != 0;
+    if recover && f.u32(0x5c) & COMPAT_FAST_COMMIT != 0 {
+        return Err(
+            "its journal may hold fast commits that were not replayed: mount it once".into()
+        );
     }
     let unknown = incompat & !INCOMPAT_READ;
     if unknown != 0 {

@@ -28,7 +28,8 @@ use crate::ext4::geometry::Geometry;
 /// # Errors
 /// The first thing that is not so, with the inode, block group or path it is about.
 pub fn check(file: &File) -> Result<()> {
-    let reader = Reader::new(file)?;
+    // No build leaves changes in the journal, so everything is read in its place.
+    let reader = Reader::without_journal(file)?;
     let (superblock, geometry) = super_block::profile(&reader)?;
     let walked = reader.walk()?;
     let last_ino = superblock.inodes_count - superblock.free_inodes_count;

@@ -7,7 +7,7 @@ use crate::ext4::extent::{self, Run};
 use crate::ext4::read::inode::RawInode;
 use crate::ext4::read::mapping::Mapping;
 use crate::ext4::read::tree::file_type;
-use crate::ext4::read::{Result, bad};
+use crate::ext4::read::{FileData, Result, bad};
 use crate::ext4::{MAX_FILE, journal, xattr};
 use crate::tree::{InodeId, Kind, Name, Timestamp};
 
@@ -54,30 +54,7 @@ impl Upper<'_> {
         let inode = self.walked.tree.inode(id);
         let placed = xattr::place(&inode.xattrs)
             .map_err(|_| bad(ino, "its xattrs are not such as a build writes"))?;
-        let mut block = [0; I_BLOCK];
-        let (mut size, mut mapped) = (0, true);
-        match &inode.kind {
-            Kind::Dir(_) => size = raw.size(),
-            Kind::File(data) if data.size() > MAX_FILE => {
-                return Err(bad(ino, format!("a file of {} bytes", data.size())));
-            }
-            Kind::File(data) => size = data.size(),
-            Kind::Symlink(target) => {
-                size = target.len() as u64;
-                mapped = target.len() >= I_BLOCK;
-                if !mapped {
-                    block[..target.len()].copy_from_slice(target);
-                }
-            }
-            Kind::Char(rdev) | Kind::Block(rdev) => {
-                mapped = false;
-                let small = rdev.major() < 256 && rdev.minor() < 256;
-                let old = rdev.major() << 8 | rdev.minor();
-                let (at, dev) = if small { (0, old) } else { (4, rdev.encode()) };
-                block[at..at + 4].copy_from_slice(&dev.to_le_bytes());
-            }
-            _ => mapped = false,
-        }
+        let (size, block) = shape(&raw, &inode.kind)?;
         let mut record = InodeRecord {
             mode: raw.file_type() | inode.stat.mode,
             uid: inode.stat.uid,
@@ -87,13 +64,13 @@ impl Upper<'_> {
             links_count: links_count(self.walked.links[id.0 as usize]),
             blocks: 0,
             flags: 0,
-            block,
+            block: block.unwrap_or([0; I_BLOCK]),
             file_acl: 0,
             xattrs: &placed.inode,
         };
         let is_dir = matches!(inode.kind, Kind::Dir(_));
         let is_link = matches!(inode.kind, Kind::Symlink(_));
-        if mapped {
+        if block.is_none() {
             let mapping = self.content(&raw, size, &mut record)?;
             if is_dir {
                 self.directory(&raw, id, &mapping)?;
@@ -281,6 +258,34 @@ impl Upper<'_> {
         }
         Ok(())
     }
+}
+
+/// The size of an inode's content, and its `i_block` unless that maps blocks.
+fn shape(raw: &RawInode, kind: &Kind<FileData>) -> Result<(u64, Option<[u8; I_BLOCK]>)> {
+    let mut block = [0; I_BLOCK];
+    let size = match kind {
+        Kind::Dir(_) => return Ok((raw.size(), None)),
+        Kind::File(data) if data.size() > MAX_FILE => {
+            return Err(bad(raw.ino, format!("a file of {} bytes", data.size())));
+        }
+        Kind::File(data) => return Ok((data.size(), None)),
+        Kind::Symlink(target) if target.len() >= I_BLOCK => {
+            return Ok((target.len() as u64, None));
+        }
+        Kind::Symlink(target) => {
+            block[..target.len()].copy_from_slice(target);
+            target.len() as u64
+        }
+        Kind::Char(rdev) | Kind::Block(rdev) => {
+            let small = rdev.major() < 256 && rdev.minor() < 256;
+            let old = rdev.major() << 8 | rdev.minor();
+            let (at, dev) = if small { (0, old) } else { (4, rdev.encode()) };
+            block[at..at + 4].copy_from_slice(&dev.to_le_bytes());
+            0
+        }
+        Kind::Fifo | Kind::Socket | Kind::Whiteout | Kind::LowerLink(_) => 0,
+    };
+    Ok((size, Some(block)))
 }
 
 fn links_count(links: u32) -> u16 {
