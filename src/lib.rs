@@ -61,6 +61,7 @@ pub mod patch;
 pub mod printable;
 pub mod process;
 pub mod progress;
+pub mod provenance;
 pub mod regular;
 mod seal;
 mod shared_dir;

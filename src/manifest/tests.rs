@@ -46,7 +46,8 @@ fn a_manifest_has_defaults() {
 fn errors_tell_line_and_column_and_what_would_be_right() {
     let unknown = error("image: oci:a\nuper: { size: 1GiB }\n");
     assert!(unknown.starts_with(":2:1: ") && unknown.contains("uper"), "{unknown}");
-    assert!(unknown.contains("`image`, `platform`, `vars`, `upper`, `boot`"), "{unknown}");
+    let known = "`image`, `verify-image`, `platform`, `vars`, `upper`, `boot`";
+    assert!(unknown.contains(known), "{unknown}");
     let nested = error("image: oci:a\nupper:\n  sise: 1GiB\n");
     assert!(nested.starts_with(":3:3: ") && nested.contains("`size`"), "{nested}");
     let size = error("image: oci:a\nupper: { size: 1MiB }\n");

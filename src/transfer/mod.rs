@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use oci_spec::distribution::Reference;
 use serde_json::json;
 
-use crate::bundle::artifact::{self, ARTIFACT_TYPE, MANIFEST_TYPE, Packed, Piece, TITLE};
+use crate::bundle::artifact::{
+    self, ARTIFACT_TYPE, MANIFEST_TYPE, Packed, Piece, TITLE, json_blob,
+};
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::OpenBundle;
 use crate::bundle::seal::MAX_INDEX;
@@ -17,10 +19,12 @@ use crate::bundle::sound::Depth;
 use crate::bundle::staging::Staging;
 use crate::bundle::{content::Content, layer_path};
 use crate::cache::Cache;
+use crate::digest::Digest;
 use crate::manifest::ImageRef;
 use crate::source::artifact::Artifact;
 use crate::source::{self, Access, Repository};
 use crate::temporary::{self, Temporary};
+use crate::{provenance, regular};
 
 mod layout;
 mod raw;
@@ -43,28 +47,71 @@ pub struct Pushed {
     pub bytes: u64,
 }
 
-/// Sends the bundle `dir` to a registry, under the name `to`.
-pub fn push(dir: &Path, to: &Reference, cache: &Cache, access: &Access) -> Result<Pushed> {
+/// Sends the bundle `dir` to a registry, under the name `to`; and the statement
+/// `provenance` about it, which can be found from there.
+pub fn push(
+    dir: &Path,
+    to: &Reference,
+    cache: &Cache,
+    access: &Access,
+    provenance: Option<&Path>,
+) -> Result<Pushed> {
     ensure!(!access.offline, "--offline forbids to connect to {}", to.registry());
     ensure!(to.digest().is_none(), "a bundle is pushed under a tag, and not under a digest");
     let bundle = OpenBundle::open(dir, Depth::Full)?;
+    let statement = provenance.map(|path| {
+        let read = || -> Result<Vec<u8>> {
+            let bytes = regular::bytes(&File::open(path)?, MAX_INDEX)?;
+            provenance::check(&bytes, &bundle.json)?;
+            Ok(bytes)
+        };
+        read().with_context(|| path.display().to_string())
+    });
+    let statement = statement.transpose()?;
     let send = || -> Result<Pushed> {
         let repository = Repository::open(to, access)?;
         let packed =
             artifact::pack(&bundle, subject(&bundle, to, &repository)?, &|| cache.scratch())?;
         bundle.unchanged()?;
-        let mut pushed = Pushed { blobs: packed.blobs.len(), ..Pushed::default() };
-        for blob in &packed.blobs {
-            if !repository.has(blob.digest)? {
-                repository.send(blob.digest, blob.size, &blob.file)?;
-                pushed.sent += 1;
-                pushed.bytes += blob.size;
-            }
-        }
+        let mut pushed = Pushed::default();
+        pushed.send(&repository, &packed)?;
         repository.name(&packed.manifest, MANIFEST_TYPE)?;
+        if let Some(statement) = &statement {
+            let about = about(&packed, statement, cache)?;
+            pushed.send(&repository, &about)?;
+            repository.refer(&about.manifest, MANIFEST_TYPE)?;
+        }
         Ok(pushed)
     };
     send().with_context(|| to.to_string())
+}
+
+impl Pushed {
+    /// Sends what the repository lacks of the blobs of `packed`.
+    fn send(&mut self, repository: &Repository, packed: &Packed) -> Result<()> {
+        for blob in &packed.blobs {
+            self.blobs += 1;
+            if !repository.has(blob.digest)? {
+                repository.send(blob.digest, blob.size, &blob.file)?;
+                self.sent += 1;
+                self.bytes += blob.size;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The artifact that is `statement` about `packed`.
+fn about(packed: &Packed, statement: &[u8], cache: &Cache) -> Result<Packed> {
+    let subject = json!({
+        "mediaType": MANIFEST_TYPE,
+        "digest": Digest::of(&packed.manifest).to_string(),
+        "size": packed.manifest.len(),
+    });
+    // What OCI has for artifacts that need no config.
+    let config = json_blob("application/vnd.oci.empty.v1+json", b"{}", cache.scratch()?)?;
+    let statement = json_blob(provenance::STATEMENT_TYPE, statement, cache.scratch()?)?;
+    Packed::new(provenance::STATEMENT_TYPE, config, vec![statement], Some(subject))
 }
 
 /// The image that the bundle was made of, if `to` is the repository that it is in.

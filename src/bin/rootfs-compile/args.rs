@@ -64,6 +64,9 @@ pub struct Build {
     /// Replace a bundle that is there
     #[arg(long)]
     pub force: bool,
+    /// Write down what the bundle was made of: a statement of in-toto (SLSA provenance)
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub provenance: Option<PathBuf>,
     /// Say more
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -355,6 +358,9 @@ pub struct Push {
     pub dir: PathBuf,
     /// [HOST[:PORT]/]NAME[:TAG]
     pub reference: ImageRef,
+    /// Send a statement of what the bundle was made of, too, as its referrer
+    #[arg(long, value_name = "FILE")]
+    pub provenance: Option<PathBuf>,
     #[command(flatten)]
     pub cache: CacheDir,
     #[command(flatten)]

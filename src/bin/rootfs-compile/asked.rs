@@ -63,6 +63,14 @@ impl Asked {
         }
     }
 
+    /// The manifest's file, if it has one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.word {
+            Word::Manifest(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The lock that belongs to the manifest; empty if there is no file for it to
     /// lie beside.
     pub fn lock_path(&self) -> PathBuf {

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use indicatif::HumanBytes;
 use rootfs_compile::bundle::place;
 use rootfs_compile::compile::{self, Request, Summary};
+use rootfs_compile::{provenance, whole};
 
 use crate::args::{Build, CompileArgs, Progress};
 use crate::asked::Asked;
@@ -18,9 +19,9 @@ pub fn build(args: &Build) -> Result<u8> {
     let read = || -> Result<_, String> {
         let asked = Asked::new(&args.image, given)?;
         let lock = asked.lock(&args.lock)?;
-        Ok((asked.manifest()?, lock))
+        Ok((asked.manifest()?, lock, asked))
     };
-    let (manifest, lock) = match read() {
+    let (manifest, lock, asked) = match read() {
         Ok(read) => read,
         Err(error) => return Ok(usage(&error, USAGE)),
     };
@@ -43,7 +44,15 @@ pub fn build(args: &Build) -> Result<u8> {
         preview::print(&request.manifest, &preview, args.json)?;
         return Ok(0);
     }
+    let inputs = || provenance::Inputs::of(&request.manifest, asked.file());
+    let before = args.provenance.as_ref().map(|_| inputs()).transpose()?;
     let summary = compile::build(&request, &*reporter)?;
+    if let (Some(path), Some(before)) = (&args.provenance, before) {
+        ensure!(before == inputs()?, "a file that the bundle is made of was changed meanwhile");
+        let set = &given.set;
+        let text = provenance::statement(&request.output, &request.manifest, &before, set)?;
+        whole::write(path, &mut &text[..]).with_context(|| path.display().to_string())?;
+    }
     let name = request.output.to_string_lossy();
     say_done(&name, given, &summary, args.verbose, started);
     Ok(0)

@@ -18,7 +18,7 @@ pub fn push(args: &Push) -> Result<u8> {
     let name = name.with_context(|| format!("{} is no name in a registry", args.reference))?;
     let mut access = access(&args.registry);
     access.are_for(&args.reference);
-    let pushed = transfer::push(&args.dir, name, &cache, &access)?;
+    let pushed = transfer::push(&args.dir, name, &cache, &access, args.provenance.as_deref())?;
     let bytes = HumanBytes(pushed.bytes);
     say(&format!("{name}: {} of {} blobs sent, {bytes}", pushed.sent, pushed.blobs));
     Ok(0)

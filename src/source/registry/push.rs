@@ -100,7 +100,17 @@ impl Repository {
     /// has a `subject`, it can be found from there.
     pub fn name(&self, bytes: &[u8], media_type: &'static str) -> Result<()> {
         let tag = self.0.reference.tag().unwrap_or("latest");
-        let response = self.put_manifest(tag, bytes, media_type)?;
+        self.put_and_list(tag, bytes, media_type)
+    }
+
+    /// Puts the manifest `bytes`, which has a `subject`, without a name: it is found from
+    /// there.
+    pub fn refer(&self, bytes: &[u8], media_type: &'static str) -> Result<()> {
+        self.put_and_list(&Digest::of(bytes).to_string(), bytes, media_type)
+    }
+
+    fn put_and_list(&self, name: &str, bytes: &[u8], media_type: &'static str) -> Result<()> {
+        let response = self.put_manifest(name, bytes, media_type)?;
         if response.headers().contains_key("oci-subject") {
             return Ok(());
         }
