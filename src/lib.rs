@@ -40,6 +40,10 @@
 //! keeps bundles that were compiled to be run. [`boot`] takes a bundle as it lies on disk and knows nothing of how it
 //! was compiled; the disk its guest starts from comes from the same EROFS writer.
 //! `src/guest` is the init inside the machine, a program of its own.
+//!
+//! Who vouches for what: [`bundle::signature`] for a bundle, [`source::ImageKey`] for
+//! an image; [`provenance`] says what a bundle was made of. What is printed goes
+//! through [`printable`], and both programs begin in [`process`].
 
 pub mod acl;
 mod behind;
