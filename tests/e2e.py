@@ -18,7 +18,7 @@ WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
 TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
          'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux',
          'skopeo': 'skopeo', 'xz': 'xz-utils', 'bzip2': 'bzip2', 'docker-registry': 'docker-registry', 'strace': 'strace', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'minisign': 'minisign',
-         'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse', 'mkfs.vfat': 'dosfstools', 'fusefat': 'fusefat'}
+         'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse'}
 MODULES = ('jsonschema', 'yaml')
 sys.path.append(os.path.join(TOP, '.tools/python'))
 os.environ['PATH'] += ':/usr/sbin:/sbin'
