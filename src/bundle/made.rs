@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use serde::Deserialize;
 
 use super::index::FORMAT;
 use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
@@ -21,6 +22,20 @@ const MAX_INDEX: u64 = 256 << 20;
 /// The files of a bundle's directory that are not layers, the index last: as long as
 /// it is there, it tells what else there is.
 pub const FILES: [&str; 5] = [FSMETA, UPPER, VMDK, SIGNATURE, INDEX];
+
+/// What an index of every version says of its files. Nothing else of it is kept in
+/// memory, whatever it holds.
+#[derive(Deserialize)]
+struct AnyIndex {
+    format: String,
+    #[serde(default)]
+    files: Vec<AnyFile>,
+}
+
+#[derive(Deserialize)]
+struct AnyFile {
+    path: String,
+}
 
 /// The files that make up a bundle.
 pub enum Made {
@@ -42,15 +57,13 @@ impl Made {
             Err(error) => return Err(error).context(INDEX),
         };
         // An index of any version: one that this program cannot read is replaced, too.
-        let Ok(index) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        let Ok(index) = serde_json::from_slice::<AnyIndex>(&bytes) else {
             return Ok(None);
         };
-        if index["format"] != FORMAT {
+        if index.format != FORMAT {
             return Ok(None);
         }
-        let files = index["files"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let paths = files.iter().filter_map(|file| file["path"].as_str());
-        Ok(Some(Self::Indexed(paths.map(str::to_owned).collect())))
+        Ok(Some(Self::Indexed(index.files.into_iter().map(|file| file.path).collect())))
     }
 
     /// The first file or directory in `dir` that no build made, by its path in it.
