@@ -235,7 +235,7 @@ mod tests {
             entry(Kind::XHeader, "pax", records.as_bytes()),
             entry(Kind::Regular, "cut", b"two"),
             entry(Kind::XHeader, "pax", records.as_bytes()),
-            entry(Kind::Symlink, "cut", b""),
+            entry(Kind::Link, "cut", b""),
             entry(Kind::Directory, "dir", b""),
         ]
         .concat();
@@ -247,8 +247,9 @@ mod tests {
         assert_eq!(size_of(&tar, "dir").unwrap(), None);
         // The last of one name counts, which is a link to itself here.
         assert!(size_of(&tar, "/blobs/x/../a/b").is_err());
-        tar.truncate(tar.len() - 3 * BLOCK);
+        tar.truncate(tar.len() - 4 * BLOCK);
         assert_eq!(size_of(&tar, "blobs/a/b").unwrap().unwrap(), b"two");
+        // Inside the bytes of the last one.
         tar.truncate(tar.len() - BLOCK);
         assert!(members(&tar).is_err());
     }
