@@ -84,7 +84,10 @@ impl FileSink {
         self.flush(end)?;
         let file = self.behind.finish()?;
         let end_it = || -> io::Result<()> {
-            file.set_len(end)?;
+            // A hole at the end is not written.
+            if file.metadata()?.len() != end {
+                file.set_len(end)?;
+            }
             file.write_all_at(head, 0)
         };
         end_it().map_err(|error| Behind::named(&file, error))?;

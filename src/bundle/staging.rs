@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::leftover::{self, LOCK};
-use super::made::{FILES, open_dir};
+use super::made::{FILES, open_dir, unlink};
 use super::sound::{self, Depth};
 use super::swap::{self, BUNDLE};
 use super::{LAYERS, place};
@@ -125,6 +125,12 @@ impl Staging {
     pub fn open(&self, name: &str) -> io::Result<File> {
         let (dir, file_name) = self.at(name);
         regular::open_at(dir, file_name)
+    }
+
+    /// Removes a file of the bundle.
+    pub fn discard(&self, name: &str) -> io::Result<()> {
+        let (dir, file_name) = self.at(name);
+        unlink(dir, file_name, AtFlags::empty())
     }
 
     /// Puts `from`, a file of the cache whose BLAKE3 is `blake3`, into the bundle:

@@ -108,6 +108,8 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
     summary.inodes = fsmeta.inodes;
     summary.bytes_out += fsmeta_size;
+    // FUSE keeps the directory of a file that is open.
+    drop(fsmeta);
 
     reporter.event(Event::Stage("patch"));
     let patched =

@@ -202,8 +202,16 @@ fn adopt(
     if Content::Blake3(hash.to_hex().to_string()) != entry.content {
         return Ok(false);
     }
-    // One that turns out to be damaged is brought from afar.
-    staging.adopt(&object.file, &hash, &entry.path)
+    let path = &entry.path;
+    if staging.adopt(&object.file, &hash, path)? {
+        let adopted = staging.open(path).with_context(|| path.clone())?;
+        if entry.content.check_file(&adopted).is_ok() {
+            return Ok(true);
+        }
+        staging.discard(path).with_context(|| path.clone())?;
+    }
+    say(&format!("the cache's layer {} is damaged, and not used", layer.diff_id));
+    Ok(false)
 }
 
 /// Makes a new file at `path`, which appears whole or not at all; one that is

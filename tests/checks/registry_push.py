@@ -226,7 +226,7 @@ def exports():
             pass
         p.kill()
         p.wait()
-        with open(b.at('stopped/blobs/sha256/.whole-left'), 'w'):
+        with open(b.at('stopped/blobs/sha256/.rootfs-compile-tmp-leftleft'), 'w'):
             pass
         tool('export', b.at('hello'), '--oci-layout', b.at('stopped'), cache=b.at('cache'))
         left = [n for n in os.listdir(b.at('stopped/blobs/sha256')) if len(n) != 64]
