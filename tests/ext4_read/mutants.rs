@@ -103,6 +103,39 @@ fn every_changed_byte_of_metadata_is_seen() {
     }
 }
 
+#[test]
+fn a_fault_is_told_with_its_place() {
+    let mut image = upper();
+    let start = |image: &Image, kind| {
+        let record = image.records.iter().find(|record| record.kind == kind);
+        record.expect("every upper has one").range.start
+    };
+    let upper_inode = start(&image, Kind::Inode) + 11 * 256;
+    for (kind, at, value, text) in [
+        (Kind::Superblock, 1024 + 0x3a, 2, "superblock: s_state is not as a build writes it"),
+        (Kind::Descriptor, 4096 + 0x0c, 1, "block group 0: bg_free_blocks_count_lo is not"),
+        (
+            Kind::BlockBitmap,
+            start(&image, Kind::BlockBitmap) + 511,
+            1,
+            "block group 0: block 4088 of it is marked as used, but nothing uses it",
+        ),
+        (
+            Kind::InodeBitmap,
+            start(&image, Kind::InodeBitmap),
+            0x7f,
+            "block group 0: inode 7 of it is used, but marked as free",
+        ),
+        (Kind::Inode, upper_inode + 0x1a, 9, "inode 12 (/upper): i_links_count is not as a build"),
+        (Kind::Inode, upper_inode + 0x08, 9, "inode 12 (/upper): i_atime is not as a build"),
+    ] {
+        let told = image
+            .changed(at, value, Some(kind), |file| read::check(file).map_err(|e| e.to_string()));
+        let told = told.expect("the value is another one").expect_err(text);
+        assert!(told.contains(text), "{told}");
+    }
+}
+
 /// Also in the copies of superblock and descriptors, and in the tables of every group.
 #[test]
 fn every_changed_byte_of_many_groups_is_seen() {
