@@ -106,7 +106,6 @@ pub fn usable(mut config: Config, warn: &mut dyn FnMut(String)) -> Config {
         }
         dir => dir,
     };
-    config.stop_signal = config.stop_signal.take().filter(|name| !name.is_empty());
     if let Err(error) = config.stop_signal() {
         warn(format!("the image's StopSignal: {error}; machines use {}", Signal::TERM));
         config.stop_signal = None;
@@ -168,7 +167,7 @@ mod tests {
             let mut said = 0;
             let config = Config { stop_signal: Some(signal.into()), ..config() };
             let config = usable(config, &mut |_| said += 1);
-            assert_eq!((config.stop_signal.as_deref(), said), (is, usize::from(signal == "FOO")));
+            assert_eq!((config.stop_signal.as_deref(), said), (is, usize::from(is.is_none())));
         }
     }
 }
