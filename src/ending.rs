@@ -32,6 +32,25 @@ pub fn undo(action: impl FnOnce() + Send + 'static) -> Undo {
     Undo(id)
 }
 
+/// Makes something that `action` undoes when a signal ends the process. No signal comes
+/// between the two; after one, nothing is made any more. `make` must make or drop no
+/// other [`Undo`].
+pub fn undo_what<T, E, A: FnOnce() + Send + 'static>(
+    make: impl FnOnce() -> Result<T, E>,
+    action: impl FnOnce(&T) -> A,
+) -> Result<(T, Undo), E> {
+    let mut actions = ACTIONS.lock().expect("no holder panics");
+    if ENDING.load(Ordering::SeqCst) {
+        drop(actions);
+        wait_if_ending();
+        unreachable!("the process ends");
+    }
+    let made = make()?;
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    actions.push((id, Box::new(action(&made))));
+    Ok((made, Undo(id)))
+}
+
 impl Drop for Undo {
     fn drop(&mut self) {
         let mut actions = ACTIONS.lock().expect("no holder panics");

@@ -39,9 +39,17 @@ struct Named {
 }
 
 impl Named {
-    fn new(path: PathBuf) -> Self {
-        let left = path.clone();
-        Self { path, _undo: ending::undo(move || drop(fs::remove_file(left))) }
+    /// Makes something with a fresh name in `dir`. A name that is taken is passed over.
+    fn new<R>(dir: &Path, make: impl FnMut(&Path) -> io::Result<R>) -> io::Result<(Self, R)> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PREFIX).rand_bytes(RANDOM).disable_cleanup(true);
+        let remove = |made: &tempfile::NamedTempFile<R>| {
+            let path = made.path().to_owned();
+            move || drop(fs::remove_file(path))
+        };
+        let (made, undo) = ending::undo_what(|| builder.make_in(dir, make), remove)?;
+        let (made, path) = made.into_parts();
+        Ok((Self { path: path.to_path_buf(), _undo: undo }, made))
     }
 }
 
@@ -69,11 +77,10 @@ impl Temporary {
         let _ = remove_left(dir);
         let mut options = File::options();
         options.read(true).write(true).create_new(true).mode(mode);
-        let (path, file) = fresh(dir, |path| options.open(path))?;
-        let name = Some(Named::new(path));
+        let (name, file) = Named::new(dir, |path| options.open(path))?;
         // Where locks are not to be had, what a killed process left just stays.
         let _ = flock::try_lock(&file, flock::Kind::Exclusive);
-        Ok(Self { file, dir: dir.to_owned(), name })
+        Ok(Self { file, dir: dir.to_owned(), name: Some(name) })
     }
 
     pub fn file(&self) -> &File {
@@ -107,8 +114,8 @@ impl Temporary {
             }
             // Only a name can take another's place.
             let _ = flock::try_lock(&self.file, flock::Kind::Exclusive);
-            let (name, ()) = fresh(&self.dir, |path| self.link(path))?;
-            self.name = Some(Named::new(name));
+            let (name, ()) = Named::new(&self.dir, |path| self.link(path))?;
+            self.name = Some(name);
         }
         let name = self.name.as_ref().expect("it has one by now");
         fs::rename(&name.path, path)?;
@@ -119,14 +126,6 @@ impl Temporary {
         let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         Ok(rustix::fs::linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
     }
-}
-
-/// Makes something with a fresh name in `dir`. A name that is taken is passed over.
-fn fresh<R>(dir: &Path, make: impl FnMut(&Path) -> io::Result<R>) -> io::Result<(PathBuf, R)> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX).rand_bytes(RANDOM).disable_cleanup(true);
-    let (made, path) = builder.make_in(dir, make)?.into_parts();
-    Ok((path.to_path_buf(), made))
 }
 
 /// Renames `from` to `to`, where nothing must be.
@@ -197,9 +196,9 @@ mod tests {
     fn named(dir: &Path) -> Temporary {
         let mut options = File::options();
         options.read(true).write(true).create_new(true);
-        let (path, file) = fresh(dir, |path| options.open(path)).unwrap();
+        let (name, file) = Named::new(dir, |path| options.open(path)).unwrap();
         assert!(flock::try_lock(&file, flock::Kind::Exclusive).unwrap());
-        Temporary { file, dir: dir.to_owned(), name: Some(Named::new(path)) }
+        Temporary { file, dir: dir.to_owned(), name: Some(name) }
     }
 
     #[test]

@@ -70,11 +70,12 @@ impl Staging {
         leftover::clear(&parent, parent_path, name)?;
         // Not before: a bundle may have been brought back.
         place::check(&target, force)?;
-        let directory = Directory::create(parent, parent_path, name)?;
-        let directory = Arc::new(directory);
+        let create = || Directory::create(parent, parent_path, name).map(Arc::new);
+        let (directory, undo) = ending::undo_what(create, |directory| {
+            let directory = directory.clone();
+            move || directory.give_up()
+        })?;
         let _ = rustix::fs::flock(&order, rustix::fs::FlockOperation::Unlock);
-        let at_signal = directory.clone();
-        let undo = ending::undo(move || at_signal.give_up());
         let make = || -> io::Result<(File, File)> {
             let bundle = make_dir(&directory.dir, BUNDLE, 0o755)?;
             let layers = make_dir(&bundle, LAYERS, 0o755)?;
