@@ -15,7 +15,8 @@ use rootfs_compile::erofs::fsmeta;
 use rootfs_compile::erofs::plan::{Form, Plan};
 use rootfs_compile::erofs::read::Reader;
 use rootfs_compile::ext4;
-use rootfs_compile::layer::{self, Limits};
+use rootfs_compile::layer::{self, Budgets, Limits};
+use rootfs_compile::tree::budget::Budget;
 use rootfs_compile::tree::extents::Extents;
 use rootfs_compile::tree::merge::{Merger, on_device};
 use rootfs_compile::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
@@ -131,8 +132,10 @@ fn entries(c: &mut Criterion) {
     let plain = tar();
     let packed = gzip(&plain);
     let id = Digest::of(&plain);
+    let limits = Limits::default();
     let compile = |blob: &[u8]| {
-        let (compiled, _) = layer::compile(blob, id, scratch(), &Limits::default(), &|_| {});
+        let (compiled, _) =
+            layer::compile(blob, id, scratch(), &limits, &Budgets::new(&limits), &|_| {});
         compiled.expect("a sound layer")
     };
     let mut group = c.benchmark_group("entries");
@@ -142,13 +145,18 @@ fn entries(c: &mut Criterion) {
 
     let object = content_of(compile(&plain).file);
     group.bench_function("read an object", |b| {
-        b.iter(|| Reader::new(&object).and_then(|r| r.tree(Form::Object)).expect("an object"));
+        b.iter(|| {
+            Reader::new(&object)
+                .and_then(|r| r.tree(Form::Object, &Budget::default()))
+                .expect("an object")
+        });
     });
 
     let layers = || (1..=LAYERS).map(|n| on_device(on_blocks(), DeviceId(n))).collect::<Vec<_>>();
     group.bench_function(format!("merge {LAYERS} layers"), |b| {
         let merge = |layers: Vec<_>| {
-            let mut merger = Merger::default();
+            let budget = Budget::default();
+            let mut merger = Merger::new(&budget, limits.depth);
             for layer in layers {
                 merger.add(layer).expect("no links");
             }

@@ -58,6 +58,7 @@ pub mod ending;
 pub mod erofs;
 pub mod ext4;
 mod flock;
+mod foreign_json;
 pub mod layer;
 pub mod manifest;
 pub mod map;

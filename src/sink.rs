@@ -140,6 +140,7 @@ pub fn copy(from: &mut impl Read, most: u64, file: File) -> io::Result<(File, bl
     loop {
         match from.read(&mut buffer) {
             Ok(0) => break,
+            Ok(n) if is_zero(&buffer[..n]) => sink.zeros(n as u64)?,
             Ok(n) => sink.data(&buffer[..n])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

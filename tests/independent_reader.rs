@@ -13,6 +13,7 @@ use rootfs_compile::erofs::read::Reader;
 use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::Manifest;
 use rootfs_compile::progress::Silent;
+use rootfs_compile::tree::budget::Budget;
 use rootfs_compile::tree::extents::Extents;
 use rootfs_compile::tree::{GuestPath, InodeId, Kind, Tree};
 use rootfs_compile::units::BLOCK_SIZE;
@@ -146,7 +147,7 @@ fn an_independent_reader_sees_the_same_tree() {
         index.layers.iter().map(|layer| std::fs::read(output.join(&layer.path)).unwrap()).collect();
     let fsmeta = std::fs::read(output.join("fsmeta.erofs")).unwrap();
 
-    let tree = Reader::new(&fsmeta).unwrap().tree(Form::Image).unwrap();
+    let tree = Reader::new(&fsmeta).unwrap().tree(Form::Image, &Budget::default()).unwrap();
     let (ours, theirs) = (ours(&tree, &layers), theirs(&fsmeta, &layers));
     assert!(ours.len() > 100, "hello has more than {} paths", ours.len());
     assert!(ours.keys().eq(theirs.keys()));

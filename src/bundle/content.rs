@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::INDEX;
 use crate::digest::HASHED;
+use crate::layer::MAX_SPARSE;
 use crate::map;
 use crate::threads;
 
@@ -37,6 +38,28 @@ impl Content {
         self.check(&self.again(file)?)
     }
 
+    /// Bytes of holes of `file` that this hash counts as it counts data.
+    pub fn holes(&self, file: &File) -> io::Result<u64> {
+        let len = file.metadata()?.len();
+        if matches!(self, Self::Blake3NonzeroBlocks(_)) {
+            return Ok(0);
+        }
+        let (mut at, mut holes) = (0, 0);
+        while at < len {
+            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(rustix::io::Errno::NXIO) => len,
+                Err(error) => return Err(error.into()),
+            };
+            holes += data - at;
+            if data >= len {
+                break;
+            }
+            at = rustix::fs::seek(file, SeekFrom::Hole(data))?;
+        }
+        Ok(holes)
+    }
+
     /// The hash of `file`'s present content, of the same kind.
     pub fn again(&self, file: &File) -> io::Result<Content> {
         match self {
@@ -60,7 +83,7 @@ impl Content {
 /// Bytes of holes that a file may have of which every byte is hashed. A build makes a
 /// hole of what a layer has as zeros, of which its default limits allow no more; what
 /// has terabytes was made to keep a reader busy.
-pub const MAX_HOLES: u64 = 32 << 30;
+pub const MAX_HOLES: u64 = MAX_SPARSE;
 
 fn has_few_holes(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
@@ -202,6 +225,12 @@ mod tests {
             file.write_all_at(b"x", (1 << 29) + 5).unwrap();
             nonzero_blocks(&file).unwrap()
         };
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 30).unwrap();
+        file.write_all_at(b"x", 1 << 20).unwrap();
+        let holes = Content::Blake3(String::new()).holes(&file).unwrap();
+        assert!(holes > (1 << 30) - (1 << 20) && holes < 1 << 30, "{holes}");
+        assert_eq!(Content::Blake3NonzeroBlocks(String::new()).holes(&file).unwrap(), 0);
         let mut block = [0; 4096];
         block[5] = b'x';
         let mut expected = blake3::Hasher::new();

@@ -233,7 +233,7 @@ impl Layer {
         (self.through_links, left_out[0]) = room.list(through);
         (self.dropped_xattrs, left_out[1]) = room.list(dropped);
         (self.over_files, left_out[2]) = room.list(over_files);
-        self.unlisted = left_out.iter().sum();
+        self.unlisted = left_out.iter().sum::<u64>() + notes.left_out;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
 use crate::map;
+use crate::tree::budget::Budget;
 use crate::tree::extents::Extents;
 use crate::tree::{GuestPath, InodeId, Kind, Name, Tree};
 
@@ -28,7 +29,17 @@ pub struct Report {
     pub totals: Totals,
     /// Paths of one directory whose names differ only by case, together.
     pub case_conflicts: Vec<Vec<String>>,
+    /// How many such there are beside those that are listed.
+    #[serde(skip_serializing_if = "is_none")]
+    pub more_case_conflicts: u64,
 }
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Names that are listed because others differ from them only by case.
+const MAX_CONFLICTS: usize = 10_000;
 
 /// A layer, and what was noted of it.
 #[derive(Debug, Serialize)]
@@ -57,15 +68,20 @@ pub struct Totals {
     pub disk: u64,
 }
 
-/// Reads the bundle `dir`; `cache` is looked into, if given.
-pub fn inspect(dir: &Path, cache: Option<&Path>) -> Result<Report> {
-    let place = Place::find(dir)?;
-    let (_, index) = place.index().with_context(|| dir.join(INDEX).display().to_string())?;
+/// Reads the bundle at `place`; `cache` is looked into, if given.
+pub fn inspect(place: &Place, cache: Option<&Path>) -> Result<Report> {
+    let (_, index) = place.index().with_context(|| place.dir.join(INDEX).display().to_string())?;
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA).context(FSMETA)?;
-    let fsmeta = sound::file(&place, &index, fsmeta, Depth::Boot).context(FSMETA)?;
+    let fsmeta = sound::file(place, &index, fsmeta, Depth::Boot).context(FSMETA)?;
     let bytes = map::file(&fsmeta.file)?;
-    let tree = Reader::new(&bytes).and_then(|reader| reader.tree(Form::Image)).context(FSMETA)?;
-    let size = |path: &str| index.files.iter().find(|f| f.path == path).map_or(0, |f| f.size);
+    let budget = Budget::new(place.metadata_bytes);
+    let tree =
+        Reader::new(&bytes).and_then(|reader| reader.tree(Form::Image, &budget)).context(FSMETA)?;
+    // The index has its files in the order of their paths.
+    let size = |path: &str| {
+        let found = index.files.binary_search_by(|file| (*file.path).cmp(path));
+        found.map_or(0, |at| index.files[at].size)
+    };
     let mut totals = totals(&tree, &index);
     let counted = |path: &str| path == FSMETA || path.starts_with(LAYERS);
     totals.disk = index.files.iter().filter(|f| counted(&f.path)).map(|f| f.size).sum();
@@ -75,9 +91,9 @@ pub fn inspect(dir: &Path, cache: Option<&Path>) -> Result<Report> {
         layer: layer.clone(),
     });
     let layers = layers.collect();
-    let case_conflicts = case_conflicts(&tree);
+    let (case_conflicts, more_case_conflicts) = case_conflicts(&tree);
     let Index { image, config, patches, .. } = index;
-    Ok(Report { image, config, patches, layers, totals, case_conflicts })
+    Ok(Report { image, config, patches, layers, totals, case_conflicts, more_case_conflicts })
 }
 
 fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
@@ -102,24 +118,37 @@ fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
     totals
 }
 
-fn case_conflicts(tree: &Tree<Extents>) -> Vec<Vec<String>> {
-    let mut conflicts = Vec::new();
-    let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
-    while let Some((id, path)) = dirs.pop() {
+/// Names of one directory that differ only by case; of so many in all that a report
+/// can be read.
+fn case_conflicts(tree: &Tree<Extents>) -> (Vec<Vec<String>>, u64) {
+    let (mut conflicts, mut names_left, mut left_out) = (Vec::new(), MAX_CONFLICTS, 0);
+    let mut path = GuestPath::default();
+    // With the depth of the directory that each is in.
+    let mut dirs = vec![(0, None, InodeId::ROOT)];
+    while let Some((depth, name, id)) = dirs.pop() {
+        path.0.truncate(depth);
+        path.0.extend(name);
+        let depth = path.0.len();
         let entries = tree.dir(id).into_iter().flat_map(|dir| &dir.entries);
         let mut folded: BTreeMap<String, Vec<&Name>> = BTreeMap::new();
         for (name, child) in entries {
             let fold = String::from_utf8_lossy(name.as_bytes()).to_lowercase();
             folded.entry(fold).or_default().push(name);
             if tree.dir(*child).is_some() {
-                dirs.push((*child, path.join(name)));
+                dirs.push((depth, Some(name.clone()), *child));
             }
         }
-        let same = folded.into_values().filter(|names| names.len() > 1);
-        conflicts.extend(
-            same.map(|names| names.into_iter().map(|name| path.join(name).to_string()).collect()),
-        );
+        for names in folded.into_values().filter(|names| names.len() > 1) {
+            match names_left.checked_sub(names.len()) {
+                Some(left) => {
+                    names_left = left;
+                    let names = names.into_iter().map(|name| path.join(name).to_string());
+                    conflicts.push(names.collect());
+                }
+                None => left_out += 1,
+            }
+        }
     }
     conflicts.sort();
-    conflicts
+    (conflicts, left_out)
 }

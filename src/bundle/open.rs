@@ -21,6 +21,7 @@ use super::index::Index;
 use super::sound::{self, Depth};
 use super::{INDEX, LAYERS, UPPER, VMDK, seal};
 use crate::regular;
+use crate::tree::budget::Budget;
 
 /// A bundle whose files are open, and are what its index says.
 #[derive(Debug)]
@@ -53,12 +54,21 @@ fn stamp(file: &File) -> Result<(i64, i64, u64)> {
     Ok((m.mtime(), m.mtime_nsec(), m.size()))
 }
 
+/// Bytes of holes that all files of a bundle may have whose hash counts them as
+/// data: a file of one block can have a hole of terabytes in front of it. A build
+/// has no more zeros for sparse files.
+const MAX_HOLES: u64 = 2 * super::content::MAX_HOLES;
+
 /// The directories of a bundle.
 pub struct Place {
     pub dir: PathBuf,
     pub(super) at: File,
     /// The directory of layers, or why it cannot be opened.
     pub(super) layers: Result<File, rustix::io::Errno>,
+    /// Of all holes of files whose hash counts them as data.
+    pub(super) holes: Budget,
+    /// Bytes of memory that the tree of one file system may take.
+    pub(super) metadata_bytes: u64,
 }
 
 impl Place {
@@ -80,7 +90,13 @@ impl Place {
         let at = rustix::fs::open(&dir, flags, Mode::empty());
         let at = File::from(at.with_context(|| dir.display().to_string())?);
         let layers = rustix::fs::openat(&at, LAYERS, flags | OFlags::NOFOLLOW, Mode::empty());
-        Ok(Self { dir, at, layers: layers.map(File::from) })
+        let (holes, metadata_bytes) = (Budget::new(MAX_HOLES), Budget::DEFAULT);
+        Ok(Self { dir, at, layers: layers.map(File::from), holes, metadata_bytes })
+    }
+
+    /// The same, of whose file systems each tree may take so many bytes of memory.
+    pub fn within(self, metadata_bytes: u64) -> Self {
+        Self { metadata_bytes, ..self }
     }
 
     /// The index, and its bytes.
@@ -128,6 +144,12 @@ impl OpenBundle {
     /// With the first thing that keeps the bundle from being sound.
     pub fn open(path: &Path, depth: Depth) -> Result<Self> {
         Self::check(Place::find(path)?, depth).with_context(|| format!("bundle {}", path.display()))
+    }
+
+    /// As [`OpenBundle::open`], the bundle that was found.
+    pub fn open_found(place: Place, depth: Depth) -> Result<Self> {
+        let shown = place.dir.display().to_string();
+        Self::check(place, depth).with_context(|| format!("bundle {shown}"))
     }
 
     fn check(place: Place, depth: Depth) -> Result<Self> {

@@ -19,7 +19,7 @@ use ring::signature::Ed25519KeyPair;
 use super::signature::{Key, check, read_small};
 use super::sound::Depth;
 use super::{INDEX, SIGNATURE};
-use crate::bundle::open::OpenBundle;
+use crate::bundle::open::{OpenBundle, Place};
 use crate::digest::Digest;
 use crate::whole;
 
@@ -128,9 +128,9 @@ impl SecretKey {
     }
 }
 
-/// Signs the bundle `dir`, all of whose files are checked before.
-pub fn sign(dir: &Path, key: &SecretKey) -> Result<()> {
-    let bundle = OpenBundle::open(dir, Depth::Full)?;
+/// Signs the bundle at `place`, all of whose files are checked before.
+pub fn sign(place: Place, key: &SecretKey) -> Result<()> {
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
     let text = key.sign(&bundle.json);
     // Invariant: a signature that is written is one that is accepted.
     check(&bundle.json, Some(text.as_bytes()), &[key.public()?])?;

@@ -11,8 +11,6 @@
 //! `verify` lists what is not so; everybody else fails with the first of it. Some
 //! need not read all again, and that is the only difference: see [`Depth`].
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, ensure};
 
 use super::index::{FileEntry, Index};
@@ -20,6 +18,7 @@ use super::open::{OpenFile, Place};
 use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, vmdk};
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
+use crate::tree::budget::Budget;
 use crate::units::BLOCK_SIZE;
 use crate::{ext4, map, regular};
 
@@ -55,12 +54,8 @@ impl Depth {
     }
 }
 
-/// What is wrong with the bundle at `path`: file, and what. Nothing if it is sound.
-///
-/// # Errors
-/// When there is no such directory.
-pub fn verify(path: &Path) -> Result<Vec<(String, String)>> {
-    let place = Place::find(path)?;
+/// What is wrong with the bundle at `place`: file, and what. Nothing if it is sound.
+pub fn verify(place: &Place) -> Vec<(String, String)> {
     let mut problems = Vec::new();
     let mut problem = |path: &str, result: Result<()>| {
         if let Err(error) = result {
@@ -71,22 +66,21 @@ pub fn verify(path: &Path) -> Result<Vec<(String, String)>> {
         Err(error) => problem(INDEX, Err(error)),
         Ok((_, index)) => {
             for entry in &index.files {
-                problem(&entry.path, file(&place, &index, entry, Depth::Full).map(drop));
+                problem(&entry.path, file(place, &index, entry, Depth::Full).map(drop));
             }
-            problem(INDEX, nothing_else(&place, &index, Depth::Full));
+            problem(INDEX, nothing_else(place, &index, Depth::Full));
         }
     }
-    Ok(problems)
+    problems
 }
 
-/// Checks the bundle `dir`, and keeps nothing of it open.
-pub fn check(dir: &Path, depth: Depth) -> Result<()> {
-    let place = Place::find(dir)?;
+/// Checks the bundle at `place`, and keeps nothing of it open.
+pub fn check(place: &Place, depth: Depth) -> Result<()> {
     let (_, index) = place.index().context(INDEX)?;
     for entry in &index.files {
-        file(&place, &index, entry, depth).with_context(|| entry.path.clone())?;
+        file(place, &index, entry, depth).with_context(|| entry.path.clone())?;
     }
-    nothing_else(&place, &index, depth)
+    nothing_else(place, &index, depth)
 }
 
 /// Opens the file `entry` of the index, and checks it.
@@ -102,13 +96,20 @@ pub(super) fn file(
         VMDK => descriptor(&file, index)?,
         path => {
             if depth.hashes(path) {
+                let holes = entry.content.holes(&file.file)?;
+                ensure!(
+                    place.holes.take(holes).is_ok(),
+                    "its holes, with those of the files before it, have more than {} bytes; all of \
+                     them are hashed, and no build writes so many",
+                    place.holes.limit()
+                );
                 entry.content.check_file(&file.file)?;
             }
             match path {
-                FSMETA => merged(&file, index, depth)?,
+                FSMETA => merged(&file, place, index, depth)?,
                 UPPER if depth.reads_trees() => ext4::read::check(&file.file)?,
                 UPPER => {}
-                _ => layer(&file, depth)?,
+                _ => layer(&file, place, depth)?,
             }
         }
     }
@@ -127,7 +128,7 @@ fn descriptor(file: &OpenFile, index: &Index) -> Result<()> {
 }
 
 /// Whether fsmeta has the layers as its devices, and can be read.
-fn merged(file: &OpenFile, index: &Index, depth: Depth) -> Result<()> {
+fn merged(file: &OpenFile, place: &Place, index: &Index, depth: Depth) -> Result<()> {
     let bytes = map::file(&file.file)?;
     let reader = Reader::new(&bytes)?;
     let (devices, layers) = (reader.devices(), &index.layers);
@@ -141,16 +142,16 @@ fn merged(file: &OpenFile, index: &Index, depth: Depth) -> Result<()> {
         ensure!(slot.tag == *tag.as_bytes(), "its device {} is another layer", i + 1);
     }
     if depth.reads_trees() {
-        reader.tree(Form::Image)?;
+        reader.tree(Form::Image, &Budget::new(place.metadata_bytes))?;
     }
     Ok(())
 }
 
-fn layer(file: &OpenFile, depth: Depth) -> Result<()> {
+fn layer(file: &OpenFile, place: &Place, depth: Depth) -> Result<()> {
     let bytes = map::file(&file.file)?;
     let reader = Reader::new(&bytes)?;
     if depth.reads_trees() {
-        reader.tree(Form::Object)?;
+        reader.tree(Form::Object, &Budget::new(place.metadata_bytes))?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::leftover::{self, LOCK};
 use super::made::{FILES, open_dir, unlink};
+use super::open::Place;
 use super::sound::{self, Depth};
 use super::swap::{self, BUNDLE};
 use super::{LAYERS, place};
@@ -197,7 +198,7 @@ impl Staging {
         let directory = &self.directory;
         let publish = || -> Result<()> {
             // Invariant: a bundle that is written is one that opens.
-            sound::check(&self.path(""), Depth::Written)
+            sound::check(&Place::find(&self.path(""))?, Depth::Written)
                 .context("this program made a bundle that it cannot read")?;
             self.sync()?;
             // Again: a build takes time, and others write too.

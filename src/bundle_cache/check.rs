@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{BUNDLES, RECORD, numbered, read_record};
+use crate::bundle::open::Place;
 use crate::bundle::sound::verify;
 use crate::{dir, flock, shared_dir, temporary};
 
@@ -19,9 +20,11 @@ pub enum Seen<'p> {
     Leftover,
 }
 
-/// Checks every bundle of the cache `root` that answers a question.
+/// Checks every bundle of the cache `root` that answers a question. A tree may take
+/// `metadata_bytes` of memory.
 pub fn check(
     root: &Path,
+    metadata_bytes: u64,
     say: &(dyn Fn(&str) + Sync),
     found: &mut dyn FnMut(Seen<'_>),
 ) -> Result<()> {
@@ -34,7 +37,8 @@ pub fn check(
         let (place, name) = (dir.join(&name), name.as_encoded_bytes());
         // Whatever else is there is none of this program's.
         if name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit) && place.is_dir() {
-            one_place(&place, say, found).with_context(|| place.display().to_string())?;
+            one_place(&place, metadata_bytes, say, found)
+                .with_context(|| place.display().to_string())?;
         }
     }
     Ok(())
@@ -42,6 +46,7 @@ pub fn check(
 
 fn one_place(
     place: &Path,
+    metadata_bytes: u64,
     say: &(dyn Fn(&str) + Sync),
     found: &mut dyn FnMut(Seen<'_>),
 ) -> Result<()> {
@@ -75,7 +80,7 @@ fn one_place(
                 continue;
             }
             let bundle = path.join(name);
-            match sound(&bundle) {
+            match sound(&bundle, metadata_bytes) {
                 Ok(()) => found(Seen::Good),
                 Err(error) => found(Seen::Problem(&bundle, error)),
             }
@@ -84,8 +89,8 @@ fn one_place(
     Ok(())
 }
 
-fn sound(bundle: &Path) -> Result<()> {
-    match verify(bundle)?.first() {
+fn sound(bundle: &Path, metadata_bytes: u64) -> Result<()> {
+    match verify(&Place::find(bundle)?.within(metadata_bytes)).first() {
         None => Ok(()),
         Some((file, what)) => Err(anyhow!("{file}: {what}")),
     }

@@ -11,6 +11,7 @@ use super::record::{self, Record};
 use super::{Slot, layers_dir};
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
+use crate::tree::budget::Budget;
 use crate::{dir, map, regular, temporary};
 
 /// Something wrong, and where.
@@ -62,10 +63,11 @@ impl Checked {
 const EXTENSIONS: [&str; 5] = ["erofs", "json", "lock", "tmp", "json.tmp"];
 
 /// Checks every object and every record of the cache `root`; `remove` takes away what
-/// is wrong. While a layer is checked, it is locked; `say` is told who is waited for.
+/// is wrong. A tree may take `metadata_bytes` of memory. While a layer is checked, it is locked; `say` is told who is waited for.
 pub fn check(
     root: &Path,
     remove: bool,
+    metadata_bytes: u64,
     say: &(dyn Fn(&str) + Sync),
     checked: &mut Checked,
 ) -> Result<()> {
@@ -87,7 +89,7 @@ pub fn check(
     checked.leftovers += temporary::remove_left(&layers_dir).unwrap_or(0);
     for hex in layers {
         let slot = Slot::lock(&layers_dir, hex, say)?;
-        one_layer(&slot, remove, checked);
+        one_layer(&slot, remove, metadata_bytes, checked);
     }
     Ok(())
 }
@@ -100,7 +102,7 @@ fn layer_of(name: &str) -> Option<&str> {
     (is_hex && EXTENSIONS.contains(&extension)).then_some(hex)
 }
 
-fn one_layer(slot: &Slot, remove: bool, checked: &mut Checked) {
+fn one_layer(slot: &Slot, remove: bool, metadata_bytes: u64, checked: &mut Checked) {
     for extension in ["tmp", "json.tmp"] {
         let path = slot.path(extension);
         if path.symlink_metadata().is_ok() {
@@ -114,7 +116,7 @@ fn one_layer(slot: &Slot, remove: bool, checked: &mut Checked) {
         // A run was killed between the two: the layer is compiled again.
         (true, false) => checked.leftover(&object),
         (false, true) => checked.leftover(&record),
-        (true, true) => match is_right(slot, &object, &record) {
+        (true, true) => match is_right(slot, &object, &record, metadata_bytes) {
             Ok(()) => checked.good += 1,
             Err(error) => checked.problem(&[object, record], &error, remove),
         },
@@ -122,7 +124,7 @@ fn one_layer(slot: &Slot, remove: bool, checked: &mut Checked) {
 }
 
 /// Whether the record is as it was written, and the object as the record says.
-fn is_right(slot: &Slot, object: &Path, record: &Path) -> Result<()> {
+fn is_right(slot: &Slot, object: &Path, record: &Path, metadata_bytes: u64) -> Result<()> {
     let bytes = regular::read(record, record::MAX_BYTES).context("its record")?;
     let record = Record::parse(&slot.hex, &bytes).context("its record is not as it was written")?;
     let file = regular::open(object)?;
@@ -131,7 +133,7 @@ fn is_right(slot: &Slot, object: &Path, record: &Path) -> Result<()> {
     let bytes = map::file(&file)?;
     let hash = blake3::hash(&bytes);
     ensure!(hash == record.blake3.0, "it has the BLAKE3 {hash}, not that of its record");
-    Reader::new(&bytes)?.tree(Form::Object)?;
+    Reader::new(&bytes)?.tree(Form::Object, &Budget::new(metadata_bytes))?;
     let object = slot.object_of(file, hash, record.uncompressed)?;
     // From now on, it is known to be right. Should that not be written, it is so again later.
     let _ = slot.record(&object);
@@ -169,7 +171,7 @@ mod tests {
         }
         for (remove, leftovers) in [(false, 4), (true, 0)] {
             let mut checked = Checked::default();
-            check(tmp.path(), remove, &|_| {}, &mut checked).unwrap();
+            check(tmp.path(), remove, Budget::DEFAULT, &|_| {}, &mut checked).unwrap();
             assert_eq!((checked.good, checked.leftovers), (0, leftovers));
             assert_eq!(checked.strangers, [dir.join("notes.txt")]);
             let [problem] = &checked.problems[..] else { panic!("one problem") };

@@ -14,7 +14,7 @@ use crate::cache::{Cache, Object, Slot};
 use crate::digest::DiffId;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
-use crate::layer;
+use crate::layer::{self, Budgets};
 use crate::map;
 use crate::progress::{Event, Reporter};
 use crate::source::Image;
@@ -37,6 +37,7 @@ pub struct Ready {
 /// bundle that is being made, if one is.
 pub fn layers(
     request: &Request,
+    budgets: &Budgets,
     image: &Image,
     cache: &Cache,
     staging: Option<&Staging>,
@@ -62,7 +63,7 @@ pub fn layers(
                     return;
                 }
                 let layer = &image.layers[i];
-                let ready = one_layer(request, image, i, cache, staging, reporter)
+                let ready = one_layer(request, budgets, image, i, cache, staging, reporter)
                     .with_context(|| format!("layer {} ({})", i + 1, layer.label()));
                 failed.fetch_or(ready.is_err(), Ordering::Relaxed);
                 results.lock().expect("no holder panics").push((i, ready));
@@ -77,6 +78,7 @@ pub fn layers(
 
 fn one_layer(
     request: &Request,
+    budgets: &Budgets,
     image: &Image,
     i: usize,
     cache: &Cache,
@@ -87,7 +89,7 @@ fn one_layer(
     let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
     let slot = cache.slot(layer.diff_id, &say)?;
     let known = match slot.object()? {
-        Some(object) => match read_object(&object) {
+        Some(object) => match read_object(&object, budgets) {
             Ok(tree) => Some((object, tree)),
             Err(error) => {
                 let text = format!("a cached layer is rebuilt: {error:#}");
@@ -99,7 +101,7 @@ fn one_layer(
     };
     let known = match known {
         Some(known) => Some(known),
-        None => shared::fetch(request, layer.diff_id, &slot, reporter),
+        None => shared::fetch(request, budgets, layer.diff_id, &slot, reporter),
     };
     let place = |object: &Object| match staging {
         Some(staging) => {
@@ -120,7 +122,7 @@ fn one_layer(
     let (object, tree) = match known {
         Some(known) => known,
         None => {
-            let made = make_object(request, image, i, &slot, reporter)?;
+            let made = make_object(request, budgets, image, i, &slot, reporter)?;
             ensure!(place(&made.0)?, "its object in the cache changed while it was copied");
             if !made.0.kept {
                 say(&format!(
@@ -143,13 +145,14 @@ fn one_layer(
     })
 }
 
-pub fn read_object(object: &Object) -> Result<Tree<Extents>> {
+pub fn read_object(object: &Object, budgets: &Budgets) -> Result<Tree<Extents>> {
     let bytes = map::file(&object.file)?;
-    Ok(Reader::new(&bytes)?.tree(Form::Object)?)
+    Ok(Reader::new(&bytes)?.tree(Form::Object, &budgets.metadata)?)
 }
 
 fn make_object(
     request: &Request,
+    budgets: &Budgets,
     image: &Image,
     i: usize,
     slot: &Slot,
@@ -160,7 +163,8 @@ fn make_object(
     let made = slot.create()?;
     let file = made.file().try_clone()?;
     let blob = image.blob(i)?;
-    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, &request.limits, &progress);
+    let limits = &request.limits;
+    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, limits, budgets, &progress);
     if let Some(error) = seen.unread {
         return Err(error);
     }

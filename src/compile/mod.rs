@@ -4,7 +4,7 @@ mod layers;
 mod shared;
 mod upper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -20,11 +20,12 @@ use crate::bundle::{self, seal, start, vmdk};
 use crate::cache::Cache;
 use crate::digest::{DiffId, Digest};
 use crate::erofs::fsmeta::{self, LayerDevice};
-use crate::layer::Limits;
+use crate::layer::{Budgets, Limits};
 use crate::manifest::{Boot, LockUse, Manifest, Platform, Transport};
 use crate::patch::{Change, content::Disks};
 use crate::progress::{Event, LayerName, Reporter};
 use crate::source::{Access, Image, ImageKey};
+use crate::tree::budget::Weigh as _;
 use crate::tree::extents::Extents;
 use crate::tree::merge::{Merger, on_device};
 use crate::tree::{Stat, Tree};
@@ -94,12 +95,14 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
 
     let staging = Staging::new(&request.output, request.force)?;
     let cache = Cache::open(&request.cache_dir)?;
-    let ready = all_layers(request, &image, &cache, Some(&staging), reporter)?;
+    let budgets = Budgets::new(&request.limits);
+    let ready = all_layers(request, &budgets, &image, &cache, Some(&staging), reporter)?;
     // From here on, every layer is in the bundle, and is what its diff ID says.
     shared::send(request, &ready, &cache, reporter);
 
     reporter.event(Event::Stage("merge"));
-    let Linked { tree, devices, disks, entries, mut summary } = link(&image, ready, reporter)?;
+    let linked = link(request, &budgets, &image, ready, reporter)?;
+    let Linked { tree, devices, disks, entries, mut summary } = linked;
     // From here on, there is one tree, and no layer matters to it.
 
     reporter.event(Event::Stage("write"));
@@ -112,8 +115,8 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     drop(fsmeta);
 
     reporter.event(Event::Stage("patch"));
-    let patched =
-        upper::patch(request, &image, &cache, &staging.directories(), tree, disks, reporter)?;
+    let own = staging.directories();
+    let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
     let size = patched.size;
     let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
     // From here on, all that a machine reads is there.
@@ -131,8 +134,9 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
         entry(bundle::UPPER, size, upper),
     ];
+    let mut named = HashSet::new();
     for (layer, device) in entries.iter().zip(&devices) {
-        if !files.iter().any(|file| file.path == layer.path) {
+        if named.insert(&layer.path) {
             files.push(entry(&layer.path, device.size, hex(device.blake3)));
         }
     }
@@ -166,13 +170,14 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
 pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     let (image, _) = open(request, reporter)?;
     let cache = Cache::open(&request.cache_dir)?;
-    let ready = all_layers(request, &image, &cache, None, reporter)?;
+    let budgets = Budgets::new(&request.limits);
+    let ready = all_layers(request, &budgets, &image, &cache, None, reporter)?;
     reporter.event(Event::Stage("merge"));
-    let Linked { tree, disks, .. } = link(&image, ready, reporter)?;
+    let Linked { tree, disks, .. } = link(request, &budgets, &image, ready, reporter)?;
     reporter.event(Event::Stage("patch"));
     let own = std::fs::metadata(&request.output).map(|there| (there.dev(), there.ino()));
     let own: Vec<_> = own.into_iter().collect();
-    let patched = upper::patch(request, &image, &cache, &own, tree, disks, reporter)?;
+    let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
     Ok(Preview { upper: patched.size, changes: patched.changes })
 }
 
@@ -243,6 +248,7 @@ fn signed(request: &Request, image: &Image, access: &Access) -> Result<Option<Si
 
 fn all_layers(
     request: &Request,
+    budgets: &Budgets,
     image: &Image,
     cache: &Cache,
     staging: Option<&Staging>,
@@ -250,7 +256,7 @@ fn all_layers(
 ) -> Result<BTreeMap<DiffId, Ready>> {
     let names = image.layers.iter().map(|l| LayerName { digest: l.label(), bytes: l.size });
     reporter.event(Event::Layers(names.collect()));
-    let ready = layers(request, image, cache, staging, reporter);
+    let ready = layers(request, budgets, image, cache, staging, reporter);
     let reference = &request.manifest.image;
     match reference.transport {
         // Whose layer it is, where it came from afar.
@@ -261,6 +267,8 @@ fn all_layers(
 
 /// Merges the layers of `image`, which are `ready`.
 fn link(
+    request: &Request,
+    budgets: &Budgets,
     image: &Image,
     mut ready: BTreeMap<DiffId, Ready>,
     reporter: &dyn Reporter,
@@ -269,13 +277,18 @@ fn link(
     let mut entries = Vec::new();
     let mut devices = Vec::new();
     let mut disks = Disks::default();
-    let mut merger = Merger::default();
+    let mut merger = Merger::new(&budgets.metadata, request.limits.depth);
+    let diff_ids = image.layers.iter().map(|layer| layer.diff_id);
+    let last: HashMap<DiffId, usize> = diff_ids.zip(0..).collect();
     let mut room = NoteRoom::default();
     for (i, layer) in image.layers.iter().enumerate() {
-        let again = image.layers[i + 1..].iter().any(|later| later.diff_id == layer.diff_id);
+        let again = last[&layer.diff_id] > i;
         let ready = ready.get_mut(&layer.diff_id).expect("every layer is ready");
         let tree = match again {
-            true => ready.tree.clone(),
+            true => {
+                budgets.metadata.take(ready.tree.weight())?;
+                ready.tree.clone()
+            }
             false => std::mem::replace(&mut ready.tree, Tree::new(Stat::IMPLIED_DIR)),
         };
         let device = DeviceId(u16::try_from(i + 1).context("more than 65535 layers")?);

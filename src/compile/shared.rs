@@ -19,6 +19,7 @@ use crate::bundle::layer_path;
 use crate::cache::{Cache, Object, Slot};
 use crate::digest::DiffId;
 use crate::erofs::layer::FORMAT_VERSION;
+use crate::layer::{Budgets, EXPANSION};
 use crate::manifest::ImageRef;
 use crate::progress::{Event, Reporter};
 use crate::sink;
@@ -54,6 +55,7 @@ fn name(repository: &Reference, diff_id: DiffId) -> Reference {
 /// A layer's object from the first repository that has it, whole.
 pub fn fetch(
     request: &Request,
+    budgets: &Budgets,
     diff_id: DiffId,
     slot: &Slot,
     reporter: &dyn Reporter,
@@ -62,7 +64,7 @@ pub fn fetch(
         return None;
     }
     for repository in &request.cache_from {
-        match fetch_from(request, &name(repository, diff_id), diff_id, slot) {
+        match fetch_from(request, budgets, &name(repository, diff_id), diff_id, slot) {
             Ok(object) => return Some(object),
             Err(error) if error.is::<NotThere>() => {}
             Err(error) => {
@@ -76,13 +78,14 @@ pub fn fetch(
 
 fn fetch_from(
     request: &Request,
+    budgets: &Budgets,
     name: &Reference,
     diff_id: DiffId,
     slot: &Slot,
 ) -> Result<(Object, Tree<Extents>)> {
     let reference: ImageRef = name.whole().parse()?;
     let found = Artifact::open(&reference, &access(request), ARTIFACT_TYPE)?;
-    let record: Record = serde_json::from_slice(&found.config()?).context("its record")?;
+    let record: Record = crate::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(
         (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),
         "it is the object of another layer"
@@ -92,6 +95,11 @@ fn fetch_from(
     };
     let (is, most) = (descriptor.size, artifact::largest_blob(record.size));
     ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
+    let beyond = record.size.saturating_sub(is.saturating_mul(EXPANSION));
+    budgets.expansion.take(beyond).ok().context(
+        "its blob expands to more than the layers together may (raise --max-expansion-bytes to \
+         allow it)",
+    )?;
     let mut blob = found.blob(descriptor)?;
     let made = slot.create()?;
     let file = made.file().try_clone()?;
@@ -102,7 +110,7 @@ fn fetch_from(
     ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
     ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
     let object = slot.publish(made, hash, record.uncompressed)?;
-    let tree = read_object(&object)?;
+    let tree = read_object(&object, budgets)?;
     Ok((object, tree))
 }
 

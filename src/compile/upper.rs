@@ -11,6 +11,7 @@ use crate::bundle;
 use crate::bundle::content::{Content as Hash, NonzeroBlocks};
 use crate::cache::Cache;
 use crate::ext4;
+use crate::layer::Budgets;
 use crate::patch::content::{Content, Disks};
 use crate::patch::{self, Change, Environment};
 use crate::progress::{Event, Reporter};
@@ -78,8 +79,8 @@ pub fn patch(
     image: &Image,
     cache: &Cache,
     own: &[(u64, u64)],
-    tree: Tree<Extents>,
-    disks: Disks,
+    (tree, disks): (Tree<Extents>, Disks),
+    budgets: &Budgets,
     reporter: &dyn Reporter,
 ) -> Result<Patched> {
     let manifest = &request.manifest;
@@ -87,6 +88,7 @@ pub fn patch(
     let environment = Environment {
         time: patch_time(request.source_date_epoch, created),
         limits: &request.limits,
+        budgets,
         own,
         check_xattrs: &|xattrs| Ok(ext4::check_xattrs(xattrs)?),
         scratch: &|| cache.scratch(),

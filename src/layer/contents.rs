@@ -16,6 +16,7 @@ use rustix::rand::GetRandomFlags;
 use super::sparse::SparseMap;
 use super::stream::Stream;
 use crate::sink::{FileSink, Sink, is_zero};
+use crate::tree::budget::Budget;
 use crate::tree::extents::{Extent, Extents, Runs};
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
 
@@ -34,17 +35,19 @@ pub struct Contents<'d> {
     known: FxHashMap<[u64; 2], BlockAddr>,
     key: Polyval,
     scratch: Vec<u8>,
+    /// For zeros of sparse files that are written because they share a part with data.
+    sparse: &'d Budget,
 }
 
 impl<'d> Contents<'d> {
-    pub fn new(data: &'d mut FileSink) -> Result<Self> {
+    pub fn new(data: &'d mut FileSink, sparse: &'d Budget) -> Result<Self> {
         let mut secret = polyval::Key::default();
         let flags = GetRandomFlags::empty();
         // So few bytes come at once or not at all.
         rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut secret[..], flags))
             .context("the system gives no random numbers")?;
         let (known, key) = (FxHashMap::default(), Polyval::new(&secret));
-        Ok(Self { data, known, key, scratch: Vec::new() })
+        Ok(Self { data, known, key, scratch: Vec::new(), sparse })
     }
 
     /// Puts the next `size` bytes of `stream` on blocks, unless they are there.
@@ -63,12 +66,26 @@ impl<'d> Contents<'d> {
     /// As [`Contents::add`], for a file of which `stream` has only what `map` says.
     pub fn add_sparse(&mut self, stream: &mut Stream<'_>, map: &SparseMap) -> Result<Extents> {
         if map.size > MAX_EQUAL {
+            let sparse = self.sparse;
+            let mut paid = 0;
+            // A run of one byte costs a part of zeros, which may be long.
+            let mut pay = |zeros: u64| -> Result<()> {
+                ensure!(
+                    sparse.take(zeros - std::mem::replace(&mut paid, zeros)).is_ok(),
+                    "sparse files need more than {} bytes of zeros on the disk, because their data \
+                     lie too far apart (raise --max-sparse-bytes to allow it)",
+                    sparse.limit()
+                );
+                Ok(())
+            };
             let mut file = self.file(map.size)?;
             for (offset, len) in &map.runs {
                 file.zeros(offset - file.position())?;
                 stream.each(*len, |bytes| file.data(bytes))?;
+                pay(file.zeros_written)?;
             }
             file.zeros(map.size - file.position())?;
+            pay(file.zeros_written)?;
             return file.finish();
         }
         let mut bytes = Vec::new();
@@ -156,6 +173,8 @@ struct FileWriter<'s> {
     part: u64,
     /// Bytes of the file so far.
     position: u64,
+    /// Zeros that were written beside data.
+    zeros_written: u64,
     /// How many of the last bytes are zeros that are not written: all there is of
     /// the part so far.
     zeros: u64,
@@ -170,7 +189,8 @@ impl<'s> FileWriter<'s> {
     /// `start` is the block at which `sink` stands.
     fn new(sink: &'s mut dyn Sink, size: u64, start: BlockAddr) -> Self {
         let (part, runs) = (part_of(size), Runs::default());
-        Self { sink, size, part, position: 0, zeros: 0, run: None, next: start, runs }
+        let (position, zeros_written, zeros) = (0, 0, 0);
+        Self { sink, size, part, position, zeros_written, zeros, run: None, next: start, runs }
     }
 
     fn position(&self) -> u64 {
@@ -225,6 +245,7 @@ impl<'s> FileWriter<'s> {
                 }
                 self.zeros += now;
             } else {
+                self.zeros_written += now;
                 self.sink.zeros(now)?;
             }
             self.advance(now)?;
@@ -238,6 +259,7 @@ impl<'s> FileWriter<'s> {
         if self.run.is_none() {
             self.run = Some((self.position - self.zeros, self.next));
         }
+        self.zeros_written += self.zeros;
         self.sink.zeros(std::mem::take(&mut self.zeros))
     }
 

@@ -80,12 +80,12 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
         let bytes = stream.bytes(size)?;
         stream.skip_padding(size.next_multiple_of(BLOCK) - size)?;
         match kind {
-            b'x' => extensions.pax = Pax::parse(&bytes)?,
+            b'x' => extensions.pax = Pax::parse(bytes)?,
             b'L' => extensions.path = long(&bytes),
             b'K' => extensions.link = long(&bytes),
             // Global headers hold a comment in archives of git. Docker and containerd
             // pass over them, once Go's archive/tar has read them.
-            b'g' => drop(Pax::parse(&bytes)?),
+            b'g' => drop(Pax::parse(bytes)?),
             // A volume header, which holds a label.
             _ => {}
         }

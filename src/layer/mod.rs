@@ -23,10 +23,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use self::contents::Contents;
 use self::entry::{Entry, Stored, What};
-pub use self::limits::Limits;
+pub use self::limits::{Budgets, EXPANSION, Limits, MAX_SPARSE};
 use self::place::{Placer, Target};
 pub use self::stream::BlobSeen;
-use self::stream::Stream;
+use self::stream::{Allowed, Stream};
 use crate::digest::DiffId;
 use crate::erofs::layer::ObjectWriter;
 use crate::sink::FileSink;
@@ -53,11 +53,14 @@ pub fn compile(
     diff_id: DiffId,
     file: File,
     limits: &Limits,
+    budgets: &Budgets,
     progress: &(dyn Fn(u64) + Sync),
 ) -> (Result<Compiled>, BlobSeen) {
-    stream::with_stream(blob, limits.layer_bytes, progress, |stream| {
+    let allowed = Allowed { most: limits.layer_bytes, expansion: &budgets.expansion };
+    stream::with_stream(blob, allowed, progress, |stream| {
         let mut object = ObjectWriter::new(file)?;
-        let tree = ingest(stream, object.data(), limits, &GuestPath::default())?;
+        let root = GuestPath::default();
+        let tree = ingest(stream, object.data(), limits, budgets, &root)?;
         let (seen, uncompressed) = stream.finish()?;
         let (file, blake3) = object.finish(&tree, diff_id)?;
         Ok(Compiled { tree, file, blake3, diff_id: seen, uncompressed })
@@ -78,13 +81,15 @@ pub fn take_apart(
     blob: impl Read + Send,
     file: File,
     limits: &Limits,
+    budgets: &Budgets,
     base: &GuestPath,
 ) -> Result<Loose> {
-    let (loose, seen) = stream::with_stream(blob, limits.layer_bytes, &|_| {}, |stream| {
+    let allowed = Allowed { most: limits.layer_bytes, expansion: &budgets.expansion };
+    let (loose, seen) = stream::with_stream(blob, allowed, &|_| {}, |stream| {
         let mut data = FileSink::hashed(file);
         // The upper gets them at once.
         data.cached()?;
-        let tree = ingest(stream, &mut data, limits, base)?;
+        let tree = ingest(stream, &mut data, limits, budgets, base)?;
         stream.finish()?;
         let (file, hash) = data.finish(&[])?;
         Ok(Loose { tree, file, blake3: hash.context("the sink hashes")? })
@@ -100,10 +105,11 @@ fn ingest(
     stream: &mut Stream<'_>,
     data: &mut FileSink,
     limits: &Limits,
+    budgets: &Budgets,
     base: &GuestPath,
 ) -> Result<Tree<Extents>> {
-    let mut placer = Placer::new(limits);
-    let mut contents = Contents::new(data)?;
+    let mut placer = Placer::new(limits, &budgets.metadata);
+    let mut contents = Contents::new(data, &budgets.sparse)?;
     let mut entries = 0u64;
     let base = base.to_bytes();
     let below = |path: &mut Vec<u8>| {
@@ -138,7 +144,7 @@ fn ingest(
 
 fn place(
     entry: Entry,
-    placer: &mut Placer,
+    placer: &mut Placer<'_>,
     stream: &mut Stream<'_>,
     contents: &mut Contents<'_>,
     limits: &Limits,

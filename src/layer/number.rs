@@ -60,6 +60,10 @@ pub fn decimal(value: &[u8]) -> Result<i128> {
 
 /// As [`decimal`], never negative.
 pub fn unsigned(value: &[u8]) -> Result<u64> {
+    // A sparse file has a million of them: nearly all are short and plain.
+    if (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit) {
+        return Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+    }
     u64::try_from(decimal(value)?).map_err(|_| anyhow!("\"{}\" is negative", shown(value)))
 }
 

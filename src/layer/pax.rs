@@ -1,35 +1,79 @@
 //! PAX extended headers: records of any bytes.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-/// The records of one extended header, in order; later ones count.
+/// Keys of which the last value alone counts.
+const FIELDS: [&str; 12] = [
+    "path",
+    "linkpath",
+    "size",
+    "uid",
+    "gid",
+    "mtime",
+    "GNU.sparse.size",
+    "GNU.sparse.map",
+    "GNU.sparse.name",
+    "GNU.sparse.major",
+    "GNU.sparse.minor",
+    "GNU.sparse.realsize",
+];
+
+/// What keys begin with of which each record counts.
+const LISTED: [&[u8]; 4] = [
+    b"SCHILY.xattr.",
+    b"LIBARCHIVE.xattr.",
+    b"SCHILY.acl.",
+    // Those of versions 0.0, of which each pair is a run.
+    b"GNU.sparse.",
+];
+
+/// The records of one extended header that mean something, found once: a header
+/// can hold half a million that mean nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Pax(Vec<(Vec<u8>, Vec<u8>)>);
+pub struct Pax {
+    bytes: Vec<u8>,
+    fields: [Option<Range<usize>>; FIELDS.len()],
+    /// Keys and values, in order.
+    listed: Vec<(Range<usize>, Range<usize>)>,
+}
 
 impl Pax {
     /// Splits `<length> <key>=<value>\n` records. A value may hold any byte.
-    pub fn parse(mut bytes: &[u8]) -> Result<Self> {
-        let mut records = Vec::new();
+    pub fn parse(bytes: Vec<u8>) -> Result<Self> {
+        let mut pax = Self::default();
+        let mut at = 0;
         // Some writers pad the header's data with NULs.
-        while bytes.first().is_some_and(|b| *b != 0) {
+        while bytes.get(at).is_some_and(|b| *b != 0) {
+            let rest = &bytes[at..];
             let bad = || anyhow!("a PAX record is malformed");
-            let space = bytes.iter().take(20).position(|b| *b == b' ').ok_or_else(bad)?;
-            let len = super::number::unsigned(&bytes[..space]).context("a PAX record's length")?;
+            let space = rest.iter().take(20).position(|b| *b == b' ').ok_or_else(bad)?;
+            let len = super::number::unsigned(&rest[..space]).context("a PAX record's length")?;
             let len = usize::try_from(len)?;
-            let record = bytes.get(space + 1..len).ok_or_else(bad)?;
+            let record = rest.get(space + 1..len).ok_or_else(bad)?;
             let record = record.strip_suffix(b"\n").ok_or_else(bad)?;
             let equals = record.iter().position(|b| *b == b'=').ok_or_else(bad)?;
             ensure!(equals > 0, bad());
-            records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
-            bytes = &bytes[len..];
+            let key = at + space + 1..at + space + 1 + equals;
+            let value = key.end + 1..at + len - 1;
+            let name = &record[..equals];
+            if let Some(field) = FIELDS.iter().position(|field| field.as_bytes() == name) {
+                pax.fields[field] = Some(value);
+            } else if LISTED.iter().any(|prefix| name.starts_with(prefix)) {
+                pax.listed.push((key, value));
+            }
+            at += len;
         }
-        Ok(Self(records))
+        pax.bytes = bytes;
+        Ok(pax)
     }
 
-    /// The last value of `key`.
+    /// The last value of `key`, one of [`FIELDS`].
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        let found = self.0.iter().rev().find(|(k, _)| k == key.as_bytes());
-        found.map(|(_, value)| value.as_slice())
+        let field = FIELDS.iter().position(|field| *field == key);
+        debug_assert!(field.is_some(), "{key}");
+        Some(&self.bytes[self.fields[field?].clone()?])
     }
 
     /// As [`Pax::get`]; an empty value takes a field back to its header.
@@ -37,8 +81,10 @@ impl Pax {
         self.get(key).filter(|value| !value.is_empty())
     }
 
+    /// Those of which each counts, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
+        let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
+        self.listed.iter().map(move |(key, value)| (bytes(key), bytes(value)))
     }
 }
 
@@ -48,10 +94,14 @@ mod tests {
 
     #[test]
     fn values_may_hold_newlines_nuls_and_equals_signs() {
-        let record = b"20 SCHILY.x=a\nb\0c=\n\n6 k=v\n";
-        let pax = Pax::parse(record).unwrap();
-        assert_eq!(pax.get("SCHILY.x"), Some(&b"a\nb\0c=\n"[..]));
-        assert_eq!(pax.get("k"), Some(&b"v"[..]));
+        let records = b"16 path=a\nb\0c=\n\n9 path=b\n24 SCHILY.xattr.u.x=\n=\0\n6 k=v\n9 uid=ab\n";
+        let pax = Pax::parse(records.to_vec()).unwrap();
+        assert_eq!(pax.get("path"), Some(&b"b"[..]));
+        assert_eq!(pax.get("uid"), Some(&b"ab"[..]));
+        let listed: Vec<_> = pax.iter().collect();
+        assert_eq!(listed, [(&b"SCHILY.xattr.u.x"[..], &b"\n=\0"[..])]);
+        let pax = Pax::parse(records[..16].to_vec()).unwrap();
+        assert_eq!(pax.get("path"), Some(&b"a\nb\0c=\n"[..]));
     }
 
     #[test]
@@ -64,7 +114,7 @@ mod tests {
             b"99999999999999999999 k=v\n",
             b"5 =v\n",
         ] {
-            assert!(Pax::parse(bad).is_err(), "{}", bad.escape_ascii());
+            assert!(Pax::parse(bad.to_vec()).is_err(), "{}", bad.escape_ascii());
         }
     }
 }

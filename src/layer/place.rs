@@ -9,13 +9,15 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::limits::Limits;
+use crate::tree::budget::{Budget, Weigh as _};
 use crate::tree::extents::Extents;
 use crate::tree::journal::{Journal, PLINKS};
 use crate::tree::links::{self, MAX_LINKS, Step};
 use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
 
-/// A layer's tree while entries arrive.
-pub struct Placer {
+/// A layer's tree while entries arrive. All that it keeps is taken from a budget,
+/// before it is kept.
+pub struct Placer<'b> {
     tree: Tree<Extents>,
     /// Names that hide what is below; settled at the end, because they never
     /// hide what their own layer has, wherever it stands in the tar.
@@ -25,6 +27,7 @@ pub struct Placer {
     plinks: HashMap<GuestPath, InodeId>,
     journal: Option<Journal>,
     max_depth: u64,
+    budget: &'b Budget,
 }
 
 /// What an entry is called.
@@ -94,29 +97,30 @@ impl Target {
 /// aufs's bookkeeping: names in a layer that are neither files nor whiteouts.
 const AUFS: &[u8] = b".wh..wh.";
 
-impl Placer {
-    pub fn new(limits: &Limits) -> Self {
+impl<'b> Placer<'b> {
+    pub fn new(limits: &Limits, budget: &'b Budget) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
         let (whiteouts, plinks) = (Vec::new(), HashMap::new());
-        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth }
+        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth, budget }
     }
 
     /// The root's own entry.
     pub fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
         let kind = Kind::Dir(Dir::default());
         self.record(&GuestPath::default(), || Inode { stat, xattrs: xattrs.clone(), kind })?;
-        self.describe(InodeId::ROOT, stat, xattrs);
-        Ok(())
+        self.describe(InodeId::ROOT, stat, xattrs)
     }
 
-    fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) {
+    fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) -> Result<()> {
+        self.budget.take(xattrs.weight())?;
         let inode = self.tree.inode_mut(dir);
         inode.stat = stat;
         inode.xattrs = xattrs;
         if let Kind::Dir(dir) = &mut inode.kind {
             dir.implied = false;
         }
+        Ok(())
     }
 
     /// A directory that an entry describes.
@@ -136,8 +140,7 @@ impl Placer {
             Some(id) if self.tree.dir(id).is_some() => id,
             _ => self.new_dir(parent, name, known.is_some())?,
         };
-        self.describe(id, stat, xattrs);
-        Ok(())
+        self.describe(id, stat, xattrs)
     }
 
     /// Anything but a directory or a hard link.
@@ -152,6 +155,7 @@ impl Placer {
     /// A file that aufs kept for its hard links.
     pub fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
         self.record(&path, || inode.clone())?;
+        self.budget.take(inode.weight() + path.weight())?;
         let id = self.tree.push(inode)?;
         self.plinks.insert(path, id);
         Ok(())
@@ -173,7 +177,10 @@ impl Placer {
             None => self.find(&target)?.filter(|id| self.tree.dir(*id).is_none()),
         };
         match found {
-            Some(id) => drop(self.entries(parent).insert(name, id)),
+            Some(id) => {
+                self.budget.take(name.weight())?;
+                self.entries(parent).insert(name, id);
+            }
             // In a layer below, or later in this tar.
             None => drop(self.add(parent, name, Journal::link(target))?),
         }
@@ -189,6 +196,8 @@ impl Placer {
             Some(dir) => Some(dir),
             None => self.walk(parent, OnTheWay::Make)?,
         };
+        // Once as it stands in the tar, and once as an inode in the end.
+        self.budget.take(2 * name.weight() + Journal::whiteout::<Extents>().weight())?;
         self.whiteouts.extend(dir.map(|dir| (dir, name)));
         Ok(())
     }
@@ -211,13 +220,14 @@ impl Placer {
         let whiteouts = std::mem::take(&mut self.whiteouts);
         for (parent, name) in &whiteouts {
             if self.entry(*parent, name).is_none() {
-                self.add(*parent, name.clone(), Journal::whiteout())?;
+                self.place(*parent, name.clone(), Journal::whiteout())?;
             }
         }
+        let mut hollow = HashMap::new();
         for (parent, name) in &whiteouts {
             let id = self.entry(*parent, name).expect("each name has something by now");
-            if self.tree.is_hollow(id) {
-                self.add(*parent, name.clone(), Journal::whiteout())?;
+            if self.tree.is_hollow(id, &mut hollow) {
+                self.place(*parent, name.clone(), Journal::whiteout())?;
             } else if let Some(dir) = self.tree.dir_mut(id) {
                 (dir.opaque, dir.implied) = (true, false);
             }
@@ -231,7 +241,7 @@ impl Placer {
     /// Adds to the journal, if there is one.
     fn record(&mut self, path: &GuestPath, inode: impl FnOnce() -> Inode<Extents>) -> Result<()> {
         if let Some(journal) = &mut self.journal {
-            journal.add(&mut self.tree, path, inode())?;
+            journal.add(&mut self.tree, &path.to_bytes(), inode(), self.budget)?;
         }
         Ok(())
     }
@@ -240,7 +250,8 @@ impl Placer {
         if self.journal.is_none() {
             let whiteouts = self.whiteouts.iter().cloned();
             let plinks = self.plinks.iter().map(|(path, id)| (path.clone(), *id));
-            self.journal = Some(Journal::begin(&mut self.tree, whiteouts, plinks)?);
+            let journal = Journal::begin(&mut self.tree, whiteouts, plinks, self.budget)?;
+            self.journal = Some(journal);
         }
         Ok(())
     }
@@ -276,6 +287,12 @@ impl Placer {
 
     /// Makes `name` in `dir` lead to a new inode.
     fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
+        self.budget.take(inode.weight() + name.weight())?;
+        self.place(dir, name, inode)
+    }
+
+    /// As [`Placer::add`], for what was taken from the budget before.
+    fn place(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
         let id = self.tree.push(inode)?;
         self.entries(dir).insert(name, id);
         Ok(id)
@@ -357,5 +374,77 @@ impl Placer {
             }
         }
         Ok(stack.last().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Inode<Extents> {
+        let kind = Kind::File(Extents::default());
+        Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind }
+    }
+
+    /// What a layer uses up of its budget.
+    fn used(fill: impl Fn(&mut Placer<'_>) -> Result<()>) -> u64 {
+        let use_up = |limit| {
+            let budget = Budget::new(limit);
+            let mut placer = Placer::new(&Limits::default(), &budget);
+            fill(&mut placer)?;
+            placer.finish()?;
+            Ok::<_, anyhow::Error>(budget.used())
+        };
+        let used = use_up(u64::MAX).unwrap();
+        let error = use_up(used - 1).unwrap_err().to_string();
+        assert!(error.contains("--max-metadata-bytes"), "{error}");
+        used
+    }
+
+    #[test]
+    fn all_that_is_kept_is_taken_from_the_budget() {
+        let path = |text: &str| GuestPath::parse(text.as_bytes()).unwrap();
+        let name = |i: usize| Name::new(format!("{i}").as_bytes()).unwrap();
+        let deep = path(&"d/".repeat(1000));
+        // Implied directories are inodes, and a journal holds each path.
+        assert!(used(|placer| placer.inode(&deep, name(0), file())) > 1000 * 250 + 2000);
+        let root = GuestPath::default();
+        let names = |placer: &mut Placer<'_>| {
+            placer.inode(&root, name(0), file())?;
+            (1..100).try_for_each(|i| placer.hard_link(&root, name(i), b"0"))
+        };
+        assert!(used(names) > 100 * 50);
+        let links = |placer: &mut Placer<'_>| {
+            let kind = Kind::Symlink(vec![b'x'; 4000].into());
+            placer.inode(&root, name(0), Inode { kind, ..file() })
+        };
+        assert!(used(links) > 4000);
+        let with_xattrs = |placer: &mut Placer<'_>| {
+            let mut inode = file();
+            (0..100).for_each(|i| inode.xattrs.set(format!("user.{i}").into_bytes(), [7; 100]));
+            placer.inode(&root, name(0), inode)
+        };
+        assert!(used(with_xattrs) > 100 * 200);
+        let hidden =
+            |placer: &mut Placer<'_>| (0..100).try_for_each(|i| placer.whiteout(&root, name(i)));
+        assert!(used(hidden) > 100 * 250);
+    }
+
+    #[test]
+    fn whiteouts_in_each_other_are_looked_into_once() {
+        let path = |depth: usize| GuestPath::parse("d/".repeat(depth).as_bytes()).unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let budget = Budget::default();
+        let mut placer = Placer::new(&Limits::default(), &budget);
+        for depth in 0..1000 {
+            placer.whiteout(&path(depth), name("d")).unwrap();
+        }
+        for i in 0..20_000 {
+            placer.whiteout(&path(1000), name(&i.to_string())).unwrap();
+        }
+        let tree = placer.finish().unwrap();
+        let root = tree.dir(InodeId::ROOT).unwrap();
+        let id = root.entries[&name("d")];
+        assert!(matches!(tree.inode(id).kind, Kind::Whiteout));
     }
 }

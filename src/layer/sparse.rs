@@ -119,7 +119,9 @@ pub fn before_data(
         .ok_or_else(|| anyhow!("GNU.sparse.realsize is missing"))?;
     let mut map = SparseMap { size: number::unsigned(size)?, runs: Vec::new() };
     let mut lines = Lines { stream, left: stored, block: Vec::new(), at: 0, taken: 0 };
-    for _ in 0..lines.number()? {
+    let count = lines.number()?;
+    ensure!(count <= MAX_RUNS as u64, "a sparse file in more than {MAX_RUNS} pieces");
+    for _ in 0..count {
         let (offset, len) = (lines.number()?, lines.number()?);
         map.push(offset, len)?;
     }
@@ -139,7 +141,7 @@ struct Lines<'s, 'a> {
 
 impl Lines<'_, '_> {
     fn number(&mut self) -> Result<u64> {
-        let mut digits = Vec::new();
+        let (mut number, mut digits) = (0u64, 0);
         loop {
             if self.at == self.block.len() {
                 ensure!(self.left >= 512, "a sparse file's map is cut");
@@ -151,8 +153,12 @@ impl Lines<'_, '_> {
             let byte = self.block[self.at];
             self.at += 1;
             match byte {
-                b'\n' => return number::unsigned(&digits),
-                b'0'..=b'9' if digits.len() < 20 => digits.push(byte),
+                b'\n' if digits > 0 => return Ok(number),
+                // More of them go past 2⁶³, which no file does.
+                b'0'..=b'9' if digits < 18 => {
+                    number = number * 10 + u64::from(byte - b'0');
+                    digits += 1;
+                }
                 _ => bail!("a sparse file's map is malformed"),
             }
         }

@@ -8,15 +8,20 @@ use anyhow::{Result, anyhow, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
-use super::inflate::{self, Ended, Outlet, Piece};
+use super::inflate::{self, CHUNK, Ended, Outlet, Piece};
+use super::limits::EXPANSION;
 use crate::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
 use crate::threads;
+use crate::tree::budget::Budget;
 
 /// Pieces on the way: enough to even out, few enough to stay in the cache.
 const PIECES: usize = 6;
 
 /// Pieces of the blob that wait for some of the tar stream, to be hashed beside it.
 const WAITING: usize = 2;
+
+/// Bytes of the blob that may not have come yet, while what they were inflated to has.
+const AHEAD: u64 = ((PIECES + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
 pub struct BlobSeen {
@@ -41,8 +46,18 @@ pub struct Stream<'a> {
     waiting: Vec<Vec<u8>>,
     /// Whether the blob is the tar stream.
     plain: bool,
-    max_bytes: u64,
+    allowed: Allowed<'a>,
+    /// Bytes that were taken from the budget for expansion.
+    expanded: u64,
     progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// How long the tar stream may be.
+pub struct Allowed<'a> {
+    /// Bytes of it.
+    pub most: u64,
+    /// Bytes by which it, and others, may be longer than [`EXPANSION`] times the blob.
+    pub expansion: &'a Budget,
 }
 
 /// What came so far.
@@ -56,7 +71,7 @@ struct Hashed {
 /// `progress` hears of the blob's bytes as they are read.
 pub fn with_stream<T>(
     blob: impl Read + Send,
-    max_bytes: u64,
+    allowed: Allowed<'_>,
     progress: &(dyn Fn(u64) + Sync),
     take: impl FnOnce(&mut Stream<'_>) -> Result<T>,
 ) -> (Result<T>, BlobSeen) {
@@ -85,7 +100,8 @@ pub fn with_stream<T>(
             blob: Hashed::default(),
             waiting: Vec::new(),
             plain: false,
-            max_bytes,
+            allowed,
+            expanded: 0,
             progress,
         };
         let taken = take(&mut stream);
@@ -133,17 +149,35 @@ impl Stream<'_> {
                 }
             };
             self.hash(&next);
-            ensure!(
-                self.tar.bytes <= self.max_bytes,
-                "more than {} bytes uncompressed (raise --max-layer-bytes to allow it)",
-                self.max_bytes
-            );
+            self.check_length()?;
             let spent = std::mem::replace(&mut self.chunk, next);
             // The other side may have ended: then the buffer is simply freed.
             let _ = self.spent.try_send(spent);
             self.at = 0;
         }
         Ok(&self.chunk[self.at..])
+    }
+
+    /// Refuses a tar stream that is too long, or too long for its blob.
+    fn check_length(&mut self) -> Result<()> {
+        let Allowed { most, expansion } = &self.allowed;
+        ensure!(
+            self.tar.bytes <= *most,
+            "more than {most} bytes uncompressed (raise --max-layer-bytes to allow it)",
+        );
+        // Of the blob, pieces may be on the way.
+        let blob = if self.plain { self.tar.bytes } else { self.blob.bytes + AHEAD };
+        let beyond = self.tar.bytes.saturating_sub(blob.saturating_mul(EXPANSION));
+        if beyond > self.expanded {
+            ensure!(
+                expansion.take(beyond - self.expanded).is_ok(),
+                "its blob expands to more than {EXPANSION} times its size, and the layers by more \
+                 than {} bytes together (raise --max-expansion-bytes to allow it)",
+                expansion.limit()
+            );
+            self.expanded = beyond;
+        }
+        Ok(())
     }
 
     /// Hashes `tar`, and what waits of the blob.
@@ -285,6 +319,28 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    static EXPANSION_BUDGET: Budget = Budget::new(u64::MAX);
+
+    fn all() -> Allowed<'static> {
+        Allowed { most: u64::MAX, expansion: &EXPANSION_BUDGET }
+    }
+
+    #[test]
+    fn what_expands_beyond_measure_has_a_budget() {
+        let zeros = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
+        let blob = [&b"\x28\xb5\x2f\xfd\x00\x58"[..], &[0x02, 0, 0x10, 0].repeat(20_000)].concat();
+        // Blocks of 128 KiB that are one byte again and again, and then the last of them.
+        let blob = [&blob[..], &[0x03, 0, 0x10, 0]].concat();
+        let read = |blob: &[u8], bytes| {
+            let budget = Budget::new(bytes);
+            let allowed = Allowed { most: u64::MAX, expansion: &budget };
+            with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).0
+        };
+        assert!(read(&zeros, 0).is_ok());
+        let error = format!("{:#}", read(&blob, 64 << 20).unwrap_err());
+        assert!(error.contains("--max-expansion-bytes"), "{error}");
+    }
+
     /// Hands out bytes in parts of odd lengths, and perhaps an error in the end.
     struct Parts<'b>(&'b [u8], bool);
 
@@ -335,7 +391,7 @@ mod tests {
                 ];
                 for (blob, how) in blobs.iter().flat_map(|b| (0..3).map(move |how| (b, how))) {
                     let (taken, seen) =
-                        with_stream(Parts(blob, false), u64::MAX, &|_| {}, |stream| match how {
+                        with_stream(Parts(blob, false), all(), &|_| {}, |stream| match how {
                             0 => stream.finish(),
                             1 => stream.skip(len as u64 / 2).and_then(|()| stream.finish()),
                             _ => Err(anyhow::anyhow!("enough")),
@@ -355,20 +411,21 @@ mod tests {
         let blob = gzip(&vec![7; 1 << 20]);
         let cut = &blob[..blob.len() / 2];
         let whole = |stream: &mut Stream<'_>| stream.finish();
-        let (_, seen) = with_stream(Parts(cut, true), u64::MAX, &|_| {}, whole);
+        let (_, seen) = with_stream(Parts(cut, true), all(), &|_| {}, whole);
         assert!(format!("{:#}", seen.unread.unwrap()).contains("the disk is gone"));
-        let (_, seen) = with_stream(Parts(cut, false), u64::MAX, &|_| {}, whole);
+        let (_, seen) = with_stream(Parts(cut, false), all(), &|_| {}, whole);
         assert!(seen.unread.is_none() && seen.error.is_some());
         assert_eq!((seen.digest, seen.size), (Digest::of(cut), cut.len() as u64));
         let plain = vec![7; 1 << 20];
         for blob in [&blob, &plain] {
             let (left, right) = blob.split_at(blob.len() / 2);
             let broken = Broken(Parts(left, false), Some(Parts(right, false)));
-            let (_, seen) = with_stream(broken, u64::MAX, &|_| {}, whole);
+            let (_, seen) = with_stream(broken, all(), &|_| {}, whole);
             assert!(format!("{:#}", seen.error.unwrap()).contains("it passes"));
             assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
         }
-        let (taken, seen) = with_stream(Parts(&blob, false), 1 << 19, &|_| {}, whole);
+        let (taken, seen) =
+            with_stream(Parts(&blob, false), Allowed { most: 1 << 19, ..all() }, &|_| {}, whole);
         assert!(format!("{:#}", taken.unwrap_err()).contains("--max-layer-bytes"));
         assert_eq!(seen.digest, Digest::of(&blob));
     }

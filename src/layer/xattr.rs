@@ -5,13 +5,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::pax::Pax;
 use crate::acl::{self, Entry};
 use crate::erofs::split_xattr_name;
-use crate::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattrs, shown};
+use crate::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattr, Xattrs, shown};
 use crate::xattr::check;
+
+/// Bytes of names that are kept of xattrs which one file lost.
+const MAX_DROPPED: usize = 16 << 10;
 
 /// The xattrs that `pax` describes. Names that no image file system may have
 /// are left out, and listed in [`DROPPED_XATTRS`].
 pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
-    let mut xattrs = Xattrs::default();
+    // In the tar's order, and whether each is set or taken away: they are sorted once,
+    // however many there are.
+    let mut found: Vec<(Xattr, bool)> = Vec::new();
     let mut dropped: Vec<Vec<u8>> = Vec::new();
     for (key, value) in pax.iter() {
         let (name, value) = if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -37,7 +42,7 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
             continue;
         };
         if is_removal(&name, &value) {
-            xattrs.remove(&name);
+            found.push((Xattr { name: name.into(), value: Box::default() }, false));
             continue;
         }
         check(&name, &value).with_context(|| format!("xattr {}", shown(&name)))?;
@@ -45,9 +50,10 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
         if ours || split_xattr_name(&name).is_none() {
             dropped.push(name);
         } else {
-            xattrs.set(name, value);
+            found.push((Xattr { name: name.into(), value: value.into() }, true));
         }
     }
+    let mut xattrs = last_of_each(found);
     let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
     ensure!(
         bytes as u64 <= max_bytes,
@@ -56,9 +62,24 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
     if !dropped.is_empty() {
         dropped.sort();
         dropped.dedup();
-        xattrs.set(DROPPED_XATTRS, dropped.join(&0));
+        // It is an xattr itself, which cannot have any length.
+        let mut bytes = 0;
+        let few = dropped.iter().take_while(|name| {
+            bytes += name.len() + 1;
+            bytes <= MAX_DROPPED
+        });
+        xattrs.set(DROPPED_XATTRS, few.map(Vec::as_slice).collect::<Vec<_>>().join(&0));
     }
     Ok(xattrs)
+}
+
+/// What is left of xattrs that are set, or taken away, one after the other.
+fn last_of_each(mut found: Vec<(Xattr, bool)>) -> Xattrs {
+    // A stable sort: the last of equals is the last that came.
+    found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    let same = found.chunk_by(|(a, _), (b, _)| a.name == b.name);
+    let last = same.filter_map(|same| same.last().filter(|(_, set)| *set));
+    last.map(|(xattr, _)| xattr.clone()).collect()
 }
 
 /// Linux takes an ACL without entries as the wish to have none.
@@ -177,7 +198,7 @@ mod tests {
 
     fn xattrs(records: &[(&str, &[u8])]) -> Xattrs {
         let bytes: Vec<u8> = records.iter().flat_map(|(k, v)| record(k, v)).collect();
-        from_pax(&Pax::parse(&bytes).unwrap(), 1 << 20).unwrap()
+        from_pax(&Pax::parse(bytes).unwrap(), 1 << 20).unwrap()
     }
 
     #[test]
@@ -190,6 +211,29 @@ mod tests {
         assert_eq!(x.get(b"user.a"), Some(&b"\0\n="[..]));
         assert_eq!(x.get(b"user.empty"), Some(&b""[..]));
         assert_eq!(x.get(b"user.b%c"), Some(&[0, 1, 2, 255][..]));
+    }
+
+    #[test]
+    fn what_is_noted_of_lost_xattrs_fits_an_xattr() {
+        let records: Vec<Vec<u8>> =
+            (0..10_000).map(|i| record(&format!("SCHILY.xattr.foreign.{i:0100}"), b"")).collect();
+        let x = from_pax(&Pax::parse(records.concat()).unwrap(), 1 << 20).unwrap();
+        let names = x.get(DROPPED_XATTRS).unwrap();
+        assert!((100..=MAX_DROPPED).contains(&names.len()));
+    }
+
+    #[test]
+    fn the_last_of_several_counts() {
+        let none = acl::encode(&[]);
+        let x = xattrs(&[
+            ("SCHILY.xattr.user.b", b"1"),
+            ("SCHILY.acl.access", b"user::rwx,user:app:r-x:1000,group::r--,mask::r-x,other::---"),
+            ("SCHILY.xattr.user.a", b""),
+            ("SCHILY.xattr.user.b", b"2"),
+            ("SCHILY.xattr.system.posix_acl_access", &none),
+        ]);
+        let shown: Vec<_> = x.iter().map(|x| (&*x.name, &*x.value)).collect();
+        assert_eq!(shown, [(&b"user.a"[..], &b""[..]), (b"user.b", b"2")]);
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! YAML with variables: text to values, and where each value stands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use saphyr_parser::{Event, Parser};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ManifestError;
+use super::marks::{Marks, TooMuch};
 use super::vars::Vars;
 
-/// Bytes of a file of YAML.
-const MAX_BYTES: u64 = 16 << 20;
+/// Bytes of a file of YAML: a list of a byte for each element takes a hundred times
+/// as many to read.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// A file of YAML.
 pub struct Document {
@@ -28,10 +29,6 @@ pub enum Step {
     Index(usize),
 }
 
-/// Line and column, from 1, of the keys and elements of a document.
-#[derive(Default)]
-struct Marks(BTreeMap<Vec<Step>, (usize, usize)>);
-
 impl Document {
     /// Reads YAML from `from`, which errors call `path`.
     pub fn read(from: impl Read, path: &Path) -> Result<Self, ManifestError> {
@@ -43,10 +40,14 @@ impl Document {
             return Err(ManifestError::Value { path: path.to_owned(), place: String::new(), what });
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        // First, because it bounds what the other reading costs.
+        let marks = Marks::of(text).map_err(|TooMuch { what, line, column }| {
+            let place = format!(":{line}:{column}");
+            ManifestError::Value { path: path.to_owned(), place, what: what.to_owned() }
+        })?;
         let yaml = |source| ManifestError::Yaml { path: path.to_owned(), source };
         let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(yaml)?;
         value.apply_merge().map_err(yaml)?;
-        let marks = Marks::of(text);
         let value = serde_json::to_value(value).map_err(|error| ManifestError::Value {
             path: path.to_owned(),
             place: String::new(),
@@ -122,73 +123,6 @@ fn expand(
         _ => {}
     }
     Ok(())
-}
-
-impl Marks {
-    /// The place of `steps`, or of the nearest value around it that has one.
-    fn get(&self, steps: &[Step]) -> Option<(usize, usize)> {
-        (0..=steps.len()).rev().find_map(|len| self.0.get(&steps[..len]).copied())
-    }
-
-    /// Reads `text` again for the places alone. What this reading cannot follow
-    /// has no place; what it means, the other reading has said.
-    fn of(text: &str) -> Self {
-        let mut marks = Self::default();
-        let mut open: Vec<Node> = Vec::new();
-        let mut steps: Vec<Step> = Vec::new();
-        for event in Parser::new_from_str(text) {
-            let Ok((event, span)) = event else {
-                break;
-            };
-            let at = (span.start.line(), span.start.col() + 1);
-            let mut key_of_mapping = None;
-            match &event {
-                Event::SequenceEnd | Event::MappingEnd => {
-                    open.pop();
-                    steps.truncate(open.len().saturating_sub(1));
-                    continue;
-                }
-                Event::Scalar(text, ..) => key_of_mapping = Some(text.to_string()),
-                Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {}
-                _ => continue,
-            }
-            let depth = open.len().saturating_sub(1);
-            match open.last_mut() {
-                Some(Node::Sequence(next)) => {
-                    steps.truncate(depth);
-                    steps.push(Step::Index(*next));
-                    *next += 1;
-                    marks.0.insert(steps.clone(), at);
-                }
-                Some(Node::Mapping(is_key)) if *is_key => {
-                    *is_key = false;
-                    steps.truncate(depth);
-                    // A key that is no scalar is an error of the other reading.
-                    steps.push(Step::Key(key_of_mapping.unwrap_or_default()));
-                    marks.0.insert(steps.clone(), at);
-                    continue;
-                }
-                Some(Node::Mapping(is_key)) => *is_key = true,
-                None => {
-                    marks.0.insert(Vec::new(), at);
-                }
-            }
-            match event {
-                Event::SequenceStart(..) => open.push(Node::Sequence(0)),
-                Event::MappingStart(..) => open.push(Node::Mapping(true)),
-                _ => {}
-            }
-        }
-        marks
-    }
-}
-
-/// What is open while a document is read.
-enum Node {
-    /// With the number of the element that comes next.
-    Sequence(usize),
-    /// Whether a key comes next.
-    Mapping(bool),
 }
 
 /// Names of variables that a document uses.

@@ -7,6 +7,7 @@ mod check;
 mod document;
 mod lenient;
 mod lock;
+mod marks;
 mod mode;
 mod owner;
 pub mod patch;

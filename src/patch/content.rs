@@ -13,6 +13,7 @@ use rustix::fs::SeekFrom;
 use crate::regular;
 use crate::sink::Sink;
 use crate::threads;
+use crate::tree::budget::Weigh;
 use crate::tree::extents::Extents;
 use crate::units::{BLOCK_SIZE, PAGE_SIZE};
 
@@ -23,6 +24,16 @@ pub enum Content {
     Stored(Extents),
     /// Pieces, one behind the other.
     Made(Arc<Vec<Part>>),
+}
+
+impl Weigh for Content {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Stored(extents) => extents.weight(),
+            // What a manifest says is not weighed.
+            Self::Made(_) => 0,
+        }
+    }
 }
 
 /// A piece of a content.

@@ -11,6 +11,7 @@ use super::work::{Work, kind_name, shown};
 use crate::layer;
 use crate::manifest::patch::Extract;
 use crate::regular;
+use crate::tree::budget::{Budget, Weigh as _};
 use crate::tree::merge::{Merger, on_device};
 use crate::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
 use crate::units::DeviceId;
@@ -31,15 +32,16 @@ impl Work<'_> {
         ensure!(metadata.is_file(), "{} is no regular file", op.from.display());
         let blob = regular::open_followed(&op.from).with_context(from)?;
         let file = (self.environment.scratch)()?;
-        let limits = self.environment.limits;
-        let loose = layer::take_apart(blob, file, limits, &found.path).with_context(from)?;
+        let (limits, budgets) = (self.environment.limits, self.environment.budgets);
+        let loose = layer::take_apart(blob, file, limits, budgets, &found.path);
+        let loose = loose.with_context(from)?;
 
         self.disks.0.push(loose.file.into());
         let number = u16::try_from(self.disks.0.len()).context("more than 65535 archives")?;
         self.scratch_hashes.insert(number, loose.blake3);
         let layer = on_device(loose.tree, DeviceId(number)).map_files(Content::Stored);
-        let mut merger =
-            Merger::over(std::mem::replace(&mut self.tree, Tree::new(Stat::IMPLIED_DIR)));
+        let tree = std::mem::replace(&mut self.tree, Tree::new(Stat::IMPLIED_DIR));
+        let mut merger = Merger::over(tree, &budgets.metadata, limits.depth);
         // What the archive brings is numbered from here on.
         let shift = merger.len();
         let mut changed: BTreeMap<InodeId, Inode<Content>> = BTreeMap::new();
@@ -58,12 +60,15 @@ impl Work<'_> {
         for (id, inode) in &changed {
             self.keep(*id, inode);
         }
-        self.note_extracted(&changed);
-        Ok(())
+        self.note_extracted(&changed, &budgets.metadata).with_context(from)
     }
 
     /// Takes down how the directories `changed` differ from what they were.
-    fn note_extracted(&mut self, changed: &BTreeMap<InodeId, Inode<Content>>) {
+    fn note_extracted(
+        &mut self,
+        changed: &BTreeMap<InodeId, Inode<Content>>,
+        budget: &Budget,
+    ) -> Result<()> {
         let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
         while let Some((id, path)) = dirs.pop() {
             let inode = self.tree.inode(id);
@@ -73,6 +78,7 @@ impl Work<'_> {
                 let children: Vec<_> =
                     dir.entries.iter().map(|(name, id)| (*id, path.join(name))).collect();
                 for (id, path) in children {
+                    budget.take(2 * path.weight())?;
                     self.note(What::Made, &path);
                     if self.tree.dir(id).is_some() {
                         dirs.push((id, path));
@@ -104,8 +110,10 @@ impl Work<'_> {
                 }
             }
             for (what, path) in notes {
+                budget.take(2 * path.weight())?;
                 self.note(what, &path);
             }
         }
+        Ok(())
     }
 }

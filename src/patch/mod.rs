@@ -28,7 +28,7 @@ use anyhow::{Context as _, Result};
 
 use self::content::{Content, Disks};
 use self::work::Work;
-use crate::layer::Limits;
+use crate::layer::{Budgets, Limits};
 use crate::manifest::Patch;
 use crate::manifest::patch::Op;
 use crate::tree::extents::Extents;
@@ -39,6 +39,8 @@ pub struct Environment<'e> {
     /// The time of what they make and rewrite.
     pub time: Timestamp,
     pub limits: &'e Limits,
+    /// Of the build: archives take from what its layers leave.
+    pub budgets: &'e Budgets,
     /// Directories that the build itself is making, by device and inode: no copy
     /// of what is around them takes them.
     pub own: &'e [(u64, u64)],

@@ -63,6 +63,7 @@ fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
     let environment = Environment {
         time: T,
         limits: &limits,
+        budgets: &crate::layer::Budgets::new(&limits),
         own: &[],
         check_xattrs: &|_| Ok(()),
         scratch: &scratch,

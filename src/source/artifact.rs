@@ -46,7 +46,8 @@ impl Artifact {
                 continue;
             }
             let bytes = there(&*store, descriptor)?;
-            let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let value: serde_json::Value =
+                crate::foreign_json::from_slice(&bytes).unwrap_or_default();
             if value["artifactType"] == artifact_type {
                 found.push(Document::parse(&bytes)?.manifest()?);
             }

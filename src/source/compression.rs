@@ -66,9 +66,15 @@ impl fmt::Display for Compression {
 #[derive(Clone, Debug)]
 pub struct Spool {
     pub dir: PathBuf,
-    /// Bytes of a decompressed archive.
-    pub limit: u64,
+    /// Bytes of a decompressed archive, in place of the default.
+    pub limit: Option<u64>,
 }
+
+/// Bytes of a decompressed archive by default: as many as a layer may have.
+pub const MAX_ARCHIVE: u64 = 256 << 30;
+
+/// Bytes of it that may come of nothing: else 8 MiB of zstd would be 256 GiB.
+const EXPANDED: u64 = 16 << 30;
 
 /// Bytes that are decompressed at once. A chunk of zeros becomes a hole.
 const CHUNK: u64 = 64 << 10;
@@ -95,6 +101,10 @@ impl Spool {
         let file = self.file()?;
         let copy = || -> Result<()> {
             let mut reader = compression.reader(BufReader::with_capacity(1 << 18, from))?;
+            let limit = match self.limit {
+                Some(limit) => limit,
+                None => MAX_ARCHIVE.min(from.metadata()?.len().saturating_mul(1024) + EXPANDED),
+            };
             let mut chunk = Vec::new();
             let mut len = 0;
             loop {
@@ -103,11 +113,10 @@ impl Spool {
                 if chunk.is_empty() {
                     break;
                 }
-                if self.limit - len < chunk.len() as u64 {
+                if limit - len < chunk.len() as u64 {
                     bail!(
-                        "the archive has more than {} bytes when decompressed \
-                         (--max-archive-bytes allows more)",
-                        self.limit
+                        "the archive has more than {limit} bytes when decompressed \
+                         (--max-archive-bytes allows more)"
                     );
                 }
                 if chunk.iter().any(|b| *b != 0) {
@@ -157,7 +166,7 @@ mod tests {
         gz.write_all(b"end").unwrap();
         let path = dir.path().join("zeros.gz");
         fs::write(&path, gz.finish().unwrap()).unwrap();
-        let spool = |limit| Spool { dir: dir.path().join("spool"), limit };
+        let spool = |limit| Spool { dir: dir.path().join("spool"), limit: Some(limit) };
         let decompress =
             |limit| spool(limit).decompress(&File::open(&path).unwrap(), Compression::Gzip);
         let file = decompress((1 << 20) + 3).unwrap();

@@ -23,7 +23,8 @@ pub struct Read {
 
 /// What the config `bytes` says it is for.
 pub fn declared(bytes: &[u8]) -> Result<Declared> {
-    let value: Value = serde_json::from_slice(bytes).context("the image config is not JSON")?;
+    let value: Value =
+        crate::foreign_json::from_slice(bytes).context("the image config is not JSON")?;
     ensure!(value.is_object(), "the image config is {}, and not an object", kind(&value));
     Declared::parse(&value).context("the image config")
 }
@@ -34,7 +35,7 @@ pub fn read(bytes: &[u8], by_index: Option<&Platform>, wanted: &Platform) -> Res
     let declared = declared(bytes)?;
     let mut warnings = Vec::new();
     let platform = platform(&declared, by_index, wanted, &mut warnings)?;
-    let value = serde_json::from_slice(bytes).context("the image config is not JSON")?;
+    let value = crate::foreign_json::from_slice(bytes).context("the image config is not JSON")?;
     let config = normal(&value, &platform).context("the image config")?;
     Ok(Read { config, platform, warnings })
 }

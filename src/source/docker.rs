@@ -56,7 +56,7 @@ pub fn open(store: Box<dyn Store>, reference: &ImageRef, wanted: &Platform) -> R
 
 fn saved(store: &dyn Store) -> Result<Vec<Saved>> {
     let bytes = store.document("manifest.json")?.ok_or_else(|| anyhow!("it is missing"))?;
-    let value: Value = serde_json::from_slice(&bytes)?;
+    let value: Value = crate::foreign_json::from_slice(&bytes)?;
     let list = value.as_array();
     let list = list.with_context(|| format!("it is {}, and not a list", kind(&value)))?;
     let image = |(i, value)| Saved::parse(value).with_context(|| format!("image {}", i + 1));

@@ -65,7 +65,7 @@ impl Document {
     /// another (CVE-2021-41190). Nothing beside it makes up for that.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         // What is not JSON is neither: blobs of artifacts need not be.
-        let (value, fault) = match serde_json::from_slice(bytes) {
+        let (value, fault) = match crate::foreign_json::from_slice(bytes) {
             Ok(value) => (value, None),
             Err(error) => (Value::Null, Some(error)),
         };

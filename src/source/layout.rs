@@ -126,7 +126,7 @@ pub fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Res
 pub fn version(store: &dyn Store) -> Result<()> {
     let missing = || anyhow!("it is not an OCI layout: the file oci-layout is missing");
     let bytes = store.document("oci-layout")?.ok_or_else(missing)?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes).context("oci-layout")?;
+    let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).context("oci-layout")?;
     let version = value["imageLayoutVersion"].as_str().unwrap_or_default();
     let shown = json::shown(version);
     ensure!(version.starts_with("1."), "oci-layout has the version \"{shown}\", not 1.0.0");
@@ -136,7 +136,7 @@ pub fn version(store: &dyn Store) -> Result<()> {
 /// An `index.json` of the one manifest `bytes`.
 pub fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
     let value: serde_json::Value =
-        serde_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
+        crate::foreign_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
     // Old manifests need not say what they are.
     let usual = match value["manifests"].is_array() {
         true => document::INDEX,

@@ -14,6 +14,7 @@ mod json;
 mod layout;
 mod members;
 mod names;
+mod pace;
 pub mod registry;
 mod select;
 mod signed;
@@ -33,9 +34,12 @@ use self::registry::RegistryStore;
 pub use self::registry::{Access, Credentials, NotThere, Repository};
 pub use self::signed::ImageKey;
 pub use self::store::MAX_DOCUMENT;
-use self::store::Store;
+use self::store::{Counted, Store};
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{ImageRef, Platform, Transport};
+
+/// Layers that are devices of one file system.
+const MAX_LAYERS: usize = 65_535;
 
 /// One image, for one platform.
 pub struct Image {
@@ -93,12 +97,15 @@ impl Image {
     /// Finds what `reference` means for `platform`; `access` is how registries
     /// are reached.
     pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
+        let counted =
+            |store| -> Box<dyn Store> { Box::new(Counted::new(store, access.document_bytes())) };
         let open = || match reference.transport {
             Transport::DockerArchive => {
-                docker::open(form::open(reference, &access.spool())?, reference, platform)
+                let store = form::open(reference, &access.spool())?;
+                docker::open(counted(store), reference, platform)
             }
             Transport::Archive => {
-                let store = form::open(reference, &access.spool())?;
+                let store = counted(form::open(reference, &access.spool())?);
                 // What newer versions of docker save has both, for the same image.
                 if store.has("manifest.json")? {
                     return docker::open(store, reference, platform);
@@ -107,18 +114,18 @@ impl Image {
                 layout::open(store, reference, platform)
             }
             Transport::DockerDaemon => {
-                let store = daemon::save(&reference.path, &access.spool())?;
-                docker::open(Box::new(store), reference, platform)
+                let store = daemon::save(&reference.path, access)?;
+                docker::open(counted(Box::new(store)), reference, platform)
             }
             Transport::Registry => {
                 let name = reference.name.as_ref().context("a registry's image has a name")?;
                 let store = RegistryStore::open(name, access)?;
                 let named_digest = Some(store.named());
-                let image = layout::open(Box::new(store), reference, platform)?;
+                let image = layout::open(counted(Box::new(store)), reference, platform)?;
                 Ok(Self { named_digest, ..image })
             }
             Transport::Oci | Transport::OciArchive | Transport::Dir => {
-                let store = form::open(reference, &access.spool())?;
+                let store = counted(form::open(reference, &access.spool())?);
                 layout::version(&*store)?;
                 layout::open(store, reference, platform)
             }
@@ -194,6 +201,7 @@ fn choose_tls() {
 /// The config's diff IDs, of which there must be as many as layers.
 fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
     let diff_ids = config.rootfs().diff_ids();
+    ensure!(layers <= MAX_LAYERS, "it has {layers} layers; an image has at most {MAX_LAYERS}");
     ensure!(
         diff_ids.len() == layers,
         "{layers} layers, but {} diff IDs in the config",

@@ -3,7 +3,7 @@
 //! Names compare in normal form, as Docker reads them: `alpine` is
 //! `docker.io/library/alpine:latest`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use oci_spec::distribution::Reference;
 
@@ -82,12 +82,14 @@ pub fn groups<'d>(
 ) -> Result<Vec<Group<'d>>, Unclear> {
     let Some(wanted) = wanted else {
         let mut groups: Vec<Group<'d>> = Vec::new();
+        let mut known: HashMap<Option<String>, usize> = HashMap::new();
         for entry in entries {
             let name = full_name(entry);
-            match groups.iter_mut().find(|group| group.name == name) {
-                Some(group) => group.entries.push(entry),
-                None => groups.push(Group { name, entries: vec![entry] }),
+            let group = *known.entry(name.clone()).or_insert(groups.len());
+            if group == groups.len() {
+                groups.push(Group { name, entries: Vec::new() });
             }
+            groups[group].entries.push(entry);
         }
         return Ok(groups);
     };

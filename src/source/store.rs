@@ -11,6 +11,7 @@ use super::compression::{Compression, Spool};
 use super::members::{self, Member};
 use crate::map::{self, Mapped};
 use crate::regular;
+use crate::tree::budget::Budget;
 
 /// Manifests, indexes and configs end here: registries allow 4 MiB.
 pub const MAX_DOCUMENT: u64 = 16 << 20;
@@ -53,6 +54,42 @@ pub fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
         Ok((file, size)) => Ok(Some((Box::new(file), size))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// A store of which no more than so many bytes of documents are read: an index of
+/// 16 MiB can lead to a config of 16 MiB 80,000 times.
+pub struct Counted {
+    store: Box<dyn Store>,
+    documents: Budget,
+}
+
+impl Counted {
+    pub fn new(store: Box<dyn Store>, document_bytes: u64) -> Self {
+        Self { store, documents: Budget::new(document_bytes) }
+    }
+}
+
+impl Store for Counted {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        self.store.open(name)
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        self.store.has(name)
+    }
+
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let document = self.store.document(name)?;
+        // Reading an empty one costs something as well.
+        let bytes = document.as_ref().map_or(0, Vec::len) as u64 + 1024;
+        ensure!(
+            self.documents.take(bytes).is_ok(),
+            "its indexes, manifests and configs have more than {} bytes, each counted as often as \
+             it is read (raise --max-document-bytes to allow it)",
+            self.documents.limit()
+        );
+        Ok(document)
     }
 }
 

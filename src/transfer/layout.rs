@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{new_file, pack};
 use crate::bundle::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
+use crate::bundle::open::Place;
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::source::{MAX_DOCUMENT, REF_NAME};
@@ -53,13 +54,13 @@ fn enter(index: &mut Value, entry: Value) -> Result<()> {
 /// Puts the bundle `dir` into the layout `to`, which may be there already, under
 /// `tag`, which it takes from an older bundle. `say` is told whom this waits for.
 pub fn to_layout(
-    dir: &Path,
+    place: Place,
     to: &Path,
     tag: &str,
     cache: &Cache,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
-    let packed = pack(dir, cache)?;
+    let packed = pack(place, cache)?;
     let write = || -> Result<()> {
         fs::create_dir_all(to)?;
         // Whoever else writes to it waits, until this one's entry is in the index.
@@ -67,7 +68,7 @@ pub fn to_layout(
         flock::wait(&layout, flock::Kind::Exclusive, &format!("the layout {}", to.display()), say)?;
         let known = to.join("index.json");
         let mut index = match regular::read(&known, MAX_DOCUMENT) {
-            Ok(bytes) => serde_json::from_slice(&bytes).context("index.json")?,
+            Ok(bytes) => crate::foreign_json::from_slice(&bytes).context("index.json")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let is_empty = dir::names(to)?.is_empty();
                 ensure!(is_empty, "it is neither empty nor a layout; it stays as it is");
@@ -99,8 +100,8 @@ pub fn to_layout(
 }
 
 /// Writes the bundle `dir` to the new archive `to`, a layout in a tar, under `tag`.
-pub fn to_archive(dir: &Path, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
-    let packed = pack(dir, cache)?;
+pub fn to_archive(place: Place, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
+    let packed = pack(place, cache)?;
     new_file(to, |out| {
         let mut archive = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, out));
         let bytes = |archive: &mut tar::Builder<_>, name: &str, bytes: &[u8]| {

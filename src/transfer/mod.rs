@@ -12,7 +12,7 @@ use crate::bundle::artifact::{
     self, ARTIFACT_TYPE, MANIFEST_TYPE, Packed, Piece, TITLE, json_blob,
 };
 use crate::bundle::index::{FileEntry, Index};
-use crate::bundle::open::OpenBundle;
+use crate::bundle::open::{OpenBundle, Place};
 use crate::bundle::seal::MAX_INDEX;
 use crate::bundle::signature::Key;
 use crate::bundle::sound::Depth;
@@ -50,7 +50,7 @@ pub struct Pushed {
 /// Sends the bundle `dir` to a registry, under the name `to`; and the statement
 /// `provenance` about it, which can be found from there.
 pub fn push(
-    dir: &Path,
+    place: Place,
     to: &Reference,
     cache: &Cache,
     access: &Access,
@@ -58,7 +58,7 @@ pub fn push(
 ) -> Result<Pushed> {
     ensure!(!access.offline, "--offline forbids to connect to {}", to.registry());
     ensure!(to.digest().is_none(), "a bundle is pushed under a tag, and not under a digest");
-    let bundle = OpenBundle::open(dir, Depth::Full)?;
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
     let statement = provenance.map(|path| {
         let read = || -> Result<Vec<u8>> {
             let bytes = regular::bytes(&File::open(path)?, MAX_INDEX)?;
@@ -131,15 +131,15 @@ fn subject(
     let Some(bytes) = repository.manifest(digest)? else {
         return Ok(None);
     };
-    let value: serde_json::Value = serde_json::from_slice(&bytes)?;
+    let value: serde_json::Value = crate::foreign_json::from_slice(&bytes)?;
     let media_type = value["mediaType"].as_str().unwrap_or(MANIFEST_TYPE);
     let size = bytes.len();
     Ok(Some(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size })))
 }
 
 /// Packs the bundle `dir` for a layout.
-fn pack(dir: &Path, cache: &Cache) -> Result<Packed> {
-    let bundle = OpenBundle::open(dir, Depth::Full)?;
+fn pack(place: Place, cache: &Cache) -> Result<Packed> {
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
     let packed = artifact::pack(&bundle, None, &|| cache.scratch())?;
     bundle.unchanged()?;
     Ok(packed)
@@ -151,6 +151,8 @@ pub struct Target {
     pub force: bool,
     /// Of which one must have signed it, if there are any.
     pub keys: Vec<Key>,
+    /// Bytes of memory that each tree of the bundle may take.
+    pub metadata_bytes: u64,
 }
 
 /// Brings the bundle that `from` names to `target`, from a registry or a layout.
@@ -176,7 +178,8 @@ pub fn pull(
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
         let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry, say);
-        let index = artifact::unpack(&json, pieces, &staging, &adopt, &target.keys)?;
+        let (keys, memory) = (&target.keys, target.metadata_bytes);
+        let index = artifact::unpack(&json, pieces, &staging, &adopt, keys, memory)?;
         staging.publish(target.force)?;
         Ok(index)
     };

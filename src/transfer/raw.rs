@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::new_file;
-use crate::bundle::open::OpenBundle;
+use crate::bundle::open::{OpenBundle, Place};
 use crate::bundle::sound::Depth;
 
 /// Writes the disk of the bundle `dir` to the new file `to`.
-pub fn to_raw(dir: &Path, to: &Path) -> Result<()> {
-    let bundle = OpenBundle::open(dir, Depth::Full)?;
+pub fn to_raw(place: Place, to: &Path) -> Result<()> {
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
     new_file(to, |mut out| {
         for extent in &bundle.disk {
             let mut file = extent.file.try_clone()?;

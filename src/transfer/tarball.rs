@@ -12,7 +12,7 @@ use anyhow::Result;
 use super::new_file;
 use crate::bundle::artifact::sparse;
 use crate::bundle::content::Content;
-use crate::bundle::open::OpenBundle;
+use crate::bundle::open::{OpenBundle, Place};
 use crate::bundle::sound::Depth;
 use crate::bundle::{INDEX, LAYERS, SIGNATURE, signature};
 
@@ -22,8 +22,8 @@ const IN_HEADER: usize = 4;
 const IN_BLOCK: usize = 21;
 
 /// Writes the bundle `dir` to the new file `to`.
-pub fn to_tar(dir: &Path, to: &Path) -> Result<()> {
-    let bundle = OpenBundle::open(dir, Depth::Full)?;
+pub fn to_tar(place: Place, to: &Path) -> Result<()> {
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
     new_file(to, |out| {
         let mut tar = BufWriter::with_capacity(1 << 20, out);
         let mut directory = header(&format!("{LAYERS}/"), 0, 0o755)?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 
+use super::budget::Weigh;
 use crate::units::{BlockAddr, DeviceId};
 
 /// Blocks of one device that hold neighbouring blocks of a file.
@@ -39,6 +40,16 @@ impl Extents {
         let run = Extent { file_block: 0, device, start, len };
         let runs = if len == 0 { Runs::default() } else { Runs::One([run]) };
         Self { size, runs }
+    }
+}
+
+impl Weigh for Extents {
+    fn weight(&self) -> u64 {
+        match &self.runs {
+            Runs::One(_) => 0,
+            // A vector that grows has room for as many again.
+            Runs::Many(many) => 2 * size_of_val(&**many) as u64,
+        }
     }
 }
 

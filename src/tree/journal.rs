@@ -10,9 +10,12 @@
 //! entry's, because the names that begin as it does were aufs's bookkeeping. Each
 //! entry has a name that tells its place and an xattr that tells its path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs};
+use super::budget::{Budget, Exhausted, Weigh};
+use super::{
+    BadName, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs,
+};
 
 /// The journal's name in the root of a layer.
 const JOURNAL: &[u8] = b".wh..wh.rootfs-compile";
@@ -27,8 +30,16 @@ pub const PLINKS: &[u8] = b".wh..wh.plnk";
 /// directory that is opaque and has no description; a hard link is a
 /// [`Kind::LowerLink`].
 pub struct Entry<C> {
-    pub path: GuestPath,
+    /// As bytes: components would take several times the memory.
+    path: Box<[u8]>,
     pub inode: Inode<C>,
+}
+
+impl<C> Entry<C> {
+    /// Where the tar has it.
+    pub fn path(&self) -> Result<GuestPath, BadName> {
+        GuestPath::parse(&self.path)
+    }
 }
 
 /// The entries of one layer, in the order of its tar.
@@ -37,67 +48,58 @@ pub struct Journal(Vec<InodeId>);
 impl Journal {
     /// The journal of a layer whose `tree` says all so far. `whiteouts` are not in
     /// the tree yet, and `plinks` never will be: files that aufs kept.
-    pub fn begin<C: Clone>(
+    pub fn begin<C: Clone + Weigh>(
         tree: &mut Tree<C>,
         whiteouts: impl Iterator<Item = (InodeId, Name)>,
         plinks: impl Iterator<Item = (GuestPath, InodeId)>,
-    ) -> Result<Self, TooManyInodes> {
-        let mut entries = Vec::new();
-        // The first path of each inode; its other names are hard links to it.
-        let mut paths: HashMap<InodeId, GuestPath> = HashMap::new();
+        budget: &Budget,
+    ) -> Result<Self, CannotKeep> {
+        let whiteouts: Vec<(InodeId, Name)> = whiteouts.collect();
         let mut plinks: Vec<(GuestPath, InodeId)> = plinks.collect();
         plinks.sort();
+        let mut so_far = SoFar::new(tree, whiteouts.iter().map(|(dir, _)| *dir), budget);
         for (path, id) in plinks {
-            entries.push((path.clone(), tree.inode(id).clone()));
-            paths.insert(id, path);
+            so_far.add(&path, Said::Inode(id))?;
+            so_far.paths.insert(id, path.to_bytes().into());
         }
-        let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
-        while let Some((id, path)) = dirs.pop() {
-            let inode = tree.inode(id);
-            let Kind::Dir(dir) = &inode.kind else {
-                continue;
-            };
-            if !dir.implied {
-                let kind = Kind::Dir(Dir::default());
-                let (stat, xattrs) = (inode.stat, inode.xattrs.clone());
-                entries.push((path.clone(), Inode { stat, xattrs, kind }));
-            }
-            if dir.opaque {
-                entries.push((path.clone(), Self::opaque()));
-            }
-            for (name, child) in &dir.entries {
-                let path = path.join(name);
-                if tree.dir(*child).is_some() {
-                    dirs.push((*child, path.clone()));
-                } else if let Some(first) = paths.get(child) {
-                    entries.push((path.clone(), Self::link(first.clone())));
-                } else {
-                    entries.push((path.clone(), tree.inode(*child).clone()));
-                }
-                paths.entry(*child).or_insert(path);
-            }
-            paths.entry(id).or_insert(path);
-        }
+        so_far.tree()?;
         for (dir, name) in whiteouts {
-            if let Some(path) = paths.get(&dir) {
-                entries.push((path.join(&name), Self::whiteout()));
+            if let Some(dir) = so_far.paths.get(&dir) {
+                let path = GuestPath::parse(dir).expect("names of the tree").join(&name);
+                so_far.add(&path, Said::Whiteout)?;
             }
         }
+        let SoFar { entries, .. } = so_far;
         let mut journal = Self(Vec::new());
-        for (path, inode) in entries {
-            journal.add(tree, &path, inode)?;
+        for (path, said) in entries {
+            let inode = match said {
+                Said::Inode(id) => tree.inode(id).clone(),
+                Said::Dir(id) => {
+                    let inode = tree.inode(id);
+                    let kind = Kind::Dir(Dir::default());
+                    Inode { stat: inode.stat, xattrs: inode.xattrs.clone(), kind }
+                }
+                Said::Opaque => Self::opaque(),
+                Said::Whiteout => Self::whiteout(),
+                Said::Link(first) => {
+                    Self::link(GuestPath::parse(&first).expect("names of the tree"))
+                }
+            };
+            journal.add(tree, &path, inode, budget)?;
         }
         Ok(journal)
     }
 
-    /// The next entry of the tar.
-    pub fn add<C>(
+    /// The next entry of the tar, whose path is `path`.
+    pub fn add<C: Weigh>(
         &mut self,
         tree: &mut Tree<C>,
-        path: &GuestPath,
+        path: &[u8],
         mut inode: Inode<C>,
-    ) -> Result<(), TooManyInodes> {
-        inode.xattrs.set(PATH, path.to_bytes());
+        budget: &Budget,
+    ) -> Result<(), CannotKeep> {
+        inode.xattrs.set(PATH, path);
+        budget.take(inode.weight())?;
         self.0.push(tree.push(inode)?);
         Ok(())
     }
@@ -132,6 +134,118 @@ impl Journal {
     }
 }
 
+/// Why an entry cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotKeep {
+    #[error(transparent)]
+    TooMany(#[from] TooManyInodes),
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+}
+
+/// What an entry said that is in the tree by now.
+enum Said {
+    Inode(InodeId),
+    /// A directory as it is described.
+    Dir(InodeId),
+    Opaque,
+    Whiteout,
+    /// A further name of what is called so.
+    Link(Box<[u8]>),
+}
+
+/// The entries that a tree stands for, as its journal begins with them.
+struct SoFar<'t, C> {
+    tree: &'t Tree<C>,
+    entries: Vec<(Box<[u8]>, Said)>,
+    /// The first path of each inode that is named again: by a hard link, or by a
+    /// whiteout in it.
+    paths: HashMap<InodeId, Box<[u8]>>,
+    named_again: HashSet<InodeId>,
+    budget: &'t Budget,
+}
+
+impl<'t, C> SoFar<'t, C> {
+    fn new(
+        tree: &'t Tree<C>,
+        dirs_of_whiteouts: impl Iterator<Item = InodeId>,
+        budget: &'t Budget,
+    ) -> Self {
+        let mut seen = vec![false; tree.len()];
+        let mut named_again: HashSet<InodeId> = dirs_of_whiteouts.collect();
+        for inode in &tree.inodes {
+            let Kind::Dir(dir) = &inode.kind else {
+                continue;
+            };
+            for child in dir.entries.values() {
+                if std::mem::replace(&mut seen[child.0 as usize], true) {
+                    named_again.insert(*child);
+                }
+            }
+        }
+        Self { tree, entries: Vec::new(), paths: HashMap::new(), named_again, budget }
+    }
+
+    fn add(&mut self, path: &GuestPath, said: Said) -> Result<(), Exhausted> {
+        let path = path.to_bytes();
+        self.budget.take(path.len() as u64 + ENTRY)?;
+        self.entries.push((path.into(), said));
+        Ok(())
+    }
+
+    /// Goes through the directories, those in one directory from the last to the
+    /// first, with one path that grows and shrinks.
+    fn tree(&mut self) -> Result<(), Exhausted> {
+        let mut path = GuestPath::default();
+        let mut dirs = vec![(0, None, InodeId::ROOT)];
+        while let Some((depth, name, id)) = dirs.pop() {
+            path.0.truncate(depth);
+            path.0.extend(name);
+            let depth = path.0.len();
+            let inode = self.tree.inode(id);
+            let Kind::Dir(dir) = &inode.kind else {
+                continue;
+            };
+            self.first_path(id, &path)?;
+            if !dir.implied {
+                self.add(&path, Said::Dir(id))?;
+            }
+            if dir.opaque {
+                self.add(&path, Said::Opaque)?;
+            }
+            for (name, child) in &dir.entries {
+                if self.tree.dir(*child).is_some() {
+                    dirs.push((depth, Some(name.clone()), *child));
+                    continue;
+                }
+                path.0.push(name.clone());
+                match self.paths.get(child) {
+                    Some(first) => {
+                        let first = first.clone();
+                        self.add(&path, Said::Link(first))?;
+                    }
+                    None => self.add(&path, Said::Inode(*child))?,
+                }
+                self.first_path(*child, &path)?;
+                path.0.truncate(depth);
+            }
+        }
+        Ok(())
+    }
+
+    fn first_path(&mut self, id: InodeId, path: &GuestPath) -> Result<(), Exhausted> {
+        if self.named_again.contains(&id) && !self.paths.contains_key(&id) {
+            let path = path.to_bytes();
+            self.budget.take(path.len() as u64 + ENTRY)?;
+            self.paths.insert(id, path.into());
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of an entry, or of the first path of an inode, beyond the path's own.
+const ENTRY: u64 = 64;
+
 /// A journal that no compiler wrote.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal of its entries is damaged")]
@@ -150,7 +264,9 @@ pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<Entry<C>>>, Damaged> {
     let entry = |id: InodeId| {
         let mut inode = layer.take(id);
         let path = inode.xattrs.remove(PATH).ok_or(Damaged)?;
-        Ok(Entry { path: GuestPath::parse(&path).map_err(|_| Damaged)?, inode })
+        let entry = Entry { path, inode };
+        entry.path().map_err(|_| Damaged)?;
+        Ok(entry)
     };
     names.into_values().map(entry).collect::<Result<_, _>>().map(Some)
 }
@@ -163,17 +279,18 @@ mod tests {
     fn a_journal_whose_entries_have_no_path_is_damaged() {
         let mut layer: Tree<()> = Tree::new(Stat::IMPLIED_DIR);
         assert!(take(&mut layer).unwrap().is_none());
-        let mut journal =
-            Journal::begin(&mut layer, std::iter::empty(), std::iter::empty()).unwrap();
+        let budget = Budget::new(Budget::DEFAULT);
+        let nothing = (std::iter::empty(), std::iter::empty());
+        let mut journal = Journal::begin(&mut layer, nothing.0, nothing.1, &budget).unwrap();
         let path = GuestPath::parse(b"a/b").unwrap();
-        journal.add(&mut layer, &path, Journal::whiteout()).unwrap();
+        journal.add(&mut layer, b"a/b", Journal::whiteout(), &budget).unwrap();
         journal.store(&mut layer).unwrap();
         let mut damaged = layer.clone();
         damaged.inodes_mut().for_each(|inode| inode.xattrs = Xattrs::default());
         assert!(take(&mut damaged).is_err());
         let entries = take(&mut layer).unwrap().unwrap();
         // The root itself is described, as it is in this tree.
-        assert_eq!(entries.last().map(|entry| &entry.path), Some(&path));
+        assert_eq!(entries.last().unwrap().path().unwrap(), path);
         assert!(take(&mut layer).unwrap().is_none());
     }
 }

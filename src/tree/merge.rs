@@ -4,7 +4,11 @@
 //! are walked side by side only where the layer has one. A layer with a
 //! [`journal`] is replayed instead.
 
+use std::collections::HashMap;
+
+use super::budget::{Budget, Exhausted, Weigh};
 use super::extents::Extents;
+pub use super::notes::Notes;
 use super::replay::Replay;
 use super::{DROPPED_XATTRS, GuestPath, Inode, InodeId, Kind, Stat, TooManyInodes, Tree, journal};
 use crate::units::DeviceId;
@@ -22,34 +26,27 @@ pub enum MergeError {
     LinkToDir(String),
     #[error("{path}: its target {target} is a hard link too, and they lead in a circle")]
     LinkLoop { path: String, target: String },
+    #[error(
+        "{path}: deeper than {max} directories when symbolic links are followed (raise --max-depth \
+         to allow it)"
+    )]
+    TooDeep { path: String, max: u64 },
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     #[error(transparent)]
     Journal(#[from] journal::Damaged),
     #[error(transparent)]
     TooMany(#[from] TooManyInodes),
 }
 
-/// What a user may want to know of a layer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// Directories that the layer names through a symbolic link of a layer
-    /// below, and where their entries went.
-    pub through_links: Vec<(GuestPath, GuestPath)>,
-    /// Directories that are one although the layer has something else with their
-    /// name: another entry's path goes through it.
-    pub over_files: Vec<GuestPath>,
-    /// Xattrs that were not taken over: path, and names joined by NUL.
-    pub dropped_xattrs: Vec<(GuestPath, Box<[u8]>)>,
-}
-
 /// The tree of all layers so far.
-pub struct Merger<C> {
+pub struct Merger<'b, C> {
     tree: Tree<C>,
-}
-
-impl<C> Default for Merger<C> {
-    fn default() -> Self {
-        Self { tree: Tree::new(Stat::IMPLIED_DIR) }
-    }
+    budget: &'b Budget,
+    /// Components that a path may have when its symbolic links are followed.
+    max_depth: u64,
+    /// Those of the topmost layer, empty, but for what they count.
+    notes: Notes,
 }
 
 /// Says of all extents of `layer` that they lie on `device`.
@@ -62,10 +59,16 @@ pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
     layer
 }
 
-impl<C> Merger<C> {
-    /// Begins with what is merged already.
-    pub fn over(tree: Tree<C>) -> Self {
-        Self { tree }
+impl<'b, C: Weigh> Merger<'b, C> {
+    /// Begins with an empty directory. What the merge makes is taken from `budget`;
+    /// that what it is given was, is for the caller.
+    pub fn new(budget: &'b Budget, max_depth: u64) -> Self {
+        Self::over(Tree::new(Stat::IMPLIED_DIR), budget, max_depth)
+    }
+
+    /// As [`Merger::new`], but begins with what is merged already.
+    pub fn over(tree: Tree<C>, budget: &'b Budget, max_depth: u64) -> Self {
+        Self { tree, budget, max_depth, notes: Notes::default() }
     }
 
     /// How many inodes the arena holds so far.
@@ -90,10 +93,15 @@ impl<C> Merger<C> {
         mut layer: Tree<C>,
         before: &mut dyn FnMut(InodeId, &Inode<C>),
     ) -> Result<Notes, MergeError> {
+        let mut notes = Notes::above(&self.notes);
         if let Some(entries) = journal::take(&mut layer)? {
-            return Replay::new(&mut self.tree, before)?.run(entries);
+            let (tree, budget) = (&mut self.tree, self.budget);
+            let notes = Replay::new(tree, before, budget, self.max_depth, notes)?.run(entries)?;
+            self.notes = notes.counts();
+            return Ok(notes);
         }
-        let notes = take_dropped_xattrs(&mut layer);
+        take_dropped_xattrs(&mut layer, &mut notes);
+        self.notes = notes.counts();
         // From here on, the layer's inodes live in the merged arena.
         let shift = u32::try_from(self.tree.len()).map_err(|_| TooManyInodes)?;
         for mut inode in layer.into_inodes() {
@@ -168,33 +176,38 @@ impl<C> Merger<C> {
     }
 }
 
-/// Takes the notes of xattrs that the layer lost out of its tree.
-fn take_dropped_xattrs<C>(layer: &mut Tree<C>) -> Notes {
-    let mut notes = Notes::default();
-    let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
-    let mut found = Vec::new();
-    while let Some((id, path)) = dirs.pop() {
+/// Takes what is noted of xattrs that the layer lost out of its tree.
+fn take_dropped_xattrs<C>(layer: &mut Tree<C>, notes: &mut Notes) {
+    let mut dropped = HashMap::new();
+    for (id, inode) in (0..).zip(layer.inodes_mut()) {
+        if let Some(names) = inode.xattrs.remove(DROPPED_XATTRS) {
+            dropped.insert(InodeId(id), names);
+        }
+    }
+    if dropped.is_empty() {
+        return;
+    }
+    if let Some(names) = dropped.get(&InodeId::ROOT) {
+        notes.dropped_xattrs(&GuestPath::default(), names);
+    }
+    let mut path = GuestPath::default();
+    let mut dirs = vec![(0, None, InodeId::ROOT)];
+    while let Some((depth, name, id)) = dirs.pop() {
+        path.0.truncate(depth);
+        path.0.extend(name);
+        let depth = path.0.len();
         for (name, child) in layer.dir(id).into_iter().flat_map(|dir| &dir.entries) {
-            let inode = layer.inode(*child);
-            if inode.xattrs.get(DROPPED_XATTRS).is_some() {
-                found.push((*child, path.join(name)));
+            if let Some(names) = dropped.get(child) {
+                path.0.push(name.clone());
+                notes.dropped_xattrs(&path, names);
+                path.0.truncate(depth);
             }
-            if let Kind::Dir(_) = inode.kind {
-                dirs.push((*child, path.join(name)));
+            if layer.dir(*child).is_some() {
+                dirs.push((depth, Some(name.clone()), *child));
             }
         }
     }
-    found.push((InodeId::ROOT, GuestPath::default()));
-    let names = found.iter().filter_map(|(id, path)| {
-        let names = layer.inode(*id).xattrs.get(DROPPED_XATTRS)?;
-        Some((path.clone(), names.into()))
-    });
-    notes.dropped_xattrs = names.collect();
-    notes.dropped_xattrs.sort();
-    for (id, _) in found {
-        layer.inode_mut(id).xattrs.remove(DROPPED_XATTRS);
-    }
-    notes
+    notes.sort();
 }
 
 #[cfg(test)]

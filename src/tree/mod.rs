@@ -3,14 +3,16 @@
 //! One type serves a layer (which may hold whiteouts, opaque and implied
 //! directories and links into lower layers), the merged image, and the upper.
 
+pub mod budget;
 pub mod extents;
 pub mod journal;
 pub mod links;
 pub mod merge;
 mod name;
+mod notes;
 mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub use self::name::{BadName, GuestPath, Name, shown};
 
@@ -176,6 +178,16 @@ impl Xattrs {
     }
 }
 
+/// From many at once, sorted once; of several with one name, the first counts.
+impl FromIterator<Xattr> for Xattrs {
+    fn from_iter<I: IntoIterator<Item = Xattr>>(xattrs: I) -> Self {
+        let mut all: Vec<Xattr> = xattrs.into_iter().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|later, first| later.name == first.name);
+        Self(all)
+    }
+}
+
 /// A tree would need more than 2³² inodes.
 #[derive(Debug, thiserror::Error)]
 #[error("more than 2^32 inodes")]
@@ -230,21 +242,36 @@ impl<C> Tree<C> {
     }
 
     /// Whether `id` is a directory that only whiteouts in it imply.
-    pub fn is_hollow(&self, id: InodeId) -> bool {
-        let mut dirs = vec![id];
-        while let Some(id) = dirs.pop() {
-            let Some(dir) = self.dir(id).filter(|dir| dir.implied) else {
-                return false;
-            };
-            for child in dir.entries.values() {
-                match self.inode(*child).kind {
-                    Kind::Whiteout => {}
-                    Kind::Dir(_) => dirs.push(*child),
-                    _ => return false,
-                }
+    ///
+    /// `known` has what was found before, of it and of what is below: that stays
+    /// true when such a directory becomes a whiteout, and when another one is
+    /// described. So each directory is looked into once.
+    pub fn is_hollow(&self, id: InodeId, known: &mut HashMap<InodeId, bool>) -> bool {
+        // A directory comes twice: before those in it, and behind them.
+        let mut dirs = vec![(id, false)];
+        while let Some((id, behind)) = dirs.pop() {
+            if known.contains_key(&id) {
+                continue;
             }
+            let hollow = |child: &InodeId| match self.inode(*child).kind {
+                Kind::Whiteout => Some(true),
+                Kind::Dir(_) => known.get(child).copied(),
+                _ => Some(false),
+            };
+            let Some(dir) = self.dir(id).filter(|dir| dir.implied) else {
+                known.insert(id, false);
+                continue;
+            };
+            if behind || dir.entries.values().any(|child| hollow(child) == Some(false)) {
+                let all = dir.entries.values().all(|child| hollow(child) == Some(true));
+                known.insert(id, all);
+                continue;
+            }
+            dirs.push((id, true));
+            let unknown = dir.entries.values().filter(|child| hollow(child).is_none());
+            dirs.extend(unknown.map(|child| (*child, false)));
         }
-        true
+        known[&id]
     }
 
     /// The inode `id`, which no name may lead to any more.
@@ -260,18 +287,22 @@ impl<C> Tree<C> {
 
     /// A path of `id`, found by search: for messages, where it need not be fast.
     pub fn path_of(&self, id: InodeId) -> Option<GuestPath> {
-        let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
-        while let Some((at, path)) = dirs.pop() {
+        let mut path = GuestPath::default();
+        // With the depth of the directory that each is in.
+        let mut dirs = vec![(0, None, InodeId::ROOT)];
+        while let Some((depth, name, at)) = dirs.pop() {
+            path.0.truncate(depth);
+            path.0.extend(name);
             if at == id {
                 return Some(path);
             }
+            let depth = path.0.len();
             for (name, child) in self.dir(at).into_iter().flat_map(|dir| &dir.entries) {
-                let path = path.join(name);
                 if *child == id {
-                    return Some(path);
+                    return Some(path.join(name));
                 }
                 if self.dir(*child).is_some() {
-                    dirs.push((*child, path));
+                    dirs.push((depth, Some(name.clone()), *child));
                 }
             }
         }

@@ -56,6 +56,16 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Bytes that it has on the heap.
+    pub(super) fn heap_bytes(&self) -> u64 {
+        match &self.0 {
+            Bytes::Short { .. } => 0,
+            Bytes::Long(bytes) => bytes.len() as u64 + 16,
+        }
+    }
+}
+
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes() == other.as_bytes()

@@ -9,7 +9,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::journal::{Entry, PLINKS};
+use super::budget::{Budget, Weigh};
+use super::journal::{Damaged, Entry, PLINKS};
 use super::links::{self, MAX_LINKS, Step};
 use super::merge::{MergeError, Notes};
 use super::{
@@ -23,6 +24,9 @@ pub struct Replay<'m, C> {
     tree: &'m mut Tree<C>,
     /// Sees a directory of the tree below before it is changed.
     before: &'m mut dyn FnMut(InodeId, &Inode<C>),
+    budget: &'m Budget,
+    /// Components that a path may have when its symbolic links are followed.
+    max_depth: u64,
     /// Inodes from here on are the layer's own.
     first: u32,
     /// What directories of the tree below had under the names that changed.
@@ -32,14 +36,14 @@ pub struct Replay<'m, C> {
     /// Files that aufs kept for hard links, by path.
     plinks: HashMap<GuestPath, InodeId>,
     /// Hard links whose targets come later, and where each is really.
-    pending: Vec<(InodeId, GuestPath)>,
+    pending: Vec<(InodeId, Box<[u8]>)>,
     /// Directories of the tree below that lead to entries of the layer.
     touched: HashSet<InodeId>,
     /// Directories of which everything below the layer is hidden already.
     emptied: HashSet<InodeId>,
-    /// Of what hides: the path in the tar, and what it hides.
-    hides_through_links: Vec<(GuestPath, GuestPath)>,
     notes: Notes,
+    /// Of what hides alone.
+    hiding_notes: Notes,
 }
 
 /// What to do where a path has no directory.
@@ -68,15 +72,20 @@ struct Reached {
     through_link: bool,
 }
 
-impl<'m, C> Replay<'m, C> {
+impl<'m, C: Weigh> Replay<'m, C> {
     pub fn new(
         tree: &'m mut Tree<C>,
         before: &'m mut dyn FnMut(InodeId, &Inode<C>),
+        budget: &'m Budget,
+        max_depth: u64,
+        notes: Notes,
     ) -> Result<Self> {
         let first = u32::try_from(tree.len()).map_err(|_| TooManyInodes)?;
         Ok(Self {
             tree,
             before,
+            budget,
+            max_depth,
             first,
             was: HashMap::new(),
             described: HashMap::new(),
@@ -85,8 +94,8 @@ impl<'m, C> Replay<'m, C> {
             pending: Vec::new(),
             touched: HashSet::new(),
             emptied: HashSet::new(),
-            hides_through_links: Vec::new(),
-            notes: Notes::default(),
+            hiding_notes: notes.clone(),
+            notes,
         })
     }
 
@@ -94,16 +103,12 @@ impl<'m, C> Replay<'m, C> {
         self.hide(&entries)?;
         for entry in entries {
             if !hides(&entry.inode) {
-                self.entry(&entry.path, entry.inode)?;
+                self.entry(&path_of(&entry)?, entry.inode)?;
             }
         }
         self.settle()?;
-        self.notes.through_links.append(&mut self.hides_through_links);
-        self.notes.through_links.sort();
-        self.notes.through_links.dedup();
-        self.notes.over_files.sort();
-        self.notes.over_files.dedup();
-        self.notes.dropped_xattrs.sort();
+        self.notes.append(self.hiding_notes);
+        self.notes.sort();
         Ok(self.notes)
     }
 
@@ -113,7 +118,8 @@ impl<'m, C> Replay<'m, C> {
             return Ok(());
         }
         let mut hidden = Vec::new();
-        for Entry { path, inode } in entries {
+        for entry in entries {
+            let (path, inode) = (&path_of(entry)?, &entry.inode);
             if hides(inode) {
                 for (dir, name) in self.hidden_by(path, inode)? {
                     self.hide_lower(dir, &name);
@@ -129,8 +135,11 @@ impl<'m, C> Replay<'m, C> {
                 _ => Kind::Fifo,
             };
             let (stat, xattrs) = (inode.stat, Xattrs::default());
-            // An error is told when the entry itself is applied.
-            let _ = self.entry(path, Inode { stat, xattrs, kind });
+            // Any other error is told when the entry itself is applied.
+            let applied = self.entry(path, Inode { stat, xattrs, kind });
+            if let Err(error @ MergeError::Exhausted(_)) = applied {
+                return Err(error);
+            }
         }
         self.undo();
         for (dir, name) in hidden {
@@ -189,7 +198,7 @@ impl<'m, C> Replay<'m, C> {
         };
         self.announce_all(&found.path);
         if found.through_link {
-            self.hides_through_links.push((path.clone(), found.path.join(name)));
+            self.hiding_notes.through_link(path, &found.path.join(name));
         }
         Ok(vec![(found.dir, name.clone())])
     }
@@ -210,8 +219,7 @@ impl<'m, C> Replay<'m, C> {
         }
         self.plinks.clear();
         self.pending.clear();
-        self.notes.over_files.clear();
-        self.notes.through_links.clear();
+        self.notes.forget();
     }
 
     /// Applies an entry that hides nothing.
@@ -222,7 +230,8 @@ impl<'m, C> Replay<'m, C> {
             return Ok(());
         };
         if parent.last().is_some_and(|dir| dir.as_bytes() == PLINKS) {
-            let id = self.tree.push(inode)?;
+            self.budget.take(path.weight())?;
+            let id = self.push(inode)?;
             self.plinks.insert(path.clone(), id);
             return Ok(());
         }
@@ -230,13 +239,14 @@ impl<'m, C> Replay<'m, C> {
         let Some(Reached { dir, dirs, path: real, through_link }) = found else {
             return Err(MergeError::Loop(path.shown()));
         };
+        self.check_depth(dirs.len() as u64 + 1, path)?;
         self.touched.extend(dirs);
         let real = real.join(name);
         if through_link {
-            self.notes.through_links.push((path.clone(), real.clone()));
+            self.notes.through_link(path, &real);
         }
         if let Some(names) = dropped {
-            self.notes.dropped_xattrs.push((real.clone(), names));
+            self.notes.dropped_xattrs(&real, &names);
         }
         let known = self.child(View::Now, dir, name);
         if let (Kind::Dir(_), Some(known)) = (&inode.kind, known)
@@ -245,21 +255,36 @@ impl<'m, C> Replay<'m, C> {
             self.describe(known, inode.stat, inode.xattrs);
             return Ok(());
         }
+        self.budget.take(name.weight())?;
         // A name is free before a link's target is looked for: one to itself means
         // what was below.
         self.set(dir, name, None);
         let id = match &inode.kind {
             Kind::LowerLink(target) => match self.target(path, target)? {
                 Some(id) => id,
-                None => self.tree.push(inode)?,
+                None => self.push(inode)?,
             },
-            _ => self.tree.push(inode)?,
+            _ => self.push(inode)?,
         };
         if matches!(self.tree.inode(id).kind, Kind::LowerLink(_)) {
-            self.pending.push((id, real));
+            let real = real.to_bytes();
+            self.budget.take(real.len() as u64)?;
+            self.pending.push((id, real.into()));
         }
         self.set(dir, name, Some(id));
         Ok(())
+    }
+
+    fn push(&mut self, inode: Inode<C>) -> Result<InodeId> {
+        self.budget.take(inode.weight())?;
+        Ok(self.tree.push(inode)?)
+    }
+
+    fn check_depth(&self, depth: u64, entry: &GuestPath) -> Result<()> {
+        match depth <= self.max_depth {
+            true => Ok(()),
+            false => Err(MergeError::TooDeep { path: entry.shown(), max: self.max_depth }),
+        }
     }
 
     /// What a hard link means now: `None` if its target may come later.
@@ -282,6 +307,7 @@ impl<'m, C> Replay<'m, C> {
     fn settle(&mut self) -> Result<()> {
         let mut ends: HashMap<InodeId, InodeId> = HashMap::new();
         for (id, path) in std::mem::take(&mut self.pending) {
+            let path = GuestPath::parse(&path).map_err(|_| Damaged)?;
             let Some((name, parent)) = path.0.split_last() else {
                 continue;
             };
@@ -378,11 +404,13 @@ impl<'m, C> Replay<'m, C> {
                 _ => {
                     let kind = Kind::Dir(Dir::default());
                     let (stat, xattrs) = (Stat::IMPLIED_DIR, Xattrs::default());
-                    let id = self.tree.push(Inode { stat, xattrs, kind })?;
+                    self.check_depth(stack.len() as u64 + 1, entry)?;
+                    self.budget.take(name.weight())?;
+                    let id = self.push(Inode { stat, xattrs, kind })?;
                     self.set(here, &name, Some(id));
                     stack.push((id, name));
                     if known.is_some_and(|known| known.0 >= self.first) {
-                        self.notes.over_files.push(real_path(&stack));
+                        self.notes.over_file(&real_path(&stack));
                     }
                     continue;
                 }
@@ -449,6 +477,10 @@ impl<'m, C> Replay<'m, C> {
             self.described.entry(dir).or_insert(old);
         }
     }
+}
+
+fn path_of<C>(entry: &Entry<C>) -> Result<GuestPath, Damaged> {
+    entry.path().map_err(|_| Damaged)
 }
 
 /// Whether an entry only hides what is below.

@@ -2,7 +2,7 @@
 import os
 import time
 
-from checks import check, faults, layer_random
+from checks import budgets, check, faults, layer_random, sound
 from checks.cases import generate, run_case
 from checks.common import call, need  # noqa: F401
 from checks.first_run import first_run
@@ -20,6 +20,7 @@ for role in ('root', 'user'):
     check('first-run-from-nothing-' + role)(lambda role=role: first_run(role, built=False))
 
 check('system-calls-all')(lambda: faults.run(1))
+check('budgets-full')(budgets.full)
 check('sound-10000-flips')(lambda: sound.flips(10_000))
 check('sound-1000-index-changes')(lambda: sound.index_changes(1000))
 check('layer-random-1000')(lambda: layer_random.run(layer_random.LONG_SEEDS))

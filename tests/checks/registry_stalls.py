@@ -50,4 +50,11 @@ def pushes():
             server = site.proxy().on('/manifests/', drip(1), None)
             b.pull(server, 'app:1', fails=['too long'])
             need(len(server.asked('/manifests/')) == 2, 'asked %d times' % len(server.asked('/manifests/')))
-        return all_of({'slow': slowly, 'deaf': never, 'silent': silent, 'dripping': dripping})
+
+        def dripping_blob():
+            """A byte every two seconds is never silence, and no blob."""
+            layout = b.layout('drip', [noise(7, 'gzip')])
+            site.push(layout, 'drip:1')
+            server = site.proxy().on(layers_in(layout)[0][0]['digest'], drip(2), None)
+            b.pull(server, 'drip:1', fails=['--min-rate'])
+        return all_of({'slow': slowly, 'deaf': never, 'silent': silent, 'dripping': dripping, 'dripping blob': dripping_blob})

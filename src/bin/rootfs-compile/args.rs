@@ -1,11 +1,12 @@
 //! What was typed.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oci_spec::distribution::Reference;
-use rootfs_compile::layer::Limits;
+use rootfs_compile::bundle::open::Place;
+use rootfs_compile::layer::{Limits, MAX_SPARSE};
 use rootfs_compile::manifest::{ByteSize, ImageRef, Platform};
 
 use crate::machine::MachineArgs;
@@ -148,6 +149,9 @@ pub struct RegistryArgs {
     /// Trust these certificates (PEM) besides the system's
     #[arg(long, value_name = "FILE")]
     pub ca_cert: Vec<PathBuf>,
+    /// Give up what brings fewer bytes in each second of waiting, over two minutes; 0 waits for ever [default: 1KiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub min_rate: Option<u64>,
     /// Connect to nothing: use what is cached
     #[arg(long)]
     pub offline: bool,
@@ -246,6 +250,18 @@ pub struct LimitArgs {
     /// Bytes of one file's xattrs [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_xattr_bytes: Option<u64>,
+    /// Zeros on the disk for sparse files whose data lie far apart, of all layers; at most 32GiB [default: 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = sparse_size)]
+    pub max_sparse_bytes: Option<u64>,
+    /// Memory for names, links, xattrs and extents of all layers [default: 1280MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_metadata_bytes: Option<u64>,
+    /// Bytes of all layers beyond 1024 times their blobs' [default: 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_expansion_bytes: Option<u64>,
+    /// Bytes of indexes, manifests and configs that are read to find an image [default: 512MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_document_bytes: Option<u64>,
     /// Bytes of an archive that is compressed as a whole [default: 256GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_archive_bytes: Option<u64>,
@@ -272,6 +288,13 @@ fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
 }
 
+fn sparse_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes <= MAX_SPARSE => Ok(bytes),
+        _ => Err("readers of bundles allow 32GiB".to_owned()),
+    }
+}
+
 impl LimitArgs {
     /// The defaults with what was given in their place.
     pub fn limits(&self) -> Limits {
@@ -283,7 +306,31 @@ impl LimitArgs {
             path: self.max_path.unwrap_or(default.path),
             depth: self.max_depth.unwrap_or(default.depth),
             xattr_bytes: self.max_xattr_bytes.unwrap_or(default.xattr_bytes),
+            sparse_bytes: self.max_sparse_bytes.unwrap_or(default.sparse_bytes),
+            metadata_bytes: self.max_metadata_bytes.unwrap_or(default.metadata_bytes),
+            expansion_bytes: self.max_expansion_bytes.unwrap_or(default.expansion_bytes),
         }
+    }
+}
+
+/// Bounds against bundles that are made to exhaust the machine.
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+pub struct ReadArgs {
+    /// Memory for names, links, xattrs and extents of each file system [default: 1280MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_metadata_bytes: Option<u64>,
+}
+
+impl ReadArgs {
+    /// What was given, or the default.
+    pub fn metadata_bytes(&self) -> u64 {
+        self.max_metadata_bytes.unwrap_or(Limits::default().metadata_bytes)
+    }
+
+    /// The bundle at `path`, to be read within these bounds.
+    pub fn bundle(&self, path: &Path) -> anyhow::Result<Place> {
+        Ok(Place::find(path)?.within(self.metadata_bytes()))
     }
 }
 
@@ -296,6 +343,8 @@ pub struct Inspect {
     pub json: bool,
     #[command(flatten)]
     pub cache: CacheDir,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 #[derive(Args)]
@@ -307,6 +356,8 @@ pub struct Verify {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 #[derive(Subcommand)]
@@ -325,6 +376,8 @@ pub struct CacheVerify {
     pub json: bool,
     #[command(flatten)]
     pub cache: CacheDir,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 #[derive(Args)]
@@ -342,6 +395,8 @@ pub struct Sign {
     /// A secret key, of keygen or minisign. ROOTFS_COMPILE_KEY_PASSWORD has its password
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 /// Whose signature a bundle must have.
@@ -365,6 +420,8 @@ pub struct Push {
     pub cache: CacheDir,
     #[command(flatten)]
     pub registry: RegistryArgs,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 #[derive(Args)]
@@ -383,6 +440,8 @@ pub struct Pull {
     pub cache: CacheDir,
     #[command(flatten)]
     pub registry: RegistryArgs,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 #[derive(Args)]
@@ -397,6 +456,8 @@ pub struct Export {
     pub tag: String,
     #[command(flatten)]
     pub cache: CacheDir,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 #[derive(Args)]

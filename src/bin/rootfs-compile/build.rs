@@ -65,6 +65,7 @@ pub fn request(
 ) -> Result<Request> {
     let mut access = access(&args.registry);
     access.archive_bytes = args.limits.max_archive_bytes;
+    access.max_document_bytes = args.limits.max_document_bytes;
     access.are_for(&manifest.image);
     Ok(Request {
         manifest,

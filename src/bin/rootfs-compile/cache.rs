@@ -24,8 +24,9 @@ fn verify(args: &CacheVerify) -> Result<u8> {
     let root = cache_dir(&args.cache)?;
     ensure!(root.is_dir(), "{} is no directory", root.display());
     let mut checked = Checked::default();
-    cache::check(&root, args.remove, &warn, &mut checked)?;
-    bundle_cache::check(&root, &warn, &mut |found| match found {
+    let memory = args.read.metadata_bytes();
+    cache::check(&root, args.remove, memory, &warn, &mut checked)?;
+    bundle_cache::check(&root, memory, &warn, &mut |found| match found {
         Seen::Good => checked.good += 1,
         Seen::Leftover => checked.leftovers += 1,
         Seen::Problem(dir, error) => {

@@ -13,7 +13,7 @@ use crate::args::Inspect;
 
 pub fn inspect(args: &Inspect) -> Result<u8> {
     let cache = args.cache.cache_dir.clone().or_else(Cache::default_dir);
-    let report = read(&args.dir, cache.as_deref())?;
+    let report = read(&args.read.bundle(&args.dir)?, cache.as_deref())?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", printable::json(&report)?).context(STDOUT)?;
@@ -73,5 +73,8 @@ fn lines(report: &Report) -> Vec<String> {
     ));
     let conflicts = report.case_conflicts.iter();
     lines.extend(conflicts.map(|names| format!("case      {}", names.join("  "))));
+    if report.more_case_conflicts > 0 {
+        lines.push(format!("case      and {} more", report.more_case_conflicts));
+    }
     lines
 }

@@ -20,7 +20,7 @@ pub fn keygen(args: &Keygen) -> Result<u8> {
 
 pub fn sign(args: &Sign) -> Result<u8> {
     let key = SecretKey::load(&args.key, password())?;
-    sign::sign(&args.dir, &key)?;
+    sign::sign(args.read.bundle(&args.dir)?, &key)?;
     Ok(0)
 }
 

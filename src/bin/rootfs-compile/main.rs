@@ -116,6 +116,7 @@ fn access(args: &RegistryArgs) -> Access {
         insecure: args.insecure_registry.iter().cloned().chain(named).collect(),
         ca_certs: args.ca_cert.clone(),
         offline: args.offline,
+        min_rate: args.min_rate,
         credentials: set("ROOTFS_COMPILE_USERNAME").map(|name| Credentials {
             name,
             password: password(),
@@ -142,7 +143,7 @@ fn schema(args: &Schema) -> Result<u8> {
 
 fn verify(args: &Verify) -> Result<u8> {
     let wanted = keys::load(&args.key)?;
-    let mut problems = bundle::sound::verify(&args.dir)?;
+    let mut problems = bundle::sound::verify(&args.read.bundle(&args.dir)?);
     if !wanted.is_empty()
         && let Err(error) = bundle::signature::check_dir(&args.dir, &wanted)
     {

@@ -18,7 +18,8 @@ pub fn push(args: &Push) -> Result<u8> {
     let name = name.with_context(|| format!("{} is no name in a registry", args.reference))?;
     let mut access = access(&args.registry);
     access.are_for(&args.reference);
-    let pushed = transfer::push(&args.dir, name, &cache, &access, args.provenance.as_deref())?;
+    let bundle = args.read.bundle(&args.dir)?;
+    let pushed = transfer::push(bundle, name, &cache, &access, args.provenance.as_deref())?;
     let bytes = HumanBytes(pushed.bytes);
     say(&format!("{name}: {} of {} blobs sent, {bytes}", pushed.sent, pushed.blobs));
     Ok(0)
@@ -33,7 +34,12 @@ pub fn pull(args: &Pull) -> Result<u8> {
         return Ok(usage(&format!("{error:#}"), USAGE));
     }
     let keys = keys::load(&args.key)?;
-    let target = Target { output: args.output.clone(), force: args.force, keys };
+    let target = Target {
+        output: args.output.clone(),
+        force: args.force,
+        keys,
+        metadata_bytes: args.read.metadata_bytes(),
+    };
     let mut reference = args.reference.clone();
     reference.resolve(Path::new(""));
     let index = transfer::pull(&reference, &target, &Cache::open(&dir)?, &access, &warn)?;
@@ -48,15 +54,15 @@ pub fn pull(args: &Pull) -> Result<u8> {
 
 pub fn export(args: &Export) -> Result<u8> {
     let cache = || Cache::open(&cache_dir(&args.cache)?);
-    let to = &args.to;
+    let (to, bundle) = (&args.to, args.read.bundle(&args.dir)?);
     if let Some(raw) = &to.raw {
-        transfer::to_raw(&args.dir, raw)?;
+        transfer::to_raw(bundle, raw)?;
     } else if let Some(tar) = &to.tar {
-        transfer::to_tar(&args.dir, tar)?;
+        transfer::to_tar(bundle, tar)?;
     } else if let Some(layout) = &to.oci_layout {
-        transfer::to_layout(&args.dir, layout, &args.tag, &cache()?, &warn)?;
+        transfer::to_layout(bundle, layout, &args.tag, &cache()?, &warn)?;
     } else if let Some(archive) = &to.oci_archive {
-        transfer::to_archive(&args.dir, archive, &args.tag, &cache()?)?;
+        transfer::to_archive(bundle, archive, &args.tag, &cache()?)?;
     }
     Ok(0)
 }

@@ -8,11 +8,14 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
 use crate::bundle::content::{Content, MAX_HOLES};
 use crate::bundle::index::{FileEntry, Index};
+use crate::bundle::open::Place;
 use crate::bundle::signature::{self, Key, MAX_SIGNATURE};
 use crate::bundle::sound::{self, Depth};
 use crate::bundle::staging::{Staging, write_file};
 use crate::bundle::{INDEX, SIGNATURE, UPPER, seal};
+use crate::layer::{EXPANSION, MAX_SPARSE};
 use crate::sink;
+use crate::tree::budget::Budget;
 
 /// A file of an artifact, as its manifest tells of it.
 pub struct Piece<'a> {
@@ -35,6 +38,7 @@ pub fn unpack(
     staging: &Staging,
     adopt: &dyn Fn(&Index, &FileEntry) -> Result<bool>,
     keys: &[Key],
+    metadata_bytes: u64,
 ) -> Result<Index> {
     let index = seal::from_json(json).context(INDEX)?;
     let count = pieces.len();
@@ -47,13 +51,14 @@ pub fn unpack(
         // Before any file is brought.
         signature::check(json, signature.as_deref(), keys)?;
     }
+    let expansion = Budget::new(MAX_EXPANSION);
     for entry in &index.files {
         let path = &entry.path;
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
         if adopt(&index, entry)? {
             continue;
         }
-        file(&piece, entry, staging).with_context(|| path.clone())?;
+        file(&piece, entry, staging, &expansion).with_context(|| path.clone())?;
     }
     if let Some(other) = pieces.keys().next() {
         bail!("the artifact has {other:?}, which {INDEX} does not know");
@@ -63,7 +68,8 @@ pub fn unpack(
         write_file(staging, SIGNATURE, &signature)?;
     }
     // The hashes of layers are known by now.
-    sound::check(&staging.path(""), Depth::Received)?;
+    let place = Place::find(&staging.path(""))?.within(metadata_bytes);
+    sound::check(&place, Depth::Received)?;
     Ok(index)
 }
 
@@ -84,15 +90,40 @@ fn signature_of(piece: &Piece<'_>) -> Result<Vec<u8>> {
 /// Bytes of a file at most: more than any layer may have by default.
 const MAX_FILE: u64 = 256 << 30;
 
-/// How many times as long as its blob a file may be beside the zeros in it.
-const EXPANSION: u64 = 1024;
+/// Bytes by which all files may be longer than [`EXPANSION`] times their blobs: the
+/// zeros that a build may have for sparse files, and what else may be zero.
+const MAX_EXPANSION: u64 = MAX_SPARSE + (16 << 30);
+
+/// What a blob decompresses to, of which more than a share is taken from a budget:
+/// 10 MiB of zstd can stand for 320 GiB.
+struct Bounded<'b, R> {
+    inner: R,
+    /// Bytes that cost nothing.
+    free: u64,
+    expansion: &'b Budget,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let beyond = (n as u64).saturating_sub(self.free);
+        self.free = self.free.saturating_sub(n as u64);
+        if self.expansion.take(beyond).is_err() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the blobs expand to more than {EXPANSION} times their size"),
+            ));
+        }
+        Ok(n)
+    }
+}
 
 /// Bytes of a zstd blob of `size` bytes at most, by far.
 pub fn largest_blob(size: u64) -> u64 {
     size.saturating_add(size / 64).saturating_add(1 << 20)
 }
 
-fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
+fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging, expansion: &Budget) -> Result<()> {
     // What is not sparse takes space, and so does hashing what is.
     let is_sparse = entry.path == UPPER;
     ensure!(
@@ -116,7 +147,9 @@ fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging) -> Result<()> {
     ensure!(piece.size <= most, "its blob has {} bytes; {most} would be enough", piece.size);
     let mut blob = (piece.open)()?;
     let file = staging.create(&piece.path)?;
-    let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
+    let stream = zstd::Decoder::new(&mut blob).context("zstd")?;
+    let free = piece.size.saturating_mul(EXPANSION);
+    let mut stream = Bounded { inner: stream, free, expansion };
     let file = if is_sparse {
         let mut limited = (&mut stream).take(largest);
         let read = sparse::read(&mut limited, &file, entry.size);

@@ -1,7 +1,7 @@
 //! What an inode holds: entries, a link's target, a file's extents.
 
 use super::inode::RawInode;
-use super::{ReadError, Reader, Result, bad, index_bytes};
+use super::{ReadError, Reader, Result, bad};
 use crate::erofs::disk::{
     self, CHUNK_BITS_MASK, CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, DIRENT_SIZE, DiskDirent,
 };
@@ -96,6 +96,17 @@ fn block_entries<'d>(nid: Nid, block: &'d [u8], all: &mut Vec<RawEntry<'d>>) -> 
     Ok(())
 }
 
+/// Bytes of the chunk indexes of a regular file.
+pub fn index_bytes(inode: &RawInode<'_>) -> Option<u64> {
+    match inode.disk.layout {
+        disk::LAYOUT_CHUNK_BASED => {
+            let chunk = 1 << (inode.disk.u & CHUNK_BITS_MASK);
+            blocks_of(inode.disk.size).div_ceil(chunk).checked_mul(CHUNK_INDEX_SIZE)
+        }
+        _ => Some(0),
+    }
+}
+
 /// Where a regular file's bytes lie, on devices that hold them.
 pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
     let size = inode.disk.size;
@@ -140,7 +151,7 @@ pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
             let bits = format & CHUNK_BITS_MASK;
             let past = || bad(inode.nid, "chunk indexes past the end of the file");
             let at = align_up(inode.tail_at, CHUNK_INDEX_SIZE).ok_or_else(past)?;
-            let len = index_bytes(size, bits).ok_or_else(past)?;
+            let len = index_bytes(inode).ok_or_else(past)?;
             let indexes = reader.bytes(at, len).ok_or_else(past)?;
             for (i, bytes) in indexes.as_chunks().0.iter().enumerate() {
                 let index = ChunkIndex::decode(bytes);

@@ -4,7 +4,7 @@ use super::{ReadError, Reader, Result, bad};
 use crate::erofs::disk::{
     DiskInode, EXTENDED_SIZE, NID_SLOT, XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES,
 };
-use crate::tree::Xattrs;
+use crate::tree::{Xattr, Xattrs};
 use crate::units::{BLOCK_SIZE, Nid};
 
 /// An inode as it stands on disk.
@@ -36,9 +36,9 @@ impl<'d> Reader<'d> {
     }
 
     pub(super) fn xattrs(&self, inode: &RawInode<'_>) -> Result<Xattrs> {
-        let mut xattrs = Xattrs::default();
+        let mut xattrs = Vec::new();
         let Some(header) = inode.xattr_body.get(..XATTR_HEADER_SIZE as usize) else {
-            return Ok(xattrs);
+            return Ok(Xattrs::default());
         };
         let fail = |what: &str| bad(inode.nid, format!("xattrs: {what}"));
         let shared = usize::from(header[4]) * 4;
@@ -57,6 +57,11 @@ impl<'d> Reader<'d> {
             let len = self.entry(inode, own, &mut xattrs)?;
             own = own.get(len..).ok_or_else(|| fail("the last one is cut"))?;
         }
+        let count = xattrs.len();
+        let xattrs: Xattrs = xattrs.into_iter().collect();
+        if xattrs.iter().len() < count {
+            return Err(fail("a name is there twice"));
+        }
         Ok(xattrs)
     }
 
@@ -65,7 +70,7 @@ impl<'d> Reader<'d> {
         &self,
         inode: &RawInode<'_>,
         bytes: &[u8],
-        xattrs: &mut Xattrs,
+        xattrs: &mut Vec<Xattr>,
     ) -> Result<usize, ReadError> {
         let fail = |what: &str| bad(inode.nid, format!("xattrs: {what}"));
         let cut = || fail("an entry is cut");
@@ -78,10 +83,7 @@ impl<'d> Reader<'d> {
         let suffix = bytes.get(name_at..value_at).ok_or_else(cut)?;
         let value = bytes.get(value_at..end).ok_or_else(cut)?;
         let name = [prefix, suffix].concat();
-        if xattrs.get(&name).is_some() {
-            return Err(fail(&format!("{} is there twice", name.escape_ascii())));
-        }
-        xattrs.set(name, value);
+        xattrs.push(Xattr { name: name.into(), value: value.into() });
         Ok(end.next_multiple_of(4))
     }
 }

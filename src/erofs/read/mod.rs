@@ -10,15 +10,16 @@ use rustc_hash::FxHashMap;
 
 use self::inode::RawInode;
 use super::disk::{
-    self, CHUNK_INDEX_SIZE, DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE,
-    SUPER_OFFSET, SUPER_SIZE, SuperBlock,
+    self, DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET, SUPER_SIZE,
+    SuperBlock,
 };
 use super::plan::Form;
+use crate::tree::budget::{Budget, Weigh as _};
 use crate::tree::extents::Extents;
 use crate::tree::{
     BadName, Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev, Stat, Timestamp, Tree, Xattrs,
 };
-use crate::units::{BLOCK_SIZE, Nid, blocks_of};
+use crate::units::{BLOCK_SIZE, Nid};
 
 /// What is wrong with a file system.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +31,6 @@ pub enum ReadError {
     #[error("directory {}, entry {name:?}: {what}", nid.0)]
     Dirent { nid: Nid, name: String, what: String },
 }
-
-/// Bytes of xattrs that even a small file may have, each counted for each inode.
-const MAX_SHARED: u64 = 256 << 20;
 
 type Result<T, E = ReadError> = std::result::Result<T, E>;
 
@@ -86,17 +84,17 @@ impl<'d> Reader<'d> {
     }
 
     /// The whole tree, every inode and entry of it checked. A layer's marks
-    /// (`Form::Object`) become what they mean.
-    pub fn tree(&self, form: Form) -> Result<Tree<Extents>> {
+    /// (`Form::Object`) become what they mean. What is kept of it is taken from
+    /// `budget`, as the writer took it when there was a layer of it.
+    pub fn tree(&self, form: Form, budget: &Budget) -> Result<Tree<Extents>> {
         let mut walk = Walk {
             reader: self,
             form,
             tree: Tree::new(Stat::IMPLIED_DIR),
             ids: FxHashMap::default(),
             met: Vec::new(),
-            dir_bytes: 0,
-            // Sharing lets xattrs grow beyond their file, but not without bound.
-            xattr_budget: (self.data.len() as u64 * 64).max(MAX_SHARED),
+            named: 0,
+            budget,
         };
         walk.run()?;
         let inodes = walk.tree.len() as u64;
@@ -160,8 +158,10 @@ struct Walk<'r, 'd> {
     ids: FxHashMap<Nid, InodeId>,
     /// By id.
     met: Vec<Met>,
-    dir_bytes: u64,
-    xattr_budget: u64,
+    /// Bytes of directories, links' targets and chunk indexes, which belong to one
+    /// inode each.
+    named: u64,
+    budget: &'r Budget,
 }
 
 impl<'d> Walk<'_, 'd> {
@@ -193,12 +193,7 @@ impl<'d> Walk<'_, 'd> {
         raw: &RawInode<'d>,
         parent: Nid,
         dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
-    ) -> Result<()>
-where {
-        self.dir_bytes = self.dir_bytes.saturating_add(raw.disk.size);
-        if self.dir_bytes > self.reader.data.len() as u64 {
-            return Err(bad(raw.nid, "directories that lie over each other"));
-        }
+    ) -> Result<()> {
         let listing = content::entries(self.reader, raw)?;
         let (mut dot, mut dotdot) = (None, None);
         let mut found = Vec::with_capacity(listing.len());
@@ -213,6 +208,7 @@ where {
                 b".." => dotdot = Some(entry.nid),
                 _ => {
                     let name = Name::new(entry.name).map_err(|e: BadName| wrong(e.to_string()))?;
+                    self.budget.take(name.weight()).map_err(|e| wrong(e.to_string()))?;
                     let child = self.child(id, raw.nid, entry.nid, dirs)?;
                     let mode = self.met[child.0 as usize].mode;
                     if disk::file_type(mode) != Some(entry.file_type) {
@@ -261,12 +257,8 @@ where {
     fn inode(&mut self, nid: Nid) -> Result<(RawInode<'d>, Inode<Extents>)> {
         let reader = self.reader;
         let raw = reader.raw_inode(nid)?;
+        self.name_bytes(&raw)?;
         let mut xattrs = reader.xattrs(&raw)?;
-        let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
-        self.xattr_budget = self
-            .xattr_budget
-            .checked_sub(bytes as u64)
-            .ok_or_else(|| bad(nid, "more xattrs than the file could hold"))?;
         let d = &raw.disk;
         let mtime = if d.extended {
             Timestamp { sec: d.mtime as i64, nsec: d.mtime_nsec }
@@ -279,7 +271,28 @@ where {
         }
         let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
         let kind = self.kind(&raw, &mut xattrs)?;
-        Ok((raw, Inode { stat, xattrs, kind }))
+        let inode = Inode { stat, xattrs, kind };
+        self.budget.take(inode.weight()).map_err(|error| bad(nid, error.to_string()))?;
+        Ok((raw, inode))
+    }
+
+    /// Counts the bytes that `raw` names as its own, before they are read. All
+    /// inodes together cannot have more than there are, unless they lie over each
+    /// other: then a small file could stand for a tree without bounds.
+    fn name_bytes(&mut self, raw: &RawInode<'_>) -> Result<()> {
+        let bytes = match raw.disk.mode & disk::S_IFMT {
+            disk::S_IFDIR | disk::S_IFLNK => raw.disk.size,
+            disk::S_IFREG => content::index_bytes(raw).unwrap_or(u64::MAX),
+            _ => 0,
+        };
+        self.named = self.named.saturating_add(bytes);
+        match self.named <= self.reader.data.len() as u64 {
+            true => Ok(()),
+            false => Err(bad(
+                raw.nid,
+                "directories, links or chunk indexes lie over each other, or past the end",
+            )),
+        }
     }
 
     fn kind(&self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
@@ -311,11 +324,6 @@ where {
             _ => return Err(bad(raw.nid, format!("mode {:o} is no file type", raw.disk.mode))),
         })
     }
-}
-
-/// Bytes of chunk indexes for a file of `size` bytes in chunks of 2^`bits` blocks.
-fn index_bytes(size: u64, bits: u32) -> Option<u64> {
-    blocks_of(size).div_ceil(1 << bits).checked_mul(CHUNK_INDEX_SIZE)
 }
 
 #[cfg(test)]

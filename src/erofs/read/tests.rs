@@ -3,6 +3,7 @@ use crate::digest::Digest;
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::erofs::layer::ObjectWriter;
 use crate::sink::Sink;
+use crate::tree::budget::Budget;
 use crate::tree::extents::Extent;
 use crate::units::{BlockAddr, DeviceId};
 
@@ -113,7 +114,7 @@ fn an_object_comes_back_with_its_marks() {
     let bytes = bytes_of(file);
     assert_eq!(hash, blake3::hash(&bytes));
     let reader = Reader::new(&bytes).unwrap();
-    same(&tree, &reader.tree(Form::Object).unwrap());
+    same(&tree, &reader.tree(Form::Object, &Budget::default()).unwrap());
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn an_image_comes_back_for_any_number_of_layers() {
         assert_eq!(written.blake3, blake3::hash(&bytes));
         let reader = Reader::new(&bytes).unwrap();
         assert_eq!(reader.devices().len(), usize::from(layers));
-        same(&tree, &reader.tree(Form::Image).unwrap());
+        same(&tree, &reader.tree(Form::Image, &Budget::default()).unwrap());
     }
 }
 
@@ -152,7 +153,8 @@ fn one_flipped_byte_is_an_error_or_another_tree_but_never_a_panic() {
         for flip in [1, 0x80, 0xff] {
             let mut bytes = good.clone();
             bytes[at] ^= flip;
-            let _ = Reader::new(&bytes).and_then(|reader| reader.tree(Form::Object));
+            let _ = Reader::new(&bytes)
+                .and_then(|reader| reader.tree(Form::Object, &Budget::default()));
         }
     }
     // The superblock has a checksum: every flip is found.
@@ -183,4 +185,73 @@ fn what_erofs_cannot_hold_is_an_error_with_its_path() {
     assert!(message.contains("dir/it") && message.contains("name space"), "{message}");
     let message = fails(Kind::Symlink(Box::default()), None);
     assert!(message.contains("dir/it") && message.contains("symbolic link"), "{message}");
+}
+
+/// An object of `files` files with two chunk indexes each, and where each one's inode is.
+fn chunked(files: usize) -> (Vec<u8>, Vec<u64>) {
+    let mut tree = Tree::new(Stat::IMPLIED_DIR);
+    let run = |file_block, start| Extent {
+        file_block,
+        device: DeviceId::PRIMARY,
+        start: BlockAddr(start),
+        len: 1,
+    };
+    for i in 0..files {
+        let runs = [run(0, 2), run(1, 3)][..].into();
+        let runs = Kind::File(Extents { size: 3 << 10, runs });
+        add(&mut tree, InodeId::ROOT, &format!("f{i:04}"), runs);
+    }
+    let mut writer = ObjectWriter::new(scratch()).unwrap();
+    writer.data().data(&[1; 2048]).unwrap();
+    let start = writer.data().position();
+    let plan = crate::erofs::plan::Plan::new(&tree, Form::Object, start).unwrap();
+    let offsets = (1..=files as u32).map(|id| plan.node(InodeId(id)).offset).collect();
+    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    (bytes_of(object), offsets)
+}
+
+#[test]
+fn the_blocks_of_one_link_are_no_others() {
+    let mut tree = Tree::new(Stat::IMPLIED_DIR);
+    for i in 0..200 {
+        // Too long to stand behind the inode.
+        let target = Kind::Symlink(vec![b'x'; 4000].into());
+        add(&mut tree, InodeId::ROOT, &format!("l{i:04}"), target);
+    }
+    let mut writer = ObjectWriter::new(scratch()).unwrap();
+    let start = writer.data().position();
+    let plan = crate::erofs::plan::Plan::new(&tree, Form::Object, start).unwrap();
+    let offsets: Vec<u64> = (1..=200).map(|id| plan.node(InodeId(id)).offset).collect();
+    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let mut bytes = bytes_of(object);
+    let read = |bytes: &[u8]| Reader::new(bytes)?.tree(Form::Object, &Budget::default());
+    read(&bytes).unwrap();
+    // All lead to the blocks of the first, and those of the others are cut off.
+    let first = bytes[offsets[0] as usize + 16..][..4].to_owned();
+    for at in &offsets {
+        bytes[*at as usize + 16..][..4].copy_from_slice(&first);
+    }
+    let mut head: [u8; HEAD_SIZE] = *bytes.first_chunk().unwrap();
+    let sealed = head[SUPER_OFFSET..].first_chunk().unwrap();
+    let mut superblock = SuperBlock::decode(sealed).unwrap();
+    superblock.blocks = u32::from_le_bytes(first.try_into().unwrap()) + 4;
+    superblock.seal(&mut head);
+    bytes.truncate(superblock.blocks as usize * BLOCK_SIZE as usize);
+    bytes[..HEAD_SIZE].copy_from_slice(&head);
+    let error = read(&bytes).unwrap_err().to_string();
+    assert!(error.contains("lie over each other"), "{error}");
+}
+
+#[test]
+fn what_is_kept_of_a_tree_has_a_budget_that_names_its_option() {
+    let (object, _) = chunked(200);
+    let reader = Reader::new(&object).unwrap();
+    let budget = Budget::default();
+    reader.tree(Form::Object, &budget).unwrap();
+    let used = budget.used();
+    reader.tree(Form::Object, &Budget::new(used)).unwrap();
+    for less in [used - 1, used / 2, 0] {
+        let error = reader.tree(Form::Object, &Budget::new(less)).unwrap_err().to_string();
+        assert!(error.contains("--max-metadata-bytes"), "{error}");
+    }
 }

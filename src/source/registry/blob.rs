@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Instant;
 
 use reqwest::StatusCode;
 use tokio::sync::mpsc::{self, Receiver};
@@ -9,6 +10,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use super::client::Client;
 use super::failure::{Failure, RETRIES};
 use crate::digest::Digest;
+use crate::source::pace::Pace;
 
 type Chunk = bytes::Bytes;
 
@@ -34,10 +36,11 @@ pub struct BlobReader {
     since: u64,
     /// Why there will be no more.
     failed: Option<String>,
+    pace: Pace,
 }
 
 impl BlobReader {
-    pub fn new(client: Arc<Client>, digest: Digest, size: u64) -> Self {
+    pub fn new(client: Arc<Client>, digest: Digest, size: u64, pace: Pace) -> Self {
         let chunk = Chunk::new();
         Self {
             client,
@@ -49,6 +52,7 @@ impl BlobReader {
             failures: 0,
             since: 0,
             failed: None,
+            pace,
         }
     }
 
@@ -86,6 +90,16 @@ impl BlobReader {
         Ok(())
     }
 
+    /// Whatever is read from now on is this failure.
+    fn give_up(&mut self, failure: Failure) -> io::Error {
+        let text = match self.offset {
+            0 => format!("{:#}", failure.error),
+            at => format!("{:#} (at byte {at} of {})", failure.error, self.size),
+        };
+        self.failed = Some(text.clone());
+        io::Error::other(text)
+    }
+
     /// Waits for another try, or gives up.
     fn failure(&mut self, failure: Failure) -> io::Result<()> {
         // Who was there a moment ago is likely to come back.
@@ -94,12 +108,7 @@ impl BlobReader {
             retries => retries,
         };
         if self.failures >= retries {
-            let text = match self.offset {
-                0 => format!("{:#}", failure.error),
-                at => format!("{:#} (at byte {at} of {})", failure.error, self.size),
-            };
-            self.failed = Some(text.clone());
-            return Err(io::Error::other(text));
+            return Err(self.give_up(failure));
         }
         failure.wait(self.failures);
         self.failures += 1;
@@ -121,8 +130,15 @@ impl Read for BlobReader {
                 self.connect()?;
                 continue;
             };
-            match wire.blocking_recv() {
+            let began = Instant::now();
+            let received = wire.blocking_recv();
+            match received {
                 Some(Ok(mut chunk)) => {
+                    if let Err(slow) = self.pace.came(chunk.len() as u64, began.elapsed()) {
+                        self.wire = None;
+                        let failure = Failure::fatal(self.client.says(&slow.to_string()));
+                        return Err(self.give_up(failure));
+                    }
                     // What comes beyond the size is not the blob's.
                     let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
                     chunk.truncate(left);

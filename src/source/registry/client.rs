@@ -145,7 +145,8 @@ impl Client {
             let short = timeout(SHORT_ANSWER, self.manifest_once(name)).await;
             let (bytes, told) = short
                 .map_err(|_| Failure::new(self.says("the manifest takes too long to come"), 1))??;
-            let value = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
+            let value =
+                crate::foreign_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
             if !value["schemaVersion"].is_number() {
                 let what = "its answer is no manifest (is it a registry?)";
                 return Err(Failure::fatal(self.says(what)));

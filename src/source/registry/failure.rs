@@ -146,7 +146,7 @@ impl Answer {
         };
         // What has come by then will do.
         let _ = tokio::time::timeout(TEXT_TIME, read).await;
-        let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
+        let value = crate::foreign_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
         let message = value["errors"][0]["message"].as_str().filter(|text| !text.is_empty());
         Self { code, message: message.map(str::to_owned), after, text }
     }

@@ -145,7 +145,7 @@ impl Login {
                 return Err(failed(&who, "an answer without an end"));
             }
         }
-        let given = serde_json::from_slice::<Given>(&bytes).ok();
+        let given = crate::foreign_json::from_slice::<Given>(&bytes).ok();
         let tokens = given.into_iter().flat_map(|given| [given.token, given.access_token]);
         let mut tokens = tokens.flatten().filter(|token| !token.is_empty());
         tokens.next().ok_or_else(|| failed(&who, "it gives no token"))

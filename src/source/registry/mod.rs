@@ -28,6 +28,7 @@ pub use self::documents::Documents;
 pub use self::failure::NotThere;
 pub use self::push::Repository;
 use super::compression::Spool;
+use super::pace::{LEAST, Pace};
 use super::store::{MAX_DOCUMENT, Store};
 use super::{digest_of, layout};
 use crate::digest::Digest;
@@ -49,6 +50,10 @@ pub struct Access {
     /// Bytes that an archive which is compressed as a whole may decompress to, in
     /// place of the default.
     pub archive_bytes: Option<u64>,
+    /// Of [`Access::document_bytes`], in place of the default.
+    pub max_document_bytes: Option<u64>,
+    /// Bytes that a blob must bring for each second of waiting, in place of the default.
+    pub min_rate: Option<u64>,
     /// Take a tag for what it last led to, and ask only for one that was never seen.
     pub known_tags: bool,
 }
@@ -73,8 +78,8 @@ impl Credentials {
     }
 }
 
-/// Bytes of a decompressed archive: as many as a layer may have.
-const MAX_ARCHIVE: u64 = 256 << 30;
+/// Bytes of documents: those of an image have some KiB.
+const MAX_DOCUMENTS: u64 = 512 << 20;
 
 impl Access {
     /// Gives name and password of the environment to the registry of `image`, unless
@@ -91,7 +96,17 @@ impl Access {
 
     /// Where archives are decompressed to.
     pub fn spool(&self) -> Spool {
-        Spool { dir: self.documents.clone(), limit: self.archive_bytes.unwrap_or(MAX_ARCHIVE) }
+        Spool { dir: self.documents.clone(), limit: self.archive_bytes }
+    }
+
+    /// Bytes of indexes, manifests and configs that are read to find an image.
+    pub fn document_bytes(&self) -> u64 {
+        self.max_document_bytes.unwrap_or(MAX_DOCUMENTS)
+    }
+
+    /// How slowly bytes may come.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::new(self.min_rate.unwrap_or(LEAST))
     }
 }
 
@@ -104,6 +119,7 @@ pub struct RegistryStore {
     named: Digest,
     index: Vec<u8>,
     known: Mutex<Known>,
+    min_rate: u64,
 }
 
 /// What the documents so far tell of others.
@@ -150,6 +166,7 @@ impl RegistryStore {
             named: digest,
             index: Vec::new(),
             known: Mutex::new(known),
+            min_rate: access.min_rate.unwrap_or(LEAST),
         };
         let bytes = store.by_digest(digest)?;
         store.index = layout::index_of(&bytes, digest, reference.tag())?;
@@ -262,7 +279,8 @@ impl RegistryStore {
         };
         let size = self.known().sizes.get(&digest).copied();
         let size = size.context("no manifest says how large it is")?;
-        Ok((BlobReader::new(client.clone(), digest, size), size))
+        let pace = Pace::new(self.min_rate);
+        Ok((BlobReader::new(client.clone(), digest, size, pace), size))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -272,7 +290,7 @@ impl RegistryStore {
     /// Takes down what `document` says of others. What is no document of an
     /// image says nothing; the layout's reader tells why.
     fn learn(&self, document: &[u8]) {
-        let Ok(value) = serde_json::from_slice::<serde_json::Value>(document) else {
+        let Ok(value) = crate::foreign_json::from_slice::<serde_json::Value>(document) else {
             return;
         };
         let mut known = self.known();

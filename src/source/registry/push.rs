@@ -114,7 +114,7 @@ impl Repository {
         if response.headers().contains_key("oci-subject") {
             return Ok(());
         }
-        let manifest: Value = serde_json::from_slice(bytes)?;
+        let manifest: Value = crate::foreign_json::from_slice(bytes)?;
         match manifest["subject"]["digest"].as_str() {
             Some(subject) => self.list_referrer(subject, bytes, &manifest),
             None => Ok(()),
@@ -139,7 +139,7 @@ impl Repository {
             Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
         };
         let mut list = match if_there(self.0.manifest(&name(&tag)))? {
-            Some(bytes) => serde_json::from_slice(&bytes)?,
+            Some(bytes) => crate::foreign_json::from_slice(&bytes)?,
             None => json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] }),
         };
         let Some(entries) = list["manifests"].as_array_mut() else {

@@ -28,13 +28,15 @@ fn layer(lines: &[&str]) -> Tree<Extents> {
             entries.push((path, Journal::opaque()));
         }
     }
-    let mut journal = Journal::begin(&mut tree, std::iter::empty(), std::iter::empty()).unwrap();
+    let budget = Budget::default();
+    let nothing = (std::iter::empty(), std::iter::empty());
+    let mut journal = Journal::begin(&mut tree, nothing.0, nothing.1, &budget).unwrap();
     let mut needed = false;
     for (path, inode) in entries {
         let (name, parent) = path.0.split_last().unwrap();
         let parent = tree.lookup(&GuestPath(parent.to_vec()));
         needed |= parent.is_none() || matches!(inode.kind, Kind::LowerLink(_));
-        journal.add(&mut tree, &path, inode.clone()).unwrap();
+        journal.add(&mut tree, &path.to_bytes(), inode.clone(), &budget).unwrap();
         match (&inode.kind, parent) {
             (Kind::Dir(dir), _) if dir.opaque => {
                 let id = tree.lookup(&path).unwrap();
@@ -54,7 +56,8 @@ fn layer(lines: &[&str]) -> Tree<Extents> {
 }
 
 fn merged(layers: &[&[&str]]) -> Result<Vec<String>, MergeError> {
-    let mut merger = Merger::default();
+    let budget = Budget::default();
+    let mut merger = Merger::new(&budget, 1024);
     for lines in layers {
         merger.add(on_device(layer(lines), DeviceId(1)))?;
     }
@@ -174,4 +177,35 @@ fn links_to_files_below_outlive_the_first_name() {
     assert!(nowhere.contains("y: a hard link to d/none"), "{nowhere}");
     assert!(merged(&[base, &["h y d"]]).is_err());
     assert!(merged(&[base, &["h y z", "h z y"]]).is_err());
+}
+
+#[test]
+fn a_path_is_as_deep_as_its_links_lead() {
+    let deep = "d/".repeat(20);
+    let link = format!("l s {deep}");
+    let merged = |depth| {
+        let budget = Budget::default();
+        let mut merger = Merger::new(&budget, depth);
+        merger.add(on_device(layer(&[&link]), DeviceId(1)))?;
+        merger.add(on_device(layer(&["f s/x/y 1"]), DeviceId(2)))
+    };
+    merged(22).unwrap();
+    let error = merged(21).unwrap_err().to_string();
+    assert!(error.starts_with("s/x/y: ") && error.contains("--max-depth"), "{error}");
+}
+
+#[test]
+fn what_the_merge_makes_has_a_budget() {
+    let lines: Vec<String> = (0..100).map(|i| format!("f {i}/a/b/c/x 1")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let used = |limit| {
+        let budget = Budget::new(limit);
+        let added = Merger::new(&budget, 1024).add(on_device(layer(&lines), DeviceId(1)));
+        added.map(|_| budget.used())
+    };
+    let all = used(u64::MAX).unwrap();
+    // Directories that no entry describes, and rehearsed ones, are inodes too.
+    assert!(all > 500 * 300, "{all}");
+    let error = used(all / 2).unwrap_err().to_string();
+    assert!(error.contains("--max-metadata-bytes"), "{error}");
 }
