@@ -110,7 +110,7 @@ impl Made {
     /// When something else is in `dir`; it stays, with the index.
     pub fn remove(&self, dir: &File) -> Result<()> {
         if let Some(stranger) = self.stranger(dir)? {
-            bail!("{} is there, which no build made; it stays", stranger.display());
+            bail!("{} is there, which no build made; move it elsewhere", stranger.display());
         }
         match open_dir(dir, LAYERS) {
             Ok(layers) => {
