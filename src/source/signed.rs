@@ -39,6 +39,8 @@ const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 const MAX_KEY: u64 = 16 << 10;
 /// Signatures of one image that are looked at.
 const MAX_SIGNATURES: usize = 64;
+/// Manifests that refer to an image and are asked for, each a request.
+const MAX_REFERRERS: usize = 256;
 
 /// All of a public key's DER before its point (RFC 5480, RFC 8410): the kinds of keys
 /// that are known here each have one form.
@@ -158,10 +160,16 @@ fn envelopes(store: &RegistryStore, digest: Digest) -> Result<Vec<Value>> {
     let index: Value = serde_json::from_slice(&index).unwrap_or_default();
     let is_bundle = |value: &Value| value.as_str().is_some_and(|t| t.starts_with(BUNDLE_TYPE));
     let mut found = Vec::new();
+    let mut looked = 0;
     for entry in list(&index["manifests"]) {
         // Not every registry says there what a manifest is.
         let is_other = entry["artifactType"].is_string() && !is_bundle(&entry["artifactType"]);
         let Some(manifest) = digest_of(entry).filter(|_| !is_other) else { continue };
+        looked += 1;
+        ensure!(
+            looked <= MAX_REFERRERS,
+            "more than {MAX_REFERRERS} manifests that may be signatures refer to {digest}"
+        );
         let manifest = store.by_digest(manifest)?;
         let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
         if manifest["subject"]["digest"] != *digest.to_string() {
