@@ -264,9 +264,7 @@ pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<Entry<C>>>, Damaged> {
     let entry = |id: InodeId| {
         let mut inode = layer.take(id);
         let path = inode.xattrs.remove(PATH).ok_or(Damaged)?;
-        let entry = Entry { path, inode };
-        entry.path().map_err(|_| Damaged)?;
-        Ok(entry)
+        Ok(Entry { path, inode })
     };
     names.into_values().map(entry).collect::<Result<_, _>>().map(Some)
 }

@@ -255,16 +255,16 @@ impl<'m, C: Weigh> Replay<'m, C> {
             self.describe(known, inode.stat, inode.xattrs);
             return Ok(());
         }
-        self.budget.take(name.weight())?;
+        self.budget.take(name.weight() + inode.weight())?;
         // A name is free before a link's target is looked for: one to itself means
         // what was below.
         self.set(dir, name, None);
         let id = match &inode.kind {
             Kind::LowerLink(target) => match self.target(path, target)? {
                 Some(id) => id,
-                None => self.push(inode)?,
+                None => self.tree.push(inode)?,
             },
-            _ => self.push(inode)?,
+            _ => self.tree.push(inode)?,
         };
         if matches!(self.tree.inode(id).kind, Kind::LowerLink(_)) {
             let real = real.to_bytes();

@@ -94,6 +94,7 @@ impl<'d> Reader<'d> {
             ids: FxHashMap::default(),
             met: Vec::new(),
             named: 0,
+            kept: 0,
             budget,
         };
         walk.run()?;
@@ -161,8 +162,13 @@ struct Walk<'r, 'd> {
     /// Bytes of directories, links' targets and chunk indexes, which belong to one
     /// inode each.
     named: u64,
+    /// Weight of what is kept and not yet taken from the budget.
+    kept: u64,
     budget: &'r Budget,
 }
+
+/// Weight that is taken from the budget at once: a share of it that does not matter.
+const PAID_AT_ONCE: u64 = 1 << 18;
 
 impl<'d> Walk<'_, 'd> {
     fn run(&mut self) -> Result<()> {
@@ -178,6 +184,7 @@ impl<'d> Walk<'_, 'd> {
         while let Some((id, raw, parent)) = dirs.pop() {
             self.dir(id, &raw, parent, &mut dirs)?;
         }
+        self.pay(root_nid)?;
         for Met { nid, told, counted, .. } in &self.met {
             if told != counted {
                 return Err(bad(*nid, format!("nlink is {told}, but {counted} entries lead here")));
@@ -208,7 +215,7 @@ impl<'d> Walk<'_, 'd> {
                 b".." => dotdot = Some(entry.nid),
                 _ => {
                     let name = Name::new(entry.name).map_err(|e: BadName| wrong(e.to_string()))?;
-                    self.budget.take(name.weight()).map_err(|e| wrong(e.to_string()))?;
+                    self.keep(raw.nid, name.weight())?;
                     let child = self.child(id, raw.nid, entry.nid, dirs)?;
                     let mode = self.met[child.0 as usize].mode;
                     if disk::file_type(mode) != Some(entry.file_type) {
@@ -272,8 +279,20 @@ impl<'d> Walk<'_, 'd> {
         let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
         let kind = self.kind(&raw, &mut xattrs)?;
         let inode = Inode { stat, xattrs, kind };
-        self.budget.take(inode.weight()).map_err(|error| bad(nid, error.to_string()))?;
+        self.keep(nid, inode.weight())?;
         Ok((raw, inode))
+    }
+
+    /// Counts what is kept of the inode `nid`.
+    fn keep(&mut self, nid: Nid, weight: u64) -> Result<()> {
+        self.kept += weight;
+        if self.kept < PAID_AT_ONCE { Ok(()) } else { self.pay(nid) }
+    }
+
+    /// Takes what was kept since the last time from the budget.
+    fn pay(&mut self, nid: Nid) -> Result<()> {
+        let kept = std::mem::take(&mut self.kept);
+        self.budget.take(kept).map_err(|error| bad(nid, error.to_string()))
     }
 
     /// Counts the bytes that `raw` names as its own, before they are read. All
