@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::io::{self, Read, Write as _};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rootfs_compile::budget::Budget;
 use rootfs_compile::bundle::vmdk;
 use rootfs_compile::digest::{Digest, HashingReader, TreeHash};
 use rootfs_compile::erofs::fsmeta;
@@ -16,7 +17,6 @@ use rootfs_compile::erofs::plan::{Form, Plan};
 use rootfs_compile::erofs::read::Reader;
 use rootfs_compile::ext4;
 use rootfs_compile::layer::{self, Budgets, Limits};
-use rootfs_compile::tree::budget::Budget;
 use rootfs_compile::tree::extents::Extents;
 use rootfs_compile::tree::merge::{Merger, on_device};
 use rootfs_compile::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};

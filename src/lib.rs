@@ -48,6 +48,7 @@
 pub mod acl;
 mod behind;
 pub mod boot;
+pub mod budget;
 pub mod bundle;
 pub mod bundle_cache;
 pub mod cache;

@@ -21,7 +21,7 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
             "boot",
         ],
     ),
-    ("bundle", &["ext4", "layer", "patch", "source", "compile", "boot"]),
+    ("bundle", &["layer", "patch", "source", "compile", "boot"]),
     ("transfer", &["tree", "erofs", "ext4", "layer", "patch", "compile", "boot"]),
     ("word", &["tree", "erofs", "ext4", "layer", "patch", "cache", "compile", "boot"]),
     ("bundle_cache", &["tree", "ext4", "layer", "patch", "source", "cache", "compile", "boot"]),

@@ -59,7 +59,7 @@ def main():
     ap.add_argument('--long', action='store_true')
     ap.add_argument('--list', action='store_true')
     a = ap.parse_args()
-    from checks import CHECKS, archives, artifact, boot, boot_images, budgets, cases, common, counts, crash, dry_run, faults, filesystems, first_run, foreign, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
+    from checks import CHECKS, archives, artifact, boot, boot_images, budgets, cases, common, counts, crash, dry_run, faults, filesystems, first_run, foreign, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, promises, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
         from checks import long, registry_stalls                             # noqa: F401
     chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]

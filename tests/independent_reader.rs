@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use erofs_rs::EroFS;
 use erofs_rs::backend::SliceImage;
+use rootfs_compile::budget::Budget;
 use rootfs_compile::compile::{self, Request};
 use rootfs_compile::erofs::plan::Form;
 use rootfs_compile::erofs::read::Reader;
 use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::Manifest;
 use rootfs_compile::progress::Silent;
-use rootfs_compile::tree::budget::Budget;
 use rootfs_compile::tree::extents::Extents;
 use rootfs_compile::tree::{GuestPath, InodeId, Kind, Tree};
 use rootfs_compile::units::BLOCK_SIZE;

@@ -9,8 +9,8 @@ use rustix::fs::SeekFrom;
 use serde::{Deserialize, Serialize};
 
 use super::INDEX;
+use crate::budget::MAX_SPARSE;
 use crate::digest::HASHED;
-use crate::layer::MAX_SPARSE;
 use crate::map;
 use crate::threads;
 

@@ -10,11 +10,11 @@ use super::index::{Index, Layer};
 use super::open::Place;
 use super::sound::{self, Depth};
 use super::{FSMETA, INDEX, LAYERS};
+use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
 use crate::map;
-use crate::tree::budget::Budget;
 use crate::tree::extents::Extents;
 use crate::tree::{GuestPath, InodeId, Kind, Name, Tree};
 

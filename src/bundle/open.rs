@@ -20,8 +20,8 @@ use super::content::Content;
 use super::index::Index;
 use super::sound::{self, Depth};
 use super::{INDEX, LAYERS, UPPER, VMDK, seal};
+use crate::budget::Budget;
 use crate::regular;
-use crate::tree::budget::Budget;
 
 /// A bundle whose files are open, and are what its index says.
 #[derive(Debug)]

@@ -16,9 +16,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::index::{FileEntry, Index};
 use super::open::{OpenFile, Place};
 use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, vmdk};
+use crate::budget::Budget;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
-use crate::tree::budget::Budget;
 use crate::units::BLOCK_SIZE;
 use crate::{ext4, map, regular};
 

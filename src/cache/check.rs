@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::record::{self, Record};
 use super::{Slot, layers_dir};
+use crate::budget::Budget;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
-use crate::tree::budget::Budget;
 use crate::{dir, map, regular, temporary};
 
 /// Something wrong, and where.

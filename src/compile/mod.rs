@@ -25,9 +25,9 @@ use crate::manifest::{Boot, LockUse, Manifest, Platform, Transport};
 use crate::patch::{Change, content::Disks};
 use crate::progress::{Event, LayerName, Reporter};
 use crate::source::{Access, Image, ImageKey};
-use crate::tree::budget::Weigh as _;
 use crate::tree::extents::Extents;
 use crate::tree::merge::{Merger, on_device};
+use crate::tree::weight::Weigh as _;
 use crate::tree::{Stat, Tree};
 use crate::units::DeviceId;
 

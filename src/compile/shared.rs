@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Request;
 use super::layers::{Ready, read_object};
+use crate::budget::EXPANSION;
 use crate::bundle::artifact::{self, MANIFEST_TYPE, Packed, file_blob, json_blob};
 use crate::bundle::layer_path;
 use crate::cache::{Cache, Object, Slot};
 use crate::digest::DiffId;
 use crate::erofs::layer::FORMAT_VERSION;
-use crate::layer::{Budgets, EXPANSION};
+use crate::layer::Budgets;
 use crate::manifest::ImageRef;
 use crate::progress::{Event, Reporter};
 use crate::sink;

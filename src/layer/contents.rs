@@ -15,8 +15,8 @@ use rustix::rand::GetRandomFlags;
 
 use super::sparse::SparseMap;
 use super::stream::Stream;
+use crate::budget::Budget;
 use crate::sink::{FileSink, Sink, is_zero};
-use crate::tree::budget::Budget;
 use crate::tree::extents::{Extent, Extents, Runs};
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
 

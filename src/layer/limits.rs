@@ -1,6 +1,6 @@
 //! Bounds against layers that are made to exhaust the machine.
 
-use crate::tree::budget::Budget;
+use crate::budget::Budget;
 
 /// What a layer may cost at most. Past one of them it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -17,21 +17,14 @@ pub struct Limits {
     pub depth: u64,
     /// Bytes of all xattrs of one inode, names included.
     pub xattr_bytes: u64,
-    /// Zeros that all layers have to hold for sparse files whose data lie far apart.
+    /// Zeros that all layers have to hold for sparse files whose data lie far apart:
+    /// [`crate::budget::MAX_SPARSE`] at most.
     pub sparse_bytes: u64,
     /// Bytes of memory for what is kept of all layers.
     pub metadata_bytes: u64,
-    /// Bytes of all layers that are more than [`EXPANSION`] times their blobs'.
+    /// Bytes of all layers that are more than [`crate::budget::EXPANSION`] times their blobs'.
     pub expansion_bytes: u64,
 }
-
-/// The most that [`Limits::sparse_bytes`] can be: readers of bundles, which hash such
-/// zeros, go no further.
-pub const MAX_SPARSE: u64 = 32 << 30;
-
-/// How many times as long as its blob a layer may be at no cost: what gzip makes
-/// of zeros is 1/1030 of them, and hardly anything else comes near.
-pub const EXPANSION: u64 = 1024;
 
 /// What the layers of one build may use up together.
 pub struct Budgets {

@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use self::contents::Contents;
 use self::entry::{Entry, Stored, What};
-pub use self::limits::{Budgets, EXPANSION, Limits, MAX_SPARSE};
+pub use self::limits::{Budgets, Limits};
 use self::place::{Placer, Target};
 pub use self::stream::BlobSeen;
 use self::stream::{Allowed, Stream};

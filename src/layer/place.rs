@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::limits::Limits;
-use crate::tree::budget::{Budget, Weigh as _};
+use crate::budget::Budget;
 use crate::tree::extents::Extents;
 use crate::tree::journal::{Journal, PLINKS};
 use crate::tree::links::{self, MAX_LINKS, Step};
+use crate::tree::weight::Weigh as _;
 use crate::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
 
 /// A layer's tree while entries arrive. All that it keeps is taken from a budget,

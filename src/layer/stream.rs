@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
 use super::inflate::{self, CHUNK, Ended, Outlet, Piece};
-use super::limits::EXPANSION;
+use crate::budget::Budget;
+use crate::budget::EXPANSION;
 use crate::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
 use crate::threads;
-use crate::tree::budget::Budget;
 
 /// Pieces on the way: enough to even out, few enough to stay in the cache.
 const PIECES: usize = 6;

@@ -13,8 +13,8 @@ use rustix::fs::SeekFrom;
 use crate::regular;
 use crate::sink::Sink;
 use crate::threads;
-use crate::tree::budget::Weigh;
 use crate::tree::extents::Extents;
+use crate::tree::weight::Weigh;
 use crate::units::{BLOCK_SIZE, PAGE_SIZE};
 
 /// A regular file's content.

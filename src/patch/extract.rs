@@ -8,11 +8,12 @@ use super::What;
 use super::content::Content;
 use super::resolve::{Last, Parents};
 use super::work::{Work, kind_name, shown};
+use crate::budget::Budget;
 use crate::layer;
 use crate::manifest::patch::Extract;
 use crate::regular;
-use crate::tree::budget::{Budget, Weigh as _};
 use crate::tree::merge::{Merger, on_device};
+use crate::tree::weight::Weigh as _;
 use crate::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
 use crate::units::DeviceId;
 

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::compression::{Compression, Spool};
 use super::members::{self, Member};
+use crate::budget::Budget;
 use crate::map::{self, Mapped};
 use crate::regular;
-use crate::tree::budget::Budget;
 
 /// Manifests, indexes and configs end here: registries allow 4 MiB.
 pub const MAX_DOCUMENT: u64 = 16 << 20;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 
-use super::budget::Weigh;
+use super::weight::Weigh;
 use crate::units::{BlockAddr, DeviceId};
 
 /// Blocks of one device that hold neighbouring blocks of a file.

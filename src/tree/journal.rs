@@ -12,10 +12,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::budget::{Budget, Exhausted, Weigh};
+use super::weight::Weigh;
 use super::{
     BadName, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs,
 };
+use crate::budget::{Budget, Exhausted};
 
 /// The journal's name in the root of a layer.
 const JOURNAL: &[u8] = b".wh..wh.rootfs-compile";

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 
-use super::budget::{Budget, Exhausted, Weigh};
 use super::extents::Extents;
 pub use super::notes::Notes;
 use super::replay::Replay;
+use super::weight::Weigh;
 use super::{DROPPED_XATTRS, GuestPath, Inode, InodeId, Kind, Stat, TooManyInodes, Tree, journal};
+use crate::budget::{Budget, Exhausted};
 use crate::units::DeviceId;
 
 /// Why layers do not make a tree.

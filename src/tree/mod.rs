@@ -3,7 +3,6 @@
 //! One type serves a layer (which may hold whiteouts, opaque and implied
 //! directories and links into lower layers), the merged image, and the upper.
 
-pub mod budget;
 pub mod extents;
 pub mod journal;
 pub mod links;
@@ -11,6 +10,7 @@ pub mod merge;
 mod name;
 mod notes;
 mod replay;
+pub mod weight;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -9,13 +9,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::budget::{Budget, Weigh};
 use super::journal::{Damaged, Entry, PLINKS};
 use super::links::{self, MAX_LINKS, Step};
 use super::merge::{MergeError, Notes};
+use super::weight::Weigh;
 use super::{
     DROPPED_XATTRS, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs,
 };
+use crate::budget::Budget;
 
 type Result<T, E = MergeError> = std::result::Result<T, E>;
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oci_spec::distribution::Reference;
+use rootfs_compile::budget::MAX_SPARSE;
 use rootfs_compile::bundle::open::Place;
-use rootfs_compile::layer::{Limits, MAX_SPARSE};
+use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::{ByteSize, ImageRef, Platform};
 
 use crate::machine::MachineArgs;

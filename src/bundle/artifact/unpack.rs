@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
+use crate::budget::Budget;
+use crate::budget::{EXPANSION, MAX_SPARSE};
 use crate::bundle::content::{Content, MAX_HOLES};
 use crate::bundle::index::{FileEntry, Index};
 use crate::bundle::open::Place;
@@ -13,9 +15,7 @@ use crate::bundle::signature::{self, Key, MAX_SIGNATURE};
 use crate::bundle::sound::{self, Depth};
 use crate::bundle::staging::{Staging, write_file};
 use crate::bundle::{INDEX, SIGNATURE, UPPER, seal};
-use crate::layer::{EXPANSION, MAX_SPARSE};
 use crate::sink;
-use crate::tree::budget::Budget;
 
 /// A file of an artifact, as its manifest tells of it.
 pub struct Piece<'a> {

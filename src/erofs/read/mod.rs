@@ -14,8 +14,9 @@ use super::disk::{
     SuperBlock,
 };
 use super::plan::Form;
-use crate::tree::budget::{Budget, Weigh as _};
+use crate::budget::Budget;
 use crate::tree::extents::Extents;
+use crate::tree::weight::Weigh as _;
 use crate::tree::{
     BadName, Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev, Stat, Timestamp, Tree, Xattrs,
 };

@@ -1,9 +1,9 @@
 use super::*;
+use crate::budget::Budget;
 use crate::digest::Digest;
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::erofs::layer::ObjectWriter;
 use crate::sink::Sink;
-use crate::tree::budget::Budget;
 use crate::tree::extents::Extent;
 use crate::units::{BlockAddr, DeviceId};
 

@@ -1,0 +1,25 @@
+"""The promises of SECURITY.md, and the checks that hold them."""
+import glob
+import os
+import re
+
+from checks import check
+from checks.common import TOP, need
+
+
+@check('promises')
+def promises():
+    """Every check that the table names is one."""
+    with open(os.path.join(TOP, 'SECURITY.md')) as file:
+        rows = [line for line in file.read().split('## What is promised')[1].split('## What is not')[0].splitlines() if line.startswith('| ')][1:]
+    need(len(rows) > 10, 'the table of promises is not found')
+    known = set()
+    for path in glob.glob(os.path.join(TOP, 'tests/checks/*.py')):
+        with open(path) as file:
+            known |= set(re.findall(r"check\('([a-z0-9-]+)'\)", file.read()))
+    for row in rows:
+        named = re.findall(r'`([a-z0-9-]+)`', row.split('|')[2])
+        need(named, 'no check holds: ' + row)
+        lost = sorted(set(named) - known)
+        need(not lost, 'SECURITY.md names %s, and there is no such check: %s' % (', '.join(lost), row))
+    return '%d promises' % len(rows)
