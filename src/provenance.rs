@@ -16,14 +16,32 @@ use serde_json::{Value, json};
 use crate::bundle::index::Index;
 use crate::bundle::{INDEX, open::Place};
 use crate::digest::{Digest, HashingReader};
-use crate::dir;
 use crate::manifest::Manifest;
+use crate::{dir, regular};
 
 pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// What the statement is about it.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 const BUILD_TYPE: &str = "urn:rootfs-compile:build:v1";
 const BUILDER: &str = "urn:rootfs-compile";
+
+/// Bytes of a statement at most: it names every file that a manifest includes.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Refuses `path` as the place of a statement, if something else is there.
+pub fn check_place(path: &Path) -> Result<()> {
+    let there = match regular::read(path, MAX_BYTES) {
+        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    ensure!(
+        there["predicateType"] == PREDICATE_TYPE,
+        "{} is there and is not a statement of provenance; it stays as it is",
+        path.display()
+    );
+    Ok(())
+}
 
 /// Files of the host that a build reads, by their content.
 #[derive(Clone, Debug, PartialEq, Eq)]

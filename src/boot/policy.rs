@@ -41,7 +41,9 @@ fn read(path: &Path) -> Result<Option<Vec<Key>>> {
     let read = || regular::bytes(&regular::open_followed(path)?, MAX_POLICY);
     let text = match read() {
         Ok(bytes) => String::from_utf8(bytes).context("it is not text")?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_absent(path) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error.into()),
     };
     let written: Written = toml::from_str(&text)?;
@@ -55,6 +57,16 @@ fn read(path: &Path) -> Result<Option<Vec<Key>>> {
         Err(_) => Key::load(&dir.join(PathBuf::from(text))),
     };
     written.keys.iter().map(key).collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// Whether nothing has the name `path`. A link that leads nowhere is something: what it
+/// led to may lie on a disk that is not mounted now.
+fn is_absent(path: &Path) -> bool {
+    let lacks = |path: &Path| {
+        path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    lacks(path) && (lacks(dir) || dir.is_dir())
 }
 
 #[cfg(test)]
@@ -71,6 +83,11 @@ mod tests {
         };
         std::fs::write(dir.path().join("a.pub"), format!("untrusted comment: x\n{KEY}\n")).unwrap();
         assert!(super::read(&dir.path().join("absent")).unwrap().is_none());
+        for (link, path) in [("policy-link", "policy-link"), ("dir-link", "dir-link/policy.toml")] {
+            std::os::unix::fs::symlink("gone", dir.path().join(link)).unwrap();
+            assert!(super::read(&dir.path().join(path)).is_err(), "{path}");
+        }
+        assert!(super::read(&dir.path().join("absent-dir/policy.toml")).unwrap().is_none());
         assert!(read("require-signature = false\n").unwrap().is_none());
         for keys in [format!("'{KEY}'"), "'a.pub'".into(), format!("'a.pub', '{KEY}'")] {
             let text = format!("require-signature = true\nkeys = [{keys}]\n");

@@ -18,8 +18,9 @@ use rustix::fs::{Mode, OFlags};
 
 use super::content::Content;
 use super::index::Index;
+use super::signature::MAX_SIGNATURE;
 use super::sound::{self, Depth};
-use super::{INDEX, LAYERS, UPPER, VMDK, seal};
+use super::{INDEX, LAYERS, SIGNATURE, UPPER, VMDK, seal};
 use crate::budget::Budget;
 use crate::regular;
 
@@ -104,6 +105,15 @@ impl Place {
         let json = regular::read_at(&self.at, INDEX, seal::MAX_INDEX).map_err(missing)?;
         let index = seal::from_json(&json)?;
         Ok((json, index))
+    }
+
+    /// The bundle's signature, if it has one.
+    pub fn signature(&self) -> Result<Option<Vec<u8>>> {
+        match regular::read_at(&self.at, SIGNATURE, MAX_SIGNATURE) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens the file of the bundle that its index calls `path`.

@@ -12,8 +12,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use minisign_verify::{Error, PublicKey, Signature};
 
-use super::seal::MAX_INDEX;
-use super::{INDEX, SIGNATURE};
+use super::SIGNATURE;
 use crate::regular;
 
 /// Bytes of a signature or of a key, by far.
@@ -60,13 +59,6 @@ pub fn read(dir: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context(SIGNATURE),
     }
-}
-
-/// Refuses the bundle `dir` unless one of `keys` signed its index. Whether its files are
-/// what the index says is another question.
-pub fn check_dir(dir: &Path, keys: &[Key]) -> Result<()> {
-    let json = regular::read(&dir.join(INDEX), MAX_INDEX).context(INDEX)?;
-    check(&json, read(dir)?.as_deref(), keys)
 }
 
 /// The text of the file `path`, which must be small.

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::index::{FileEntry, Index};
 use super::open::{OpenFile, Place};
+use super::signature::{self, Key};
 use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, vmdk};
 use crate::budget::Budget;
 use crate::erofs::plan::Form;
@@ -54,8 +55,9 @@ impl Depth {
     }
 }
 
-/// What is wrong with the bundle at `place`: file, and what. Nothing if it is sound.
-pub fn verify(place: &Place) -> Vec<(String, String)> {
+/// What is wrong with the bundle at `place`: file, and what. Nothing if it is sound, and
+/// signed by one of `keys` unless there are none.
+pub fn verify(place: &Place, keys: &[Key]) -> Vec<(String, String)> {
     let mut problems = Vec::new();
     let mut problem = |path: &str, result: Result<()>| {
         if let Err(error) = result {
@@ -64,7 +66,15 @@ pub fn verify(place: &Place) -> Vec<(String, String)> {
     };
     match place.index() {
         Err(error) => problem(INDEX, Err(error)),
-        Ok((_, index)) => {
+        Ok((json, index)) => {
+            if !keys.is_empty() {
+                // Of the bytes that are checked below, and not of what the file holds by now.
+                let signature = place.signature();
+                problem(
+                    SIGNATURE,
+                    signature.and_then(|text| signature::check(&json, text.as_deref(), keys)),
+                );
+            }
             for entry in &index.files {
                 problem(&entry.path, file(place, &index, entry, Depth::Full).map(drop));
             }

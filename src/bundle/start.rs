@@ -20,6 +20,9 @@ pub const MAX_BYTES: usize = 1 << 20;
 /// NUL counted.
 pub const MAX_STRING: usize = 128 << 10;
 
+/// Bytes of a path that Linux takes, its NUL counted.
+const PATH_MAX: usize = 4096;
+
 /// Bytes that one value takes beside its own, at most.
 const EACH: usize = 16;
 
@@ -77,13 +80,21 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
         boot.publish.iter().try_for_each(|ports| add(&ports.to_string()))
     };
     of_boot().context("boot")?;
-    if let Some(dir) = &config.working_dir {
-        absolute(dir.as_bytes()).with_context(|| image("WorkingDir"))?;
-    }
+    let dir = |dir: &String| -> Result<()> {
+        let (len, most) = (dir.len(), PATH_MAX - 1);
+        ensure!(len <= most, "it has {len} bytes; Linux takes {most}");
+        Ok(absolute(dir.as_bytes())?)
+    };
+    config.working_dir.iter().try_for_each(dir).with_context(|| image("WorkingDir"))?;
+    boot.workdir.iter().try_for_each(dir).context("boot.workdir")?;
     config.stop_signal().with_context(|| image("StopSignal"))?;
     if let (Some(user), None) = (&config.user, &boot.user) {
-        let user = user.parse::<User>().map(drop);
-        user.with_context(|| format!("{} (boot.user of a manifest wins over it)", image("User")))?;
+        let check = || -> Result<()> {
+            ensure!(user.len() <= MAX_STRING, "it has {} bytes", user.len());
+            Ok(user.parse::<User>().map(drop)?)
+        };
+        check()
+            .with_context(|| format!("{} (boot.user of a manifest wins over it)", image("User")))?;
     }
     Ok(())
 }
@@ -130,7 +141,9 @@ mod tests {
             check(&config, &boot).map_err(|error| format!("{error:#}"))
         };
         assert_eq!(fine(|_, _| {}), Ok(()));
-        let refused: [(Change, &str); 9] = [
+        let refused: [(Change, &str); 11] = [
+            (|c, _| c.working_dir = Some(format!("/{}", "x".repeat(4095))), "WorkingDir"),
+            (|c, _| c.user = Some("x".repeat(MAX_STRING + 1)), "User"),
             (|c, _| c.working_dir = Some("x".into()), "WorkingDir"),
             (|c, _| c.working_dir = Some("/\0".into()), "WorkingDir"),
             (|c, _| c.stop_signal = Some("FOO".into()), "StopSignal"),

@@ -90,7 +90,7 @@ fn one_place(
 }
 
 fn sound(bundle: &Path, metadata_bytes: u64) -> Result<()> {
-    match verify(&Place::find(bundle)?.within(metadata_bytes)).first() {
+    match verify(&Place::find(bundle)?.within(metadata_bytes), &[]).first() {
         None => Ok(()),
         Some((file, what)) => Err(anyhow!("{file}: {what}")),
     }

@@ -26,7 +26,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 pub use self::boot::Boot;
 pub use self::boot_value::{
@@ -94,6 +94,14 @@ impl fmt::Display for Patch {
     }
 }
 
+/// Reads a value that must say something where its key stands: an empty one would ask
+/// for nothing, and whoever wrote the key means something.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
 /// What an image becomes: which one, what is changed in it, how it boots.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -104,7 +112,8 @@ struct Written {
     #[schemars(with = "String")]
     image: ImageRef,
     /// Refuse the image, which is in a registry, unless it is signed.
-    #[serde(default, rename = "verify-image")]
+    #[serde(default, rename = "verify-image", deserialize_with = "not_null")]
+    #[schemars(with = "VerifyImage")]
     verify_image: Option<VerifyImage>,
     /// OS/ARCHITECTURE[/VARIANT]. Default: linux and the host's architecture.
     #[serde(default)]

@@ -43,6 +43,16 @@ fn a_manifest_has_defaults() {
 }
 
 #[test]
+fn a_check_that_was_asked_for_and_left_empty_is_an_error() {
+    let comment = "verify-image:\n  # cosign-key: a.pub\n";
+    let key = "verify-image: { cosign-key: ~ }\n";
+    for empty in ["verify-image:\n", "verify-image: ~\n", comment, "verify-image: {}\n", key] {
+        let error = error(&format!("image: example/image\n{empty}"));
+        assert!(error.starts_with(":2:"), "{error}");
+    }
+}
+
+#[test]
 fn errors_tell_line_and_column_and_what_would_be_right() {
     let unknown = error("image: oci:a\nuper: { size: 1GiB }\n");
     assert!(unknown.starts_with(":2:1: ") && unknown.contains("uper"), "{unknown}");

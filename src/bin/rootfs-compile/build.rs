@@ -44,6 +44,7 @@ pub fn build(args: &Build) -> Result<u8> {
         preview::print(&request.manifest, &preview, args.json)?;
         return Ok(0);
     }
+    args.provenance.as_deref().map(provenance::check_place).transpose()?;
     let inputs = || provenance::Inputs::of(&request.manifest, asked.file());
     let before = args.provenance.as_ref().map(|_| inputs()).transpose()?;
     let summary = compile::build(&request, &*reporter)?;
