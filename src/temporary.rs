@@ -5,13 +5,13 @@
 //! it has one of this program's form, and is locked as long as its process lives:
 //! a file of that form whose lock can be had is a leftover.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -28,36 +28,49 @@ static CAN_NAME: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").is
 
 pub struct Temporary {
     file: File,
-    dir: PathBuf,
+    /// Its directory, where it gets its name, whatever the directory's name leads to
+    /// by then.
+    dir: Arc<OwnedFd>,
     name: Option<Named>,
 }
 
 /// A name that goes with this value.
 struct Named {
-    path: PathBuf,
+    dir: Arc<OwnedFd>,
+    name: OsString,
     _undo: Undo,
 }
 
 impl Named {
     /// Makes something with a fresh name in `dir`. A name that is taken is passed over.
-    fn new<R>(dir: &Path, make: impl FnMut(&Path) -> io::Result<R>) -> io::Result<(Self, R)> {
+    fn new<R>(
+        dir: &Arc<OwnedFd>,
+        mut make: impl FnMut(&OsStr) -> io::Result<R>,
+    ) -> io::Result<(Self, R)> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX).rand_bytes(RANDOM).disable_cleanup(true);
         let remove = |made: &tempfile::NamedTempFile<R>| {
-            let path = made.path().to_owned();
-            move || drop(fs::remove_file(path))
+            let (dir, name) = (dir.clone(), made.path().file_name().map(OsStr::to_owned));
+            move || drop(name.map(|name| remove_file(&dir, &name)))
         };
-        let (made, undo) = ending::undo_what(|| builder.make_in(dir, make), remove)?;
+        // Only the last part of what this makes up is used.
+        let make = || builder.make_in("/", |path| make(path.file_name().unwrap_or_default()));
+        let (made, undo) = ending::undo_what(make, remove)?;
         let (made, path) = made.into_parts();
-        Ok((Self { path: path.to_path_buf(), _undo: undo }, made))
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Ok((Self { dir: dir.clone(), name, _undo: undo }, made))
     }
 }
 
 impl Drop for Named {
     fn drop(&mut self) {
         // Nothing is lost if it stays; the next run takes it away.
-        let _ = fs::remove_file(&self.path);
+        let _ = remove_file(&self.dir, &self.name);
     }
+}
+
+fn remove_file(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
 impl Temporary {
@@ -65,22 +78,35 @@ impl Temporary {
     /// `mode` without the bits of the umask.
     pub fn create(dir: &Path, mode: u32) -> io::Result<Self> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self::new(rustix::fs::open(dir, flags, Mode::empty())?, mode)
+    }
+
+    /// As [`Temporary::create`], in the directory that is open as `dir`.
+    pub fn create_in(dir: &File, mode: u32) -> io::Result<Self> {
+        Self::new(dir.try_clone()?.into(), mode)
+    }
+
+    fn new(dir: OwnedFd, mode: u32) -> io::Result<Self> {
+        let dir = Arc::new(dir);
+        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(mode));
         if *CAN_NAME {
-            match rustix::fs::open(dir, flags, Mode::from_raw_mode(mode)) {
-                Ok(fd) => return Ok(Self { file: fd.into(), dir: dir.to_owned(), name: None }),
+            match rustix::fs::openat(&dir, ".", flags | OFlags::TMPFILE, mode) {
+                Ok(fd) => return Ok(Self { file: fd.into(), dir, name: None }),
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         // What killed runs left is found where such files have names.
-        let _ = remove_left(dir);
-        let mut options = File::options();
-        options.read(true).write(true).create_new(true).mode(mode);
-        let (name, file) = Named::new(dir, |path| options.open(path))?;
+        if let Ok(readable) = dir::open_dir(&dir, ".") {
+            let _ = remove_left_in(&readable);
+        }
+        let flags = flags | OFlags::CREATE | OFlags::EXCL;
+        let create = |name: &OsStr| Ok(File::from(rustix::fs::openat(&dir, name, flags, mode)?));
+        let (name, file) = Named::new(&dir, create)?;
         // Where locks are not to be had, what a killed process left just stays.
         let _ = flock::try_lock(&file, flock::Kind::Exclusive);
-        Ok(Self { file, dir: dir.to_owned(), name: Some(name) })
+        Ok(Self { file, dir, name: Some(name) })
     }
 
     pub fn file(&self) -> &File {
@@ -92,56 +118,67 @@ impl Temporary {
         self.file
     }
 
-    /// Gives the file the name `path`, in its directory, where nothing must be yet.
+    /// Gives the file the last name of `path`, in its directory, where nothing must be
+    /// yet.
     ///
     /// # Errors
     /// Of the kind [`io::ErrorKind::AlreadyExists`] if something is there.
     pub fn persist_new(self, path: &Path) -> io::Result<File> {
+        let to = last_name(path)?;
         match &self.name {
-            None => self.link(path)?,
-            Some(name) => rename_new(&name.path, path)?,
+            None => self.link(to)?,
+            Some(name) => rename_new(&self.dir, &name.name, to)?,
         }
         Ok(self.file)
     }
 
-    /// Gives the file the name `path`, in its directory, in place of what has it.
+    /// Gives the file the last name of `path`, in its directory, in place of what has
+    /// it.
     pub fn replace(mut self, path: &Path) -> io::Result<File> {
+        let to = last_name(path)?;
         if self.name.is_none() {
-            match self.link(path) {
+            match self.link(to) {
                 Ok(()) => return Ok(self.file),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
             // Only a name can take another's place.
             let _ = flock::try_lock(&self.file, flock::Kind::Exclusive);
-            let (name, ()) = Named::new(&self.dir, |path| self.link(path))?;
+            let (name, ()) = Named::new(&self.dir, |name| self.link(name))?;
             self.name = Some(name);
         }
         let name = self.name.as_ref().expect("it has one by now");
-        fs::rename(&name.path, path)?;
+        rustix::fs::renameat(&self.dir, &name.name, &self.dir, to)?;
         Ok(self.file)
     }
 
-    fn link(&self, path: &Path) -> io::Result<()> {
+    fn link(&self, name: &OsStr) -> io::Result<()> {
         let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(rustix::fs::linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+        Ok(rustix::fs::linkat(CWD, open, &self.dir, name, AtFlags::SYMLINK_FOLLOW)?)
     }
 }
 
-/// Renames `from` to `to`, where nothing must be.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+fn last_name(path: &Path) -> io::Result<&OsStr> {
+    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "is no name of a file");
+    path.file_name().ok_or_else(no_name)
+}
+
+/// Renames `from` of `dir` to `to`, where nothing must be.
+fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
         result => return Ok(result?),
     }
-    match fs::hard_link(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
-        result => return result,
+    match rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()) {
+        Err(Errno::EXIST) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => {}
+        // The other name goes with the value.
+        Ok(()) => return Ok(()),
     }
     // Neither is to be had here: what comes in between is lost.
-    match fs::symlink_metadata(to) {
+    match rustix::fs::statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(from, to),
+        Err(_) => Ok(rustix::fs::renameat(dir, from, dir, to)?),
     }
 }
 
@@ -154,20 +191,25 @@ pub fn is_name(name: &OsStr) -> bool {
 /// Removes from `dir` the files that this user's processes left that were killed;
 /// says how many there were. Files of living processes stay.
 pub fn remove_left(dir: &Path) -> io::Result<usize> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    remove_left_in(&rustix::fs::open(dir, flags, Mode::empty())?.into())
+}
+
+/// As [`remove_left`], from the directory that is open as `dir`.
+pub fn remove_left_in(dir: &File) -> io::Result<usize> {
     let own = rustix::process::geteuid().as_raw();
     let mut removed = 0;
-    for name in dir::names(dir)? {
+    for name in dir::names_in(dir)? {
         if !is_name(&name) {
             continue;
         }
-        let path = dir.join(name);
         let is_left = || -> io::Result<bool> {
-            let file = regular::open(&path)?;
+            let file = regular::open_at(dir, &name)?;
             Ok(file.metadata()?.uid() == own && flock::try_lock(&file, flock::Kind::Exclusive)?)
         };
         // What cannot be opened is not this program's.
         if is_left().unwrap_or(false) {
-            fs::remove_file(path)?;
+            remove_file(dir, &name)?;
             removed += 1;
         }
     }
@@ -194,11 +236,12 @@ mod tests {
     use super::*;
 
     fn named(dir: &Path) -> Temporary {
+        let at = Arc::new(OwnedFd::from(File::open(dir).unwrap()));
         let mut options = File::options();
         options.read(true).write(true).create_new(true);
-        let (name, file) = Named::new(dir, |path| options.open(path)).unwrap();
+        let (name, file) = Named::new(&at, |name| options.open(dir.join(name))).unwrap();
         assert!(flock::try_lock(&file, flock::Kind::Exclusive).unwrap());
-        Temporary { file, dir: dir.to_owned(), name: Some(name) }
+        Temporary { file, dir: at, name: Some(name) }
     }
 
     #[test]

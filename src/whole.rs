@@ -1,5 +1,6 @@
 //! Small files that appear whole, for whoever reads them at the same time.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -8,6 +9,16 @@ use crate::temporary::Temporary;
 /// Writes all of `from` to `path`, in the place of what is there.
 pub fn write(path: &Path, from: &mut dyn Read) -> io::Result<()> {
     let temporary = Temporary::create(path.parent().unwrap_or(Path::new("")), 0o644)?;
+    finish(temporary, path, from)
+}
+
+/// Writes all of `from` to the file `name` of the directory `dir`, in the place of what
+/// is there.
+pub fn write_in(dir: &File, name: &str, from: &mut dyn Read) -> io::Result<()> {
+    finish(Temporary::create_in(dir, 0o644)?, Path::new(name), from)
+}
+
+fn finish(temporary: Temporary, path: &Path, from: &mut dyn Read) -> io::Result<()> {
     io::copy(from, &mut temporary.file())?;
     temporary.file().sync_all()?;
     temporary.replace(path).map(drop)

@@ -200,7 +200,7 @@ fn open(options: &Options) -> Result<OpenBundle> {
     let depth = if all { Depth::Full } else { Depth::Boot };
     let bundle = OpenBundle::open(&options.bundle, depth)?;
     let signed = || -> Result<()> {
-        let signature = signature::read(&bundle.dir)?;
+        let signature = bundle.signature()?;
         asked.iter().try_for_each(|keys| signature::check(&bundle.json, signature.as_deref(), keys))
     };
     if !asked.is_empty() {

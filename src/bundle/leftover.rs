@@ -11,9 +11,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, OFlags};
 
-use super::made::{Made, open_dir, unlink};
+use super::made::{Made, unlink};
 use super::swap::{BUNDLE, OLD, exists, put_back};
-use crate::dir::names_in;
+use crate::dir::{names_in, open_dir};
 use crate::{flock, regular};
 
 /// The file of a staging directory that is locked as long as its run lives.

@@ -4,16 +4,15 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::index::FORMAT;
 use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
-use crate::dir::names_in;
+use crate::dir::{names_in, open_dir};
 use crate::regular;
 
 /// Bytes of an index at most, for earlier versions too.
@@ -143,12 +142,6 @@ fn is_regular(dir: &File, name: &OsStr) -> io::Result<bool> {
         Err(Errno::NOENT) => Ok(true),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Opens the directory `name` of `dir`, and not what a link leads to.
-pub fn open_dir(dir: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name.as_ref(), flags, Mode::empty())?.into())
 }
 
 /// Removes `name` from `dir`. That it is gone already is no error.

@@ -18,9 +18,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::content::Content;
 use super::index::Index;
-use super::signature::MAX_SIGNATURE;
 use super::sound::{self, Depth};
-use super::{INDEX, LAYERS, SIGNATURE, UPPER, VMDK, seal};
+use super::{INDEX, LAYERS, SIGNATURE, UPPER, VMDK, seal, signature};
 use crate::budget::Budget;
 use crate::regular;
 
@@ -36,6 +35,8 @@ pub struct OpenBundle {
     /// open once.
     pub disk: Vec<Arc<OpenFile>>,
     pub upper: Arc<OpenFile>,
+    /// Its directory.
+    pub(super) at: File,
 }
 
 /// A file as it was when it was checked.
@@ -109,11 +110,7 @@ impl Place {
 
     /// The bundle's signature, if it has one.
     pub fn signature(&self) -> Result<Option<Vec<u8>>> {
-        match regular::read_at(&self.at, SIGNATURE, MAX_SIGNATURE) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        signature::read(&self.at)
     }
 
     /// Opens the file of the bundle that its index calls `path`.
@@ -132,7 +129,7 @@ impl Place {
     }
 }
 
-fn missing(error: std::io::Error) -> anyhow::Error {
+pub(super) fn missing(error: std::io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::NotFound => anyhow!("it is missing"),
         ErrorKind::InvalidInput | ErrorKind::InvalidData => anyhow!("it {error}"),
@@ -171,10 +168,11 @@ impl OpenBundle {
             files.insert(&*entry.path, Arc::new(file));
         }
         sound::nothing_else(&place, &index, depth)?;
+        sound::is_signature(&place, depth).context(SIGNATURE)?;
         let file = |path: &str| files.get(path).cloned().context("the index has every file");
         let disk = index.disk.iter().map(|extent| file(&extent.path)).collect::<Result<_>>()?;
         let (vmdk, upper) = (file(VMDK)?, file(UPPER)?);
-        Ok(Self { dir: place.dir, json, vmdk, disk, upper, index })
+        Ok(Self { dir: place.dir, at: place.at, json, vmdk, disk, upper, index })
     }
 
     /// Every file of the index, once, with what it holds.
@@ -185,6 +183,11 @@ impl OpenBundle {
             Some((&*entry.path, &file.file, &entry.content))
         });
         files.collect()
+    }
+
+    /// The signature, if it has one.
+    pub fn signature(&self) -> Result<Option<Vec<u8>>> {
+        signature::read(&self.at).context(SIGNATURE)
     }
 
     fn open_files(&self) -> impl Iterator<Item = (&str, &OpenFile)> {

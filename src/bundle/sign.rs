@@ -136,8 +136,8 @@ pub fn sign(place: Place, key: &SecretKey) -> Result<()> {
     check(&bundle.json, Some(text.as_bytes()), &[key.public()?])?;
     bundle.unchanged()?;
     let path = bundle.dir.join(SIGNATURE);
-    ensure!(!path.is_symlink(), "{} is a symbolic link, which is not followed", path.display());
-    whole::write(&path, &mut text.as_bytes()).with_context(|| path.display().to_string())
+    let write = whole::write_in(&bundle.at, SIGNATURE, &mut text.as_bytes());
+    write.with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use minisign_verify::{Error, PublicKey, Signature};
 
 use super::SIGNATURE;
+use super::open::missing;
 use crate::regular;
 
 /// Bytes of a signature or of a key, by far.
@@ -52,13 +53,20 @@ impl fmt::Display for Key {
     }
 }
 
-/// What the bundle `dir` has as its signature, if it has one.
-pub fn read(dir: &Path) -> Result<Option<Vec<u8>>> {
-    match regular::read(&dir.join(SIGNATURE), MAX_SIGNATURE) {
-        Ok(bytes) => Ok(Some(bytes)),
+/// What the bundle that is open as `dir` has as its signature, if it has one: a small
+/// regular file, and a signature by whomever.
+pub fn read(dir: &File) -> Result<Option<Vec<u8>>> {
+    match regular::read_at(dir, SIGNATURE, MAX_SIGNATURE) {
+        Ok(bytes) => decode(&bytes).map(|_| Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context(SIGNATURE),
+        Err(error) => Err(missing(error)),
     }
+}
+
+/// The signature that `bytes` spell.
+pub fn decode(bytes: &[u8]) -> Result<Signature> {
+    let signature = std::str::from_utf8(bytes).ok().and_then(|s| Signature::decode(s).ok());
+    signature.context("it is no signature of minisign")
 }
 
 /// The text of the file `path`, which must be small.
@@ -75,9 +83,7 @@ pub fn check(json: &[u8], signature: Option<&[u8]>, keys: &[Key]) -> Result<()> 
     let Some(signature) = signature else {
         bail!("it has no signature ({SIGNATURE}); rootfs-compile sign makes one");
     };
-    let signature = std::str::from_utf8(signature).ok().and_then(|s| Signature::decode(s).ok());
-    let signature =
-        signature.with_context(|| format!("{SIGNATURE} is no signature of minisign"))?;
+    let signature = decode(signature).context(SIGNATURE)?;
     for key in keys {
         match key.key.verify(json, &signature, false) {
             Ok(()) => return Ok(()),

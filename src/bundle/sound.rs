@@ -5,13 +5,13 @@
 //! the size and the hash that the index tells; bundle.vmdk is to the byte what
 //! follows from the index; fsmeta and layers are EROFS of which every inode and
 //! entry can be read, on the devices that the index tells; the upper is an ext4
-//! without a fault. Nothing else lies in the directory, but for a signature, which
-//! [`super::signature`] judges.
+//! without a fault. Nothing else lies in the directory, but for a signature of minisign;
+//! whether it is a good one, [`super::signature`] judges.
 //!
 //! `verify` lists what is not so; everybody else fails with the first of it. Some
 //! need not read all again, and that is the only difference: see [`Depth`].
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::index::{FileEntry, Index};
 use super::open::{OpenFile, Place};
@@ -67,14 +67,12 @@ pub fn verify(place: &Place, keys: &[Key]) -> Vec<(String, String)> {
     match place.index() {
         Err(error) => problem(INDEX, Err(error)),
         Ok((json, index)) => {
-            if !keys.is_empty() {
+            let signed = place.signature().and_then(|text| match keys {
+                [] => Ok(()),
                 // Of the bytes that are checked below, and not of what the file holds by now.
-                let signature = place.signature();
-                problem(
-                    SIGNATURE,
-                    signature.and_then(|text| signature::check(&json, text.as_deref(), keys)),
-                );
-            }
+                keys => signature::check(&json, text.as_deref(), keys),
+            });
+            problem(SIGNATURE, signed);
             for entry in &index.files {
                 problem(&entry.path, file(place, &index, entry, Depth::Full).map(drop));
             }
@@ -90,7 +88,17 @@ pub fn check(place: &Place, depth: Depth) -> Result<()> {
     for entry in &index.files {
         file(place, &index, entry, depth).with_context(|| entry.path.clone())?;
     }
-    nothing_else(place, &index, depth)
+    nothing_else(place, &index, depth)?;
+    is_signature(place, depth).context(SIGNATURE)
+}
+
+/// Refuses what lies in a signature's place and is none. Whose it is, whoever asks for
+/// one checks.
+pub(super) fn is_signature(place: &Place, depth: Depth) -> Result<()> {
+    if depth == Depth::Full {
+        place.signature()?;
+    }
+    Ok(())
 }
 
 /// Opens the file `entry` of the index, and checks it.
@@ -187,7 +195,8 @@ pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result
     look(&place.at, "")?;
     match &place.layers {
         Ok(layers) => look(layers, &format!("{LAYERS}/")),
-        // Without a layer, nobody misses it.
-        Err(_) => Ok(()),
+        // Without a layer, nobody misses it; anything but a directory is a stranger.
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => bail!("{LAYERS} is not a directory of the bundle: {error}"),
     }
 }

@@ -21,11 +21,12 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::leftover::{self, LOCK};
-use super::made::{FILES, open_dir, unlink};
+use super::made::{FILES, unlink};
 use super::open::Place;
 use super::sound::{self, Depth};
 use super::swap::{self, BUNDLE};
 use super::{LAYERS, place};
+use crate::dir::open_dir;
 use crate::ending::{self, Undo};
 use crate::temporary::set_mode;
 use crate::{flock, regular, sink, threads};

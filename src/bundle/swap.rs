@@ -11,12 +11,12 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::LAYERS;
-use super::made::{FILES, open_dir, unlink};
-use crate::dir::names_in;
+use super::made::{FILES, unlink};
+use crate::dir::{make_dir, names_in, open_dir};
 
 /// The new bundle in the staging directory, and the old one once they are swapped.
 pub const BUNDLE: &str = "bundle";
@@ -51,7 +51,7 @@ fn set_aside(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
         Err(Errno::XDEV) => {}
         result => return Ok(result?),
     }
-    move_files(&open_dir(parent, name)?, &make_dir(staging, OLD)?)?;
+    move_files(&open_dir(parent, name)?, &make_dir(staging, OLD, 0o755)?)?;
     unlink(parent, name, AtFlags::REMOVEDIR)
 }
 
@@ -98,7 +98,7 @@ fn is_rest(old: &File, rest: &File) -> io::Result<bool> {
 /// Moves the files of a bundle from one directory to another. The index goes last.
 fn move_files(from: &File, to: &File) -> io::Result<()> {
     if exists(from, LAYERS)? {
-        let (layers, to_layers) = (open_dir(from, LAYERS)?, make_dir(to, LAYERS)?);
+        let (layers, to_layers) = (open_dir(from, LAYERS)?, make_dir(to, LAYERS, 0o755)?);
         for name in names_in(&layers)? {
             rustix::fs::renameat(&layers, &name, &to_layers, &name)?;
         }
@@ -111,14 +111,6 @@ fn move_files(from: &File, to: &File) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The directory `name` of `dir`, made if need be.
-fn make_dir(dir: &File, name: &str) -> io::Result<File> {
-    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
-        Err(error) => Err(error.into()),
-    }
 }
 
 pub fn exists(dir: &File, name: impl AsRef<OsStr>) -> io::Result<bool> {

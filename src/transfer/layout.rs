@@ -15,6 +15,9 @@ use crate::digest::Digest;
 use crate::source::{MAX_DOCUMENT, REF_NAME};
 use crate::{dir, flock, regular, temporary, whole};
 
+/// The file of a layout that names what is in it.
+const INDEX: &str = "index.json";
+
 const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The entry of an index for `packed`.
@@ -66,35 +69,36 @@ pub fn to_layout(
         // Whoever else writes to it waits, until this one's entry is in the index.
         let layout = File::open(to)?;
         flock::wait(&layout, flock::Kind::Exclusive, &format!("the layout {}", to.display()), say)?;
-        let known = to.join("index.json");
-        let mut index = match regular::read(&known, MAX_DOCUMENT) {
-            Ok(bytes) => crate::foreign_json::from_slice(&bytes).context("index.json")?,
+        // Only the name of the layout itself was given: below it, no link is followed.
+        let mut index = match regular::read_at(&layout, INDEX, MAX_DOCUMENT) {
+            Ok(bytes) => crate::foreign_json::from_slice(&bytes).context(INDEX)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_empty = dir::names(to)?.is_empty();
+                let is_empty = dir::names_in(&layout)?.is_empty();
                 ensure!(is_empty, "it is neither empty nor a layout; it stays as it is");
+                // Should this be stopped half-way, it is a layout for the next one.
+                whole::write_in(&layout, INDEX, &mut &serde_json::to_vec(&empty_index())?[..])?;
                 empty_index()
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error).context(INDEX),
         };
         enter(&mut index, entry(&packed, tag))?;
-        if !known.exists() {
-            // Should this be stopped half-way, it is a layout for the next one.
-            whole::write(&known, &mut &serde_json::to_vec(&empty_index())?[..])?;
+        let blobs = dir::make_dir(&layout, "blobs", 0o777).context("blobs")?;
+        let blobs = dir::make_dir(&blobs, "sha256", 0o777).context("blobs/sha256")?;
+        for dir in [&layout, &blobs] {
+            temporary::remove_left_in(dir)?;
         }
-        let blobs = to.join("blobs/sha256");
-        fs::create_dir_all(&blobs)?;
-        for dir in [to, &blobs] {
-            temporary::remove_left(dir)?;
-        }
-        for blob in &packed.blobs {
+        let blob = |digest: Digest, from: &mut dyn io::Read| -> Result<()> {
+            let name = digest.hex();
+            whole::write_in(&blobs, &name, from).with_context(|| format!("blobs/sha256/{name}"))
+        };
+        for packed in &packed.blobs {
             // One that is there may be damaged.
-            whole::write(&blobs.join(blob.digest.hex()), &mut &blob.file)?;
+            blob(packed.digest, &mut &packed.file)?;
         }
-        let manifest = blobs.join(Digest::of(&packed.manifest).hex());
-        whole::write(&manifest, &mut &packed.manifest[..])?;
-        whole::write(&to.join("oci-layout"), &mut VERSION.as_bytes())?;
+        blob(Digest::of(&packed.manifest), &mut &packed.manifest[..])?;
+        whole::write_in(&layout, "oci-layout", &mut VERSION.as_bytes())?;
         // Last, because it makes the rest count.
-        Ok(whole::write(&known, &mut &serde_json::to_vec(&index)?[..])?)
+        Ok(whole::write_in(&layout, INDEX, &mut &serde_json::to_vec(&index)?[..])?)
     };
     write().with_context(|| to.display().to_string())
 }
@@ -110,7 +114,7 @@ pub fn to_archive(place: Place, to: &Path, tag: &str, cache: &Cache) -> Result<(
         bytes(&mut archive, "oci-layout", VERSION.as_bytes())?;
         let mut index = empty_index();
         enter(&mut index, entry(&packed, tag))?;
-        bytes(&mut archive, "index.json", &serde_json::to_vec(&index)?)?;
+        bytes(&mut archive, INDEX, &serde_json::to_vec(&index)?)?;
         let name = |digest: Digest| format!("blobs/sha256/{}", digest.hex());
         bytes(&mut archive, &name(Digest::of(&packed.manifest)), &packed.manifest)?;
         let mut done = Vec::new();

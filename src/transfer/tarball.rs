@@ -14,7 +14,7 @@ use crate::bundle::artifact::sparse;
 use crate::bundle::content::Content;
 use crate::bundle::open::{OpenBundle, Place};
 use crate::bundle::sound::Depth;
-use crate::bundle::{INDEX, LAYERS, SIGNATURE, signature};
+use crate::bundle::{INDEX, LAYERS, SIGNATURE};
 
 const BLOCK: u64 = 512;
 /// Entries of the map in the header, and in each block behind it.
@@ -31,7 +31,7 @@ pub fn to_tar(place: Place, to: &Path) -> Result<()> {
         directory.set_cksum();
         tar.write_all(directory.as_bytes())?;
         plain(&mut tar, INDEX, bundle.json.len() as u64, &mut &bundle.json[..])?;
-        if let Some(signature) = signature::read(&bundle.dir)? {
+        if let Some(signature) = bundle.signature()? {
             plain(&mut tar, SIGNATURE, signature.len() as u64, &mut &signature[..])?;
         }
         for (path, file, content) in bundle.files() {

@@ -145,6 +145,42 @@ def force():
         need(files(out) == before, 'another bundle')
 
 
+def tree(top):
+    """What lies in a directory: names, types and bytes."""
+    found = {}
+    for at, dirs, names in os.walk(top):
+        for path in (os.path.join(at, name) for name in dirs + names):
+            kind = os.lstat(path).st_mode
+            found[os.path.relpath(path, top)] = (kind, open(path, 'rb').read() if os.path.isfile(path) else os.path.islink(path) and os.readlink(path))
+    return found
+
+
+@check('foreign-layout')
+def layout():
+    """An export writes into a layout that somebody else made, and through none of its links."""
+    with open_scratch() as at:
+        build(HELLO, at('out'), cache=at('cache'))
+        export = lambda to, ok: call(BINARY, 'export', at('out'), '--oci-layout', to, '--cache-dir', at('cache'), ok=ok, timeout=AT_ONCE)
+        for name in ('blobs', 'blobs/sha256', 'index.json', 'oci-layout'):
+            os.makedirs(at('victim/sha256'), exist_ok=True)
+            put(at('victim/data'), '{"schemaVersion":2,"manifests":[]}')
+            before = tree(at('victim'))
+            place = at('layout')
+            os.makedirs(os.path.join(place, os.path.dirname(name)))
+            if name != 'index.json':
+                shutil.copy(at('victim/data'), os.path.join(place, 'index.json'))
+            os.symlink(at('victim/data' if name.endswith(('.json', 'layout')) else 'victim'), os.path.join(place, name))
+            p = export(place, ok=(0,) if name == 'oci-layout' else (1,))
+            need(tree(at('victim')) == before, '%s: an export wrote through the link: %s' % (name, sorted(tree(at('victim')))))
+            need(p.returncode == 0 or name in p.stderr, '%s: %s' % (name, p.stderr))
+            shutil.rmtree(place)
+        # The layout's own name was given by the user.
+        os.mkdir(at('real'))
+        os.symlink('real', at('link'))
+        export(at('link'), ok=(0,))
+        need(sorted(os.listdir(at('real'))) == ['blobs', 'index.json', 'oci-layout'], 'the layout has %s' % os.listdir(at('real')))
+
+
 @check('foreign-in-cache')
 def in_cache():
     """A link, a fifo, a directory in place of a cache's file: it is not followed, not waited for, and the layer is compiled, or it is an error that names it."""

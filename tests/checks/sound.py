@@ -317,6 +317,37 @@ def in_its_place(path):
     yield 'four tebibytes of hole', endless
 
 
+@check('sound-directory')
+def directory():
+    """What lies in a signature's place, or in that of the layers of none, is judged by verify as by whoever uses it."""
+    with scratch() as tmp:
+        at = lambda *names: os.path.join(tmp, *names)
+        image = Layout(at('none'))
+        image.index(tagged(image.image([])))
+        with open(at('none.yaml'), 'w') as file:
+            file.write('image: oci:%s:latest\nplatform: linux/amd64\n' % at('none'))
+        build(at('none.yaml'), at('out'), cache=at('cache'))
+        if os.path.isdir(at('out/layers')):
+            os.rmdir(at('out/layers'))
+        call(BINARY, 'verify', at('out'))
+        with open(at('notes'), 'w') as file:
+            file.write('notes\n')
+
+        def write(size):
+            return lambda path: open(path, 'wb').write(bytes(size))
+        cases = [(name, make) for name in ('bundle.json.minisig', 'layers') for make in (lambda path: os.symlink(at('notes'), path), write(100))]
+        cases += [('bundle.json.minisig', os.mkdir), ('bundle.json.minisig', write(20_000)), ('layers', lambda path: os.symlink('.', path))]
+        for name, make in cases:
+            make(at('out', name))
+            p = call(BINARY, 'verify', at('out'), ok=(1,))
+            need(name in p.stdout + p.stderr, '%s is not named: %s' % (name, p.stdout + p.stderr))
+            for args in (['--tar', at('tar')], ['--oci-layout', at('layout')]):
+                p = call(BINARY, 'export', at('out'), *args, '--cache-dir', at('cache'), ok=(1,))
+                need(name in p.stderr and not os.path.lexists(args[1]), 'export: %s: %s' % (name, p.stderr))
+            (os.rmdir if os.path.isdir(at('out', name)) and not os.path.islink(at('out', name)) else os.unlink)(at('out', name))
+        call(BINARY, 'verify', at('out'))
+
+
 @check('sound-openers')
 def openers():
     """Everything that reads a bundle opens regular files alone, waits for nothing, and reads no more than there should be."""

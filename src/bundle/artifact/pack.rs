@@ -14,7 +14,6 @@ use super::{
 use crate::bundle::SIGNATURE;
 use crate::bundle::content::Content;
 use crate::bundle::open::OpenBundle;
-use crate::bundle::signature;
 use crate::digest::Digest;
 use crate::threads;
 
@@ -70,7 +69,7 @@ pub fn pack(
         .collect();
     let index = json_blob(INDEX_TYPE, &bundle.json, scratch()?)?;
     let mut files = packed?;
-    if let Some(signature) = signature::read(&bundle.dir)? {
+    if let Some(signature) = bundle.signature()? {
         let write = |out: &mut BufWriter<&File>| out.write_all(&signature);
         files.push(blob(SIGNATURE_TYPE, Some(SIGNATURE), scratch()?, write)?);
     }

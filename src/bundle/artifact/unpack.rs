@@ -84,6 +84,7 @@ fn signature_of(piece: &Piece<'_>) -> Result<Vec<u8>> {
     ensure!(piece.size <= MAX_SIGNATURE, "it has {} bytes", piece.size);
     let mut bytes = Vec::new();
     (piece.open)()?.take(MAX_SIGNATURE).read_to_end(&mut bytes)?;
+    signature::decode(&bytes)?;
     Ok(bytes)
 }
 
