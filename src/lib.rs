@@ -52,6 +52,7 @@ pub mod budget;
 pub mod bundle;
 pub mod bundle_cache;
 pub mod cache;
+pub mod checked;
 pub mod compile;
 pub mod digest;
 mod dir;

@@ -22,6 +22,9 @@ pub const LOCK: &str = "lock";
 /// Random letters at the end of a staging directory's name.
 pub const RANDOM: usize = 8;
 
+/// What is between the two parts of a staging directory's name.
+const MARK: &[u8] = b".rootfs-compile-";
+
 /// Bytes of a bundle's name that a staging directory's name repeats.
 const MAX_NAME: usize = 180;
 
@@ -33,7 +36,7 @@ pub fn prefix(name: &OsStr) -> OsString {
         // A name has 255 bytes at most.
         _ => prefix.extend_from_slice(blake3::hash(name.as_bytes()).to_hex().as_bytes()),
     }
-    prefix.extend_from_slice(b".rootfs-compile-");
+    prefix.extend_from_slice(MARK);
     OsString::from_vec(prefix)
 }
 
@@ -42,6 +45,14 @@ fn is_staging(name: &OsStr, prefix: &OsStr) -> bool {
     random.is_some_and(|random| {
         random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric)
     })
+}
+
+/// The name of the bundle that a staging directory called `staging` is for, unless it
+/// is too long to be told.
+pub fn target(staging: &OsStr) -> Option<&OsStr> {
+    let marked = staging.as_bytes().get(1..staging.len().checked_sub(RANDOM)?)?;
+    let target = OsStr::from_bytes(marked.strip_suffix(MARK)?);
+    is_staging(staging, &prefix(target)).then_some(target)
 }
 
 /// Clears `parent`, the directory at `parent_path`, of what killed runs left that
@@ -151,6 +162,20 @@ mod tests {
             }
         }
         (tmp, staging)
+    }
+
+    #[test]
+    fn a_staging_tells_the_bundle_that_it_is_for() {
+        for name in ["out", ".rootfs-compile-", "a.rootfs-compile-abcdefgh"] {
+            let mut staging = prefix(OsStr::new(name));
+            staging.push("abcdEF12");
+            assert_eq!(target(&staging), Some(OsStr::new(name)));
+        }
+        for other in
+            ["", ".", "out", ".out", ".out.rootfs-compile-abcdefg", "out.rootfs-compile-abcdefgh"]
+        {
+            assert_eq!(target(OsStr::new(other)), None, "{other}");
+        }
     }
 
     fn clear_out(tmp: &Path) -> Result<()> {

@@ -1,92 +1,123 @@
 //! Checks the bundles of a cache, and takes away what killed runs left.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
+use rustix::fs::FileType;
 
-use super::{BUNDLES, RECORD, numbered, read_record};
+use super::{BUNDLES, RECORD, numbered, read_record, remove};
 use crate::bundle::open::Place;
 use crate::bundle::sound::verify;
-use crate::{dir, flock, shared_dir, temporary};
+use crate::checked::Checked;
+use crate::dir::Dir;
+use crate::{flock, shared_dir, temporary};
 
-/// What a check of bundles tells, one place after the other.
-pub enum Seen<'p> {
-    Good,
-    /// Something is wrong; the directory is that of the bundle, or of its place.
-    Problem(&'p Path, anyhow::Error),
-    /// Something that a killed run left is gone.
-    Leftover,
-}
-
-/// Checks every bundle of the cache `root` that answers a question. A tree may take
-/// `metadata_bytes` of memory.
+/// Checks every bundle of the cache `root` that answers a question of this user;
+/// `remove` takes away what is wrong. A tree may take `metadata_bytes` of memory.
 pub fn check(
     root: &Path,
+    remove: bool,
     metadata_bytes: u64,
     say: &(dyn Fn(&str) + Sync),
-    found: &mut dyn FnMut(Seen<'_>),
+    checked: &mut Checked,
 ) -> Result<()> {
-    let dir = root.join(BUNDLES);
-    let names = match dir::names(&dir) {
+    let path = root.join(BUNDLES);
+    let dir = match shared_dir::open(root, &path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        names => names.with_context(|| dir.display().to_string())?,
+        // Nothing of it is this program's.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            checked.stays(&path, &error.into());
+            return Ok(());
+        }
+        dir => dir.with_context(|| path.display().to_string())?,
     };
-    for name in names {
-        let (place, name) = (dir.join(&name), name.as_encoded_bytes());
+    for name in dir.names().with_context(|| path.display().to_string())? {
+        let bytes = name.as_encoded_bytes();
         // Whatever else is there is none of this program's.
-        if name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit) && place.is_dir() {
-            one_place(&place, metadata_bytes, say, found)
-                .with_context(|| place.display().to_string())?;
+        if bytes.len() != 32 || !bytes.iter().all(u8::is_ascii_hexdigit) {
+            continue;
+        }
+        let place = match dir.sub(&name) {
+            Ok(place) => place,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                checked.stays(&path.join(&name), &error.into());
+                continue;
+            }
+        };
+        // Users who share a cache have bundles of their own, and check those.
+        let Ok(place) = place.own() else {
+            continue;
+        };
+        let check = Check { remove, metadata_bytes, say };
+        if let Err(error) = check.place(&place, checked) {
+            checked.stays(&place.path, &error);
         }
     }
     Ok(())
 }
 
-fn one_place(
-    place: &Path,
+struct Check<'s> {
+    remove: bool,
     metadata_bytes: u64,
-    say: &(dyn Fn(&str) + Sync),
-    found: &mut dyn FnMut(Seen<'_>),
-) -> Result<()> {
-    let lock = shared_dir::open_lock(&place.join("lock"))?;
-    // What another user is compiling, or this user may not touch, is not looked at.
-    let Some(file) = lock.file.filter(|_| lock.writable) else {
-        return Ok(());
-    };
-    flock::wait(&file, flock::Kind::Exclusive, &place.display().to_string(), say)?;
-    for _ in 0..temporary::remove_left(place)? {
-        found(Seen::Leftover);
-    }
-    let record = read_record(place);
-    if record.is_none() && place.join(RECORD).symlink_metadata().is_ok() {
-        let error = anyhow!("its {RECORD} is not as it was written");
-        found(Seen::Problem(place, error));
-        return Ok(());
-    }
-    for path in numbered(place)? {
-        let is_answer =
-            record.as_ref().is_some_and(|record| path.ends_with(record.bundle.to_string()));
-        if !is_answer {
-            // The answer before it stays until the next one, for a machine that uses it.
-            if record.is_none() && fs::remove_dir_all(&path).is_ok() {
-                found(Seen::Leftover);
-            }
-            continue;
+    say: &'s (dyn Fn(&str) + Sync),
+}
+
+impl Check<'_> {
+    fn place(&self, place: &Dir, checked: &mut Checked) -> Result<()> {
+        let lock = shared_dir::open_lock(place, "lock").context("lock")?;
+        // What this user may not write to is not looked at.
+        let Some(file) = lock.file.filter(|_| lock.writable) else {
+            return Ok(());
+        };
+        let shown = place.path.display().to_string();
+        flock::wait(&file, flock::Kind::Exclusive, &shown, self.say)?;
+        checked.leftovers += temporary::remove_left_in(place.file())?;
+        let record = read_record(place);
+        if record.is_none() && place.kind(RECORD.as_ref()).is_ok() {
+            let error = anyhow!("its {RECORD} is not as it was written");
+            checked.wrong(&place.path, &error, self.remove, || remove::answers(place));
+            return Ok(());
         }
-        for name in dir::names(&path)? {
+        for number in numbered(place)? {
+            match &record {
+                Some(record) if number == *record.bundle.to_string() => {
+                    self.answer(place, &number, checked)?;
+                }
+                // The answer before it stays until the next one, for a machine that uses it.
+                Some(_) => {}
+                None => match remove::answer(place, &number) {
+                    Ok(()) => checked.leftovers += 1,
+                    Err(error) => checked.stays(&place.path.join(&number), &error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the bundle `number`, which the record says is the answer.
+    fn answer(&self, place: &Dir, number: &OsStr, checked: &mut Checked) -> Result<()> {
+        let dir = place.sub(number)?.own()?;
+        for name in dir.names()? {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let bundle = path.join(name);
-            match sound(&bundle, metadata_bytes) {
-                Ok(()) => found(Seen::Good),
-                Err(error) => found(Seen::Problem(&bundle, error)),
+            let bundle = dir.path.join(&name);
+            let is_dir = matches!(dir.kind(&name), Ok(FileType::Directory));
+            match is_dir.then(|| sound(&bundle, self.metadata_bytes)) {
+                Some(Ok(())) => checked.good += 1,
+                Some(Err(error)) => {
+                    checked.wrong(&bundle, &error, self.remove, || remove::bundle(&dir, &name));
+                }
+                None => {
+                    checked.stays(&bundle, &anyhow!("it is no directory, where a bundle is to be"));
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn sound(bundle: &Path, metadata_bytes: u64) -> Result<()> {

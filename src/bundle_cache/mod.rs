@@ -9,24 +9,33 @@
 //! that is about to open it; the answer before the last is removed. The record
 //! appears by rename when its bundle is there, and its mtime is when it was last
 //! used. All of it may be deleted at any time.
+//!
+//! A place is its user's own: whatever another user owns in it is no answer, and
+//! neither used nor removed.
 
 mod check;
 mod input;
+mod remove;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use self::check::{Seen, check};
+pub use self::check::check;
 use self::input::Input;
 use crate::bundle::{self, open};
 use crate::digest::Digest;
+use crate::dir::Dir;
 use crate::erofs::layer::FORMAT_VERSION;
-use crate::{dir, flock, regular, seal, shared_dir, temporary, whole};
+use crate::{flock, regular, seal, shared_dir, temporary, whole};
 
 /// The place of one question.
 pub struct Place {
@@ -96,9 +105,11 @@ impl Place {
 
     /// The answer, if there is one whose inputs are as they were.
     pub fn find(&self) -> Option<Found> {
-        let path = self.record_path();
-        let mut record = self.record()?;
+        let dir = self.open().ok()?;
+        let mut record = read_record(&dir)?;
         let bundle = self.bundle(record.bundle);
+        let number = dir.sub(record.bundle.to_string()).and_then(Dir::own).ok()?;
+        number.sub(&self.name).and_then(Dir::own).ok()?;
         if !is_whole(&bundle) {
             return None;
         }
@@ -110,9 +121,10 @@ impl Place {
         // looks older than it is.
         if touched {
             record.made = looked;
-            let _ = self.write(&record);
+            let _ = write_record(&dir, &record);
         } else {
-            let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            let _ = regular::open_at(dir.file(), RECORD)
+                .and_then(|file| file.set_modified(SystemTime::now()));
         }
         Some(Found { bundle, origin: record.origin })
     }
@@ -120,31 +132,36 @@ impl Place {
     /// Locks the place. If another process has it, this waits, and tells `say` so
     /// after a second.
     pub fn lock(&self, say: &(dyn Fn(&str) + Sync)) -> Result<Guard<'_>> {
-        let path = self.dir.join("lock");
-        let lock = || -> Result<File> {
-            shared_dir::create(&self.root, &self.dir)?;
-            let lock = shared_dir::open_lock(&path)?;
+        let lock = || -> Result<(Dir, File)> {
+            let dir = self.create()?;
+            let lock = shared_dir::open_lock(&dir, "lock")?;
             let file = lock.file.filter(|_| lock.writable).context("it cannot be written to")?;
             let what = format!("the cache's place of {}", self.name);
             flock::wait(&file, flock::Kind::Exclusive, &what, say)?;
-            Ok(file)
+            Ok((dir, file))
         };
-        let lock = lock().with_context(|| format!("locking {}", path.display()))?;
-        Ok(Guard { place: self, _lock: lock })
+        let shown = || format!("locking {}", self.dir.join("lock").display());
+        let (dir, lock) = lock().with_context(shown)?;
+        Ok(Guard { place: self, dir, _lock: lock })
     }
 
-    fn record_path(&self) -> PathBuf {
-        self.dir.join(RECORD)
+    fn open(&self) -> io::Result<Dir> {
+        shared_dir::open(&self.root, &self.dir)?.own()
     }
 
-    fn record(&self) -> Option<Record> {
-        read_record(&self.dir)
-    }
-
-    fn write(&self, record: &Record) -> Result<()> {
-        let json = seal::write(&subject(&self.dir), record)?;
-        let path = self.record_path();
-        whole::write(&path, &mut &json[..]).with_context(|| path.display().to_string())
+    /// Opens the directory, and makes it if need be: where a cache is shared, others may
+    /// write beside it, and not in it.
+    fn create(&self) -> Result<Dir> {
+        let bundles = shared_dir::create(&self.root, &self.root.join(BUNDLES))?;
+        let name = self.dir.file_name().unwrap_or_default();
+        match rustix::fs::mkdirat(bundles.file(), name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let own = bundles.sub(name)?.own();
+        own.context(
+            "the bundles of `run` are each user's own: remove it, or choose another --cache-dir",
+        )
     }
 
     fn bundle(&self, number: u64) -> PathBuf {
@@ -155,27 +172,39 @@ impl Place {
 /// The file of a place that says which bundle is the answer.
 const RECORD: &str = "record.json";
 
-/// The record of the place `dir`, if it is as it was written.
-fn read_record(dir: &Path) -> Option<Record> {
-    let bytes = regular::read(&dir.join(RECORD), MAX_RECORD).ok()?;
+/// The record of the place `dir`, if it is as this user wrote it.
+fn read_record(dir: &Dir) -> Option<Record> {
+    let file = regular::open_at(dir.file(), RECORD).ok()?;
+    if file.metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let bytes = regular::bytes(&file, MAX_RECORD).ok()?;
     let record: Record = seal::read(&subject(dir), &bytes)?;
     (record.version == VERSION).then_some(record)
 }
 
+fn write_record(dir: &Dir, record: &Record) -> Result<()> {
+    let json = seal::write(&subject(dir), record)?;
+    let written = whole::write_shared(dir, RECORD.as_ref(), &json);
+    written.with_context(|| dir.path.join(RECORD).display().to_string())
+}
+
 /// What the record of the place `dir` is about.
-fn subject(dir: &Path) -> String {
-    format!("bundles of {}", dir.file_name().unwrap_or_default().display())
+fn subject(dir: &Dir) -> String {
+    format!("bundles of {}", dir.path.file_name().unwrap_or_default().display())
 }
 
 /// A locked place: nobody else compiles for it.
 pub struct Guard<'p> {
     place: &'p Place,
+    dir: Dir,
     _lock: File,
 }
 
 /// Room for a new answer, and what its inputs are like before it is compiled.
 pub struct Attempt<'g> {
     place: &'g Place,
+    dir: &'g Dir,
     number: u64,
     made: i64,
     inputs: Vec<Input>,
@@ -185,22 +214,21 @@ impl Guard<'_> {
     /// Prepares to compile from the files `inputs`.
     pub fn attempt(&self, inputs: &[PathBuf]) -> Result<Attempt<'_>> {
         let place = self.place;
-        let last = place.record().map(|record| record.bundle);
+        let last = read_record(&self.dir).map(|record| record.bundle);
         self.keep_only(last)?;
         let made = now();
         let inputs = inputs.iter().map(|path| Input::now(path)).collect::<Result<_>>()?;
         let number = last.map_or(1, |last| last.wrapping_add(1));
-        Ok(Attempt { place, number, made, inputs })
+        Ok(Attempt { place, dir: &self.dir, number, made, inputs })
     }
 
     /// Removes what runs left that were killed, and answers before the last.
     fn keep_only(&self, last: Option<u64>) -> Result<()> {
-        let dir = &self.place.dir;
-        temporary::remove_left(dir).with_context(|| dir.display().to_string())?;
-        for path in numbered(dir).with_context(|| dir.display().to_string())? {
-            let is_last = last.is_some_and(|last| path.ends_with(last.to_string()));
-            if !is_last {
-                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+        let shown = || self.dir.path.display().to_string();
+        temporary::remove_left_in(self.dir.file()).with_context(shown)?;
+        for number in numbered(&self.dir).with_context(shown)? {
+            if last.is_none_or(|last| number != *last.to_string()) {
+                remove::answer(&self.dir, &number)?;
             }
         }
         Ok(())
@@ -208,15 +236,12 @@ impl Guard<'_> {
 }
 
 /// The directories in the place `dir` that have a number, and so a bundle.
-fn numbered(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for name in dir::names(dir)? {
-        let path = dir.join(&name);
-        let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
-        if number.is_some() && path.symlink_metadata()?.is_dir() {
-            found.push(path);
-        }
-    }
+fn numbered(dir: &Dir) -> io::Result<Vec<OsString>> {
+    let mut found = dir.names()?;
+    found.retain(|name| {
+        let is_number = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
+        is_number && matches!(dir.kind(name), Ok(FileType::Directory))
+    });
     Ok(found)
 }
 
@@ -241,7 +266,7 @@ impl Attempt<'_> {
             made: self.made,
             inputs: self.inputs,
         };
-        self.place.write(&record)?;
+        write_record(self.dir, &record)?;
         Ok(Found { bundle, origin })
     }
 }

@@ -60,3 +60,38 @@ fn an_input_is_as_it_was_until_its_content_changes() {
     fs::write(&tree, "a file").unwrap();
     assert_eq!(input.check(old), None);
 }
+
+#[test]
+fn an_answer_goes_with_what_killed_runs_left_and_nothing_else_does() {
+    let tmp = tempfile::tempdir().unwrap();
+    let at = |name: &str| tmp.path().join(name);
+    let place = Dir::followed(tmp.path()).unwrap();
+    let staging = "1/.x.rootfs-compile-abcdefgh";
+    let make = || {
+        for dir in
+            ["1/x/layers", &format!("{staging}/bundle/layers"), "1/.y.rootfs-compile-abcdefgh"]
+        {
+            fs::create_dir_all(at(dir)).unwrap();
+        }
+        for file in ["1/x/upper.ext4", "1/x/bundle.json", &format!("{staging}/lock")] {
+            fs::write(at(file), "").unwrap();
+        }
+    };
+    make();
+    remove::answer(&place, "1".as_ref()).unwrap();
+    assert!(!at("1").exists());
+
+    for stranger in ["1/x/notes.txt", "1/notes.txt", "1/x/layers/notes.txt"] {
+        make();
+        fs::write(at(stranger), "mine").unwrap();
+        assert!(remove::answer(&place, "1".as_ref()).is_err(), "{stranger}");
+        assert!(at(stranger).exists(), "{stranger}");
+        fs::remove_dir_all(at("1")).unwrap();
+    }
+    // A link is no directory that has a number, and not followed.
+    fs::create_dir_all(at("victim/x")).unwrap();
+    symlink("victim", at("1")).unwrap();
+    assert!(numbered(&place).unwrap().is_empty());
+    assert!(remove::answer(&place, "1".as_ref()).is_err());
+    assert!(at("victim/x").exists());
+}

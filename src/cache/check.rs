@@ -1,69 +1,26 @@
 //! Checks all that a cache of layers holds, and takes away what killed runs left.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::record::{self, Record};
 use super::{Slot, layers_dir};
 use crate::budget::Budget;
+use crate::checked::Checked;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
-use crate::{dir, map, regular, temporary};
-
-/// Something wrong, and where.
-pub struct Problem {
-    pub path: PathBuf,
-    pub what: String,
-    /// Whether it was removed.
-    pub removed: bool,
-}
-
-/// What a check found.
-#[derive(Default)]
-pub struct Checked {
-    /// Things that were looked at and are right.
-    pub good: usize,
-    pub problems: Vec<Problem>,
-    /// What killed runs left, and is gone now.
-    pub leftovers: usize,
-    /// What this program did not make; it stays.
-    pub strangers: Vec<PathBuf>,
-}
-
-impl Checked {
-    /// Takes down that `paths` are wrong, and removes them if `remove` is set.
-    pub fn problem(&mut self, paths: &[PathBuf], error: &anyhow::Error, remove: bool) {
-        let mut what = format!("{error:#}");
-        let mut removed = remove;
-        for path in paths.iter().filter(|_| remove) {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    what += &format!("; it cannot be removed: {error}");
-                    removed = false;
-                }
-                _ => {}
-            }
-        }
-        let path = paths.first().cloned().unwrap_or_default();
-        self.problems.push(Problem { path, what, removed });
-    }
-
-    pub fn leftover(&mut self, path: &Path) {
-        // What cannot be removed does no harm.
-        self.leftovers += usize::from(fs::remove_file(path).is_ok());
-    }
-}
+use crate::{map, regular, shared_dir, temporary};
 
 /// What files are called that belong to one layer: an object, its record and lock, and
 /// what earlier versions of this program wrote them into.
 const EXTENSIONS: [&str; 5] = ["erofs", "json", "lock", "tmp", "json.tmp"];
 
 /// Checks every object and every record of the cache `root`; `remove` takes away what
-/// is wrong. A tree may take `metadata_bytes` of memory. While a layer is checked, it is locked; `say` is told who is waited for.
+/// is wrong. A tree may take `metadata_bytes` of memory. While a layer is checked, it is
+/// locked; `say` is told who is waited for.
 pub fn check(
     root: &Path,
     remove: bool,
@@ -72,11 +29,16 @@ pub fn check(
     checked: &mut Checked,
 ) -> Result<()> {
     let layers_dir = layers_dir(root);
-    let shown = || layers_dir.display().to_string();
-    let names = match dir::names(&layers_dir) {
+    let dir = match shared_dir::open(root, &layers_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        names => names.with_context(shown)?,
+        // Nothing of it is this program's.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            checked.stays(&layers_dir, &error.into());
+            return Ok(());
+        }
+        dir => dir.with_context(|| layers_dir.display().to_string())?,
     };
+    let names = dir.names().with_context(|| layers_dir.display().to_string())?;
     let mut layers = BTreeSet::new();
     for name in names {
         match layer_of(&name.to_string_lossy()) {
@@ -86,10 +48,13 @@ pub fn check(
         }
     }
     // A cache that cannot be written to keeps its leftovers.
-    checked.leftovers += temporary::remove_left(&layers_dir).unwrap_or(0);
+    checked.leftovers += temporary::remove_left_in(dir.file()).unwrap_or(0);
     for hex in layers {
-        let slot = Slot::lock(&layers_dir, hex, say)?;
-        one_layer(&slot, remove, metadata_bytes, checked);
+        let lock = layers_dir.join(format!("{hex}.lock"));
+        match Slot::lock(&dir, hex, say) {
+            Ok(slot) => one_layer(&slot, remove, metadata_bytes, checked),
+            Err(error) => checked.stays(&lock, &error),
+        }
     }
     Ok(())
 }
@@ -104,30 +69,33 @@ fn layer_of(name: &str) -> Option<&str> {
 
 fn one_layer(slot: &Slot, remove: bool, metadata_bytes: u64, checked: &mut Checked) {
     for extension in ["tmp", "json.tmp"] {
-        let path = slot.path(extension);
-        if path.symlink_metadata().is_ok() {
-            checked.leftover(&path);
+        let name = slot.name(extension);
+        if slot.dir.kind(name.as_ref()).is_ok() {
+            checked.leftover(&slot.dir, &name);
         }
     }
-    let (object, record) = (slot.path("erofs"), slot.path("json"));
-    let there = |path: &Path| path.symlink_metadata().is_ok();
+    let (object, record) = (slot.name("erofs"), slot.name("json"));
+    let there = |name: &str| slot.dir.kind(name.as_ref()).is_ok();
     match (there(&object), there(&record)) {
         (false, false) => {}
         // A run was killed between the two: the layer is compiled again.
-        (true, false) => checked.leftover(&object),
-        (false, true) => checked.leftover(&record),
+        (true, false) => checked.leftover(&slot.dir, &object),
+        (false, true) => checked.leftover(&slot.dir, &record),
         (true, true) => match is_right(slot, &object, &record, metadata_bytes) {
             Ok(()) => checked.good += 1,
-            Err(error) => checked.problem(&[object, record], &error, remove),
+            Err(error) => {
+                checked.problem(&slot.dir, &[object.as_ref(), record.as_ref()], &error, remove);
+            }
         },
     }
 }
 
 /// Whether the record is as it was written, and the object as the record says.
-fn is_right(slot: &Slot, object: &Path, record: &Path, metadata_bytes: u64) -> Result<()> {
-    let bytes = regular::read(record, record::MAX_BYTES).context("its record")?;
+fn is_right(slot: &Slot, object: &str, record: &str, metadata_bytes: u64) -> Result<()> {
+    let bytes =
+        regular::read_at(slot.dir.file(), record, record::MAX_BYTES).context("its record")?;
     let record = Record::parse(&slot.hex, &bytes).context("its record is not as it was written")?;
-    let file = regular::open(object)?;
+    let file = regular::open_at(slot.dir.file(), object)?;
     let size = file.metadata()?.len();
     ensure!(size == record.size, "it has {size} bytes, its record says {}", record.size);
     let bytes = map::file(&file)?;
@@ -142,6 +110,8 @@ fn is_right(slot: &Slot, object: &Path, record: &Path, metadata_bytes: u64) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -15,15 +15,16 @@
 mod check;
 mod record;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-pub use self::check::{Checked, Problem, check};
+pub use self::check::check;
 pub use self::record::Record;
 use crate::digest::DiffId;
+use crate::dir::Dir;
 use crate::erofs::layer::FORMAT_VERSION;
 use crate::shared_dir::{self, LockFile, may_not_write};
 use crate::temporary::{Temporary, set_mode};
@@ -31,12 +32,12 @@ use crate::{flock, map, regular};
 
 /// A directory of compiled layers. Any number of builds may share it.
 pub struct Cache {
-    dir: PathBuf,
+    dir: Dir,
 }
 
 /// One layer's place in the cache, locked until it is dropped.
 pub struct Slot {
-    dir: PathBuf,
+    dir: Dir,
     hex: String,
     _lock: Option<File>,
     writable: bool,
@@ -61,18 +62,18 @@ impl Cache {
     /// Uses `root`, which need not exist yet.
     pub fn open(root: &Path) -> Result<Self> {
         let dir = layers_dir(root);
-        shared_dir::create(root, &dir).with_context(|| format!("cache {}", dir.display()))?;
-        Ok(Self { dir })
+        let made = shared_dir::create(root, &dir);
+        Ok(Self { dir: made.with_context(|| format!("cache {}", dir.display()))? })
     }
 
     /// A new file without a name, gone with the process: beside the objects, or
     /// where temporary files are if this user cannot write there.
     pub fn scratch(&self) -> Result<File> {
-        let file = match tempfile::tempfile_in(&self.dir) {
+        let file = match tempfile::tempfile_in(&self.dir.path) {
             Err(error) if may_not_write(&error) => tempfile::tempfile(),
             file => file,
         };
-        file.with_context(|| format!("cache {}", self.dir.display()))
+        file.with_context(|| format!("cache {}", self.dir.path.display()))
     }
 
     /// Whether `root` seems to hold an object for `diff_id`; nothing is locked
@@ -95,10 +96,10 @@ fn layers_dir(root: &Path) -> PathBuf {
 }
 
 impl Slot {
-    fn lock(dir: &Path, hex: String, say: &(dyn Fn(&str) + Sync)) -> Result<Self> {
-        let path = dir.join(format!("{hex}.lock"));
+    fn lock(dir: &Dir, hex: String, say: &(dyn Fn(&str) + Sync)) -> Result<Self> {
+        let name = format!("{hex}.lock");
         let lock = || -> io::Result<LockFile> {
-            let lock = shared_dir::open_lock(&path)?;
+            let lock = shared_dir::open_lock(dir, &name)?;
             if let Some(file) = &lock.file {
                 // Who only reads needs no more than that nobody writes.
                 let kind = match lock.writable {
@@ -109,12 +110,16 @@ impl Slot {
             }
             Ok(lock)
         };
-        let lock = lock().with_context(|| format!("locking {}", path.display()))?;
-        Ok(Self { dir: dir.to_owned(), hex, _lock: lock.file, writable: lock.writable })
+        let lock = lock().with_context(|| format!("locking {}", dir.path.join(&name).display()))?;
+        Ok(Self { dir: dir.clone(), hex, _lock: lock.file, writable: lock.writable })
+    }
+
+    fn name(&self, extension: &str) -> String {
+        format!("{}.{extension}", self.hex)
     }
 
     fn path(&self, extension: &str) -> PathBuf {
-        self.dir.join(format!("{}.{extension}", self.hex))
+        self.dir.path.join(self.name(extension))
     }
 
     /// The object, if there is one with the content that its record says.
@@ -122,14 +127,15 @@ impl Slot {
     /// An inode that nothing touched since it was hashed, within the last week, is
     /// taken as it is; any other is hashed again.
     pub fn object(&self) -> Result<Option<Object>> {
-        let Ok(record) = regular::read(&self.path("json"), record::MAX_BYTES) else {
+        let Ok(record) = regular::read_at(self.dir.file(), self.name("json"), record::MAX_BYTES)
+        else {
             return Ok(None);
         };
         let Some(record) = Record::parse(&self.hex, &record) else {
             return Ok(None);
         };
         let path = self.path("erofs");
-        let file = match regular::open(&path) {
+        let file = match regular::open_at(self.dir.file(), self.name("erofs")) {
             Ok(file) => file,
             Err(error) if is_none(&error) => return Ok(None),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
@@ -153,9 +159,9 @@ impl Slot {
 
     /// A file to write a new object into.
     pub fn create(&self) -> Result<Temporary> {
-        let dir = self.dir.display();
+        let dir = self.dir.path.display();
         ensure!(self.writable, "the cache {dir} lacks this layer, and cannot be written to");
-        Temporary::create(&self.dir, 0o644).with_context(|| format!("cache {dir}"))
+        Temporary::create_in(self.dir.file(), 0o644).with_context(|| format!("cache {dir}"))
     }
 
     /// Makes `file` the object. Where another user's file is in its place that this
@@ -166,23 +172,22 @@ impl Slot {
         blake3: blake3::Hash,
         uncompressed: u64,
     ) -> Result<Object> {
-        let (path, record) = (self.path("erofs"), self.path("json"));
+        let path = self.path("erofs");
         let prepare = || -> io::Result<()> {
             set_mode(file.file(), 0o444)?;
             file.file().sync_all()
         };
         prepare().with_context(|| path.display().to_string())?;
         // The record first: it must not speak for the new object.
-        for old in [&record, &path] {
-            match fs::remove_file(old) {
+        for old in ["json", "erofs"] {
+            match shared_dir::remove(&self.dir, self.name(old)) {
                 Err(error) if may_not_write(&error) => {
                     let object = self.object_of(file.into_file(), blake3, uncompressed)?;
                     return Ok(Object { kept: false, ..object });
                 }
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("removing {}", old.display()));
+                removed => {
+                    removed.with_context(|| format!("removing {}", self.path(old).display()))?;
                 }
-                _ => {}
             }
         }
         let file = file.persist_new(&path);
@@ -206,7 +211,8 @@ impl Slot {
     /// the record itself be lost, the layer is compiled again.
     fn record(&self, object: &Object) -> io::Result<()> {
         use std::io::Write as _;
-        let file = Temporary::create(&self.dir, 0o644)?;
+        shared_dir::is_ours(&self.dir, self.name("json").as_ref())?;
+        let file = Temporary::create_in(self.dir.file(), 0o644)?;
         file.file().write_all(&object.record.to_bytes(&self.hex)?)?;
         // Whoever shares the cache reads it, whatever the umask is.
         set_mode(file.file(), 0o644)?;

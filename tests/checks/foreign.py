@@ -14,6 +14,8 @@ import time
 from checks import check
 from checks.boot import KRUNFW
 from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, need, same_files, scratch
+from checks.registry import bench, noise
+from checks.run import runs
 
 # Users who run nothing else.
 ALICE, BOB = 45_701, 45_702
@@ -205,6 +207,137 @@ def in_cache():
                     call(BINARY, 'verify', out)
                     shutil.rmtree(out)
                 shutil.rmtree(out + '.cache')
+
+
+def tree(top):
+    """All that is below a directory: paths, and what files hold."""
+    return sorted((os.path.relpath(os.path.join(at, name), top), open(os.path.join(at, name)).read() if name in names else '')
+                  for at, dirs, names in os.walk(top) for name in dirs + names)
+
+
+def victim_of(top):
+    """A directory of somebody else, in which everything is called as in a cache."""
+    hexes = '0' * 32, 'a' * 64
+    for name in ('15', '16', hexes[0] + '/15', 'sha256', 'tags'):
+        os.makedirs(os.path.join(top, name))
+    for name in ('15/data', 'record.json', '.rootfs-compile-tmp-deaddead', hexes[0] + '/15/data', 'sha256/' + hexes[1], 'tags/' + hexes[1], hexes[1], hexes[1] + '.json', 'b' * 64 + '.tmp'):
+        put(os.path.join(top, name), 'precious')
+    return tree(top)
+
+
+@check('foreign-links-in-cache')
+def links_in_cache():
+    """A link in place of a directory or a lock of a cache is told, and what it leads to stays as it is; all else is checked. The cache itself may be a link."""
+    with runs() as r:
+        at = lambda *names: os.path.join(r.tmp, *names)
+        victim, before = at('victim'), victim_of(at('victim'))
+        bundle, _ = r.run(HELLO, says='5 layers')
+        place = os.path.dirname(os.path.dirname(bundle))
+        layers = os.path.dirname(layer_files(r.cache, '.erofs')[0])
+        os.makedirs(os.path.join(r.cache, 'registry/tags'))
+        verify = lambda *args, ok: call(BINARY, 'cache', 'verify', *args, '--cache-dir', r.cache, ok=ok)
+        verify(ok=(0,))
+        other = os.path.join(os.path.dirname(place), '0' * 32)
+        for link in (other, place, os.path.dirname(place), layers, os.path.join(r.cache, 'registry'), *(os.path.join(r.cache, 'registry', sub) for sub in ('sha256', 'tags'))):
+            aside = os.path.lexists(link) and os.rename(link, at('aside')) is None
+            os.symlink(victim, link)
+            for args in ((), ('--remove',)):
+                p = verify(*args, ok=(1,))
+                need(link + ' is a symbolic link' in p.stdout and 'is wrong' not in p.stderr, '%s: %s' % (link, p.stdout + p.stderr))
+                need(tree(victim) == before, '%s, %s: what a link leads to was changed: %s' % (link, args, tree(victim)))
+            if link in (place, os.path.dirname(place), layers):
+                p = call(r.binary, 'run', '--cache-dir', r.cache, HELLO, ok=(7, 125), env=r.env)
+                need((p.returncode == 7) == (link == layers), '%s: exit %d: %s' % (link, p.returncode, p.stderr))
+                need(p.returncode == 7 or 'is a symbolic link' in p.stderr, '%s: %s' % (link, p.stderr))
+                p = builds(at('out'), cache=r.cache, ok=(0, 1))
+                need((p.returncode == 1) == (link == layers), '%s: exit %d: %s' % (link, p.returncode, p.stderr))
+                shutil.rmtree(at('out'), ignore_errors=True)
+            need(os.readlink(link) == victim and tree(victim) == before, link + ': what a link leads to was changed')
+            os.remove(link)
+            if aside:
+                os.rename(at('aside'), link)
+        # One lock that is a link is told, and everything else is checked.
+        os.mkdir(other)
+        for lock in (os.path.join(other, 'lock'), layer_files(r.cache, '.lock')[0]):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(lock)
+            os.symlink(at('victim/record.json'), lock)
+            p = verify('--json', ok=(1,))
+            found = json.loads(p.stdout)
+            need([x['file'] for x in found['problems']] == [other if other in lock else lock] and found['good'] >= 5, p.stdout)
+            os.remove(lock)
+        need(tree(victim) == before, 'what a lock leads to was changed')
+        verify(ok=(0,))
+        os.rename(r.cache, at('elsewhere'))
+        os.symlink('elsewhere', r.cache)
+        need(r.run(HELLO)[0] == bundle, 'a cache that is a link is not used')
+        verify(ok=(0,))
+
+
+@check('foreign-planted-answer')
+def planted_answer():
+    """In a cache that others may write to, `run` takes no bundle, no record and no directory that is another user's, and removes none."""
+    with runs() as r:
+        os.chmod(r.tmp, 0o755)
+        os.mkdir(r.cache)
+        os.chown(r.cache, ALICE, ALICE)
+        os.chmod(r.cache, 0o2775)
+        bundle, _ = r.run(HELLO, says='5 layers')
+        number = os.path.dirname(bundle)
+        place = os.path.dirname(number)
+        record = os.path.join(place, 'record.json')
+        for planted in (record, number, bundle):
+            os.chown(planted, ALICE, ALICE)
+            p = call(r.binary, 'run', '--cache-dir', r.cache, HELLO, ok=(7, 125), env=r.env)
+            need(p.returncode == 125 or '5 layers' in p.stderr, "%s: another user's answer is taken: %s" % (planted, p.stdout + p.stderr))
+            for path in (planted, record, number, bundle):
+                if os.path.exists(path):
+                    os.chown(path, 0, 0)
+            shutil.rmtree(place)
+            need(r.run(HELLO, says='5 layers')[0] == bundle, 'another bundle')
+        need(os.stat(place).st_uid == 0 and not os.stat(place).st_mode & 0o022, 'others may write to the place of a bundle')
+        call('chown', '-R', '%d:%d' % (ALICE, ALICE), place)
+        before = files(bundle)
+        r.run(HELLO, says=place + ' belongs to the user %d' % ALICE, ok=(125,))
+        for args in ((), ('--remove',)):
+            call(BINARY, 'cache', 'verify', *args, '--cache-dir', r.cache)
+        need(files(bundle) == before, "another user's bundle was changed")
+        # What root finds damaged in the cache of one user alone stays, too.
+        os.chmod(r.cache, 0o755)
+        layers = os.path.dirname(layer_files(r.cache, '.erofs')[0])
+        os.chmod(layers, 0o755)
+        call('chown', '-R', '%d:%d' % (ALICE, ALICE), layers)
+        damaged = layer_files(r.cache, '.erofs')[0]
+        flip(damaged, 2000)
+        p = call(BINARY, 'cache', 'verify', '--remove', '--cache-dir', r.cache, ok=(1,))
+        need('belongs to the user %d' % ALICE in p.stdout and os.path.exists(damaged), p.stdout)
+
+
+@check('foreign-umask')
+def masked():
+    """What one user's build keeps of a registry in a shared cache is of use to the others, whatever the umask; where it cannot be read, it is asked for again."""
+    with bench() as b:
+        for at in (b.tmp, os.path.dirname(b.tmp)):
+            os.chmod(at, 0o777)
+        b.site.push(b.layout('one', [noise(1, 'gzip', 9000)]), 'app:1')
+        proxy = b.site.proxy()
+        for name, mode in (('all', 0o1777), ('group', 0o2775)):
+            cache = b.at(name)
+            os.mkdir(cache)
+            os.chown(cache, ALICE, ALICE)
+            os.chmod(cache, mode)
+
+            def pulled(uid, out, *args):
+                argv = (BINARY, 'build', proxy.host + '/app:1', '-o', b.at(name + out), '--cache-dir', cache, '--insecure-registry', proxy.host, *args)
+                call(*as_user(uid, 'env', 'HOME=' + b.tmp, *argv, umask='077'), timeout=AT_ONCE, cwd='/')
+                same_files(b.at(name + '-alice'), b.at(name + out), name + out)
+            pulled(ALICE, '-alice')
+            pulled(BOB, '-bob')
+            pulled(BOB, '-offline', '--offline')
+            for at, _, names in os.walk(os.path.join(cache, 'registry')):
+                for file in names:
+                    os.chmod(os.path.join(at, file), 0o600)
+            pulled(BOB, '-again')
 
 
 def start(*argv, **kw):

@@ -1,12 +1,12 @@
 //! `cache`: looks after what builds keep.
 
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use rootfs_compile::bundle_cache::{self, Seen};
-use rootfs_compile::cache::{self, Checked, Problem};
+use rootfs_compile::bundle_cache;
+use rootfs_compile::cache;
+use rootfs_compile::checked::Checked;
 use rootfs_compile::source::registry::Documents;
 use serde_json::json;
 
@@ -26,21 +26,8 @@ fn verify(args: &CacheVerify) -> Result<u8> {
     let mut checked = Checked::default();
     let memory = args.read.metadata_bytes();
     cache::check(&root, args.remove, memory, &warn, &mut checked)?;
-    bundle_cache::check(&root, memory, &warn, &mut |found| match found {
-        Seen::Good => checked.good += 1,
-        Seen::Leftover => checked.leftovers += 1,
-        Seen::Problem(dir, error) => {
-            let removed = args.remove && fs::remove_dir_all(dir).is_ok();
-            let what = format!("{error:#}");
-            checked.problems.push(Problem { path: dir.to_owned(), what, removed });
-        }
-    })?;
-    let documents = Documents::new(&root.join("registry"));
-    let (good, left) = documents.check(&mut |path, error| {
-        checked.problem(&[path.to_owned()], &error, args.remove);
-    })?;
-    checked.good += good;
-    checked.leftovers += left;
+    bundle_cache::check(&root, args.remove, memory, &warn, &mut checked)?;
+    Documents::new(&root.join("registry")).check(args.remove, &mut checked)?;
     print(&root, &checked, args.json)?;
     Ok(if checked.problems.is_empty() { 0 } else { FAILED })
 }

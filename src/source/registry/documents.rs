@@ -1,5 +1,6 @@
 //! Manifests and configs on disk, by digest, and what tags last led to.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use oci_spec::distribution::Reference;
 
 use super::super::store::MAX_DOCUMENT;
+use crate::checked::Checked;
 use crate::digest::Digest;
-use crate::{dir, regular, shared_dir, temporary, whole};
+use crate::dir::Dir;
+use crate::{regular, shared_dir, temporary, whole};
 
 /// A directory of documents. Any number of builds may share it.
 pub struct Documents(PathBuf);
@@ -18,13 +21,34 @@ impl Documents {
         Self(dir.to_owned())
     }
 
+    /// The cache that it is in.
+    fn root(&self) -> &Path {
+        self.0.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(&self.0)
+    }
+
+    /// The bytes of a file; `None` if there is none that this user may read. What is
+    /// there and no file is replaced.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        let read = || -> io::Result<Vec<u8>> {
+            let dir = shared_dir::open(self.root(), path.parent().unwrap_or(&self.0))?;
+            regular::read_at(dir.file(), path.file_name().unwrap_or_default(), MAX_DOCUMENT)
+        };
+        use ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+        match read() {
+            Err(error) if matches!(error.kind(), NotFound | InvalidInput | PermissionDenied) => {
+                Ok(None)
+            }
+            read => read.map(Some).with_context(|| path.display().to_string()),
+        }
+    }
+
     fn path(&self, digest: Digest) -> PathBuf {
         self.0.join("sha256").join(digest.hex())
     }
 
     /// The document, if it is there and undamaged.
     pub fn get(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
-        let bytes = read(&self.path(digest))?;
+        let bytes = self.read(&self.path(digest))?;
         Ok(bytes.filter(|bytes| Digest::of(bytes) == digest))
     }
 
@@ -41,8 +65,8 @@ impl Documents {
     }
 
     pub fn get_tag(&self, tag: &Path) -> Result<Option<Digest>> {
-        let text = read(tag)?.and_then(|bytes| String::from_utf8(bytes).ok());
-        Ok(text.and_then(|text| text.trim().parse().ok()))
+        let text = self.read(tag)?;
+        Ok(text.and_then(digest_of))
     }
 
     pub fn set_tag(&self, tag: &Path, digest: Digest) -> Result<()> {
@@ -52,11 +76,9 @@ impl Documents {
     /// Writes a file that appears whole. Where this user may only read, it is as if
     /// nothing were kept.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let root = self.0.parent().filter(|root| !root.as_os_str().is_empty());
         let write = || -> io::Result<()> {
-            let dir = path.parent().unwrap_or(Path::new("."));
-            shared_dir::create(root.unwrap_or(&self.0), dir)?;
-            whole::write(path, &mut &bytes[..])
+            let dir = shared_dir::create(self.root(), path.parent().unwrap_or(&self.0))?;
+            whole::write_shared(&dir, path.file_name().unwrap_or_default(), bytes)
         };
         match write() {
             Err(error) if shared_dir::may_not_write(&error) => Ok(()),
@@ -64,52 +86,50 @@ impl Documents {
         }
     }
 
-    /// Checks every document; `problem` is told of those that are not what they are
-    /// called, and what is wrong. Says how many are right, and how many files of killed
-    /// runs were removed.
-    pub fn check(&self, problem: &mut dyn FnMut(&Path, anyhow::Error)) -> Result<(usize, usize)> {
-        let (mut good, mut left) = (0, 0);
-        for (sub, is_right) in [("", None), ("sha256", Some(true)), ("tags", Some(false))] {
-            let dir = self.0.join(sub);
-            let names = match dir::names(&dir) {
+    /// Checks every document, and removes what is not what it is called if `remove` is
+    /// set, as well as files of killed runs.
+    pub fn check(&self, remove: bool, checked: &mut Checked) -> Result<()> {
+        for (sub, by_digest) in [("", None), ("sha256", Some(true)), ("tags", Some(false))] {
+            let path = self.0.join(sub);
+            let dir = match shared_dir::open(self.root(), &path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                names => names.with_context(|| dir.display().to_string())?,
+                // Nothing of it is this program's.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                    checked.stays(&path, &error.into());
+                    if sub.is_empty() { break } else { continue }
+                }
+                dir => dir.with_context(|| path.display().to_string())?,
             };
-            left += temporary::remove_left(&dir).unwrap_or(0);
-            let Some(by_digest) = is_right else { continue };
+            let names = dir.names().with_context(|| path.display().to_string())?;
+            checked.leftovers += temporary::remove_left_in(dir.file()).unwrap_or(0);
+            let Some(by_digest) = by_digest else { continue };
             for name in names {
                 // Whatever else is there is none of this program's.
                 if name.len() != 64 || !name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit) {
                     continue;
                 }
-                match self.is_right(&dir.join(&name), by_digest) {
-                    Ok(()) => good += 1,
-                    Err(error) => problem(&dir.join(&name), error),
+                match is_right(&dir, &name, by_digest) {
+                    Ok(()) => checked.good += 1,
+                    Err(error) => checked.problem(&dir, &[&name], &error, remove),
                 }
             }
-        }
-        Ok((good, left))
-    }
-
-    fn is_right(&self, path: &Path, by_digest: bool) -> Result<()> {
-        let bytes = regular::read(path, MAX_DOCUMENT)?;
-        if by_digest {
-            let digest = Digest::of(&bytes);
-            ensure!(self.path(digest) == path, "its digest is {digest}");
-        } else {
-            ensure!(self.get_tag(path)?.is_some(), "it holds no digest");
         }
         Ok(())
     }
 }
 
-/// The bytes of a file; `None` if there is none. What is there and no file is replaced.
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match regular::read(path, MAX_DOCUMENT) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
-            Ok(None)
-        }
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+fn is_right(dir: &Dir, name: &OsStr, by_digest: bool) -> Result<()> {
+    let bytes = regular::read_at(dir.file(), name, MAX_DOCUMENT)?;
+    if by_digest {
+        let digest = Digest::of(&bytes);
+        ensure!(name == &*digest.hex(), "its digest is {digest}");
+    } else {
+        ensure!(digest_of(bytes).is_some(), "it holds no digest");
     }
+    Ok(())
+}
+
+/// The digest that the file of a tag holds.
+fn digest_of(tag: Vec<u8>) -> Option<Digest> {
+    String::from_utf8(tag).ok()?.trim().parse().ok()
 }

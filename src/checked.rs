@@ -1,0 +1,72 @@
+//! What a check of a cache found. Each room that keeps something there checks its own.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::dir::Dir;
+use crate::shared_dir;
+
+/// Something wrong, and where.
+pub struct Problem {
+    pub path: PathBuf,
+    pub what: String,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// What a check found.
+#[derive(Default)]
+pub struct Checked {
+    /// Things that were looked at and are right.
+    pub good: usize,
+    pub problems: Vec<Problem>,
+    /// What killed runs left, and is gone now.
+    pub leftovers: usize,
+    /// What this program did not make; it stays.
+    pub strangers: Vec<PathBuf>,
+}
+
+impl Checked {
+    /// Takes down that the files `names` of `dir` are wrong, and removes them if `remove`
+    /// is set.
+    pub(crate) fn problem(
+        &mut self,
+        dir: &Dir,
+        names: &[&OsStr],
+        error: &anyhow::Error,
+        remove: bool,
+    ) {
+        let path = dir.path.join(names.first().unwrap_or(&OsStr::new("")));
+        self.wrong(&path, error, remove, || {
+            names.iter().try_for_each(|name| Ok(shared_dir::remove(dir, name)?))
+        });
+    }
+
+    /// Takes down that what is at `path` is wrong, and does `removal` if `remove` is set.
+    pub(crate) fn wrong(
+        &mut self,
+        path: &Path,
+        error: &anyhow::Error,
+        remove: bool,
+        removal: impl FnOnce() -> anyhow::Result<()>,
+    ) {
+        let mut what = format!("{error:#}");
+        let mut removed = remove;
+        if remove && let Err(error) = removal() {
+            what += &format!("; it cannot be removed: {error:#}");
+            removed = false;
+        }
+        self.problems.push(Problem { path: path.to_owned(), what, removed });
+    }
+
+    /// Takes down that what is at `path` is wrong, and stays.
+    pub fn stays(&mut self, path: &Path, error: &anyhow::Error) {
+        let what = format!("{error:#}");
+        self.problems.push(Problem { path: path.to_owned(), what, removed: false });
+    }
+
+    pub(crate) fn leftover(&mut self, dir: &Dir, name: &str) {
+        // What cannot be removed does no harm.
+        self.leftovers += usize::from(shared_dir::remove(dir, name).is_ok());
+    }
+}
