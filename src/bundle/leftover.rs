@@ -8,11 +8,11 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{AtFlags, OFlags};
 
 use super::made::{Made, unlink};
-use super::swap::{BUNDLE, OLD, exists, put_back};
+use super::swap::{BUNDLE, OLD, SWAPPED, exists, put_back};
 use crate::dir::{names_in, open_dir};
 use crate::{flock, regular};
 
@@ -117,22 +117,29 @@ pub fn remove(
     target: &OsStr,
     lock: &mut Option<File>,
 ) -> Result<()> {
+    let shown = || target.display();
     if exists(dir, BUNDLE)? {
-        let back = || format!("bringing {OLD} back to {}, where it was", target.display());
+        let back = || format!("bringing {OLD} back to {}, where it was", shown());
         put_back(dir, parent, target).with_context(back)?;
     }
+    let came = exists(dir, SWAPPED)?;
     for part in [OLD, BUNDLE] {
         let bundle = match open_dir(dir, part) {
             Ok(bundle) => bundle,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error).context(part),
         };
-        // Invariant: it was a bundle when it was set aside, or is one that this
-        // program was making.
-        let made = Made::read(&bundle).context(part)?.unwrap_or(Made::Unfinished);
-        made.remove(&bundle).context(part)?;
+        let made = Made::read(&bundle).context(part)?;
+        // One that this program was making has no index yet, or a part of one. What came
+        // from the bundle's place has one as long as there is something in it.
+        if (came || part == OLD) && !matches!(made, Some(Made::Indexed(_))) {
+            let is_empty = names_in(&bundle).context(part)?.is_empty();
+            ensure!(is_empty, "{part}, which was at {}, is no bundle; move it back", shown());
+        }
+        made.unwrap_or(Made::Unfinished).remove(&bundle).context(part)?;
         unlink(dir, part, AtFlags::REMOVEDIR).context(part)?;
     }
+    unlink(dir, SWAPPED, AtFlags::empty()).context(SWAPPED)?;
     *lock = None;
     unlink(dir, LOCK, AtFlags::empty()).context(LOCK)?;
     Ok(unlink(parent, name, AtFlags::REMOVEDIR)?)
@@ -195,6 +202,30 @@ mod tests {
             clear_out(tmp.path()).unwrap();
             assert!(!staging.exists(), "{parts:?}");
             assert_eq!(tmp.path().join("out").join(INDEX).exists(), back, "{parts:?}");
+        }
+    }
+
+    /// Killed after a swap, before what came was looked at.
+    #[test]
+    fn what_came_from_the_place_and_is_no_bundle_stays() {
+        for (part, name, index, goes) in [
+            (BUNDLE, FSMETA, None, false),
+            (BUNDLE, FSMETA, Some("{}"), false),
+            (BUNDLE, "notes.txt", None, false),
+            (OLD, FSMETA, None, false),
+            (BUNDLE, FSMETA, Some(r#"{"format":"rootfs-compile bundle"}"#), true),
+        ] {
+            let (tmp, staging) = left(&[]);
+            fs::write(staging.join(SWAPPED), "").unwrap();
+            fs::create_dir(staging.join(part)).unwrap();
+            fs::write(staging.join(part).join(name), "mine").unwrap();
+            if let Some(index) = index {
+                fs::write(staging.join(part).join(INDEX), index).unwrap();
+            }
+            let cleared = clear_out(tmp.path());
+            assert_eq!(cleared.is_ok(), goes, "{part} {name} {index:?} {cleared:?}");
+            assert_eq!(staging.join(part).join(name).exists(), !goes, "{part} {name} {index:?}");
+            assert_eq!(staging.exists(), !goes);
         }
     }
 

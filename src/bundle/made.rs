@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -114,6 +114,8 @@ impl Made {
         match open_dir(dir, LAYERS) {
             Ok(layers) => {
                 for name in names_in(&layers)? {
+                    // It came since: directories are listed twice.
+                    ensure!(self.made_layer(&layers, &name)?, "{LAYERS} has a new file");
                     unlink(&layers, &name, AtFlags::empty())?;
                 }
                 unlink(dir, LAYERS, AtFlags::REMOVEDIR)?;

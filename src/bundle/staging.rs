@@ -206,7 +206,7 @@ impl Staging {
             place::check(&self.target, force)?;
             let name = self.target.file_name().expect("the staging is beside the target");
             let swapping = directory.swapping.lock().unwrap_or_else(PoisonError::into_inner);
-            swap::put_in_place(&directory.dir, &directory.parent, name)?;
+            swap::put_in_place(&directory.dir, &directory.parent, name, force)?;
             drop(swapping);
             Ok(directory.parent.sync_all()?)
         };

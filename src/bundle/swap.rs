@@ -6,16 +6,21 @@
 //! Invariant: as long as the staging directory holds both the new bundle and the
 //! old one, the old one belongs back at its place, and [`put_back`] brings it there,
 //! in this process or in the next.
+//!
+//! Between the last look at the place and the rename, somebody else may put something
+//! there. What was swapped is looked at again, and goes back if it is no bundle; should
+//! this run be killed in between, [`SWAPPED`] keeps the next one from removing it.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{AtFlags, RenameFlags};
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::LAYERS;
-use super::made::{FILES, unlink};
+use super::made::{FILES, Made, unlink};
+use super::{INDEX, LAYERS};
 use crate::dir::{make_dir, names_in, open_dir};
 
 /// The new bundle in the staging directory, and the old one once they are swapped.
@@ -23,25 +28,59 @@ pub const BUNDLE: &str = "bundle";
 /// The old bundle in the staging directory, where they cannot be swapped.
 pub const OLD: &str = "old";
 
+/// A file of the staging directory: the bundle in it is a whole one, or what was at the
+/// place.
+pub const SWAPPED: &str = "swapped";
+
 /// Makes the bundle of the staging directory `staging` appear as `name` in `parent`,
-/// in place of nothing, an empty directory, or a bundle.
-pub fn put_in_place(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
+/// in place of nothing, an empty directory, or, if `force` is set, a bundle. Anything
+/// else that came there stays, and is an error.
+pub fn put_in_place(staging: &File, parent: &File, name: &OsStr, force: bool) -> Result<()> {
+    // A directory can be renamed onto nothing and an empty directory only.
     match rustix::fs::renameat(staging, BUNDLE, parent, name) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        Err(Errno::NOTDIR) => bail!("a file came there meanwhile; it stays as it is"),
         result => return Ok(result?),
     }
-    match rustix::fs::renameat_with(staging, BUNDLE, parent, name, RenameFlags::EXCHANGE) {
+    ensure!(force, "something came there meanwhile; it stays as it is");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(rustix::fs::openat(staging, SWAPPED, flags, Mode::RUSR | Mode::WUSR)?);
+    let exchange =
+        || rustix::fs::renameat_with(staging, BUNDLE, parent, name, RenameFlags::EXCHANGE);
+    match exchange() {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::XDEV) => {}
-        result => return Ok(result?),
+        Err(error) => return Err(error.into()),
+        Ok(()) => {
+            return is_bundle(staging, BUNDLE).or_else(|why| {
+                exchange().context("bringing back what came there meanwhile")?;
+                Err(why)
+            });
+        }
     }
-    let replace = || -> io::Result<()> {
+    let replace = || -> Result<()> {
         set_aside(staging, parent, name)?;
+        is_bundle(staging, OLD)?;
         Ok(rustix::fs::renameat(staging, BUNDLE, parent, name)?)
     };
     replace().inspect_err(|_| {
         // Should this fail as well, the next run that writes there does it.
         let _ = put_back(staging, parent, name);
     })
+}
+
+/// Refuses anything but a finished bundle that holds nothing else.
+fn is_bundle(staging: &File, part: &str) -> Result<()> {
+    let look = || -> Result<()> {
+        let dir = open_dir(staging, part)?;
+        match Made::read(&dir)? {
+            Some(made @ Made::Indexed(_)) => match made.stranger(&dir)? {
+                Some(stranger) => bail!("{} in it was made by no build", stranger.display()),
+                None => Ok(()),
+            },
+            _ => bail!("it has no {INDEX} of a bundle"),
+        }
+    };
+    look().context("what came there meanwhile is no bundle; it stays as it is")
 }
 
 /// Moves the bundle `name` of `parent` into the staging directory.
@@ -126,7 +165,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{FSMETA, INDEX, UPPER, VMDK};
+    use super::super::{FSMETA, UPPER, VMDK};
     use super::*;
 
     fn bundle(dir: &Path, content: &str) {
@@ -191,14 +230,32 @@ mod tests {
     }
 
     #[test]
-    fn bundles_are_swapped() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (place, staging) = (tmp.path().join("out"), tmp.path().join("staging"));
-        bundle(&place, "old");
-        bundle(&staging.join(BUNDLE), "new");
-        let (parent, dir) = (File::open(tmp.path()).unwrap(), File::open(&staging).unwrap());
-        put_in_place(&dir, &parent, OsStr::new("out")).unwrap();
-        assert_eq!(content(&place), "new");
-        assert_eq!(content(&staging.join(BUNDLE)), "old");
+    fn a_bundle_is_swapped_if_that_is_wanted_and_anything_else_stays() {
+        let name = OsStr::new("out");
+        for (index, force, swapped) in [
+            (Some(r#"{"format":"rootfs-compile bundle"}"#), true, true),
+            (Some(r#"{"format":"rootfs-compile bundle"}"#), false, false),
+            (Some("{}"), true, false),
+            (None, true, false),
+        ] {
+            let tmp = tempfile::tempdir().unwrap();
+            let (place, staging) = (tmp.path().join("out"), tmp.path().join("staging"));
+            fs::create_dir(&place).unwrap();
+            fs::write(place.join(UPPER), "old").unwrap();
+            if let Some(index) = index {
+                fs::write(place.join(INDEX), index).unwrap();
+            }
+            bundle(&staging.join(BUNDLE), "new");
+            let (parent, dir) = (File::open(tmp.path()).unwrap(), File::open(&staging).unwrap());
+            let result = put_in_place(&dir, &parent, name, force);
+            assert_eq!(result.is_ok(), swapped, "{index:?} {force} {result:?}");
+            let (here, there) = if swapped {
+                (&staging.join(BUNDLE), &place)
+            } else {
+                (&place, &staging.join(BUNDLE))
+            };
+            assert_eq!(content(there), "new");
+            assert_eq!(fs::read_to_string(here.join(UPPER)).unwrap(), "old");
+        }
     }
 }

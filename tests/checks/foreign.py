@@ -505,6 +505,60 @@ def no_swap():
         return 'killed at %d renames' % count
 
 
+@check('foreign-meanwhile')
+def meanwhile():
+    """What comes to the place of a bundle after the last look at it is neither replaced nor removed."""
+    with open_scratch() as at:
+        for case in ('bundle', 'directory', 'index', 'no-swap', 'file'):
+            os.mkdir(at(case))
+            out, force = at(case, 'out'), case in ('directory', 'index', 'no-swap')
+            argv = (BINARY, 'build', HELLO, '-o', out, '--cache-dir', at('cache'), *(['--force'] if force else []))
+            # The last look: whether something is there, and with --force whether it can be removed.
+            look = 'faccessat2' if force else 'statx'
+            strace = ('strace', '--quiet=all', '-e', 'trace=' + look + ',renameat2', *(() if force else ('-P', out)), *(('-e', 'inject=renameat2:error=EINVAL') if case == 'no-swap' else ()), '-o', at('trace'))
+            if force:
+                builds(out, cache=at('cache'))
+            call(*strace, *argv)
+            with open(at('trace')) as file:
+                count = sum(line.startswith(look) for line in file)
+            if not force:
+                shutil.rmtree(out)
+            os.remove(at('trace'))
+            put(at('trace'))
+            running = subprocess.Popen([*strace, '-e', 'inject=%s:signal=STOP:when=%d' % (look, count), *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            pid = stopped_child(running, at('trace'))
+            if force:
+                os.rename(out, at(case, 'kept'))
+            if case == 'file':
+                put(out, 'mine')
+            elif case == 'bundle':
+                builds(at('other'), cache=at('cache'))
+                os.rename(at('other'), out)
+            else:
+                os.mkdir(out)
+                put(os.path.join(out, 'upper.ext4'), 'mine')
+                if case != 'directory':
+                    put(os.path.join(out, 'bundle.json'), '{}')
+            before = os.lstat(out).st_ino
+            os.kill(pid, signal.SIGCONT)
+            said = running.communicate(timeout=AT_ONCE)[1]
+            need(os.path.lexists(out) and os.lstat(out).st_ino == before, '%s: it was replaced: %s' % (case, said))
+            need(running.returncode == 1 and 'stays as it is' in said, '%s: exit %d: %s' % (case, running.returncode, said))
+            need(not stagings(at(case)), '%s: left behind: %s' % (case, stagings(at(case))))
+
+
+def stopped_child(running, trace):
+    """The process that strace runs, once a signal has stopped it, of which `trace` tells."""
+    patience = time.monotonic() + AT_ONCE
+    while time.monotonic() < patience and running.poll() is None:
+        with open(trace) as file:
+            if 'stopped by SIGSTOP' in file.read():
+                with open('/proc/%d/task/%d/children' % (running.pid, running.pid)) as children:
+                    return int(children.read())
+        time.sleep(0.05)
+    raise AssertionError('the build did not stop')
+
+
 def brought_back(place, manifest, cache, expected, when):
     """A run brings the old bundle back before anything else, and then there is a bundle already."""
     out = os.path.join(place, 'out')
