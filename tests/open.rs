@@ -1,6 +1,7 @@
 //! A bundle is opened as it was checked, or not at all.
 
 use std::fs;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rootfs_compile::bundle::open::OpenBundle;
@@ -45,6 +46,30 @@ fn a_file_that_changes_after_the_check_is_noticed() {
     upper.set_len(size).unwrap();
     let error = bundle.unchanged().unwrap_err().to_string();
     assert!(error.contains("upper.ext4 was changed while"), "{error}");
+    fs::remove_dir_all(scratch).unwrap();
+}
+
+/// Whoever owns a file can set its mtime back, but not its ctime; and a second name,
+/// which another build gives a layer, changes the ctime and nothing else.
+#[test]
+fn a_write_is_noticed_whose_mtime_was_set_back() {
+    let (scratch, dir) = hello("set-back");
+    let bundle = OpenBundle::open(&dir, Depth::Full).unwrap();
+    let layer = fs::read_dir(dir.join("layers")).unwrap().next().unwrap().unwrap().path();
+    fs::hard_link(&layer, scratch.join("second")).unwrap();
+    bundle.unchanged().unwrap();
+    fs::set_permissions(&layer, fs::Permissions::from_mode(0o644)).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&layer).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 4000).unwrap();
+    file.set_modified(modified).unwrap();
+    let error = bundle.unchanged().unwrap_err().to_string();
+    assert!(error.contains("layers/sha256-") && error.contains("was changed while"), "{error}");
+    file.write_all_at(&byte, 4000).unwrap();
+    file.set_modified(modified).unwrap();
+    bundle.unchanged().unwrap();
     fs::remove_dir_all(scratch).unwrap();
 }
 

@@ -46,14 +46,53 @@ pub struct OpenFile {
     pub path: String,
     pub size: u64,
     pub file: File,
-    stamp: (i64, i64, u64),
+    stamp: Stamp,
 }
 
-/// Whatever writes to the file changes it. (Its ctime changes as well when another
-/// bundle gets or loses the same layer.)
-fn stamp(file: &File) -> Result<(i64, i64, u64)> {
-    let m = file.metadata()?;
-    Ok((m.mtime(), m.mtime_nsec(), m.size()))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    /// Whatever writes to the file changes it, but its owner can set it back.
+    mtime: (i64, i64),
+    /// Nobody can set it back, but it changes as well when another bundle gets or loses
+    /// the same layer.
+    ctime: (i64, i64),
+    size: u64,
+}
+
+impl Stamp {
+    fn of(file: &File) -> Result<Self> {
+        let m = file.metadata()?;
+        let (mtime, ctime) = ((m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()));
+        Ok(Self { mtime, ctime, size: m.size() })
+    }
+
+    /// Whether nobody wrote to the file, as far as mtime and size tell.
+    fn looks_as(&self, other: &Self) -> bool {
+        (self.mtime, self.size) == (other.mtime, other.size)
+    }
+}
+
+impl OpenFile {
+    /// Whether the file is what it was when it was checked, and `content` if that cannot
+    /// be told without hashing it.
+    fn is_unchanged(&self, content: &Content) -> Result<bool> {
+        let mut before = Stamp::of(&self.file)?;
+        if before == self.stamp {
+            return Ok(true);
+        }
+        // Names may come and go while it is hashed, but not for ever.
+        for _ in 0..10 {
+            if !before.looks_as(&self.stamp) || content.check_file(&self.file).is_err() {
+                return Ok(false);
+            }
+            let after = Stamp::of(&self.file)?;
+            if after == before {
+                return Ok(true);
+            }
+            before = after;
+        }
+        Ok(false)
+    }
 }
 
 /// Bytes of holes that all files of a bundle may have whose hash counts them as
@@ -90,10 +129,16 @@ impl Place {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = rustix::fs::open(&dir, flags, Mode::empty());
-        let at = File::from(at.with_context(|| dir.display().to_string())?);
-        let layers = rustix::fs::openat(&at, LAYERS, flags | OFlags::NOFOLLOW, Mode::empty());
+        let at = at.with_context(|| dir.display().to_string())?;
+        Ok(Self::at(dir, at.into()))
+    }
+
+    /// The bundle whose directory is open as `at`, and called `dir` in messages.
+    pub(super) fn at(dir: PathBuf, at: File) -> Self {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let layers = rustix::fs::openat(&at, LAYERS, flags, Mode::empty());
         let (holes, metadata_bytes) = (Budget::new(MAX_HOLES), Budget::DEFAULT);
-        Ok(Self { dir, at, layers: layers.map(File::from), holes, metadata_bytes })
+        Self { dir, at, layers: layers.map(File::from), holes, metadata_bytes }
     }
 
     /// The same, of whose file systems each tree may take so many bytes of memory.
@@ -124,8 +169,8 @@ impl Place {
             Some(_) => bail!("the path leads out of the bundle"),
         };
         let file = opened.map_err(missing)?;
-        let stamp = stamp(&file)?;
-        Ok(OpenFile { path: path.to_owned(), size: stamp.2, file, stamp })
+        let stamp = Stamp::of(&file)?;
+        Ok(OpenFile { path: path.to_owned(), size: stamp.size, file, stamp })
     }
 }
 
@@ -197,10 +242,12 @@ impl OpenBundle {
 
     /// Whether no file was written to since it was checked.
     pub fn unchanged(&self) -> Result<()> {
-        for (path, file) in self.open_files() {
-            let path = self.dir.join(path);
+        let open: HashMap<&str, &OpenFile> = self.open_files().collect();
+        for entry in &self.index.files {
+            let file = open.get(&*entry.path).context("every file is open")?;
+            let path = self.dir.join(&entry.path);
             ensure!(
-                stamp(&file.file)? == file.stamp,
+                file.is_unchanged(&entry.content)?,
                 "{} was changed while it was being checked",
                 path.display()
             );

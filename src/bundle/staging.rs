@@ -97,6 +97,12 @@ impl Staging {
         self.directory.path().join(BUNDLE).join(name)
     }
 
+    /// The bundle that is being made. Its directory is the one that was made, whatever
+    /// somebody else who may write beside the bundle's place has put under its name.
+    pub fn place(&self) -> Result<Place> {
+        Ok(Place::at(self.path(""), self.bundle.try_clone()?))
+    }
+
     /// Where the bundle is made, and one that it replaces: device and inode.
     pub fn directories(&self) -> Vec<(u64, u64)> {
         let target = open_dir(CWD, &self.target).ok();
@@ -199,7 +205,7 @@ impl Staging {
         let directory = &self.directory;
         let publish = || -> Result<()> {
             // Invariant: a bundle that is written is one that opens.
-            sound::check(&Place::find(&self.path(""))?, Depth::Written)
+            sound::check(&self.place()?, Depth::Written)
                 .context("this program made a bundle that it cannot read")?;
             self.sync()?;
             // Again: a build takes time, and others write too.
@@ -358,6 +364,21 @@ mod tests {
         assert!(error.contains("another build is making this bundle"), "{error}");
         drop(staging);
         assert_eq!(fs::read_dir(tmp.path().join("deep")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_somebody_shows_under_the_name_of_a_staging_is_not_its_bundle() {
+        let tmp = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&tmp.path().join("out"), false).unwrap();
+        write_file(&staging, FSMETA, b"mine").unwrap();
+        let name = staging.directory.path();
+        fs::rename(&name, tmp.path().join("aside")).unwrap();
+        fs::create_dir_all(name.join(BUNDLE).join(LAYERS)).unwrap();
+        fs::write(staging.path(FSMETA), "another's").unwrap();
+        let shown = staging.place().unwrap().open(FSMETA).unwrap().file;
+        assert_eq!(regular::bytes(&shown, 100).unwrap(), b"mine");
+        drop(staging);
+        assert!(name.join(BUNDLE).join(FSMETA).exists());
     }
 
     #[test]

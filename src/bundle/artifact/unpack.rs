@@ -10,7 +10,6 @@ use crate::budget::Budget;
 use crate::budget::{EXPANSION, MAX_SPARSE};
 use crate::bundle::content::{Content, MAX_HOLES};
 use crate::bundle::index::{FileEntry, Index};
-use crate::bundle::open::Place;
 use crate::bundle::signature::{self, Key, MAX_SIGNATURE};
 use crate::bundle::sound::{self, Depth};
 use crate::bundle::staging::{Staging, write_file};
@@ -68,8 +67,7 @@ pub fn unpack(
         write_file(staging, SIGNATURE, &signature)?;
     }
     // The hashes of layers are known by now.
-    let place = Place::find(&staging.path(""))?.within(metadata_bytes);
-    sound::check(&place, Depth::Received)?;
+    sound::check(&staging.place()?.within(metadata_bytes), Depth::Received)?;
     Ok(index)
 }
 
