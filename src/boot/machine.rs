@@ -16,7 +16,7 @@ use super::spec::Spec;
 /// why it could not.
 pub fn enter(number: &str) -> Result<std::convert::Infallible> {
     let fd: RawFd = number.parse().context("the number of a descriptor")?;
-    ensure!(fd > 2, "descriptor {fd} is no machine");
+    ensure!(fd > 2, "descriptor {fd} is not that of a machine");
     let mut text = String::new();
     let mut file = File::open(format!("/proc/self/fd/{fd}")).context("reading the machine")?;
     file.read_to_string(&mut text).context("reading the machine")?;

@@ -134,7 +134,7 @@ pub fn remove(
         // from the bundle's place has one as long as there is something in it.
         if (came || part == OLD) && !matches!(made, Some(Made::Indexed(_))) {
             let is_empty = names_in(&bundle).context(part)?.is_empty();
-            ensure!(is_empty, "{part}, which was at {}, is no bundle; move it back", shown());
+            ensure!(is_empty, "{part}, which was at {}, is not a bundle; move it back", shown());
         }
         made.unwrap_or(Made::Unfinished).remove(&bundle).context(part)?;
         unlink(dir, part, AtFlags::REMOVEDIR).context(part)?;

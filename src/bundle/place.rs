@@ -70,7 +70,7 @@ pub fn check(target: &Path, force: bool) -> Result<()> {
     }
     let made = match Made::read(&dir).with_context(|| shown.to_string())? {
         Some(made @ Made::Indexed(_)) => made,
-        _ => bail!("{shown} is no bundle and not empty; it stays as it is"),
+        _ => bail!("{shown} is neither empty nor a bundle; it stays as it is"),
     };
     if let Some(other) = made.stranger(&dir).with_context(|| shown.to_string())? {
         bail!("{shown} also holds {}, which no build made; it stays as it is", other.display());

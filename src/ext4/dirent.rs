@@ -4,6 +4,7 @@
 //! u8, name; the last entry of a block reaches up to the tail.
 
 use super::disk::{BLOCK, Fields, Seed};
+use crate::tree::Kind;
 
 const HEAD: usize = 8;
 const TAIL: usize = 12;
@@ -63,4 +64,17 @@ pub fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
     }
     assert!(rest.is_empty(), "the count of blocks is that of the entries");
     out
+}
+
+/// `file_type` of a directory entry.
+pub fn file_type<C>(kind: &Kind<C>) -> u8 {
+    match kind {
+        Kind::File(_) | Kind::LowerLink(_) => 1,
+        Kind::Dir(_) => 2,
+        Kind::Char(_) | Kind::Whiteout => 3,
+        Kind::Block(_) => 4,
+        Kind::Fifo => 5,
+        Kind::Socket => 6,
+        Kind::Symlink(_) => 7,
+    }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::content::{self, Content};
-use super::dirent::{self, Entry};
+use super::dirent::{self, Entry, file_type};
 use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
 use super::xattr;
 use super::{Error, MAX_FILE};
@@ -173,17 +173,4 @@ fn xattrs<C>(tree: &Tree<C>, id: Option<InodeId>) -> Result<xattr::Placed, Error
         xattrs.set(*b"trusted.overlay.opaque", *b"y");
     }
     xattr::place(&xattrs).map_err(|error| error.of(&shown(tree, Some(id))))
-}
-
-/// `file_type` of a directory entry.
-fn file_type<C>(kind: &Kind<C>) -> u8 {
-    match kind {
-        Kind::File(_) | Kind::LowerLink(_) => 1,
-        Kind::Dir(_) => 2,
-        Kind::Char(_) | Kind::Whiteout => 3,
-        Kind::Block(_) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::Symlink(_) => 7,
-    }
 }

@@ -93,7 +93,7 @@ impl Asked {
             && path.as_os_str().is_empty()
         {
             return Err(format!(
-                "{option}: a lock lies beside a manifest, and here is no file of one; \
+                "{option}: a lock lies beside the file of a manifest, and there is none here; \
                  @sha256:… behind a reference pins an image"
             ));
         }

@@ -22,7 +22,7 @@ pub fn cache(args: &Cache) -> Result<u8> {
 /// Checks layers, bundles and documents of the cache.
 fn verify(args: &CacheVerify) -> Result<u8> {
     let root = cache_dir(&args.cache)?;
-    ensure!(root.is_dir(), "{} is no directory", root.display());
+    ensure!(root.is_dir(), "{} is not a directory", root.display());
     let mut checked = Checked::default();
     let memory = args.read.metadata_bytes();
     cache::check(&root, args.remove, memory, &warn, &mut checked)?;

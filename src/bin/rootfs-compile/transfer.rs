@@ -15,7 +15,7 @@ use crate::{USAGE, access, cache_dir, keys, say, usage, warn};
 pub fn push(args: &Push) -> Result<u8> {
     let cache = Cache::open(&cache_dir(&args.cache)?)?;
     let name = args.reference.name.as_ref();
-    let name = name.with_context(|| format!("{} is no name in a registry", args.reference))?;
+    let name = name.with_context(|| format!("{} is not a name in a registry", args.reference))?;
     let mut access = access(&args.registry);
     access.are_for(&args.reference);
     let bundle = args.read.bundle(&args.dir)?;

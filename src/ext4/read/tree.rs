@@ -11,6 +11,7 @@ use super::mapping::Mapping;
 use super::superblock::INCOMPAT_INLINE_DATA;
 use super::xattr::XattrReader;
 use super::{ReadError, Reader, Result, bad};
+use crate::ext4::dirent::file_type;
 use crate::ext4::disk::{I_BLOCK, ROOT_INO};
 use crate::tree::{Dir, Inode, InodeId, Kind, Name, Rdev, Stat, Tree};
 
@@ -325,19 +326,6 @@ fn device(raw: &RawInode) -> Result<Rdev> {
     }
     let (major, minor) = (u64::from(old >> 8), u64::from(old & 0xff));
     Rdev::new(major, minor).ok_or_else(|| bad(raw.ino, format!("the device number {old:#x}")))
-}
-
-/// `file_type` of a directory entry.
-pub fn file_type<C>(kind: &Kind<C>) -> u8 {
-    match kind {
-        Kind::File(_) | Kind::LowerLink(_) => 1,
-        Kind::Dir(_) => 2,
-        Kind::Char(_) | Kind::Whiteout => 3,
-        Kind::Block(_) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::Symlink(_) => 7,
-    }
 }
 
 /// The same tree with overlayfs's marks as what they mean: a character device 0:0

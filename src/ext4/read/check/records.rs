@@ -1,12 +1,12 @@
 //! Inodes with all that belongs to them, encoded again and compared.
 
 use super::{Upper, field, same_record};
+use crate::ext4::dirent::file_type;
 use crate::ext4::dirent::{self, Entry};
 use crate::ext4::disk::{BLOCK, EXTENTS_FL, FIRST_INO, I_BLOCK, InodeRecord, JOURNAL_INO};
 use crate::ext4::extent::{self, Run};
 use crate::ext4::read::inode::RawInode;
 use crate::ext4::read::mapping::Mapping;
-use crate::ext4::read::tree::file_type;
 use crate::ext4::read::{FileData, Result, bad};
 use crate::ext4::{MAX_FILE, journal, xattr};
 use crate::tree::{InodeId, Kind, Name, Timestamp};
