@@ -1,7 +1,10 @@
 //! What a check of a cache found. Each room that keeps something there checks its own.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use crate::dir::Dir;
 use crate::shared_dir;
@@ -27,6 +30,19 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Opens the directory `path` below the cache `root`, through no link. `None` if there
+    /// is nothing to look at: it is absent, or a link or a file, which is noted.
+    pub(crate) fn open(&mut self, root: &Path, path: &Path) -> anyhow::Result<Option<Dir>> {
+        match shared_dir::open(root, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.stays(path, &error.into());
+                Ok(None)
+            }
+            dir => dir.map(Some).with_context(|| path.display().to_string()),
+        }
+    }
+
     /// Takes down that the files `names` of `dir` are wrong, and removes them if `remove`
     /// is set.
     pub(crate) fn problem(

@@ -24,14 +24,8 @@ pub fn check(
     checked: &mut Checked,
 ) -> Result<()> {
     let path = root.join(BUNDLES);
-    let dir = match shared_dir::open(root, &path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // Nothing of it is this program's.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            checked.stays(&path, &error.into());
-            return Ok(());
-        }
-        dir => dir.with_context(|| path.display().to_string())?,
+    let Some(dir) = checked.open(root, &path)? else {
+        return Ok(());
     };
     for name in dir.names().with_context(|| path.display().to_string())? {
         let bytes = name.as_encoded_bytes();

@@ -1,7 +1,6 @@
 //! Checks all that a cache of layers holds, and takes away what killed runs left.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,7 +11,7 @@ use crate::budget::Budget;
 use crate::checked::Checked;
 use crate::erofs::plan::Form;
 use crate::erofs::read::Reader;
-use crate::{map, regular, shared_dir, temporary};
+use crate::{map, regular, temporary};
 
 /// What files are called that belong to one layer: an object, its record and lock, and
 /// what earlier versions of this program wrote them into.
@@ -29,14 +28,8 @@ pub fn check(
     checked: &mut Checked,
 ) -> Result<()> {
     let layers_dir = layers_dir(root);
-    let dir = match shared_dir::open(root, &layers_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // Nothing of it is this program's.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            checked.stays(&layers_dir, &error.into());
-            return Ok(());
-        }
-        dir => dir.with_context(|| layers_dir.display().to_string())?,
+    let Some(dir) = checked.open(root, &layers_dir)? else {
+        return Ok(());
     };
     let names = dir.names().with_context(|| layers_dir.display().to_string())?;
     let mut layers = BTreeSet::new();

@@ -91,14 +91,8 @@ impl Documents {
     pub fn check(&self, remove: bool, checked: &mut Checked) -> Result<()> {
         for (sub, by_digest) in [("", None), ("sha256", Some(true)), ("tags", Some(false))] {
             let path = self.0.join(sub);
-            let dir = match shared_dir::open(self.root(), &path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                // Nothing of it is this program's.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                    checked.stays(&path, &error.into());
-                    if sub.is_empty() { break } else { continue }
-                }
-                dir => dir.with_context(|| path.display().to_string())?,
+            let Some(dir) = checked.open(self.root(), &path)? else {
+                if sub.is_empty() { break } else { continue }
             };
             let names = dir.names().with_context(|| path.display().to_string())?;
             checked.leftovers += temporary::remove_left_in(dir.file()).unwrap_or(0);
