@@ -25,7 +25,7 @@ hello:
 	target/release/rootfs-boot target/hello/bundle.vmdk
 
 # By the times of the files and not by cargo, which root need not have (sudo make install). `all` sets them.
-$(PROGRAMS): Cargo.toml Cargo.lock build.rs $(shell find src -type f)
+$(PROGRAMS): Cargo.toml Cargo.lock $(shell find src -type f)
 	@$(MAKE) --no-print-directory all
 
 # Whether it can be written there is asked before it compiles.

@@ -70,7 +70,7 @@ def program_rows(tree):
 
 def reader():
     """The program that reads, built: static, for the guest."""
-    cmd = ['cargo', 'rustc', '--release', '--locked', '--bench', 'reader', '--message-format=json', '--', '-C', 'target-feature=+crt-static']
+    cmd = ['cargo', 'rustc', '--package', 'rootfs-compile', '--release', '--locked', '--bench', 'reader', '--message-format=json', '--', '-C', 'target-feature=+crt-static']
     p = subprocess.run(cmd, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     made = [json.loads(line) for line in p.stdout.splitlines() if line.startswith('{')]
     made = [m['executable'] for m in made if m.get('executable') and m['target']['name'] == 'reader']

@@ -94,7 +94,8 @@ def install():
             pass
         p = make('install', 'PREFIX=' + os.path.join(tmp, 'file'), ok=(2,))
         need('cannot be written' in p.stderr and 'PREFIX=' in p.stderr and 'cargo' not in p.stdout, p.stdout + p.stderr)
-        # Features and profile are those of `make`, so nothing is compiled again.
-        call('cargo', 'install', '--quiet', '--locked', '--path', '.', '--root', tmp, '--target-dir', 'target', '--no-track', cwd=TOP)
+        # Features and profile are those of `make`, so little is compiled again.
+        for package in ('compile', 'boot'):
+            call('cargo', 'install', '--quiet', '--locked', '--path', 'src/' + package, '--root', tmp, '--target-dir', 'target', '--no-track', cwd=TOP)
         for name in PROGRAMS:
             call(os.path.join(tmp, 'bin', name), '--version')

@@ -1,0 +1,486 @@
+//! Stands by a running machine: passes on signals and the terminal's size,
+//! keeps the time, and finds out how it ended.
+
+mod coming_up;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use fsimage::io::threads;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::Signals;
+
+use super::engine::{Engine, notice};
+use super::launch::Launch;
+use super::streams::{self, Console, Control, Order, Output};
+use super::terminal::{Raw, Terminal};
+use super::{MACHINE_FAILED, TIMED_OUT, Timings};
+
+/// How it went.
+pub enum Outcome {
+    /// With this exit code.
+    Ended(u8),
+    /// The engine cannot make such a machine at all; why.
+    Refused(String),
+    /// No guest ever said a word.
+    NeverCameUp {
+        /// As far as one can tell.
+        why: String,
+        /// That this host's KVM cannot do it is beyond doubt.
+        kvm_runs_no_guest: bool,
+    },
+}
+
+/// What the supervisor waits for.
+pub enum Event {
+    /// The guest's init said something.
+    Line(String),
+    Signal(i32),
+    /// Bytes arrived at one of this program's streams.
+    Delivered,
+    /// The guest's init will say no more: all lines came before this.
+    ControlEnded,
+    EngineEnded(ExitStatus),
+}
+
+/// How long a guest has to obey the order to kill everything, on a host that is busy
+/// too, before its disks are torn from it. Whoever insists ends it at once.
+const LAST_GRACE: Duration = Duration::from_secs(30);
+/// How long a reader may take nothing of what a command said that had to be killed.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
+/// So many interrupts within this time mean that somebody means it.
+const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
+/// Bytes of a line that the guest's init may say.
+const MAX_LINE: u64 = 1 << 16;
+
+/// The last word of the guest's init.
+enum Status {
+    Ended { code: u8, sent: [u64; 3] },
+    Failed { code: u8, why: String },
+}
+
+/// Starts the machine and stays until it is gone.
+pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
+    let (events, received) = mpsc::channel();
+    let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
+    let ignored = ignored_signals();
+    let signals = signals.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0);
+    forward_signals(Signals::new(signals)?, events.clone())?;
+    let mut child = launch.start()?;
+    let pid = Pid::from_child(&child);
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+    timings.host("engine's process started");
+    let engine_ended = events.clone();
+    // Should a thread not start, this returns, the program ends, and the engine with it.
+    threads::spawn("engine", move || {
+        if let Ok(status) = child.wait() {
+            let _ = engine_ended.send(Event::EngineEnded(status));
+        }
+    })?;
+    let control = Control::new(launch.control.try_clone()?)?;
+    forward_lines(launch.control, events.clone())?;
+    let watch = Watch {
+        engine: launch.spec.engine,
+        has_successor: launch.has_successor,
+        terminal: launch.terminal,
+        pid,
+        process,
+        console: Console::start(launch.console, launch.console_log)?,
+        control,
+        stop_signal: launch.stop_signal,
+        verbose: launch.verbose,
+        outputs: [None, None, None],
+        raw: None,
+        ended: None,
+        control_ended: false,
+        stop: Stop { timeout: launch.timeout, grace: launch.grace, ..Stop::default() },
+        received,
+    };
+    let ports = Ports {
+        stdin: launch.stdin,
+        stdout: launch.stdout,
+        stderr: launch.stderr,
+        tty: launch.tty,
+    };
+    watch.run(ports, &events, timings)
+}
+
+/// Signals that whoever started this program told it to ignore, as `nohup` does:
+/// bit N-1 is signal N. The handlers that are set now count as none.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn forward_signals(mut signals: Signals, events: Sender<Event>) -> Result<()> {
+    threads::spawn("signals", move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                // The machine before; signals are now another supervisor's.
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>) -> Result<()> {
+    threads::spawn("control", move || {
+        let mut control = BufReader::new(control);
+        loop {
+            let mut line = Vec::new();
+            match control.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => {
+                    let _ = events.send(Event::ControlEnded);
+                    return;
+                }
+                Ok(_) => {}
+            }
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            if events.send(Event::Line(line)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+struct Ports {
+    stdin: Option<std::os::unix::net::UnixStream>,
+    stdout: Option<std::os::unix::net::UnixStream>,
+    stderr: Option<std::os::unix::net::UnixStream>,
+    tty: Option<std::os::unix::net::UnixStream>,
+}
+
+/// When to end a machine that does not end by itself.
+#[derive(Default)]
+struct Stop {
+    /// From the moment that the command runs.
+    timeout: Option<Duration>,
+    timed_out: bool,
+    /// Between the stop signal and the end.
+    grace: Duration,
+    interrupts: Vec<Instant>,
+    /// When to go one step further, and how far things went.
+    at: Option<Instant>,
+    step: Step,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Running,
+    Asked,
+    Killing,
+}
+
+struct Watch {
+    engine: Engine,
+    has_successor: bool,
+    terminal: Terminal,
+    pid: Pid,
+    process: OwnedFd,
+    console: Console,
+    control: Control,
+    stop_signal: i32,
+    /// Whether notes of the guest's init are shown.
+    verbose: bool,
+    /// stdout, stderr, terminal.
+    outputs: [Option<Output>; 3],
+    raw: Option<Raw>,
+    stop: Stop,
+    /// How the engine's process ended, once it has.
+    ended: Option<ExitStatus>,
+    control_ended: bool,
+    received: Receiver<Event>,
+}
+
+impl Watch {
+    fn run(
+        mut self,
+        ports: Ports,
+        events: &Sender<Event>,
+        timings: &mut Timings,
+    ) -> Result<Outcome> {
+        if let Some(outcome) = self.until_it_speaks(timings) {
+            return Ok(outcome);
+        }
+        // From here on, a guest runs.
+
+        self.connect(ports, events)?;
+        self.raw = Raw::enter(self.terminal)?;
+        // It may have changed while the machine came up.
+        self.signal(SIGWINCH);
+        let status = self.until_it_ends(timings);
+        let mut code = match status {
+            Some(Status::Ended { code, sent }) => {
+                self.until_delivered(sent);
+                code
+            }
+            Some(Status::Failed { code, why }) => {
+                self.raw = None;
+                notice(&why);
+                code
+            }
+            None if self.ended.is_none() => {
+                self.end_engine();
+                self.raw = None;
+                notice("the guest did not end when it was told to; its machine was ended");
+                128 + SIGKILL as u8
+            }
+            None => {
+                self.raw = None;
+                notice(&self.explain("the machine died".to_owned()));
+                MACHINE_FAILED
+            }
+        };
+        // Disks are unmounted and bytes delivered: nothing in it is worth a moment.
+        self.end_engine();
+        self.raw = None;
+        for output in self.outputs.iter().flatten() {
+            if let Some(error) = output.error() {
+                notice(&format!("what the command said could not be written: {error}"));
+                code = MACHINE_FAILED;
+            }
+        }
+        if let Some(timeout) = self.stop.timeout.filter(|_| self.stop.timed_out) {
+            notice(&format!("ended after the timeout of {timeout:?}"));
+        }
+        timings.host("ended");
+        Ok(Outcome::Ended(if self.stop.timed_out { TIMED_OUT } else { code }))
+    }
+
+    fn connect(&mut self, ports: Ports, events: &Sender<Event>) -> Result<()> {
+        use rustix::stdio;
+        let start = |port, to, number, control: &Control| match port {
+            Some(port) => {
+                let events = events.clone();
+                let delivered = move || events.send(Event::Delivered).is_ok();
+                Output::start(port, to, number, control, delivered).map(Some)
+            }
+            None => Ok(None),
+        };
+        self.outputs[0] = start(ports.stdout, stdio::stdout(), 1, &self.control)?;
+        self.outputs[1] = start(ports.stderr, stdio::stderr(), 2, &self.control)?;
+        if let (Some(tty), Some(to)) = (ports.tty, self.terminal.output()?) {
+            if self.terminal.stdin {
+                streams::input(tty.try_clone()?, &self.control)?;
+            }
+            self.outputs[2] = start(Some(tty), to.as_fd(), 3, &self.control)?;
+        }
+        if let Some(stdin) = ports.stdin {
+            streams::input(stdin, &self.control)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the guest's last word; none if the machine went without one, or
+    /// would not go.
+    fn until_it_ends(&mut self, timings: &mut Timings) -> Option<Status> {
+        loop {
+            match self.next(self.stop.at) {
+                None => {
+                    if !self.go_further() {
+                        return None;
+                    }
+                }
+                Some(Event::Line(line)) => {
+                    let mut words = line.splitn(2, ' ');
+                    match (words.next(), words.next()) {
+                        (Some("run"), Some(micros)) => {
+                            timings.guest(micros.parse().unwrap_or(0), "command runs");
+                            self.command_runs();
+                        }
+                        (Some("warn"), Some(rest)) => notice(&failure(rest)),
+                        (Some("note"), Some(rest)) if self.verbose => notice(&failure(rest)),
+                        (Some("note"), _) => {}
+                        (Some(word), Some(rest)) => {
+                            if let Some(status) = Status::parse(word, rest, timings) {
+                                return Some(status);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                Some(Event::Signal(signal)) => self.signal(signal),
+                Some(Event::Delivered) => {}
+                Some(Event::ControlEnded | Event::EngineEnded(_)) => {
+                    if self.ended.is_some() && self.control_ended {
+                        return None;
+                    }
+                    if self.ended.is_some() {
+                        // Its last word is still on its way from the other thread.
+                        self.stop.at = Some(Instant::now() + LAST_GRACE);
+                        self.stop.step = Step::Killing;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The time that a timeout gives begins: a command is not to pay for a machine
+    /// that was slow to come up.
+    fn command_runs(&mut self) {
+        if let Some(timeout) = self.stop.timeout
+            && self.stop.step == Step::Running
+        {
+            // Later than any clock can say is never.
+            self.stop.at = Instant::now().checked_add(timeout);
+        }
+    }
+
+    /// Waits until this program's streams have taken what the command wrote.
+    fn until_delivered(&mut self, sent: [u64; 3]) {
+        let done = |watch: &Self| {
+            let all = watch.outputs.iter().zip(sent);
+            all.into_iter().all(|(output, bytes)| output.as_ref().is_none_or(|o| o.has(bytes)))
+        };
+        while !done(self) {
+            if self.stop.step == Step::Killing {
+                // From the last byte on: a slow reader is none that went away.
+                self.stop.at = Some(Instant::now() + LAST_DELIVERY);
+            }
+            match self.next(self.stop.at) {
+                None => {
+                    // A reader that never reads is no reason to stay past the time.
+                    self.stop.timed_out |= self.stop.step == Step::Running;
+                    return;
+                }
+                Some(Event::Signal(signal)) if signal != SIGWINCH => return,
+                // What was delivered to sockets is still read from them, though the
+                // engine may be gone.
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The next event; none when `until` has come.
+    fn next(&mut self, until: Option<Instant>) -> Option<Event> {
+        let event = match until {
+            None => self.received.recv().ok(),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.received.recv_timeout(left).ok()
+            }
+        };
+        match event {
+            Some(Event::EngineEnded(status)) => self.ended = Some(status),
+            Some(Event::ControlEnded) => self.control_ended = true,
+            _ => {}
+        }
+        event
+    }
+
+    fn signal(&mut self, signal: i32) {
+        match signal {
+            SIGWINCH => {
+                if let Some((rows, columns)) = self.terminal.size() {
+                    self.control.order(Order::Window(rows, columns));
+                }
+            }
+            SIGTERM => self.ask(self.stop_signal),
+            // The terminal is gone, and whoever could end this otherwise with it.
+            SIGHUP => self.ask(SIGHUP),
+            SIGINT => {
+                let (count, within) = INSISTING;
+                let interrupts = &mut self.stop.interrupts;
+                interrupts.push(Instant::now());
+                interrupts.retain(|at| at.elapsed() < within);
+                if interrupts.len() >= count && self.stop.step == Step::Killing {
+                    self.stop.at = Some(Instant::now());
+                } else if interrupts.len() >= count {
+                    interrupts.clear();
+                    self.stop.step = Step::Asked;
+                    self.go_further();
+                } else {
+                    self.control.order(Order::Signal(SIGINT));
+                }
+            }
+            other => self.control.order(Order::Signal(other)),
+        }
+    }
+
+    /// Asks the command to end, once.
+    fn ask(&mut self, signal: i32) {
+        self.control.order(Order::Signal(signal));
+        if self.stop.step == Step::Running {
+            self.stop.step = Step::Asked;
+            self.stop.at = Instant::now().checked_add(self.stop.grace);
+        }
+    }
+
+    /// The time for the present step is over. Returns false when none is left.
+    fn go_further(&mut self) -> bool {
+        match self.stop.step {
+            Step::Running => {
+                self.stop.timed_out = true;
+                self.ask(self.stop_signal);
+            }
+            Step::Asked => {
+                self.control.order(Order::Kill);
+                self.stop.step = Step::Killing;
+                self.stop.at = Some(Instant::now() + LAST_GRACE);
+            }
+            Step::Killing => return false,
+        }
+        true
+    }
+
+    /// Ends the engine's process and waits until it is gone, with all it held: the
+    /// next machine may want the same upper or the same ports.
+    fn end_engine(&mut self) {
+        // It may be gone already.
+        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        let until = Instant::now() + LAST_GRACE;
+        while self.ended.is_none() {
+            if self.next(Some(until)).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// `why`, and what the engine, which has ended, and the kernel said last.
+    fn explain(&self, why: String) -> String {
+        let last = self.console.last_lines();
+        if last.is_empty() { why } else { format!("{why}\n    {last}") }
+    }
+}
+
+impl Status {
+    fn parse(word: &str, rest: &str, timings: &Timings) -> Option<Self> {
+        if word == "error" {
+            let (code, rest) = rest.split_once(' ')?;
+            let code = code.parse().unwrap_or(MACHINE_FAILED);
+            return Some(Self::Failed { code, why: failure(rest) });
+        }
+        let numbers: Vec<u64> = rest.split(' ').map_while(|n| n.parse().ok()).collect();
+        let [number, micros, sent @ ..] = &numbers[..] else { return None };
+        let sent = *sent.first_chunk()?;
+        let number = u8::try_from(*number).unwrap_or(MACHINE_FAILED);
+        timings.guest(*micros, "command ended, disks unmounted");
+        match word {
+            "exit" => Some(Self::Ended { code: number, sent }),
+            "signal" => Some(Self::Ended { code: number.saturating_add(128), sent }),
+            _ => None,
+        }
+    }
+}
+
+/// `ERRNO WHAT` as a person reads it.
+fn failure(text: &str) -> String {
+    let (errno, what) = text.split_once(' ').unwrap_or(("0", text));
+    match errno.parse().unwrap_or(0) {
+        0 => what.to_owned(),
+        errno => {
+            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            // The number means nothing to whoever reads it.
+            format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
+        }
+    }
+}

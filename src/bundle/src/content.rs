@@ -1,0 +1,253 @@
+//! What a file of a bundle holds, as a hash.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+use anyhow::{Result, ensure};
+use fsimage::budget::MAX_SPARSE;
+use fsimage::digest::HASHED;
+use fsimage::io::{mmap, threads};
+use rustix::fs::SeekFrom;
+use serde::{Deserialize, Serialize};
+
+use super::INDEX;
+
+/// A file's hash, as 64 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// BLAKE3 of all bytes.
+    Blake3(String),
+    /// For a file that is mostly holes, and may have terabytes of them. BLAKE3
+    /// of its blocks of 4096 bytes that are not all zero, in order, each behind
+    /// its number as 8 little-endian bytes.
+    Blake3NonzeroBlocks(String),
+}
+
+impl Content {
+    /// Refuses a content that is `found` and should be this one, of the index.
+    pub fn check(&self, found: &Content) -> Result<()> {
+        ensure!(found == self, "its content is not what {INDEX} says: the hash differs");
+        Ok(())
+    }
+
+    /// Refuses `file` if it holds anything else.
+    pub fn check_file(&self, file: &File) -> Result<()> {
+        self.check(&self.again(file)?)
+    }
+
+    /// Bytes of holes of `file` that this hash counts as it counts data.
+    pub fn holes(&self, file: &File) -> io::Result<u64> {
+        let len = file.metadata()?.len();
+        if matches!(self, Self::Blake3NonzeroBlocks(_)) {
+            return Ok(0);
+        }
+        let (mut at, mut holes) = (0, 0);
+        while at < len {
+            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(rustix::io::Errno::NXIO) => len,
+                Err(error) => return Err(error.into()),
+            };
+            holes += data - at;
+            if data >= len {
+                break;
+            }
+            at = rustix::fs::seek(file, SeekFrom::Hole(data))?;
+        }
+        Ok(holes)
+    }
+
+    /// The hash of `file`'s present content, of the same kind.
+    pub fn again(&self, file: &File) -> io::Result<Content> {
+        match self {
+            Self::Blake3(_) => {
+                has_few_holes(file)?;
+                let mut hasher = blake3::Hasher::new();
+                let bytes = mmap::file(file)?;
+                if bytes.len() < HASHED {
+                    hasher.update(&bytes);
+                } else {
+                    threads::pool()?;
+                    hasher.update_rayon(&bytes);
+                }
+                Ok(Self::Blake3(hasher.finalize().to_hex().to_string()))
+            }
+            Self::Blake3NonzeroBlocks(_) => nonzero_blocks(file),
+        }
+    }
+}
+
+/// Bytes of holes that a file may have of which every byte is hashed. A build makes a
+/// hole of what a layer has as zeros, of which its default limits allow no more; what
+/// has terabytes was made to keep a reader busy.
+pub const MAX_HOLES: u64 = MAX_SPARSE;
+
+fn has_few_holes(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let len = metadata.len();
+    // Some file systems compress: what is not allocated need not be a hole.
+    if len.saturating_sub(metadata.blocks().saturating_mul(512)) <= MAX_HOLES {
+        return Ok(());
+    }
+    let mut holes = 0u64;
+    let mut at = 0;
+    while at < len {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(len),
+            Err(rustix::io::Errno::NXIO) => len,
+            Err(error) => return Err(error.into()),
+        };
+        holes = holes.saturating_add(data - at);
+        if holes > MAX_HOLES {
+            let text = format!("it has more than {MAX_HOLES} bytes of holes, which are not hashed");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        if data == len {
+            break;
+        }
+        at = rustix::fs::seek(file, SeekFrom::Hole(data))?;
+    }
+    Ok(())
+}
+
+const BLOCK: usize = 4096;
+
+/// [`Content::Blake3NonzeroBlocks`] of a file from its first byte to its last.
+#[derive(Default)]
+pub struct NonzeroBlocks {
+    hasher: blake3::Hasher,
+    /// What is to be hashed next.
+    due: Vec<u8>,
+    /// What came of a block that is not full.
+    partial: Vec<u8>,
+    /// Blocks before it.
+    blocks: u64,
+}
+
+impl NonzeroBlocks {
+    /// The bytes that come next.
+    pub fn data(&mut self, mut bytes: &[u8]) {
+        if !self.partial.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.partial.len()));
+            self.partial.extend_from_slice(now);
+            if self.partial.len() < BLOCK {
+                return;
+            }
+            let mut full = std::mem::take(&mut self.partial);
+            self.block(&full);
+            full.clear();
+            self.partial = full;
+            bytes = later;
+        }
+        let mut blocks = bytes.chunks_exact(BLOCK);
+        blocks.by_ref().for_each(|block| self.block(block));
+        self.partial.extend_from_slice(blocks.remainder());
+    }
+
+    /// `len` zeros come next.
+    pub fn zeros(&mut self, len: u64) {
+        let open = (BLOCK - self.partial.len()) as u64 % BLOCK as u64;
+        self.data(&[0; BLOCK][..open.min(len) as usize]);
+        let rest = len.saturating_sub(open);
+        self.blocks += rest / BLOCK as u64;
+        self.data(&[0; BLOCK][..(rest % BLOCK as u64) as usize]);
+    }
+
+    fn block(&mut self, block: &[u8]) {
+        if block.iter().any(|b| *b != 0) {
+            self.due.extend_from_slice(&self.blocks.to_le_bytes());
+            self.due.extend_from_slice(block);
+            if self.due.len() >= HASHED {
+                self.hasher.update(&self.due[..HASHED]);
+                self.due.drain(..HASHED);
+            }
+        }
+        self.blocks += 1;
+    }
+
+    /// The hash of all that came.
+    pub fn finish(mut self) -> Content {
+        // Of a file that someone cut.
+        let rest = std::mem::take(&mut self.partial);
+        self.block(&rest);
+        self.hasher.update(&self.due);
+        Content::Blake3NonzeroBlocks(self.hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// [`Content::Blake3NonzeroBlocks`] of `file`.
+fn nonzero_blocks(file: &File) -> io::Result<Content> {
+    let len = file.metadata()?.len();
+    let mut hash = NonzeroBlocks::default();
+    let mut buffer = vec![0; 256 * BLOCK];
+    let mut at = 0;
+    while at < len {
+        // The host's holes only save reading them: zeros count for nothing anyway.
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data - data % BLOCK as u64,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        hash.zeros(data - at);
+        at = data;
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+        let end = hole.next_multiple_of(BLOCK as u64).min(len);
+        while at < end {
+            let want = (end - at).min(buffer.len() as u64) as usize;
+            file.read_exact_at(&mut buffer[..want], at)?;
+            hash.data(&buffer[..want]);
+            at += want as u64;
+        }
+    }
+    Ok(hash.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_and_written_zeros_are_the_same() {
+        let path = std::env::temp_dir().join(format!("content-{}", std::process::id()));
+        let hash = |zeros: &[u8]| {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)
+                .unwrap();
+            file.set_len(1 << 30).unwrap();
+            file.write_all_at(zeros, 8192).unwrap();
+            file.write_all_at(b"x", (1 << 29) + 5).unwrap();
+            nonzero_blocks(&file).unwrap()
+        };
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 30).unwrap();
+        file.write_all_at(b"x", 1 << 20).unwrap();
+        let holes = Content::Blake3(String::new()).holes(&file).unwrap();
+        assert!(holes > (1 << 30) - (1 << 20) && holes < 1 << 30, "{holes}");
+        assert_eq!(Content::Blake3NonzeroBlocks(String::new()).holes(&file).unwrap(), 0);
+        let mut block = [0; 4096];
+        block[5] = b'x';
+        let mut expected = blake3::Hasher::new();
+        expected.update(&(1u64 << 17).to_le_bytes()).update(&block);
+        let expected = Content::Blake3NonzeroBlocks(expected.finalize().to_hex().to_string());
+        assert_eq!(hash(&[]), expected);
+        assert_eq!(hash(&[0; 100_000]), expected);
+        assert_ne!(hash(&[1]), expected);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn terabytes_of_holes_are_not_hashed_byte_by_byte() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 40).unwrap();
+        file.write_all_at(b"x", 2 << 40).unwrap();
+        let error = Content::Blake3(String::new()).again(&file).unwrap_err();
+        assert!(error.to_string().contains("bytes of holes"), "{error}");
+        assert!(Content::Blake3NonzeroBlocks(String::new()).again(&file).is_ok());
+    }
+}

@@ -1,0 +1,256 @@
+//! `bundle.json`: what a bundle is, for people and for whoever runs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fsimage::digest::{DiffId, Digest};
+use fsimage::tree::GuestPath;
+use fsimage::tree::merge::Notes;
+use oci::Platform;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+
+use super::content::Content;
+use crate::boot::{BadValue, Boot, Signal};
+
+/// Tells a bundle from any other directory.
+pub const FORMAT: &str = "rootfs-compile bundle";
+
+/// Readers refuse a version that they do not know.
+pub const VERSION: u32 = 2;
+
+/// All of `bundle.json`, of which [`super::seal`] makes bytes.
+///
+/// Invariant: format, version and seal are the first fields, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Index {
+    pub format: String,
+    pub version: u32,
+    /// A hash of the rest. Empty in an index that was not read.
+    pub seal: String,
+    pub image: Image,
+    pub config: Config,
+    /// The manifest's `boot:`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub boot: Boot,
+    /// What the manifest changed in the image: operations and what they are about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<String>,
+    pub layers: Vec<Layer>,
+    /// Every file but this one, by path.
+    pub files: Vec<FileEntry>,
+    /// What the disk strings together, in order.
+    pub disk: Vec<DiskExtent>,
+}
+
+/// Where the image came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// As the manifest wrote it.
+    pub reference: String,
+    /// None for a classic docker-archive.
+    pub manifest_digest: Option<Digest>,
+    pub config_digest: Digest,
+    pub platform: Platform,
+    /// Who vouched for it, where the manifest asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
+}
+
+/// A signature of an image that a build checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// What is signed: the manifest, or an index that lists it.
+    pub digest: Digest,
+    /// Digest of the public key's DER.
+    pub key: Digest,
+}
+
+/// How the image wants to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// When the image was made, as it says.
+    pub created: Option<String>,
+    pub entrypoint: Option<Vec<String>>,
+    pub cmd: Option<Vec<String>>,
+    pub env: Vec<String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    pub exposed_ports: BTreeSet<String>,
+    pub volumes: BTreeSet<String>,
+    pub stop_signal: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A layer, the lowest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    pub diff_id: DiffId,
+    /// Digest of the blob; none in a classic docker-archive.
+    pub digest: Option<Digest>,
+    pub media_type: String,
+    /// Bytes of the blob.
+    pub compressed: u64,
+    /// Bytes of the tar stream.
+    pub uncompressed: u64,
+    /// Its file in the bundle.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub through_links: Vec<ThroughLink>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped_xattrs: Vec<DroppedXattrs>,
+    /// Directories that the layer also has as something else, which is gone: an
+    /// entry's path goes through them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over_files: Vec<String>,
+    /// How many such notes there are beside those that are listed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unlisted: u64,
+}
+
+/// A directory that the layer names through a symbolic link of a lower layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThroughLink {
+    pub path: String,
+    /// Where its entries went.
+    pub to: String,
+}
+
+/// Xattrs that an image cannot have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DroppedXattrs {
+    pub path: String,
+    pub names: Vec<String>,
+}
+
+/// A file of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    pub path: String,
+    pub size: u64,
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+/// A stretch of the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskExtent {
+    pub path: String,
+    /// Bytes from the disk's start.
+    pub offset: u64,
+    pub size: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Notes of one kind that are listed for one layer.
+const MAX_NOTES: usize = 1000;
+
+/// Room for the notes of all layers of an index, so that layers which were made to
+/// have endless ones leave the index as small as it should be.
+pub struct NoteRoom {
+    /// Bytes of JSON.
+    bytes: usize,
+}
+
+impl Default for NoteRoom {
+    fn default() -> Self {
+        Self { bytes: 1 << 20 }
+    }
+}
+
+impl NoteRoom {
+    /// The first `notes`, as many as there is room for, and how many are left out.
+    fn list<T: Serialize>(&mut self, notes: impl Iterator<Item = T>) -> (Vec<T>, u64) {
+        let (mut listed, mut left_out) = (Vec::new(), 0);
+        for note in notes {
+            let len = serde_json::to_vec(&note).map_or(usize::MAX, |json| json.len());
+            match self.bytes.checked_sub(len) {
+                Some(rest) if listed.len() < MAX_NOTES && left_out == 0 => {
+                    self.bytes = rest;
+                    listed.push(note);
+                }
+                _ => left_out += 1,
+            }
+        }
+        (listed, left_out)
+    }
+}
+
+impl Config {
+    /// What `config` says of running the image.
+    pub fn of(config: &ImageConfiguration) -> Self {
+        let created = config.created().clone();
+        let Some(run) = config.config() else {
+            return Self { created, ..Self::default() };
+        };
+        let set = |list: &Option<Vec<String>>| list.iter().flatten().cloned().collect();
+        Self {
+            created,
+            entrypoint: run.entrypoint().clone(),
+            cmd: run.cmd().clone(),
+            env: run.env().clone().unwrap_or_default(),
+            user: run.user().clone(),
+            working_dir: run.working_dir().clone(),
+            exposed_ports: set(run.exposed_ports()),
+            volumes: set(run.volumes()),
+            stop_signal: run.stop_signal().clone(),
+            labels: run.labels().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+}
+
+impl Config {
+    /// The signal that asks the image's command to end: SIGTERM, if the image names none.
+    ///
+    /// # Errors
+    /// When it names one that nobody knows, or an empty one.
+    pub fn stop_signal(&self) -> Result<Signal, BadValue> {
+        self.stop_signal.as_deref().map_or(Ok(Signal::TERM), str::parse)
+    }
+}
+
+impl Layer {
+    /// Takes over what the merge noted, as far as there is `room`.
+    pub fn note(&mut self, notes: &Notes, room: &mut NoteRoom) {
+        let text = GuestPath::to_string;
+        let through = notes.through_links.iter();
+        let through = through.map(|(a, b)| ThroughLink { path: text(a), to: text(b) });
+        let dropped = notes.dropped_xattrs.iter().map(|(path, names)| DroppedXattrs {
+            path: text(path),
+            names: names.split(|b| *b == 0).map(|n| n.escape_ascii().to_string()).collect(),
+        });
+        let over_files = notes.over_files.iter().map(text);
+        let mut left_out = [0; 3];
+        (self.through_links, left_out[0]) = room.list(through);
+        (self.dropped_xattrs, left_out[1]) = room.list(dropped);
+        (self.over_files, left_out[2]) = room.list(over_files);
+        self.unlisted = left_out.iter().sum::<u64>() + notes.left_out;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_beyond_the_room_are_counted() {
+        let mut room = NoteRoom::default();
+        let (listed, left_out) = room.list((0..5000).map(|n| n.to_string()));
+        assert_eq!((listed.len(), left_out), (MAX_NOTES, 4000));
+        let (listed, left_out) = room.list(["x".repeat(2 << 20), "y".to_owned()].into_iter());
+        assert_eq!((listed.len(), left_out), (0, 2));
+        let (listed, left_out) = room.list((0..1000).map(|_| "z".repeat(4096)));
+        assert!((200..256).contains(&listed.len()), "{}", listed.len());
+        assert_eq!(listed.len() as u64 + left_out, 1000);
+    }
+}

@@ -1,0 +1,230 @@
+//! Which files of a directory a build made, so that nothing else is ever removed.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fsimage::io::dir::{names_in, open_dir};
+use fsimage::io::regular;
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+use serde::Deserialize;
+
+use super::index::FORMAT;
+use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
+
+/// Bytes of an index at most, for earlier versions too.
+const MAX_INDEX: u64 = 256 << 20;
+
+/// The files of a bundle's directory that are not layers, the index last: as long as
+/// it is there, it tells what else there is.
+pub const FILES: [&str; 5] = [FSMETA, UPPER, VMDK, SIGNATURE, INDEX];
+
+/// What an index of every version says of its files. Nothing else of it is kept in
+/// memory, whatever it holds.
+#[derive(Deserialize)]
+struct AnyIndex {
+    format: String,
+    #[serde(default)]
+    files: Vec<AnyFile>,
+}
+
+#[derive(Deserialize)]
+struct AnyFile {
+    path: String,
+}
+
+/// The files that make up a bundle.
+pub enum Made {
+    /// Those that its index names.
+    Indexed(HashSet<String>),
+    /// The build did not come to the index: what a build gives such names.
+    Unfinished,
+}
+
+impl Made {
+    /// What a build made in the directory `dir`; `None` if another program's
+    /// bundle.json, or something else, is in the index's place.
+    pub fn read(dir: &File) -> Result<Option<Self>> {
+        let bytes = match regular::read_at(dir, INDEX, MAX_INDEX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Self::Unfinished));
+            }
+            Err(error) => return Err(error).context(INDEX),
+        };
+        // An index of any version: one that this program cannot read is replaced, too.
+        let Ok(index) = serde_json::from_slice::<AnyIndex>(&bytes) else {
+            return Ok(None);
+        };
+        if index.format != FORMAT {
+            return Ok(None);
+        }
+        Ok(Some(Self::Indexed(index.files.into_iter().map(|file| file.path).collect())))
+    }
+
+    /// The first file or directory in `dir` that no build made, by its path in it.
+    pub fn stranger(&self, dir: &File) -> Result<Option<OsString>> {
+        for name in names_in(dir)? {
+            if name != LAYERS {
+                if !self.made_top(dir, &name)? {
+                    return Ok(Some(name));
+                }
+                continue;
+            }
+            let Ok(layers) = open_dir(dir, LAYERS) else {
+                return Ok(Some(name));
+            };
+            for layer in names_in(&layers)? {
+                if !self.made_layer(&layers, &layer)? {
+                    let mut path = OsString::from("layers/");
+                    path.push(layer);
+                    return Ok(Some(path));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn made_top(&self, dir: &File, name: &OsStr) -> io::Result<bool> {
+        let own = FILES.iter().any(|own| name == *own);
+        Ok(own && is_regular(dir, name)?)
+    }
+
+    fn made_layer(&self, layers: &File, name: &OsStr) -> io::Result<bool> {
+        let own = match (self, name.to_str()) {
+            (_, None) => false,
+            (Self::Indexed(paths), Some(name)) => paths.contains(&format!("{LAYERS}/{name}")),
+            (Self::Unfinished, Some(name)) => is_layer_name(name),
+        };
+        Ok(own && is_regular(layers, name)?)
+    }
+
+    /// Removes from `dir` what a build made, and nothing else. The index goes last:
+    /// should this be stopped half-way, it still tells what is left.
+    ///
+    /// # Errors
+    /// When something else is in `dir`; it stays, with the index.
+    pub fn remove(&self, dir: &File) -> Result<()> {
+        if let Some(stranger) = self.stranger(dir)? {
+            bail!("{} is there, which no build made; move it elsewhere", stranger.display());
+        }
+        match open_dir(dir, LAYERS) {
+            Ok(layers) => {
+                for name in names_in(&layers)? {
+                    // It came since: directories are listed twice.
+                    ensure!(self.made_layer(&layers, &name)?, "{LAYERS} has a new file");
+                    unlink(&layers, &name, AtFlags::empty())?;
+                }
+                unlink(dir, LAYERS, AtFlags::REMOVEDIR)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context(LAYERS),
+        }
+        for name in FILES {
+            unlink(dir, name, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a layer's file may be called `name`: sha256-<64 hex digits>.erofs.
+fn is_layer_name(name: &str) -> bool {
+    let hex = name.strip_prefix("sha256-").and_then(|rest| rest.strip_suffix(".erofs"));
+    let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(digit))
+}
+
+fn is_regular(dir: &File, name: &OsStr) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile),
+        // Gone meanwhile: nothing that could be lost.
+        Err(Errno::NOENT) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes `name` from `dir`. That it is gone already is no error.
+pub fn unlink(dir: &File, name: impl AsRef<OsStr>, flags: AtFlags) -> io::Result<()> {
+    match rustix::fs::unlinkat(dir, name.as_ref(), flags) {
+        Err(Errno::NOENT) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A directory as a build makes it, with one layer.
+    fn bundle(dir: &Path) -> String {
+        let layer = format!("layers/sha256-{}.erofs", "0f".repeat(32));
+        fs::create_dir_all(dir.join(LAYERS)).unwrap();
+        for name in [FSMETA, UPPER, VMDK, &layer] {
+            fs::write(dir.join(name), "x").unwrap();
+        }
+        let files = [FSMETA, UPPER, VMDK, &layer].map(|path| serde_json::json!({ "path": path }));
+        let index = serde_json::json!({ "format": FORMAT, "version": 0, "files": files });
+        fs::write(dir.join(INDEX), index.to_string()).unwrap();
+        layer
+    }
+
+    fn made(dir: &File) -> Made {
+        Made::read(dir).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_no_build_made_is_seen_at_every_level_and_stays() {
+        let other = format!("layers/sha256-{}.erofs", "1f".repeat(32));
+        for stranger in ["notes.txt", "layers/notes.txt", "layers/sub", &other, UPPER] {
+            let tmp = tempfile::tempdir().unwrap();
+            bundle(tmp.path());
+            let path = tmp.path().join(stranger);
+            if stranger == UPPER {
+                fs::remove_file(&path).unwrap();
+                std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+            } else if stranger.ends_with("sub") {
+                fs::create_dir(&path).unwrap();
+            } else {
+                fs::write(&path, "mine").unwrap();
+            }
+            let dir = File::open(tmp.path()).unwrap();
+            assert_eq!(made(&dir).stranger(&dir).unwrap().unwrap(), stranger);
+            let error = made(&dir).remove(&dir).unwrap_err().to_string();
+            assert!(error.contains(stranger), "{error}");
+            for name in [FSMETA, VMDK, INDEX, stranger] {
+                assert!(tmp.path().join(name).symlink_metadata().is_ok(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bundle_goes_as_a_whole_finished_or_not() {
+        for finished in [true, false] {
+            let tmp = tempfile::tempdir().unwrap();
+            bundle(tmp.path());
+            if !finished {
+                fs::remove_file(tmp.path().join(INDEX)).unwrap();
+            }
+            let dir = File::open(tmp.path()).unwrap();
+            made(&dir).remove(&dir).unwrap();
+            assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
+            // Whatever is gone already.
+            made(&dir).remove(&dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_programs_index_makes_no_bundle() {
+        let tmp = tempfile::tempdir().unwrap();
+        for text in ["{}", "[1", "{\"format\":\"cnab\"}"] {
+            fs::write(tmp.path().join(INDEX), text).unwrap();
+            assert!(Made::read(&File::open(tmp.path()).unwrap()).unwrap().is_none());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Secret keys: making one, and signing a bundle with it.
+//!
+//! Keys and signatures are minisign's. The signature itself is made by ring, and
+//! without randomness, as RFC 8032 has it: the same key and the same bundle give the
+//! same bytes.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use blake2::{Blake2b512, Digest as _};
+use fsimage::digest::Digest;
+use fsimage::io::atomic_file;
+use minisign::{KeyPair, SecretKeyBox};
+use ring::signature::Ed25519KeyPair;
+
+use super::signature::{Key, check, read_small};
+use super::sound::Depth;
+use super::{INDEX, SIGNATURE};
+use crate::open::{OpenBundle, Place};
+
+/// Gives the password of a secret key that has one.
+pub const PASSWORD: &str = "ROOTFS_COMPILE_KEY_PASSWORD";
+
+/// A secret key of minisign: its number and its seed.
+pub struct SecretKey {
+    number: [u8; 8],
+    pair: Ed25519KeyPair,
+}
+
+/// Makes a pair of keys, the secret one at `path`, the public one beside it with `.pub`
+/// at its end, and returns the latter's path. `password` protects the secret one.
+pub fn generate(path: &Path, password: Option<&str>) -> Result<PathBuf> {
+    let mut public = path.as_os_str().to_owned();
+    public.push(".pub");
+    let public = PathBuf::from(public);
+    let pair = match password {
+        Some(password) => KeyPair::generate_encrypted_keypair(Some(password.to_owned())),
+        None => KeyPair::generate_unencrypted_keypair(),
+    };
+    let pair = pair.context("making a key")?;
+    let secret = pair.sk.to_box(Some("rootfs-compile secret key")).context("making a key")?;
+    let shown = |path: &Path| path.display().to_string();
+    create(path, 0o600, &secret.to_bytes()).with_context(|| shown(path))?;
+    let text = pair.pk.to_box().context("making a key")?;
+    let made = create(&public, 0o644, &text.to_bytes()).with_context(|| shown(&public));
+    if made.is_err() {
+        // Half a pair is none.
+        let _ = std::fs::remove_file(path);
+    }
+    made.map(|()| public)
+}
+
+/// Writes a new file, which must not be there: a key that is lost is lost for good.
+fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(mode);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            bail!("it is there already; it stays as it is")
+        }
+        opened => {
+            let mut file = opened?;
+            file.write_all(bytes)?;
+            Ok(file.sync_all()?)
+        }
+    }
+}
+
+impl SecretKey {
+    /// Reads the file `path`, as minisign writes it; `password` is for one that has one.
+    pub fn load(path: &Path, password: Option<String>) -> Result<Self> {
+        let read = || -> Result<Self> {
+            let text = read_small(path)?;
+            let line = text.lines().nth(1).unwrap_or_default();
+            let record = BASE64_STANDARD.decode(line.trim()).unwrap_or_default();
+            ensure!(record.starts_with(b"Ed"), "it is not a secret key of minisign");
+            // Behind the algorithm is that by which a password protects the key.
+            if record.get(2..4) == Some(&[0, 0]) {
+                return Self::parse(&record);
+            }
+            let password =
+                password.with_context(|| format!("it has a password, which {PASSWORD} gives"))?;
+            let key = SecretKeyBox::from(text).into_secret_key(Some(password))?;
+            Self::parse(&key.to_bytes())
+        };
+        read().with_context(|| format!("the key {}", path.display()))
+    }
+
+    /// Reads the record of which a secret key's file is the base64: algorithms and
+    /// parameters in 54 bytes, the key's number, its seed, its public key.
+    fn parse(record: &[u8]) -> Result<Self> {
+        const HEAD: usize = 54;
+        let number = record.get(HEAD..).and_then(|rest| rest.first_chunk::<8>());
+        let seed = record.get(HEAD + 8..HEAD + 40);
+        let public = record.get(HEAD + 40..HEAD + 72);
+        let (Some(number), Some(seed), Some(public)) = (number, seed, public) else {
+            bail!("it is too short");
+        };
+        let pair = Ed25519KeyPair::from_seed_and_public_key(seed, public);
+        let pair = pair.map_err(|error| anyhow::anyhow!("its two halves do not fit: {error}"))?;
+        Ok(Self { number: *number, pair })
+    }
+
+    /// The signature of `json`, as the file [`SIGNATURE`] has it.
+    pub fn sign(&self, json: &[u8]) -> String {
+        // "ED": of the hash, and not of the bytes themselves.
+        let signature = self.pair.sign(&Blake2b512::digest(json));
+        let record = [b"ED", &self.number[..], signature.as_ref()].concat();
+        let comment = format!("rootfs-compile {INDEX} {}", Digest::of(json));
+        let global = self.pair.sign(&[signature.as_ref(), comment.as_bytes()].concat());
+        format!(
+            "untrusted comment: signature of a bundle, for minisign -V\n{}\ntrusted comment: {comment}\n{}\n",
+            BASE64_STANDARD.encode(record),
+            BASE64_STANDARD.encode(global.as_ref()),
+        )
+    }
+
+    /// The public key.
+    fn public(&self) -> Result<Key> {
+        use ring::signature::KeyPair as _;
+        let record = [b"Ed", &self.number[..], self.pair.public_key().as_ref()].concat();
+        Key::parse(&BASE64_STANDARD.encode(record), "the key that signed it")
+    }
+}
+
+/// Signs the bundle at `place`, all of whose files are checked before.
+pub fn sign(place: Place, key: &SecretKey) -> Result<()> {
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
+    let text = key.sign(&bundle.json);
+    // Invariant: a signature that is written is one that is accepted.
+    check(&bundle.json, Some(text.as_bytes()), &[key.public()?])?;
+    bundle.unchanged()?;
+    let path = bundle.dir.join(SIGNATURE);
+    let write = atomic_file::write_in(&bundle.at, SIGNATURE, &mut text.as_bytes());
+    write.with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_signs_the_same_way_twice_and_nothing_else_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let public = generate(&path, None).unwrap();
+        assert!(generate(&path, None).is_err());
+        let secret = SecretKey::load(&path, None).unwrap();
+        let text = secret.sign(b"{}");
+        assert_eq!(text, SecretKey::load(&path, None).unwrap().sign(b"{}"));
+        let key = Key::load(&public).unwrap();
+        check(b"{}", Some(text.as_bytes()), std::slice::from_ref(&key)).unwrap();
+        assert!(check(b"{ }", Some(text.as_bytes()), std::slice::from_ref(&key)).is_err());
+        let other = generate(&dir.path().join("other"), None).unwrap();
+        let other = Key::load(&other).unwrap();
+        assert!(check(b"{}", Some(text.as_bytes()), std::slice::from_ref(&other)).is_err());
+        check(b"{}", Some(text.as_bytes()), &[other, key]).unwrap();
+    }
+}

@@ -1,0 +1,203 @@
+//! What a sound bundle is: one definition for whoever reads one.
+//!
+//! The index is what [`super::seal`] writes and obeys [`super::rules`]. Each of its
+//! files is a regular file of the bundle's directory, reached through no link, with
+//! the size and the hash that the index tells; bundle.vmdk is to the byte what
+//! follows from the index; fsmeta and layers are EROFS of which every inode and
+//! entry can be read, on the devices that the index tells; the upper is an ext4
+//! without a fault. Nothing else lies in the directory, but for a signature of minisign;
+//! whether it is a good one, [`super::signature`] judges.
+//!
+//! `verify` lists what is not so; everybody else fails with the first of it. Some
+//! need not read all again, and that is the only difference: see [`Depth`].
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fsimage::budget::Budget;
+use fsimage::erofs::plan::Form;
+use fsimage::erofs::read::Reader;
+use fsimage::ext4;
+use fsimage::io::{mmap, regular};
+use fsimage::units::BLOCK_SIZE;
+
+use super::index::{FileEntry, Index};
+use super::open::{OpenFile, Place};
+use super::signature::{self, Key};
+use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, vmdk};
+
+/// How much of a bundle is read to know that it is sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The index, the sizes of all files, the descriptor and superblocks: for whoever
+    /// wrote the bundle a moment ago, and hashed what it wrote.
+    Written,
+    /// That and the hashes of fsmeta and upper, which a machine reads first: layers
+    /// are known by size and superblock.
+    Boot,
+    /// That and every inode and entry: for whoever got the files from elsewhere and
+    /// hashed the layers as they came.
+    Received,
+    /// Everything.
+    Full,
+}
+
+impl Depth {
+    /// Whether the file at `path` is hashed. (The descriptor is compared.)
+    fn hashes(self, path: &str) -> bool {
+        match self {
+            Self::Written => false,
+            Self::Boot | Self::Received => path == FSMETA || path == UPPER,
+            Self::Full => true,
+        }
+    }
+
+    /// Whether every inode and entry is read, and not only the superblock.
+    fn reads_trees(self) -> bool {
+        matches!(self, Self::Received | Self::Full)
+    }
+}
+
+/// What is wrong with the bundle at `place`: file, and what. Nothing if it is sound, and
+/// signed by one of `keys` unless there are none.
+pub fn verify(place: &Place, keys: &[Key]) -> Vec<(String, String)> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &str, result: Result<()>| {
+        if let Err(error) = result {
+            problems.push((path.to_owned(), format!("{error:#}")));
+        }
+    };
+    match place.index() {
+        Err(error) => problem(INDEX, Err(error)),
+        Ok((json, index)) => {
+            let signed = place.signature().and_then(|text| match keys {
+                [] => Ok(()),
+                // Of the bytes that are checked below, and not of what the file holds by now.
+                keys => signature::check(&json, text.as_deref(), keys),
+            });
+            problem(SIGNATURE, signed);
+            for entry in &index.files {
+                problem(&entry.path, file(place, &index, entry, Depth::Full).map(drop));
+            }
+            problem(INDEX, nothing_else(place, &index, Depth::Full));
+        }
+    }
+    problems
+}
+
+/// Checks the bundle at `place`, and keeps nothing of it open.
+pub fn check(place: &Place, depth: Depth) -> Result<()> {
+    let (_, index) = place.index().context(INDEX)?;
+    for entry in &index.files {
+        file(place, &index, entry, depth).with_context(|| entry.path.clone())?;
+    }
+    nothing_else(place, &index, depth)?;
+    is_signature(place, depth).context(SIGNATURE)
+}
+
+/// Refuses what lies in a signature's place and is none. Whose it is, whoever asks for
+/// one checks.
+pub(super) fn is_signature(place: &Place, depth: Depth) -> Result<()> {
+    if depth == Depth::Full {
+        place.signature()?;
+    }
+    Ok(())
+}
+
+/// Opens the file `entry` of the index, and checks it.
+pub(super) fn file(
+    place: &Place,
+    index: &Index,
+    entry: &FileEntry,
+    depth: Depth,
+) -> Result<OpenFile> {
+    let file = place.open(&entry.path)?;
+    ensure!(file.size == entry.size, "it has {} bytes, not {}", file.size, entry.size);
+    match &*entry.path {
+        VMDK => descriptor(&file, index)?,
+        path => {
+            if depth.hashes(path) {
+                let holes = entry.content.holes(&file.file)?;
+                ensure!(
+                    place.holes.take(holes).is_ok(),
+                    "its holes, with those of the files before it, have more than {} bytes; all of \
+                     them are hashed, and no build writes so many",
+                    place.holes.limit()
+                );
+                entry.content.check_file(&file.file)?;
+            }
+            match path {
+                FSMETA => merged(&file, place, index, depth)?,
+                UPPER if depth.reads_trees() => ext4::read::check(&file.file)?,
+                UPPER => {}
+                _ => layer(&file, place, depth)?,
+            }
+        }
+    }
+    Ok(file)
+}
+
+/// Whether the descriptor is what a build writes.
+fn descriptor(file: &OpenFile, index: &Index) -> Result<()> {
+    let found = regular::bytes(&file.file, file.size)?;
+    ensure!(
+        found == vmdk::of(index)?.as_bytes(),
+        "it is not what a build writes for the disk of {INDEX}; other programs might read it \
+         otherwise"
+    );
+    Ok(())
+}
+
+/// Whether fsmeta has the layers as its devices, and can be read.
+fn merged(file: &OpenFile, place: &Place, index: &Index, depth: Depth) -> Result<()> {
+    let bytes = mmap::file(&file.file)?;
+    let reader = Reader::new(&bytes)?;
+    let (devices, layers) = (reader.devices(), &index.layers);
+    let (found, told) = (devices.len(), layers.len());
+    ensure!(found == told, "it has {found} devices, and there are {told} layers");
+    let extents = index.disk.iter().skip(1);
+    for (i, ((slot, layer), extent)) in devices.iter().zip(layers).zip(extents).enumerate() {
+        let (bytes, size) = (u64::from(slot.blocks) * BLOCK_SIZE, extent.size);
+        ensure!(bytes == size, "its device {} has {bytes} bytes, the layer {size}", i + 1);
+        let tag = layer.diff_id.hex();
+        ensure!(slot.tag == *tag.as_bytes(), "its device {} is another layer", i + 1);
+    }
+    if depth.reads_trees() {
+        reader.tree(Form::Image, &Budget::new(place.metadata_bytes))?;
+    }
+    Ok(())
+}
+
+fn layer(file: &OpenFile, place: &Place, depth: Depth) -> Result<()> {
+    let bytes = mmap::file(&file.file)?;
+    let reader = Reader::new(&bytes)?;
+    if depth.reads_trees() {
+        reader.tree(Form::Object, &Budget::new(place.metadata_bytes))?;
+    }
+    Ok(())
+}
+
+/// Refuses files that the index does not know. Whoever does not read everything
+/// does not look for them: they never reach a machine.
+pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result<()> {
+    if depth != Depth::Full {
+        return Ok(());
+    }
+    let known = |path: &str| index.files.binary_search_by(|f| (*f.path).cmp(path)).is_ok();
+    let look = |dir: &std::fs::File, prefix: &str| -> Result<()> {
+        for entry in rustix::fs::Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = String::from_utf8_lossy(entry.file_name().to_bytes()).into_owned();
+            let path = format!("{prefix}{name}");
+            let fine = matches!(&*name, "." | "..") || known(&path);
+            let fine = fine || matches!(&*path, INDEX | LAYERS | SIGNATURE);
+            ensure!(fine, "{path:?} is in the directory, but not in the index");
+        }
+        Ok(())
+    };
+    look(&place.at, "")?;
+    match &place.layers {
+        Ok(layers) => look(layers, &format!("{LAYERS}/")),
+        // Without a layer, nobody misses it; anything but a directory is a stranger.
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => bail!("{LAYERS} is not a directory of the bundle: {error}"),
+    }
+}

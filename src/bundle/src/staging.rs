@@ -1,0 +1,400 @@
+//! A directory beside a bundle's place, in which it is made: a bundle appears whole
+//! or not at all.
+//!
+//! `.NAME.rootfs-compile-XXXXXXXX` has a name that nobody can foresee, is made by
+//! one mkdir that fails if something is there, and is open to this user alone. Its
+//! files are reached through open directories and no link, so that nothing that
+//! somebody puts or exchanges beside the bundle's place is ever written or removed.
+//! In it are `lock`, locked as long as the run lives, and `bundle`, which is renamed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use fsimage::io::dir::open_dir;
+use fsimage::io::ending::{self, Undo};
+use fsimage::io::temporary::set_mode;
+use fsimage::io::{flock, regular, sink, threads};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::leftover::{self, LOCK};
+use super::made::{FILES, unlink};
+use super::open::Place;
+use super::sound::{self, Depth};
+use super::swap::{self, BUNDLE};
+use super::{LAYERS, place};
+
+pub struct Staging {
+    /// Where the bundle will be.
+    target: PathBuf,
+    directory: Arc<Directory>,
+    bundle: File,
+    layers: File,
+    _undo: Undo,
+}
+
+/// The staging directory.
+struct Directory {
+    /// What it and the bundle's place are in.
+    parent: File,
+    parent_path: PathBuf,
+    name: OsString,
+    dir: File,
+    /// Held as long as there is something to remove.
+    lock: Mutex<Option<File>>,
+    /// The name of the bundle's place.
+    target: OsString,
+    /// Held while the bundle is put in its place, which nothing must interrupt.
+    swapping: Mutex<()>,
+}
+
+/// How long a run waits for another that is looking for stagings beside the same
+/// place. They only keep each other from starting at the same time.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Staging {
+    /// Prepares to make a bundle at `target`. Something that is there already
+    /// stops this at once, unless it is empty, or a bundle and `force` is set.
+    pub fn new(target: &Path, force: bool) -> Result<Self> {
+        let target = place::resolve(target)?;
+        let (parent, parent_path, name) = place::parent(&target)?;
+        // Locked until this ends, for one run to see the other's staging. Where it
+        // cannot be locked, the later of two runs finds the bundle of the other.
+        let order = parent.try_clone()?;
+        let _ = flock::within(&order, PATIENCE);
+        leftover::clear(&parent, parent_path, name)?;
+        // Not before: a bundle may have been brought back.
+        place::check(&target, force)?;
+        let create = || Directory::create(parent, parent_path, name).map(Arc::new);
+        let (directory, undo) = ending::undo_what(create, |directory| {
+            let directory = directory.clone();
+            move || directory.give_up()
+        })?;
+        let _ = rustix::fs::flock(&order, rustix::fs::FlockOperation::Unlock);
+        let make = || -> io::Result<(File, File)> {
+            let bundle = make_dir(&directory.dir, BUNDLE, 0o755)?;
+            let layers = make_dir(&bundle, LAYERS, 0o755)?;
+            Ok((bundle, layers))
+        };
+        match make() {
+            Ok((bundle, layers)) => Ok(Self { target, directory, bundle, layers, _undo: undo }),
+            Err(error) => {
+                directory.give_up();
+                Err(error).with_context(|| directory.path().display().to_string())
+            }
+        }
+    }
+
+    /// Path of the bundle's file `name` while it is being made, for reading it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(BUNDLE).join(name)
+    }
+
+    /// The bundle that is being made. Its directory is the one that was made, whatever
+    /// somebody else who may write beside the bundle's place has put under its name.
+    pub fn place(&self) -> Result<Place> {
+        Ok(Place::at(self.path(""), self.bundle.try_clone()?))
+    }
+
+    /// Where the bundle is made, and one that it replaces: device and inode.
+    pub fn directories(&self) -> Vec<(u64, u64)> {
+        let target = open_dir(CWD, &self.target).ok();
+        let there = [Some(&self.directory.dir), target.as_ref()].into_iter().flatten();
+        let there = there.filter_map(|dir| dir.metadata().ok());
+        there.map(|metadata| (metadata.dev(), metadata.ino())).collect()
+    }
+
+    /// The directory of the bundle's file `name`, and its name there.
+    fn at<'n>(&self, name: &'n str) -> (&File, &'n str) {
+        match name.strip_prefix("layers/") {
+            Some(name) => (&self.layers, name),
+            None => (&self.bundle, name),
+        }
+    }
+
+    /// A new file of the bundle.
+    pub fn create(&self, name: &str) -> Result<File> {
+        let (dir, file_name) = self.at(name);
+        let create = || {
+            let file = create(dir, file_name, 0o644)?;
+            set_mode(&file, 0o644)?;
+            io::Result::Ok(file)
+        };
+        create().with_context(|| format!("creating {}", self.path(name).display()))
+    }
+
+    /// Opens a file of the bundle.
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        let (dir, file_name) = self.at(name);
+        regular::open_at(dir, file_name)
+    }
+
+    /// Removes a file of the bundle.
+    pub fn discard(&self, name: &str) -> io::Result<()> {
+        let (dir, file_name) = self.at(name);
+        unlink(dir, file_name, AtFlags::empty())
+    }
+
+    /// Puts `from`, a file of the cache whose BLAKE3 is `blake3`, into the bundle:
+    /// shared blocks, else a second name, else a copy, which is hashed on its way.
+    ///
+    /// A file that somebody else owns gets no second name here: its owner could
+    /// write to the bundle through it. Returns false, and leaves nothing, if what was
+    /// copied has another hash.
+    pub fn adopt(&self, from: &File, blake3: &blake3::Hash, name: &str) -> Result<bool> {
+        let (dir, file_name) = self.at(name);
+        let adopt = || -> Result<bool> {
+            let file = create(dir, file_name, 0o600)?;
+            if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
+                set_mode(&file, 0o444)?;
+                file.sync_all()?;
+                return Ok(true);
+            }
+            rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
+            if is_own(from)? {
+                let open = format!("/proc/self/fd/{}", from.as_raw_fd());
+                let follow = AtFlags::SYMLINK_FOLLOW;
+                if rustix::fs::linkat(CWD, open, dir, file_name, follow).is_ok() {
+                    return Ok(true);
+                }
+            }
+            let right = copy(from, create(dir, file_name, 0o600)?)? == *blake3;
+            if !right {
+                rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
+            }
+            Ok(right)
+        };
+        adopt().with_context(|| self.path(name).display().to_string())
+    }
+
+    /// Brings all but the layers to the disk, at once: that is little, and each
+    /// wait is for the disk alone.
+    fn sync(&self) -> io::Result<()> {
+        let names = FILES.map(Some);
+        let sync = |name: Option<&str>| match name {
+            Some(name) => match self.open(name) {
+                // Not every bundle is signed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                file => file?.sync_all(),
+            },
+            None => {
+                self.layers.sync_all()?;
+                self.bundle.sync_all()
+            }
+        };
+        thread::scope(|scope| {
+            let all = names.into_iter().chain([None]);
+            let start = |name| threads::spawn_scoped(scope, "sync", move || sync(name));
+            let started: Vec<_> = all.map(start).collect();
+            let join = |thread: io::Result<ScopedJoinHandle<'_, _>>| {
+                thread?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            started.into_iter().try_for_each(join)
+        })
+    }
+
+    /// Makes the bundle, whose layers are on the disk, appear at its place, for good.
+    pub fn publish(self, force: bool) -> Result<()> {
+        let directory = &self.directory;
+        let publish = || -> Result<()> {
+            // Invariant: a bundle that is written is one that opens.
+            sound::check(&self.place()?, Depth::Written)
+                .context("this program made a bundle that it cannot read")?;
+            self.sync()?;
+            // Again: a build takes time, and others write too.
+            place::check(&self.target, force)?;
+            let name = self.target.file_name().expect("the staging is beside the target");
+            let swapping = directory.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+            swap::put_in_place(&directory.dir, &directory.parent, name, force)?;
+            drop(swapping);
+            Ok(directory.parent.sync_all()?)
+        };
+        publish().with_context(|| format!("publishing {}", self.target.display()))?;
+        // A bundle that was replaced is there now.
+        directory.remove().with_context(|| {
+            let (target, left) = (self.target.display(), directory.path());
+            format!("{target} is published; removing what it replaced, now in {}", left.display())
+        })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After publishing, it is gone already.
+        self.directory.give_up();
+    }
+}
+
+impl Directory {
+    fn create(parent: File, parent_path: &Path, target: &OsStr) -> Result<Self> {
+        let shown = || format!("making a directory in {}", parent_path.display());
+        let mut builder = tempfile::Builder::new();
+        let prefix = leftover::prefix(target);
+        builder.prefix(&prefix).rand_bytes(leftover::RANDOM).disable_cleanup(true);
+        let made = builder.make_in(parent_path, |path| {
+            let name = path.file_name().unwrap_or_default();
+            Ok(rustix::fs::mkdirat(&parent, name, Mode::RWXU)?)
+        });
+        let path = made.with_context(shown)?.into_temp_path();
+        let name = path.file_name().unwrap_or_default().to_owned();
+        let open = || -> Result<(File, File)> {
+            let dir = open_dir(&parent, &name)?;
+            let lock = create(&dir, LOCK, 0o600)?;
+            let locked = flock::try_lock(&lock, flock::Kind::Exclusive)?;
+            ensure!(locked, "another process holds {LOCK}");
+            Ok((dir, lock))
+        };
+        match open() {
+            Ok((dir, lock)) => {
+                let (parent_path, target) = (parent_path.to_owned(), target.to_owned());
+                let (lock, swapping) = (Mutex::new(Some(lock)), Mutex::new(()));
+                Ok(Self { parent, parent_path, name, dir, lock, target, swapping })
+            }
+            Err(error) => {
+                // Only if there is nothing in it.
+                let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
+                Err(error).with_context(|| parent_path.join(&name).display().to_string())
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.parent_path.join(&self.name)
+    }
+
+    fn remove(&self) -> Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        leftover::remove(&self.dir, &self.parent, &self.name, &self.target, &mut lock)
+    }
+
+    /// Removes what was made, unless that fails: then the next run does it. Other
+    /// threads may still be making files.
+    fn give_up(&self) {
+        let _swapping = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..10 {
+            if !self.is_in_place() || self.remove().is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the name is still that of the directory that was made.
+    fn is_in_place(&self) -> bool {
+        let inode = |file: &File| file.metadata().map(|m| (m.dev(), m.ino())).ok();
+        let there = open_dir(&self.parent, &self.name).ok();
+        there.is_some_and(|there| inode(&there) == inode(&self.dir))
+    }
+}
+
+/// Whether `file` belongs to this user, and nobody else may write to it.
+fn is_own(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    Ok(own && metadata.mode() & 0o022 == 0)
+}
+
+/// Copies `from` into `file`, which is new, and returns the hash of what came.
+fn copy(from: &File, file: File) -> Result<blake3::Hash> {
+    let mut from = from.try_clone()?;
+    from.rewind()?;
+    let size = from.metadata()?.len();
+    let (file, hash, _) = sink::copy(&mut from, size, file)?;
+    set_mode(&file, 0o444)?;
+    file.sync_all()?;
+    Ok(hash)
+}
+
+/// A new file `name` in `dir`, for reading and writing.
+fn create(dir: &File, name: &str, mode: u32) -> io::Result<File> {
+    if name.contains('/') || matches!(name, "" | "." | "..") {
+        // Nothing below this asks for one; no bundle of somebody else's may, either.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no name of a file"));
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?.into())
+}
+
+/// A new directory `name` in `dir`, whatever the umask is.
+fn make_dir(dir: &File, name: &str, mode: u32) -> io::Result<File> {
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?;
+    let made = open_dir(dir, name)?;
+    set_mode(&made, mode)?;
+    Ok(made)
+}
+
+/// Writes a small file of the bundle.
+pub fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut file = staging.create(name)?;
+    file.write_all(bytes).with_context(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::FSMETA;
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_out_of_the_bundle_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&tmp.path().join("out"), false).unwrap();
+        for name in ["../x", "layers/../../x", "layers/", "", ".", "a/b"] {
+            assert!(staging.create(name).is_err(), "{name}");
+        }
+        assert!(staging.create("layers/x").is_ok());
+        drop(staging);
+        assert!(fs::read_dir(tmp.path()).unwrap().count() == 1, "the file x is no layer's");
+    }
+
+    #[test]
+    fn a_staging_without_a_bundle_leaves_nothing() {
+        let tmp = tempfile::tempdir().unwrap();
+        let out = tmp.path().join("deep/out");
+        let staging = Staging::new(&out, false).unwrap();
+        staging.create(FSMETA).unwrap();
+        let error = Staging::new(&out, false).err().unwrap().to_string();
+        assert!(error.contains("another build is making this bundle"), "{error}");
+        drop(staging);
+        assert_eq!(fs::read_dir(tmp.path().join("deep")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_somebody_shows_under_the_name_of_a_staging_is_not_its_bundle() {
+        let tmp = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&tmp.path().join("out"), false).unwrap();
+        write_file(&staging, FSMETA, b"mine").unwrap();
+        let name = staging.directory.path();
+        fs::rename(&name, tmp.path().join("aside")).unwrap();
+        fs::create_dir_all(name.join(BUNDLE).join(LAYERS)).unwrap();
+        fs::write(staging.path(FSMETA), "another's").unwrap();
+        let shown = staging.place().unwrap().open(FSMETA).unwrap().file;
+        assert_eq!(regular::bytes(&shown, 100).unwrap(), b"mine");
+        drop(staging);
+        assert!(name.join(BUNDLE).join(FSMETA).exists());
+    }
+
+    #[test]
+    fn a_copy_is_taken_only_if_it_has_the_hash() {
+        let tmp = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&tmp.path().join("out"), false).unwrap();
+        // Without a name, and with bits by which others may write: it is copied.
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(b"layer").unwrap();
+        set_mode(&from, 0o666).unwrap();
+        let name = format!("layers/sha256-{}.erofs", "0".repeat(64));
+        assert!(!staging.adopt(&from, &blake3::hash(b"other"), &name).unwrap());
+        assert!(staging.open(&name).is_err());
+        assert!(staging.adopt(&from, &blake3::hash(b"layer"), &name).unwrap());
+        let copy = staging.open(&name).unwrap().metadata().unwrap();
+        assert_eq!((copy.len(), copy.mode() & 0o777), (5, 0o444));
+        assert_ne!(copy.ino(), from.metadata().unwrap().ino());
+    }
+}

@@ -1,0 +1,214 @@
+//! `run`: compiles unless that is done, and becomes `rootfs-boot`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bundle::open::read_index;
+use clap::Parser as _;
+use fsimage::io::ending;
+use oci::{ImageRef, Platform, Transport};
+use rootfs_boot::args::Cli;
+use rootfs_boot::{MACHINE_FAILED, krunfw};
+use rootfs_compile::build::{self, Request};
+use rootfs_compile::bundle_cache::{Found, Origin, Place};
+use rootfs_compile::manifest::{LockUse, Manifest};
+use rootfs_compile::word::Word;
+
+use crate::args::{PullPolicy, Run};
+use crate::asked::Asked;
+use crate::build::{request, say_done};
+use crate::{cache_dir, show, usage, warn};
+
+const PROGRAM: &str = "rootfs-boot";
+
+/// Returns only if there is no machine: all its exit codes are the command's.
+pub fn run(args: &Run) -> Result<u8> {
+    let program = program()?;
+    let asked = match Asked::new(&args.image, &args.compile) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(usage(&error, MACHINE_FAILED)),
+    };
+    let place = place(args, &asked)?;
+    let found = match find(&place)? {
+        // Where nothing may have changed, nobody is asked.
+        Some(known) if args.pull != PullPolicy::Always => known,
+        known => {
+            machine_can_be(args, &program)?;
+            let manifest = match asked.manifest() {
+                Ok(manifest) => manifest,
+                Err(error) => return Ok(usage(&error, MACHINE_FAILED)),
+            };
+            compile(args, &asked, &place, manifest, known)?
+        }
+    };
+    let error = command(args, &program, &found.bundle).exec();
+    Err(anyhow!("{}: {error}", program.display()))
+}
+
+/// The place of the bundle that `args` ask for.
+fn place(args: &Run, asked: &Asked) -> Result<Place> {
+    let given = &args.compile;
+    let absolute = |path: &Path| std::path::absolute(path).map(PathBuf::into_os_string);
+    let mut parts: Vec<OsString> = Vec::new();
+    let name: OsString = match &asked.word {
+        Word::Manifest(path) => {
+            parts.extend(["manifest".into(), absolute(path)?]);
+            path.file_stem().unwrap_or_default().into()
+        }
+        Word::Stdin => {
+            let text = asked.stdin.as_deref().unwrap_or_default();
+            let here = env::current_dir().context("the current directory")?;
+            parts.extend(["stdin".into(), OsStr::from_bytes(text).into(), here.into()]);
+            "".into()
+        }
+        Word::Image(image) => {
+            parts.extend(["image".into(), image.to_string().into(), absolute_of(image)?]);
+            match &image.name {
+                Some(name) => name.repository().rsplit('/').next().unwrap_or_default().into(),
+                None => image.path.file_stem().unwrap_or_default().into(),
+            }
+        }
+    };
+    let platform = given.platform.clone().unwrap_or_else(Platform::host);
+    let platform_is_given = given.platform.is_some();
+    let epoch = given.source_date_epoch.and_then(|epoch| epoch.0);
+    parts.push(format!("{platform} {platform_is_given} {epoch:?} {:?}", asked.set).into());
+    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    Ok(Place::new(&cache_dir(&given.cache)?, &parts, &name.to_string_lossy()))
+}
+
+fn absolute_of(image: &ImageRef) -> Result<OsString> {
+    match image.transport {
+        Transport::Registry | Transport::DockerDaemon => Ok(OsString::new()),
+        _ => Ok(std::path::absolute(&image.path)?.into_os_string()),
+    }
+}
+
+/// The bundle that answers, unless docker has another image by now.
+fn find(place: &Place) -> Result<Option<Found>> {
+    let Some(found) = place.find() else {
+        return Ok(None);
+    };
+    let is = match &found.origin.daemon {
+        Some((name, id)) => oci::daemon_image_id(Path::new(name))? == *id,
+        None => true,
+    };
+    Ok(is.then_some(found))
+}
+
+/// Compiles `manifest`, unless it turns out that `known` is what that would give.
+fn compile(
+    args: &Run,
+    asked: &Asked,
+    place: &Place,
+    manifest: Manifest,
+    known: Option<Found>,
+) -> Result<Found> {
+    let started = Instant::now();
+    let given = &args.compile;
+    let mut request = Request {
+        lock: LockUse { path: asked.lock_path(), ..LockUse::default() },
+        ..request(given, manifest)?
+    };
+    request.access.offline |= args.pull == PullPolicy::Never;
+    let mut wanted = None;
+    if args.pull == PullPolicy::Always {
+        wanted = Some(build::resolve(&request, &warn)?);
+    }
+    let is_wanted = |found: &Found| wanted.is_none_or(|digest| digest == found.origin.digest);
+    if let Some(known) = known.filter(is_wanted) {
+        return Ok(known);
+    }
+    // What was just asked for, or seen before, is not asked for again.
+    request.access.known_tags = true;
+
+    let guard = place.lock(&warn)?;
+    // Another run may have compiled the same meanwhile.
+    if let Some(found) = find(place)?.filter(is_wanted) {
+        return Ok(found);
+    }
+    let image = &request.manifest.image;
+    let daemon = match image.transport {
+        Transport::DockerDaemon => {
+            let id = oci::daemon_image_id(&image.path)?;
+            Some((image.path.to_string_lossy().into_owned(), id))
+        }
+        _ => None,
+    };
+    let attempt = guard.attempt(&inputs(asked, &request.manifest))?;
+    request.output = attempt.target();
+    let dir = attempt.dir();
+    let undo = ending::undo(move || drop(fs::remove_dir(dir)));
+    let reporter = show::reporter(given.progress, given.quiet, false);
+    let summary = build::build(&request, &*reporter);
+    drop(undo);
+    let summary = summary.inspect_err(|_| drop(fs::remove_dir(attempt.dir())))?;
+    say_done(&args.image.to_string_lossy(), given, &summary, false, started);
+    let index = read_index(&request.output)?;
+    let digest = index.image.manifest_digest.unwrap_or(index.image.config_digest);
+    attempt.publish(Origin { digest, daemon })
+}
+
+/// The files that the bundle is made of.
+fn inputs(asked: &Asked, manifest: &Manifest) -> Vec<PathBuf> {
+    let mut inputs = manifest.included.clone();
+    if let Word::Manifest(path) = &asked.word {
+        inputs.extend([path.clone(), asked.lock_path()]);
+    }
+    let patches = manifest.patches.iter();
+    inputs.extend(patches.filter_map(|patch| patch.op.host_path()).map(Path::to_owned));
+    inputs.extend(manifest.verify_image.iter().map(|verify| verify.cosign_key.clone()));
+    let path = &manifest.image.path;
+    match manifest.image.transport {
+        // Blobs are called by their digests.
+        Transport::Oci => inputs.extend(["index.json", "oci-layout"].map(|name| path.join(name))),
+        Transport::Dir => inputs.push(path.join("manifest.json")),
+        Transport::OciArchive | Transport::DockerArchive | Transport::Archive => {
+            inputs.push(path.clone());
+        }
+        Transport::Registry | Transport::DockerDaemon => {}
+    }
+    inputs
+}
+
+/// What becomes the machine.
+fn command(args: &Run, program: &Path, bundle: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg0(PROGRAM).arg(bundle).args(&args.machine.0);
+    if !args.command.is_empty() {
+        command.arg("--").args(&args.command);
+    }
+    command
+}
+
+/// Tells before anything is compiled what would keep the machine from starting.
+fn machine_can_be(args: &Run, program: &Path) -> Result<()> {
+    // The bundle is not there yet, and does not matter.
+    let command = command(args, program, Path::new("bundle"));
+    let typed = std::iter::once(OsStr::new(PROGRAM)).chain(command.get_args());
+    let parsed = Cli::try_parse_from(typed);
+    let parsed = parsed.map_err(|e| anyhow!("{}", e.to_string().trim_start_matches("error: ")))?;
+    let options = parsed.options()?;
+    krunfw::find(options.krunfw.as_deref()).map(drop)
+}
+
+/// The `rootfs-boot` beside this program, else the one in PATH.
+fn program() -> Result<PathBuf> {
+    let own = env::current_exe().context("this program's own path")?;
+    let beside = own.with_file_name(PROGRAM);
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|dir| dir.join(PROGRAM)).find(|path| path.is_file());
+    match found {
+        Some(found) => Ok(found),
+        None => bail!("{PROGRAM} is neither beside {} nor in PATH; install it", own.display()),
+    }
+}

@@ -1,0 +1,185 @@
+//! The layers of an image, each from the cache or from its blob.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, ensure};
+use bundle::staging::Staging;
+use fsimage::digest::DiffId;
+use fsimage::erofs::plan::Form;
+use fsimage::erofs::read::Reader;
+use fsimage::io::{mmap, threads};
+use fsimage::tree::Tree;
+use fsimage::tree::extents::Extents;
+use oci::Image;
+
+use super::{Request, shared};
+use crate::cache::{Cache, Object, Slot};
+use crate::layer::{self, Budgets};
+use crate::progress::{Event, Reporter};
+
+/// A layer that is compiled.
+pub struct Ready {
+    pub tree: Tree<Extents>,
+    /// Its object.
+    pub file: Arc<File>,
+    pub blake3: blake3::Hash,
+    pub size: u64,
+    pub uncompressed: u64,
+    pub cached: bool,
+}
+
+/// Compiles every layer that the cache does not have, and brings all into the
+/// bundle that is being made, if one is.
+pub fn layers(
+    request: &Request,
+    budgets: &Budgets,
+    image: &Image,
+    cache: &Cache,
+    staging: Option<&Staging>,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<DiffId, Ready>> {
+    // Equal layers are one job. The largest come first, so that none is left
+    // to one core at the end.
+    let mut jobs: BTreeMap<DiffId, usize> = BTreeMap::new();
+    for (i, layer) in image.layers.iter().enumerate() {
+        jobs.entry(layer.diff_id).or_insert(i);
+    }
+    let mut order: Vec<usize> = jobs.into_values().collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(image.layers[*i].size), *i));
+
+    let pool = threads::own_pool(request.jobs)?;
+    let failed = AtomicBool::new(false);
+    let results = Mutex::new(Vec::new());
+    pool.in_place_scope_fifo(|scope| {
+        for i in order {
+            let (failed, results) = (&failed, &results);
+            scope.spawn_fifo(move |_| {
+                if failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let layer = &image.layers[i];
+                let ready = one_layer(request, budgets, image, i, cache, staging, reporter)
+                    .with_context(|| format!("layer {} ({})", i + 1, layer.label()));
+                failed.fetch_or(ready.is_err(), Ordering::Relaxed);
+                results.lock().expect("no holder panics").push((i, ready));
+            });
+        }
+    });
+    let mut results = results.into_inner().expect("no holder panics");
+    results.sort_by_key(|(i, _)| *i);
+    let ready = results.into_iter().map(|(i, ready)| Ok((image.layers[i].diff_id, ready?)));
+    ready.collect()
+}
+
+fn one_layer(
+    request: &Request,
+    budgets: &Budgets,
+    image: &Image,
+    i: usize,
+    cache: &Cache,
+    staging: Option<&Staging>,
+    reporter: &dyn Reporter,
+) -> Result<Ready> {
+    let layer = &image.layers[i];
+    let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
+    let slot = cache.slot(layer.diff_id, &say)?;
+    let known = match slot.object()? {
+        Some(object) => match read_object(&object, budgets) {
+            Ok(tree) => Some((object, tree)),
+            Err(error) => {
+                let text = format!("a cached layer is rebuilt: {error:#}");
+                reporter.event(Event::Warning(text));
+                None
+            }
+        },
+        None => None,
+    };
+    let known = match known {
+        Some(known) => Some(known),
+        None => shared::fetch(request, budgets, layer.diff_id, &slot, reporter),
+    };
+    let place = |object: &Object| match staging {
+        Some(staging) => {
+            let path = bundle::layer_path(layer.diff_id);
+            staging.adopt(&object.file, &object.record.blake3.0, &path)
+        }
+        None => Ok(true),
+    };
+    let known = match known {
+        Some((object, _)) if !place(&object)? => {
+            let text = "a cached layer is damaged, and is rebuilt".to_owned();
+            reporter.event(Event::Warning(text));
+            None
+        }
+        known => known,
+    };
+    let cached = known.is_some();
+    let (object, tree) = match known {
+        Some(known) => known,
+        None => {
+            let made = make_object(request, budgets, image, i, &slot, reporter)?;
+            ensure!(place(&made.0)?, "its object in the cache changed while it was copied");
+            if !made.0.kept {
+                say(&format!(
+                    "the cache has another user's file in place of the layer {}, which is damaged",
+                    layer.diff_id
+                ));
+            }
+            made
+        }
+    };
+    let record = &object.record;
+    reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
+    Ok(Ready {
+        tree,
+        blake3: record.blake3.0,
+        size: record.size,
+        uncompressed: record.uncompressed,
+        cached,
+        file: object.file.into(),
+    })
+}
+
+pub fn read_object(object: &Object, budgets: &Budgets) -> Result<Tree<Extents>> {
+    let bytes = mmap::file(&object.file)?;
+    Ok(Reader::new(&bytes)?.tree(Form::Object, &budgets.metadata)?)
+}
+
+fn make_object(
+    request: &Request,
+    budgets: &Budgets,
+    image: &Image,
+    i: usize,
+    slot: &Slot,
+    reporter: &dyn Reporter,
+) -> Result<(Object, Tree<Extents>)> {
+    let layer = &image.layers[i];
+    let progress = |bytes| reporter.event(Event::Read { layer: i, bytes });
+    let made = slot.create()?;
+    let file = made.file().try_clone()?;
+    let blob = image.blob(i)?;
+    let limits = &request.limits;
+    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, limits, budgets, &progress);
+    if let Some(error) = seen.unread {
+        return Err(error);
+    }
+    match (layer.check(seen.digest, seen.size), seen.error, compiled) {
+        // A damaged blob explains whatever else went wrong.
+        (Err(error), ..) => Err(error),
+        (_, Some(error), _) => Err(error),
+        (_, _, Err(error)) => Err(error),
+        (Ok(()), None, Ok(compiled)) => {
+            ensure!(
+                compiled.diff_id == layer.diff_id,
+                "its content has the diff ID {}, not {} as the config says",
+                compiled.diff_id,
+                layer.diff_id
+            );
+            let object = slot.publish(made, compiled.blake3, compiled.uncompressed)?;
+            Ok((object, compiled.tree))
+        }
+    }
+}

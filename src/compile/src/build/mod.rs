@@ -1,0 +1,342 @@
+//! A build, pass by pass.
+
+mod layers;
+mod shared;
+mod upper;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use bundle::boot::Boot;
+use bundle::content::Content;
+use bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom, Signed};
+use bundle::staging::{Staging, write_file};
+use bundle::{seal, start, vmdk};
+use fsimage::digest::{DiffId, Digest};
+use fsimage::erofs::fsmeta::{self, LayerDevice};
+use fsimage::tree::extents::Extents;
+use fsimage::tree::merge::{Merger, on_device};
+use fsimage::tree::weight::Weigh as _;
+use fsimage::tree::{Stat, Tree};
+use fsimage::units::DeviceId;
+use oci::{Access, Image, ImageKey, Platform, Transport};
+use oci_spec::distribution::Reference;
+
+use self::layers::{Ready, layers};
+pub use self::upper::patch_time;
+use crate::cache::Cache;
+use crate::layer::{Budgets, Limits};
+use crate::manifest::{LockUse, Manifest};
+use crate::patch::Change;
+use crate::patch::content::Disks;
+use crate::progress::{Event, LayerName, Reporter};
+
+/// What to build, where, and how.
+pub struct Request {
+    pub manifest: Manifest,
+    pub output: PathBuf,
+    /// Replace a bundle that is there.
+    pub force: bool,
+    pub cache_dir: PathBuf,
+    /// Layers at once; 0 is one for each core.
+    pub jobs: usize,
+    /// In place of the manifest's.
+    pub platform: Option<Platform>,
+    pub limits: Limits,
+    /// Seconds since 1970: the time of what patches make, in place of the
+    /// image's own.
+    pub source_date_epoch: Option<i64>,
+    /// How registries are reached; documents are kept in the cache.
+    pub access: Access,
+    pub lock: LockUse,
+    /// Repositories with compiled layers: what they have is not compiled.
+    pub cache_from: Vec<Reference>,
+    /// Repositories that get the layers of this build.
+    pub cache_to: Vec<Reference>,
+}
+
+/// What a build made.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub layers: usize,
+    pub cached: usize,
+    /// Bytes of blobs that were read.
+    pub bytes_in: u64,
+    /// Bytes of fsmeta and layers.
+    pub bytes_out: u64,
+    pub inodes: usize,
+}
+
+/// What a build would change in the image.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// Of each patch of the manifest.
+    pub changes: Vec<Vec<Change>>,
+    /// Bytes of the upper.
+    pub upper: u64,
+}
+
+/// An image whose layers are one tree.
+struct Linked {
+    tree: Tree<Extents>,
+    devices: Vec<LayerDevice>,
+    disks: Disks,
+    entries: Vec<index::Layer>,
+    summary: Summary,
+}
+
+/// Builds what `request` asks for.
+pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
+    let manifest = &request.manifest;
+    let (image, signed) = open(request, reporter)?;
+    // From here on, the image is known, and its documents have their digests.
+    let config = config(&image, &manifest.boot, reporter)?;
+    // From here on, a machine can start with what the image says.
+
+    let staging = Staging::new(&request.output, request.force)?;
+    let cache = Cache::open(&request.cache_dir)?;
+    let budgets = Budgets::new(&request.limits);
+    let ready = all_layers(request, &budgets, &image, &cache, Some(&staging), reporter)?;
+    // From here on, every layer is in the bundle, and is what its diff ID says.
+    shared::send(request, &ready, &cache, reporter);
+
+    reporter.event(Event::Stage("merge"));
+    let linked = link(request, &budgets, &image, ready, reporter)?;
+    let Linked { tree, devices, disks, entries, mut summary } = linked;
+    // From here on, there is one tree, and no layer matters to it.
+
+    reporter.event(Event::Stage("write"));
+    let fsmeta =
+        fsmeta::write(&tree, &devices, staging.create(bundle::FSMETA)?).context(bundle::FSMETA)?;
+    let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
+    summary.inodes = fsmeta.inodes;
+    summary.bytes_out += fsmeta_size;
+    // FUSE keeps the directory of a file that is open.
+    drop(fsmeta);
+
+    reporter.event(Event::Stage("patch"));
+    let own = staging.directories();
+    let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
+    let size = patched.size;
+    let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
+    // From here on, all that a machine reads is there.
+
+    let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
+    let on_disk = entries.iter().zip(&devices);
+    disk.extend(on_disk.map(|(l, d)| vmdk::Extent { path: l.path.clone(), size: d.size }));
+    let descriptor = vmdk::descriptor(&disk, vmdk::cid(fsmeta_hash));
+    write_file(&staging, bundle::VMDK, descriptor.as_bytes())?;
+
+    let hex = |hash: blake3::Hash| Content::Blake3(hash.to_hex().to_string());
+    let entry = |path: &str, size, content| FileEntry { path: path.to_owned(), size, content };
+    let mut files = vec![
+        entry(bundle::VMDK, descriptor.len() as u64, hex(blake3::hash(descriptor.as_bytes()))),
+        entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
+        entry(bundle::UPPER, size, upper),
+    ];
+    let mut named = HashSet::new();
+    for (layer, device) in entries.iter().zip(&devices) {
+        if named.insert(&layer.path) {
+            files.push(entry(&layer.path, device.size, hex(device.blake3)));
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let index = Index {
+        format: index::FORMAT.into(),
+        version: index::VERSION,
+        seal: String::new(),
+        image: index::Image {
+            reference: manifest.image.to_string(),
+            manifest_digest: image.manifest_digest,
+            config_digest: image.config_digest,
+            platform: image.platform.clone(),
+            signed,
+        },
+        config,
+        boot: manifest.boot.clone(),
+        patches: manifest.patches.iter().map(|patch| patch.op.to_string()).collect(),
+        layers: entries,
+        files,
+        disk: disk_map(&disk),
+    };
+    let json = seal::to_json(index).context(bundle::INDEX)?;
+    write_file(&staging, bundle::INDEX, &json)?;
+    staging.publish(request.force)?;
+    // From here on, the bundle is there, whole, and opens as every reader opens it.
+    Ok(summary)
+}
+
+/// Says what the patches of `request` would do; makes no bundle.
+pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
+    let (image, _) = open(request, reporter)?;
+    let cache = Cache::open(&request.cache_dir)?;
+    let budgets = Budgets::new(&request.limits);
+    let ready = all_layers(request, &budgets, &image, &cache, None, reporter)?;
+    reporter.event(Event::Stage("merge"));
+    let Linked { tree, disks, .. } = link(request, &budgets, &image, ready, reporter)?;
+    reporter.event(Event::Stage("patch"));
+    let own = std::fs::metadata(&request.output).map(|there| (there.dev(), there.ino()));
+    let own: Vec<_> = own.into_iter().collect();
+    let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
+    Ok(Preview { upper: patched.size, changes: patched.changes })
+}
+
+fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Signed>)> {
+    let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
+    let (image, signed) = find(request, &say)?;
+    for warning in &image.warnings {
+        reporter.event(Event::Warning(warning.clone()));
+    }
+    if let Some(note) = &image.note {
+        reporter.event(Event::Note(note.clone()));
+    }
+    Ok((image, signed))
+}
+
+/// The config of `image`, with which a machine can start.
+fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config> {
+    let warn = &mut |text| reporter.event(Event::Warning(text));
+    let config = start::usable(Config::of(&image.config), warn);
+    start::check(&config, boot)?;
+    Ok(config)
+}
+
+/// Which image `request` means now: the digest of its manifest, or of its config
+/// where it has none. `say` is told whom this waits for.
+pub fn resolve(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<Digest> {
+    let (image, _) = find(request, say)?;
+    Ok(image.manifest_digest.unwrap_or(image.config_digest))
+}
+
+/// The image that `request` means, and who signed it, if somebody must have.
+fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option<Signed>)> {
+    let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
+    let wanted = wanted.unwrap_or_else(Platform::host);
+    let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
+    let mut reference = request.manifest.image.clone();
+    let in_registry = reference.transport == Transport::Registry && reference.pin.is_none();
+    if !in_registry {
+        let image = Image::open(&reference, &wanted, &access)?;
+        let signed = signed(request, &image, &access)?;
+        return Ok((image, signed));
+    }
+    let mut lock = request.lock.load()?;
+    if let Some(digest) = request.lock.locked(&lock, &reference, &wanted)? {
+        reference.lock(digest);
+    }
+    let image = Image::open(&reference, &wanted, &access).with_context(|| match reference.pin {
+        Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
+        None => format!("for {wanted}"),
+    })?;
+    // Before it is written down that this is the image.
+    let signed = signed(request, &image, &access)?;
+    if let Some(digest) = image.manifest_digest {
+        request.lock.save(&mut lock, &reference, &wanted, digest, say)?;
+    }
+    Ok((image, signed))
+}
+
+/// Who signed `image`, if the manifest says who must have.
+fn signed(request: &Request, image: &Image, access: &Access) -> Result<Option<Signed>> {
+    let Some(verify) = &request.manifest.verify_image else {
+        return Ok(None);
+    };
+    let key = ImageKey::load(&verify.cosign_key)?;
+    let digest = image.signed_by(&request.manifest.image, access, &key)?;
+    Ok(Some(Signed { digest, key: key.digest }))
+}
+
+fn all_layers(
+    request: &Request,
+    budgets: &Budgets,
+    image: &Image,
+    cache: &Cache,
+    staging: Option<&Staging>,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<DiffId, Ready>> {
+    let names = image.layers.iter().map(|l| LayerName { digest: l.label(), bytes: l.size });
+    reporter.event(Event::Layers(names.collect()));
+    let ready = layers(request, budgets, image, cache, staging, reporter);
+    let reference = &request.manifest.image;
+    match reference.transport {
+        // Whose layer it is, where it came from afar.
+        Transport::Registry => ready.with_context(|| reference.to_string()),
+        _ => ready,
+    }
+}
+
+/// Merges the layers of `image`, which are `ready`.
+fn link(
+    request: &Request,
+    budgets: &Budgets,
+    image: &Image,
+    mut ready: BTreeMap<DiffId, Ready>,
+    reporter: &dyn Reporter,
+) -> Result<Linked> {
+    let mut summary = Summary { layers: image.layers.len(), ..Summary::default() };
+    let mut entries = Vec::new();
+    let mut devices = Vec::new();
+    let mut disks = Disks::default();
+    let mut merger = Merger::new(&budgets.metadata, request.limits.depth);
+    let diff_ids = image.layers.iter().map(|layer| layer.diff_id);
+    let last: HashMap<DiffId, usize> = diff_ids.zip(0..).collect();
+    let mut room = NoteRoom::default();
+    for (i, layer) in image.layers.iter().enumerate() {
+        let again = last[&layer.diff_id] > i;
+        let ready = ready.get_mut(&layer.diff_id).expect("every layer is ready");
+        let tree = match again {
+            true => {
+                budgets.metadata.take(ready.tree.weight())?;
+                ready.tree.clone()
+            }
+            false => std::mem::replace(&mut ready.tree, Tree::new(Stat::IMPLIED_DIR)),
+        };
+        let device = DeviceId(u16::try_from(i + 1).context("more than 65535 layers")?);
+        let notes = merger
+            .add(on_device(tree, device))
+            .with_context(|| format!("layer {} ({})", i + 1, layer.label()))?;
+        devices.push(LayerDevice {
+            diff_id: layer.diff_id,
+            blake3: ready.blake3,
+            size: ready.size,
+        });
+        disks.0.push(ready.file.clone());
+        summary.cached += usize::from(ready.cached);
+        summary.bytes_in += if ready.cached { 0 } else { layer.size };
+        summary.bytes_out += ready.size;
+        let mut entry = index::Layer {
+            diff_id: layer.diff_id,
+            digest: layer.digest,
+            media_type: layer.media_type.clone(),
+            compressed: layer.size,
+            uncompressed: ready.uncompressed,
+            path: bundle::layer_path(layer.diff_id),
+            through_links: Vec::new(),
+            over_files: Vec::new(),
+            dropped_xattrs: Vec::new(),
+            unlisted: 0,
+        };
+        entry.note(&notes, &mut room);
+        if !notes.dropped_xattrs.is_empty() {
+            let (n, count) = (i + 1, notes.dropped_xattrs.len());
+            let text = format!(
+                "layer {n}: {count} files lost xattrs that an image cannot have; inspect lists them"
+            );
+            reporter.event(Event::Warning(text));
+        }
+        entries.push(entry);
+    }
+    Ok(Linked { tree: merger.finish(), devices, disks, entries, summary })
+}
+
+fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {
+    let mut offset = 0;
+    let at = |extent: &vmdk::Extent| {
+        let this = DiskExtent { path: extent.path.clone(), offset, size: extent.size };
+        offset += extent.size;
+        this
+    };
+    extents.iter().map(at).collect()
+}

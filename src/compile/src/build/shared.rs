@@ -1,0 +1,168 @@
+//! Compiled layers in a registry, shared by machines that build the same ones.
+//!
+//! Each is an artifact of its own, whose tag is format version and diff ID. That
+//! the object is what its diff ID says cannot be checked without compiling it
+//! again: who names such a repository trusts whoever writes there. Everything
+//! else is checked, and what is not right is compiled.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use anyhow::{Context as _, Result, ensure};
+use bundle::layer_path;
+use fsimage::budget::EXPANSION;
+use fsimage::digest::DiffId;
+use fsimage::erofs::layer::FORMAT_VERSION;
+use fsimage::io::sink;
+use fsimage::tree::Tree;
+use fsimage::tree::extents::Extents;
+use oci::artifact::Artifact;
+use oci::{Access, ImageRef, NotThere, Repository};
+use oci_spec::distribution::Reference;
+use serde::{Deserialize, Serialize};
+
+use super::Request;
+use super::layers::{Ready, read_object};
+use crate::artifact::{self, MANIFEST_TYPE, Packed, file_blob, json_blob};
+use crate::cache::{Cache, Object, Slot};
+use crate::layer::Budgets;
+use crate::progress::{Event, Reporter};
+
+const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.layer.v1";
+const RECORD_TYPE: &str = "application/vnd.rootfs-compile.layer.record.v1+json";
+
+/// What is known of an object.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    format: u32,
+    diff_id: DiffId,
+    /// Bytes of the object.
+    size: u64,
+    /// BLAKE3 of the object, as hex.
+    blake3: String,
+    /// Bytes of the layer's tar stream.
+    uncompressed: u64,
+}
+
+/// The name of a layer's object in `repository`.
+fn name(repository: &Reference, diff_id: DiffId) -> Reference {
+    let tag = format!("v{FORMAT_VERSION}-{}", diff_id.hex());
+    let (registry, name) = (repository.registry(), repository.repository());
+    Reference::with_tag(registry.to_owned(), name.to_owned(), tag)
+}
+
+/// A layer's object from the first repository that has it, whole.
+pub fn fetch(
+    request: &Request,
+    budgets: &Budgets,
+    diff_id: DiffId,
+    slot: &Slot,
+    reporter: &dyn Reporter,
+) -> Option<(Object, Tree<Extents>)> {
+    if request.access.offline {
+        return None;
+    }
+    for repository in &request.cache_from {
+        match fetch_from(request, budgets, &name(repository, diff_id), diff_id, slot) {
+            Ok(object) => return Some(object),
+            Err(error) if error.is::<NotThere>() => {}
+            Err(error) => {
+                let text = format!("{repository} gives no layer {diff_id}: {error:#}");
+                reporter.event(Event::Warning(text));
+            }
+        }
+    }
+    None
+}
+
+fn fetch_from(
+    request: &Request,
+    budgets: &Budgets,
+    name: &Reference,
+    diff_id: DiffId,
+    slot: &Slot,
+) -> Result<(Object, Tree<Extents>)> {
+    let reference: ImageRef = name.whole().parse()?;
+    let found = Artifact::open(&reference, &access(request), ARTIFACT_TYPE)?;
+    let record: Record = oci::foreign_json::from_slice(&found.config()?).context("its record")?;
+    ensure!(
+        (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),
+        "it is the object of another layer"
+    );
+    let [descriptor] = &found.manifest.layers[..] else {
+        anyhow::bail!("it has {} blobs", found.manifest.layers.len());
+    };
+    let (is, most) = (descriptor.size, artifact::largest_blob(record.size));
+    ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
+    let beyond = record.size.saturating_sub(is.saturating_mul(EXPANSION));
+    budgets.expansion.take(beyond).ok().context(
+        "its blob expands to more than the layers together may (raise --max-expansion-bytes to \
+         allow it)",
+    )?;
+    let mut blob = found.blob(descriptor)?;
+    let made = slot.create()?;
+    let file = made.file().try_clone()?;
+    let mut stream = zstd::Decoder::new(&mut blob).context("zstd")?;
+    let (_, hash, copied) = sink::copy(&mut stream, record.size.saturating_add(1), file)?;
+    drop(stream);
+    io::copy(&mut blob, &mut io::sink())?;
+    ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
+    ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
+    let object = slot.publish(made, hash, record.uncompressed)?;
+    let tree = read_object(&object, budgets)?;
+    Ok((object, tree))
+}
+
+/// Sends what the repositories lack. That it fails is no reason for a build to.
+pub fn send(
+    request: &Request,
+    ready: &BTreeMap<DiffId, Ready>,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) {
+    for repository in &request.cache_to {
+        for (diff_id, layer) in ready {
+            if let Err(error) =
+                send_to(request, &name(repository, *diff_id), *diff_id, layer, cache)
+            {
+                let text = format!("{repository} does not take the layer {diff_id}: {error:#}");
+                reporter.event(Event::Warning(text));
+            }
+        }
+    }
+}
+
+fn send_to(
+    request: &Request,
+    name: &Reference,
+    diff_id: DiffId,
+    layer: &Ready,
+    cache: &Cache,
+) -> Result<()> {
+    let repository = Repository::open(name, &access(request))?;
+    if repository.is_named()? {
+        return Ok(());
+    }
+    let record = Record {
+        format: FORMAT_VERSION,
+        diff_id,
+        size: layer.size,
+        blake3: layer.blake3.to_hex().to_string(),
+        uncompressed: layer.uncompressed,
+    };
+    let json = serde_json::to_vec(&record)?;
+    let config = json_blob(RECORD_TYPE, &json, cache.scratch()?)?;
+    let object = file_blob(&layer_path(diff_id), &layer.file, false, cache.scratch()?)?;
+    let packed = Packed::new(ARTIFACT_TYPE, config, vec![object], None)?;
+    for blob in &packed.blobs {
+        if !repository.has(blob.digest)? {
+            repository.send(blob.digest, blob.size, &blob.file)?;
+        }
+    }
+    repository.name(&packed.manifest, MANIFEST_TYPE)
+}
+
+fn access(request: &Request) -> Access {
+    Access { documents: request.cache_dir.join("registry"), ..request.access.clone() }
+}

@@ -1,0 +1,207 @@
+//! The upper: patches applied, a size chosen, an ext4 written.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use anyhow::{Result, bail};
+use bundle::content::{Content as Hash, NonzeroBlocks};
+use fsimage::ext4;
+use fsimage::io::sink::{FileSink, Sink};
+use fsimage::tree::extents::Extents;
+use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Timestamp, Tree, Xattrs};
+use oci::Image;
+
+use super::Request;
+use crate::cache::Cache;
+use crate::layer::Budgets;
+use crate::patch::content::{Content, Disks};
+use crate::patch::{self, Change, Environment};
+use crate::progress::{Event, Reporter};
+
+/// An upper of which nobody said how large it is to be.
+const USUAL_SIZE: u64 = 4 << 30;
+
+/// Bytes that such an upper leaves to the guest, however much patches take.
+const FREE: u64 = 3 << 30;
+
+/// An upper that is decided, and not written.
+pub struct Patched {
+    tree: Tree<OnDisks>,
+    /// Bytes of the file system.
+    pub size: u64,
+    pub changes: Vec<Vec<Change>>,
+    /// Of the patches; none if there are none.
+    fingerprint: Option<blake3::Hash>,
+}
+
+/// A content with what it lies on.
+struct OnDisks {
+    content: Content,
+    disks: std::sync::Arc<Disks>,
+}
+
+impl ext4::Content for OnDisks {
+    fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    fn data(&self) -> io::Result<Vec<Range<u64>>> {
+        self.content.data()
+    }
+
+    fn copy(&self, range: Range<u64>, sink: &mut dyn Sink) -> io::Result<()> {
+        self.content.copy(range, &self.disks, sink)
+    }
+}
+
+/// The time of what patches make: what the user set, else when the image was
+/// made, else 1970.
+pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
+    let created = created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    match (set, created) {
+        (Some(sec), _) => Timestamp { sec, nsec: 0 },
+        (None, Some(at)) => {
+            let nanos = at.as_nanosecond();
+            let (sec, nsec) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+            // The crate's times lie within the years -9999 and 9999.
+            Timestamp { sec: sec as i64, nsec: nsec as u32 }
+        }
+        (None, None) => Timestamp::EPOCH,
+    }
+}
+
+/// Applies the patches of `request` to `tree`, whose contents lie on `disks`.
+/// `own` are the directories that the bundle is made in.
+pub fn patch(
+    request: &Request,
+    image: &Image,
+    cache: &Cache,
+    own: &[(u64, u64)],
+    (tree, disks): (Tree<Extents>, Disks),
+    budgets: &Budgets,
+    reporter: &dyn Reporter,
+) -> Result<Patched> {
+    let manifest = &request.manifest;
+    let created = image.config.created().as_deref();
+    let environment = Environment {
+        time: patch_time(request.source_date_epoch, created),
+        limits: &request.limits,
+        budgets,
+        own,
+        check_xattrs: &|xattrs| Ok(ext4::check_xattrs(xattrs)?),
+        scratch: &|| cache.scratch(),
+    };
+    let patched = patch::apply(tree, disks, &manifest.patches, &environment)?;
+    for warning in patched.warnings {
+        reporter.event(Event::Warning(warning));
+    }
+    let disks = std::sync::Arc::new(patched.disks);
+    let tree = patched.upper.map_files(|content| OnDisks { content, disks: disks.clone() });
+    let tree = with_work(tree)?;
+    let least = |free| ext4::least_size(&tree, free).map_err(guest_error);
+    let size = match manifest.upper.size {
+        None => USUAL_SIZE.max(least(FREE)?),
+        Some(size) if ext4::fits(&tree, size.0).map_err(guest_error)? => size.0,
+        Some(size) => bail!(
+            "{}: upper.size is {} bytes; the patches need {} MiB, without anything for the guest \
+             to write",
+            manifest.upper_at,
+            size.0,
+            least(0)? >> 20
+        ),
+    };
+    let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
+    Ok(Patched { tree, size, changes: patched.changes, fingerprint })
+}
+
+/// `/upper` is `tree`, `/work` is empty.
+fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
+    let mut whole = Tree::new(Stat::IMPLIED_DIR);
+    let shift = 1;
+    for mut inode in tree.into_inodes() {
+        if let Kind::Dir(dir) = &mut inode.kind {
+            dir.entries.values_mut().for_each(|id| id.0 = id.0.saturating_add(shift));
+        }
+        whole.push(inode)?;
+    }
+    let stat = Stat { mode: 0o700, ..Stat::IMPLIED_DIR };
+    let kind = Kind::Dir(Dir::default());
+    let work = whole.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
+    let root = whole.dir_mut(InodeId::ROOT).expect("the root is a directory");
+    for (name, id) in [("upper", InodeId(shift)), ("work", work)] {
+        root.entries.insert(Name::new(name.as_bytes()).expect("a plain name"), id);
+    }
+    Ok(whole)
+}
+
+/// An error of the file system's writer, whose paths begin at its own root.
+fn guest_error(error: ext4::Error) -> anyhow::Error {
+    let text = format!("{:#}", anyhow::Error::from(error));
+    match text.strip_prefix("upper/") {
+        Some(text) => anyhow::anyhow!("{}: /{text}", bundle::UPPER),
+        None => anyhow::anyhow!("{}: {text}", bundle::UPPER),
+    }
+}
+
+impl Patched {
+    /// Writes the file system into `file`, and returns the hash of it. `base` is
+    /// the hash of what the upper lies on.
+    pub fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {
+        // A kept upper is known by its UUID: it must be another one whenever
+        // what it began with is.
+        let mut seed = base;
+        if let Some(fingerprint) = self.fingerprint {
+            let mut hasher = blake3::Hasher::new_derive_key("rootfs-compile patched upper");
+            hasher.update(base.as_bytes()).update(fingerprint.as_bytes());
+            seed = hasher.finalize();
+        }
+        let mut sink = Hashed { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
+        let options = ext4::Options { size: self.size, seed: *seed.as_bytes() };
+        ext4::write(&self.tree, &options, &mut sink).map_err(guest_error)?;
+        sink.sink.finish(&[])?;
+        Ok(sink.hash.finish())
+    }
+}
+
+/// Hashes what is written.
+struct Hashed {
+    sink: FileSink,
+    hash: NonzeroBlocks,
+}
+
+impl Sink for Hashed {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.data(bytes);
+        self.sink.data(bytes)
+    }
+
+    fn zeros(&mut self, len: u64) -> io::Result<()> {
+        self.hash.zeros(len);
+        self.sink.zeros(len)
+    }
+
+    fn position(&self) -> u64 {
+        self.sink.position()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_what_was_set_else_the_images() {
+        let of = |set, created| patch_time(set, created);
+        let created = Some("2024-05-01T12:00:00.5+02:00");
+        assert_eq!(of(Some(7), created), Timestamp { sec: 7, nsec: 0 });
+        assert_eq!(of(None, created), Timestamp { sec: 1_714_557_600, nsec: 500_000_000 });
+        assert_eq!(
+            of(None, Some("1969-12-31T23:59:59.25Z")),
+            Timestamp { sec: -1, nsec: 250_000_000 }
+        );
+        assert_eq!(of(None, Some("0001-01-01T00:00:00Z")).sec, -62_135_596_800);
+        assert_eq!(of(None, Some("yesterday")), Timestamp::EPOCH);
+        assert_eq!(of(None, None), Timestamp::EPOCH);
+    }
+}

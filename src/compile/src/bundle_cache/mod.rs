@@ -1,0 +1,300 @@
+//! Bundles that were compiled to be run, kept by what was asked for.
+//!
+//! `bundles/<hex>/` belongs to one question: a hash of all that was typed. In it,
+//! `<number>/<name>` is a bundle, `record.json` says which one is the answer and of
+//! which files it was made, and `lock` is locked by whoever compiles. The answer
+//! holds as long as those files are as they were.
+//!
+//! A new answer has a new number, so that a bundle never changes under a machine
+//! that is about to open it; the answer before the last is removed. The record
+//! appears by rename when its bundle is there, and its mtime is when it was last
+//! used. All of it may be deleted at any time.
+//!
+//! A place is its user's own: whatever another user owns in it is no answer, and
+//! neither used nor removed.
+
+mod check;
+mod input;
+mod remove;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use bundle::open;
+use fsimage::digest::Digest;
+use fsimage::erofs::layer::FORMAT_VERSION;
+use fsimage::io::dir::Dir;
+use fsimage::io::{atomic_file, flock, regular, seal, shared_dir, temporary};
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use self::check::check;
+use self::input::Input;
+
+/// The place of one question.
+pub struct Place {
+    /// The cache that it is in.
+    root: PathBuf,
+    dir: PathBuf,
+    /// How the bundle's directory is called, which is also the machine's name.
+    name: String,
+}
+
+/// What is known of an answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    /// The number of the bundle.
+    bundle: u64,
+    origin: Origin,
+    /// Seconds since 1970: when looking at the inputs began.
+    made: i64,
+    inputs: Vec<Input>,
+}
+
+/// The image that was compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Of its manifest, or of its config where it has none.
+    pub digest: Digest,
+    /// In docker's own store: its name, and what docker told it apart by.
+    pub daemon: Option<(String, String)>,
+}
+
+/// Readers take another version for no record.
+const VERSION: u32 = 1;
+
+/// The directory of a cache that bundles are in.
+const BUNDLES: &str = "bundles";
+
+/// Bytes of a record at most: patches may read many files.
+const MAX_RECORD: u64 = 64 << 20;
+
+/// A bundle that answers the question, and what was compiled for it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub bundle: PathBuf,
+    pub origin: Origin,
+}
+
+impl Place {
+    /// The place in the cache `dir` of what `asked` spells, part by part.
+    pub fn new(dir: &Path, asked: &[&[u8]], name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let version = FORMAT_VERSION.to_string();
+        // Users who share a cache share its layers; their bundles are their own.
+        let user = rustix::process::geteuid().as_raw().to_string();
+        let program = [env!("CARGO_PKG_VERSION"), &version, &user].map(str::as_bytes);
+        for part in program.into_iter().chain(asked.iter().copied()) {
+            // With its length, no part runs into the next.
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let hex = hasher.finalize().to_hex();
+        let root = dir.to_owned();
+        Self { dir: dir.join(BUNDLES).join(&hex[..32]), root, name: host_name(name) }
+    }
+
+    /// The answer, if there is one whose inputs are as they were.
+    pub fn find(&self) -> Option<Found> {
+        let dir = self.open().ok()?;
+        let mut record = read_record(&dir)?;
+        let bundle = self.bundle(record.bundle);
+        let number = dir.sub(record.bundle.to_string()).and_then(Dir::own).ok()?;
+        number.sub(&self.name).and_then(Dir::own).ok()?;
+        if !is_whole(&bundle) {
+            return None;
+        }
+        let (mut touched, looked) = (false, now());
+        for input in &mut record.inputs {
+            touched |= input.check(record.made)?;
+        }
+        // Neither failure matters: the next use is as slow as this one, and a bundle
+        // looks older than it is.
+        if touched {
+            record.made = looked;
+            let _ = write_record(&dir, &record);
+        } else {
+            let _ = regular::open_at(dir.file(), RECORD)
+                .and_then(|file| file.set_modified(SystemTime::now()));
+        }
+        Some(Found { bundle, origin: record.origin })
+    }
+
+    /// Locks the place. If another process has it, this waits, and tells `say` so
+    /// after a second.
+    pub fn lock(&self, say: &(dyn Fn(&str) + Sync)) -> Result<Guard<'_>> {
+        let lock = || -> Result<(Dir, File)> {
+            let dir = self.create()?;
+            let lock = shared_dir::open_lock(&dir, "lock")?;
+            let file = lock.file.filter(|_| lock.writable).context("it cannot be written to")?;
+            let what = format!("the cache's place of {}", self.name);
+            flock::wait(&file, flock::Kind::Exclusive, &what, say)?;
+            Ok((dir, file))
+        };
+        let shown = || format!("locking {}", self.dir.join("lock").display());
+        let (dir, lock) = lock().with_context(shown)?;
+        Ok(Guard { place: self, dir, _lock: lock })
+    }
+
+    fn open(&self) -> io::Result<Dir> {
+        shared_dir::open(&self.root, &self.dir)?.own()
+    }
+
+    /// Opens the directory, and makes it if need be: where a cache is shared, others may
+    /// write beside it, and not in it.
+    fn create(&self) -> Result<Dir> {
+        let bundles = shared_dir::create(&self.root, &self.root.join(BUNDLES))?;
+        let name = self.dir.file_name().unwrap_or_default();
+        match rustix::fs::mkdirat(bundles.file(), name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let own = bundles.sub(name)?.own();
+        own.context(
+            "the bundles of `run` are each user's own: remove it, or choose another --cache-dir",
+        )
+    }
+
+    fn bundle(&self, number: u64) -> PathBuf {
+        self.dir.join(number.to_string()).join(&self.name)
+    }
+}
+
+/// The file of a place that says which bundle is the answer.
+const RECORD: &str = "record.json";
+
+/// The record of the place `dir`, if it is as this user wrote it.
+fn read_record(dir: &Dir) -> Option<Record> {
+    let file = regular::open_at(dir.file(), RECORD).ok()?;
+    if file.metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let bytes = regular::bytes(&file, MAX_RECORD).ok()?;
+    let record: Record = seal::read(&subject(dir), &bytes)?;
+    (record.version == VERSION).then_some(record)
+}
+
+fn write_record(dir: &Dir, record: &Record) -> Result<()> {
+    let json = seal::write(&subject(dir), record)?;
+    let written = atomic_file::write_shared(dir, RECORD.as_ref(), &json);
+    written.with_context(|| dir.path.join(RECORD).display().to_string())
+}
+
+/// What the record of the place `dir` is about.
+fn subject(dir: &Dir) -> String {
+    format!("bundles of {}", dir.path.file_name().unwrap_or_default().display())
+}
+
+/// A locked place: nobody else compiles for it.
+pub struct Guard<'p> {
+    place: &'p Place,
+    dir: Dir,
+    _lock: File,
+}
+
+/// Room for a new answer, and what its inputs are like before it is compiled.
+pub struct Attempt<'g> {
+    place: &'g Place,
+    dir: &'g Dir,
+    number: u64,
+    made: i64,
+    inputs: Vec<Input>,
+}
+
+impl Guard<'_> {
+    /// Prepares to compile from the files `inputs`.
+    pub fn attempt(&self, inputs: &[PathBuf]) -> Result<Attempt<'_>> {
+        let place = self.place;
+        let last = read_record(&self.dir).map(|record| record.bundle);
+        self.keep_only(last)?;
+        let made = now();
+        let inputs = inputs.iter().map(|path| Input::now(path)).collect::<Result<_>>()?;
+        let number = last.map_or(1, |last| last.wrapping_add(1));
+        Ok(Attempt { place, dir: &self.dir, number, made, inputs })
+    }
+
+    /// Removes what runs left that were killed, and answers before the last.
+    fn keep_only(&self, last: Option<u64>) -> Result<()> {
+        let shown = || self.dir.path.display().to_string();
+        temporary::remove_left_in(self.dir.file()).with_context(shown)?;
+        for number in numbered(&self.dir).with_context(shown)? {
+            if last.is_none_or(|last| number != *last.to_string()) {
+                remove::answer(&self.dir, &number)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directories in the place `dir` that have a number, and so a bundle.
+fn numbered(dir: &Dir) -> io::Result<Vec<OsString>> {
+    let mut found = dir.names()?;
+    found.retain(|name| {
+        let is_number = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
+        is_number && matches!(dir.kind(name), Ok(FileType::Directory))
+    });
+    Ok(found)
+}
+
+impl Attempt<'_> {
+    /// Where the bundle is to be.
+    pub fn target(&self) -> PathBuf {
+        self.place.bundle(self.number)
+    }
+
+    /// The directory that is to be removed, empty, if there will be no bundle.
+    pub fn dir(&self) -> PathBuf {
+        self.place.dir.join(self.number.to_string())
+    }
+
+    /// Makes the bundle that is now at the target the answer.
+    pub fn publish(self, origin: Origin) -> Result<Found> {
+        let bundle = self.target();
+        let record = Record {
+            version: VERSION,
+            bundle: self.number,
+            origin: origin.clone(),
+            made: self.made,
+            inputs: self.inputs,
+        };
+        write_record(self.dir, &record)?;
+        Ok(Found { bundle, origin })
+    }
+}
+
+/// Whether all files of the bundle are there with their sizes; what is in them is
+/// checked by whoever boots it.
+fn is_whole(dir: &Path) -> bool {
+    let Ok(index) = open::read_index(dir) else {
+        return false;
+    };
+    let is = |path: &str, size: u64| {
+        fs::metadata(dir.join(path)).is_ok_and(|metadata| metadata.len() == size)
+    };
+    dir.join(bundle::VMDK).is_file() && index.files.iter().all(|file| is(&file.path, file.size))
+}
+
+/// `name` as the name of a machine, and of a directory.
+fn host_name(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().map(plain).take(63).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "rootfs".to_owned() } else { name.to_owned() }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! What is known of an object, and when it is looked at again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fsimage::erofs::layer::FORMAT_VERSION;
+use fsimage::io::seal;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a record's file at most.
+pub const MAX_BYTES: u64 = 4096;
+
+/// A disk may rot without a trace in the inode: after so long, an object is hashed
+/// again before it is used.
+const CHECK_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Bytes of the object.
+    pub size: u64,
+    pub blake3: Blake3,
+    /// Bytes of the layer's tar stream.
+    pub uncompressed: u64,
+    /// The object's inode when it was last seen to have this hash.
+    stamp: Stamp,
+    /// Seconds since 1970: when that was.
+    checked: u64,
+}
+
+/// A hash, as hex in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Blake3(pub blake3::Hash);
+
+impl From<Blake3> for String {
+    fn from(hash: Blake3) -> Self {
+        hash.0.to_hex().to_string()
+    }
+}
+
+impl TryFrom<String> for Blake3 {
+    type Error = blake3::HexError;
+
+    fn try_from(hex: String) -> Result<Self, Self::Error> {
+        blake3::Hash::from_hex(hex).map(Self)
+    }
+}
+
+/// Whatever writes to a file changes one of these. That its inode got or lost
+/// a name, as with each bundle that is made or removed, does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stamp {
+    ino: u64,
+    mtime: i64,
+    mtime_nsec: i64,
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let m = file.metadata()?;
+        Ok(Self { ino: m.ino(), mtime: m.mtime(), mtime_nsec: m.mtime_nsec() })
+    }
+}
+
+impl Record {
+    /// Of `file`, which was just seen to have the hash `blake3`.
+    pub fn new(file: &File, blake3: blake3::Hash, uncompressed: u64) -> io::Result<Self> {
+        let (size, stamp) = (file.metadata()?.len(), Stamp::of(file)?);
+        Ok(Self { size, blake3: Blake3(blake3), uncompressed, stamp, checked: now() })
+    }
+
+    /// The record that `bytes` are, of the object of the layer `hex`; `None` if it
+    /// is not as it was written.
+    pub fn parse(hex: &str, bytes: &[u8]) -> Option<Self> {
+        seal::read(&subject(hex), bytes)
+    }
+
+    pub fn to_bytes(&self, hex: &str) -> serde_json::Result<Vec<u8>> {
+        seal::write(&subject(hex), self)
+    }
+
+    /// Whether nothing wrote to `file` since it was hashed, and that was not long ago.
+    pub fn is_fresh(&self, file: &File) -> io::Result<bool> {
+        // A time in the future is none.
+        let age = now().checked_sub(self.checked);
+        let lately = age.is_some_and(|age| age < CHECK_EVERY.as_secs());
+        Ok(lately && Stamp::of(file)? == self.stamp)
+    }
+}
+
+fn subject(hex: &str) -> String {
+    format!("layer {hex} v{FORMAT_VERSION}")
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_hashed_again_when_it_was_touched_or_a_week_has_passed() {
+        let file = tempfile::tempfile().unwrap();
+        let record = Record::new(&file, blake3::hash(b""), 7).unwrap();
+        assert!(record.is_fresh(&file).unwrap());
+        let week = CHECK_EVERY.as_secs();
+        for (checked, fresh) in [
+            (record.checked - week + 1000, true),
+            (record.checked - week, false),
+            (record.checked + 1000, false),
+        ] {
+            let record = Record { checked, ..record.clone() };
+            assert_eq!(record.is_fresh(&file).unwrap(), fresh, "{checked}");
+        }
+        file.set_modified(UNIX_EPOCH).unwrap();
+        assert!(!record.is_fresh(&file).unwrap());
+    }
+
+    #[test]
+    fn a_record_belongs_to_one_layer() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes = Record::new(&file, blake3::hash(b"x"), 7).unwrap().to_bytes("ab").unwrap();
+        assert_eq!(Record::parse("ab", &bytes).unwrap().blake3.0, blake3::hash(b"x"));
+        assert!(Record::parse("cd", &bytes).is_none());
+    }
+}

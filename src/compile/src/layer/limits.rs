@@ -1,0 +1,62 @@
+//! Bounds against layers that are made to exhaust the machine.
+
+use fsimage::budget::Budget;
+
+/// What a layer may cost at most. Past one of them it is an error.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the uncompressed stream.
+    pub layer_bytes: u64,
+    /// Bytes of one file, holes included.
+    pub file_bytes: u64,
+    /// Entries of one layer.
+    pub entries: u64,
+    /// Bytes of a path.
+    pub path: u64,
+    /// Components of a path.
+    pub depth: u64,
+    /// Bytes of all xattrs of one inode, names included.
+    pub xattr_bytes: u64,
+    /// Zeros that all layers have to hold for sparse files whose data lie far apart:
+    /// [`fsimage::budget::MAX_SPARSE`] at most.
+    pub sparse_bytes: u64,
+    /// Bytes of memory for what is kept of all layers.
+    pub metadata_bytes: u64,
+    /// Bytes of all layers that are more than [`fsimage::budget::EXPANSION`] times their blobs'.
+    pub expansion_bytes: u64,
+}
+
+/// What the layers of one build may use up together.
+pub struct Budgets {
+    pub metadata: Budget,
+    /// Of [`Limits::sparse_bytes`].
+    pub sparse: Budget,
+    /// Of [`Limits::expansion_bytes`].
+    pub expansion: Budget,
+}
+
+impl Budgets {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            metadata: Budget::new(limits.metadata_bytes),
+            sparse: Budget::new(limits.sparse_bytes),
+            expansion: Budget::new(limits.expansion_bytes),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            layer_bytes: 256 << 30,
+            file_bytes: 1 << 40,
+            entries: 16 << 20,
+            path: 4096,
+            depth: 1024,
+            xattr_bytes: 1 << 20,
+            sparse_bytes: 16 << 30,
+            metadata_bytes: Budget::DEFAULT,
+            expansion_bytes: 16 << 30,
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! Entries to their places: the tree that one layer alone describes.
+//!
+//! Whiteouts, and directories that are opaque or only implied, stay in the tree as
+//! marks for the merge. From the first entry on whose meaning only lower layers
+//! can tell, the layer keeps a [`Journal`] as well.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fsimage::budget::Budget;
+use fsimage::tree::extents::Extents;
+use fsimage::tree::journal::{Journal, PLINKS};
+use fsimage::tree::links::{self, MAX_LINKS, Step};
+use fsimage::tree::weight::Weigh as _;
+use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
+
+use super::limits::Limits;
+
+/// A layer's tree while entries arrive. All that it keeps is taken from a budget,
+/// before it is kept.
+pub struct Placer<'b> {
+    tree: Tree<Extents>,
+    /// Names that hide what is below; settled at the end, because they never
+    /// hide what their own layer has, wherever it stands in the tar.
+    whiteouts: Vec<(InodeId, Name)>,
+    /// Files that aufs kept for hard links to them, by path; they have no name
+    /// of their own in the image.
+    plinks: HashMap<GuestPath, InodeId>,
+    journal: Option<Journal>,
+    max_depth: u64,
+    budget: &'b Budget,
+}
+
+/// What an entry is called.
+pub enum Target {
+    Root,
+    /// A name in a directory.
+    Entry(GuestPath, Name),
+    Whiteout(GuestPath, Name),
+    /// The directory is opaque.
+    Opaque(GuestPath),
+    /// A file in `.wh..wh.plnk`: what aufs's hard links lead to.
+    Plink(GuestPath),
+    /// Bookkeeping of aufs: nothing.
+    Dropped,
+}
+
+/// What to do on the way to a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnTheWay {
+    /// Nothing: what is missing, or is no directory, ends it.
+    Stop,
+    /// Make what is missing; what is no directory ends it.
+    Make,
+    /// Make what is missing or is no directory.
+    Replace,
+}
+
+impl Target {
+    /// Reads `path` as OCI layers mean it.
+    pub fn parse(path: &[u8], limits: &Limits) -> Result<Self> {
+        let parts = |path: &[u8]| GuestPath::parse(path);
+        let end = path.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
+        let begin = path[..end].iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        // A whiteout's own name may be longer than any name that it hides.
+        let hidden = path[begin..end].strip_prefix(b".wh.");
+        let mut path = parts(if hidden.is_some() { &path[..begin] } else { path })?;
+        let depth = path.0.len() + usize::from(hidden.is_some());
+        ensure!(
+            depth as u64 <= limits.depth,
+            "a path of {depth} components (raise --max-depth to allow it)"
+        );
+        let aufs = path.0.iter().position(|name| name.as_bytes().starts_with(AUFS));
+        if let [.., dir, _] = &path.0[..]
+            && dir.as_bytes() == PLINKS
+            && aufs == Some(path.0.len() - 2)
+        {
+            return Ok(Self::Plink(path));
+        }
+        if aufs.is_some() {
+            return Ok(Self::Dropped);
+        }
+        if let Some(name) = path.0.iter().find(|name| name.as_bytes().starts_with(b".wh.")) {
+            bail!("the entry stands below the whiteout \"{name}\"");
+        }
+        match hidden {
+            None => Ok(path.0.pop().map_or(Self::Root, |last| Self::Entry(path, last))),
+            Some(b".wh..opq") => Ok(Self::Opaque(path)),
+            Some(hidden) if hidden.starts_with(b".wh.") => Ok(Self::Dropped),
+            Some(hidden) => match Name::new(hidden) {
+                Ok(name) => Ok(Self::Whiteout(path, name)),
+                Err(why) => bail!("a whiteout that cannot hide anything: {why}"),
+            },
+        }
+    }
+}
+
+/// aufs's bookkeeping: names in a layer that are neither files nor whiteouts.
+const AUFS: &[u8] = b".wh..wh.";
+
+impl<'b> Placer<'b> {
+    pub fn new(limits: &Limits, budget: &'b Budget) -> Self {
+        let mut tree = Tree::new(Stat::IMPLIED_DIR);
+        tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
+        let (whiteouts, plinks) = (Vec::new(), HashMap::new());
+        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth, budget }
+    }
+
+    /// The root's own entry.
+    pub fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
+        let kind = Kind::Dir(Dir::default());
+        self.record(&GuestPath::default(), || Inode { stat, xattrs: xattrs.clone(), kind })?;
+        self.describe(InodeId::ROOT, stat, xattrs)
+    }
+
+    fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) -> Result<()> {
+        self.budget.take(xattrs.weight())?;
+        let inode = self.tree.inode_mut(dir);
+        inode.stat = stat;
+        inode.xattrs = xattrs;
+        if let Kind::Dir(dir) = &mut inode.kind {
+            dir.implied = false;
+        }
+        Ok(())
+    }
+
+    /// A directory that an entry describes.
+    pub fn dir(
+        &mut self,
+        parent: &GuestPath,
+        name: Name,
+        stat: Stat,
+        xattrs: Xattrs,
+    ) -> Result<()> {
+        let firm = self.firm_parent(parent)?;
+        let kind = Kind::Dir(Dir::default());
+        self.record(&parent.join(&name), || Inode { stat, xattrs: xattrs.clone(), kind })?;
+        let parent = self.parent(parent, firm)?;
+        let known = self.entry(parent, &name);
+        let id = match known {
+            Some(id) if self.tree.dir(id).is_some() => id,
+            _ => self.new_dir(parent, name, known.is_some())?,
+        };
+        self.describe(id, stat, xattrs)
+    }
+
+    /// Anything but a directory or a hard link.
+    pub fn inode(&mut self, parent: &GuestPath, name: Name, inode: Inode<Extents>) -> Result<()> {
+        let firm = self.firm_parent(parent)?;
+        self.record(&parent.join(&name), || inode.clone())?;
+        let parent = self.parent(parent, firm)?;
+        self.add(parent, name, inode)?;
+        Ok(())
+    }
+
+    /// A file that aufs kept for its hard links.
+    pub fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
+        self.record(&path, || inode.clone())?;
+        self.budget.take(inode.weight() + path.weight())?;
+        let id = self.tree.push(inode)?;
+        self.plinks.insert(path, id);
+        Ok(())
+    }
+
+    /// A further name for what `target` names.
+    pub fn hard_link(&mut self, parent: &GuestPath, name: Name, target: &[u8]) -> Result<()> {
+        let target =
+            GuestPath::parse(target).with_context(|| format!("hard link to {}", shown(target)))?;
+        let firm = self.firm_parent(parent)?;
+        let bound = self.firm_file(&target);
+        if bound.is_none() {
+            self.begin_journal()?;
+        }
+        self.record(&parent.join(&name), || Journal::link(target.clone()))?;
+        let parent = self.parent(parent, firm)?;
+        let found = match bound {
+            Some(id) => Some(id),
+            None => self.find(&target)?.filter(|id| self.tree.dir(*id).is_none()),
+        };
+        match found {
+            Some(id) => {
+                self.budget.take(name.weight())?;
+                self.entries(parent).insert(name, id);
+            }
+            // In a layer below, or later in this tar.
+            None => drop(self.add(parent, name, Journal::link(target))?),
+        }
+        Ok(())
+    }
+
+    pub fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
+        let firm = self.firm_parent(parent)?;
+        self.record(&parent.join(&name), Journal::whiteout)?;
+        // Where the layer itself has something else than a directory, nothing of
+        // lower layers is there to be hidden.
+        let dir = match firm {
+            Some(dir) => Some(dir),
+            None => self.walk(parent, OnTheWay::Make)?,
+        };
+        // Once as it stands in the tar, and once as an inode in the end.
+        self.budget.take(2 * name.weight() + Journal::whiteout::<Extents>().weight())?;
+        self.whiteouts.extend(dir.map(|dir| (dir, name)));
+        Ok(())
+    }
+
+    pub fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
+        let firm = self.firm_parent(dir)?;
+        self.record(dir, Journal::opaque)?;
+        let dir = match firm {
+            Some(dir) => Some(dir),
+            None => self.walk(dir, OnTheWay::Make)?,
+        };
+        if let Some(dir) = dir {
+            self.tree.dir_mut(dir).expect("a parent is a directory").opaque = true;
+        }
+        Ok(())
+    }
+
+    /// Settles what needed the whole tar.
+    pub fn finish(mut self) -> Result<Tree<Extents>> {
+        let whiteouts = std::mem::take(&mut self.whiteouts);
+        for (parent, name) in &whiteouts {
+            if self.entry(*parent, name).is_none() {
+                self.place(*parent, name.clone(), Journal::whiteout())?;
+            }
+        }
+        let mut hollow = HashMap::new();
+        for (parent, name) in &whiteouts {
+            let id = self.entry(*parent, name).expect("each name has something by now");
+            if self.tree.is_hollow(id, &mut hollow) {
+                self.place(*parent, name.clone(), Journal::whiteout())?;
+            } else if let Some(dir) = self.tree.dir_mut(id) {
+                (dir.opaque, dir.implied) = (true, false);
+            }
+        }
+        if let Some(journal) = self.journal {
+            journal.store(&mut self.tree)?;
+        }
+        Ok(self.tree)
+    }
+
+    /// Adds to the journal, if there is one.
+    fn record(&mut self, path: &GuestPath, inode: impl FnOnce() -> Inode<Extents>) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.add(&mut self.tree, &path.to_bytes(), inode(), self.budget)?;
+        }
+        Ok(())
+    }
+
+    fn begin_journal(&mut self) -> Result<()> {
+        if self.journal.is_none() {
+            let whiteouts = self.whiteouts.iter().cloned();
+            let plinks = self.plinks.iter().map(|(path, id)| (path.clone(), *id));
+            let journal = Journal::begin(&mut self.tree, whiteouts, plinks, self.budget)?;
+            self.journal = Some(journal);
+        }
+        Ok(())
+    }
+
+    /// The directory at `path` if the layer describes it, and every one on the way:
+    /// then no layer below has a say in where an entry in it goes. Anywhere else,
+    /// the journal begins.
+    fn firm_parent(&mut self, path: &GuestPath) -> Result<Option<InodeId>> {
+        let firm = self.firm_dir(&path.0);
+        if firm.is_none() {
+            self.begin_journal()?;
+        }
+        Ok(firm)
+    }
+
+    fn firm_dir(&self, path: &[Name]) -> Option<InodeId> {
+        path.iter().try_fold(InodeId::ROOT, |at, name| {
+            let id = self.entry(at, name)?;
+            self.tree.dir(id).filter(|dir| !dir.implied).map(|_| id)
+        })
+    }
+
+    /// A file of the layer that no layer below has a say in.
+    fn firm_file(&self, path: &GuestPath) -> Option<InodeId> {
+        if let Some(id) = self.plinks.get(path) {
+            return Some(*id);
+        }
+        let (name, parent) = path.0.split_last()?;
+        let id = self.entry(self.firm_dir(parent)?, name)?;
+        let firm = !matches!(self.tree.inode(id).kind, Kind::Dir(_) | Kind::LowerLink(_));
+        firm.then_some(id)
+    }
+
+    /// Makes `name` in `dir` lead to a new inode.
+    fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
+        self.budget.take(inode.weight() + name.weight())?;
+        self.place(dir, name, inode)
+    }
+
+    /// As [`Placer::add`], for what was taken from the budget before.
+    fn place(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
+        let id = self.tree.push(inode)?;
+        self.entries(dir).insert(name, id);
+        Ok(id)
+    }
+
+    fn entries(&mut self, dir: InodeId) -> &mut std::collections::BTreeMap<Name, InodeId> {
+        &mut self.tree.dir_mut(dir).expect("a parent is a directory").entries
+    }
+
+    fn entry(&self, dir: InodeId, name: &Name) -> Option<InodeId> {
+        self.tree.dir(dir)?.entries.get(name).copied()
+    }
+
+    /// A new directory that no entry describes yet. One that takes the place of
+    /// something else starts empty: nothing of lower layers is in it.
+    fn new_dir(&mut self, parent: InodeId, name: Name, replaces: bool) -> Result<InodeId> {
+        let kind = Kind::Dir(Dir { opaque: replaces, implied: !replaces, ..Dir::default() });
+        self.add(parent, name, Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind })
+    }
+
+    /// The directory that `path` leads to, through symbolic links of this
+    /// layer; directories that are missing become implied ones.
+    fn parent(&mut self, path: &GuestPath, firm: Option<InodeId>) -> Result<InodeId> {
+        if let Some(firm) = firm {
+            return Ok(firm);
+        }
+        let id = self.walk(path, OnTheWay::Replace)?;
+        id.ok_or_else(|| anyhow!("{} cannot be a directory", path.shown()))
+    }
+
+    /// What `path` names in this layer; its last component is not followed.
+    fn find(&mut self, path: &GuestPath) -> Result<Option<InodeId>> {
+        let Some((last, parent)) = path.0.split_last() else {
+            return Ok(Some(InodeId::ROOT));
+        };
+        let parent = self.walk(&GuestPath(parent.to_vec()), OnTheWay::Stop)?;
+        Ok(parent.and_then(|dir| self.entry(dir, last)))
+    }
+
+    fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<InodeId>> {
+        let mut stack = vec![InodeId::ROOT];
+        let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
+        let mut followed = 0;
+        while let Some(step) = steps.pop() {
+            let Step::Into(name) = step else {
+                if stack.len() > 1 {
+                    stack.pop();
+                }
+                continue;
+            };
+            let here = *stack.last().expect("the root stays");
+            let known = self.entry(here, &name);
+            match known.map(|id| (id, &self.tree.inode(id).kind)) {
+                Some((id, Kind::Dir(_))) => stack.push(id),
+                Some((_, Kind::Symlink(target))) => {
+                    followed += 1;
+                    ensure!(
+                        followed <= MAX_LINKS,
+                        "{}: symbolic links lead in a circle",
+                        path.shown()
+                    );
+                    if target.starts_with(b"/") {
+                        stack.truncate(1);
+                    }
+                    steps.extend(links::steps(target)?);
+                }
+                None if on == OnTheWay::Stop => return Ok(None),
+                Some(_) if on != OnTheWay::Replace => return Ok(None),
+                _ => {
+                    ensure!(
+                        (stack.len() as u64) < self.max_depth,
+                        "{}: deeper than {} directories (raise --max-depth to allow it)",
+                        path.shown(),
+                        self.max_depth
+                    );
+                    let id = self.new_dir(here, name, known.is_some())?;
+                    stack.push(id);
+                }
+            }
+        }
+        Ok(stack.last().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Inode<Extents> {
+        let kind = Kind::File(Extents::default());
+        Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind }
+    }
+
+    /// What a layer uses up of its budget.
+    fn used(fill: impl Fn(&mut Placer<'_>) -> Result<()>) -> u64 {
+        let use_up = |limit| {
+            let budget = Budget::new(limit);
+            let mut placer = Placer::new(&Limits::default(), &budget);
+            fill(&mut placer)?;
+            placer.finish()?;
+            Ok::<_, anyhow::Error>(budget.used())
+        };
+        let used = use_up(u64::MAX).unwrap();
+        let error = use_up(used - 1).unwrap_err().to_string();
+        assert!(error.contains("--max-metadata-bytes"), "{error}");
+        used
+    }
+
+    #[test]
+    fn all_that_is_kept_is_taken_from_the_budget() {
+        let path = |text: &str| GuestPath::parse(text.as_bytes()).unwrap();
+        let name = |i: usize| Name::new(format!("{i}").as_bytes()).unwrap();
+        let deep = path(&"d/".repeat(1000));
+        // Implied directories are inodes, and a journal holds each path.
+        assert!(used(|placer| placer.inode(&deep, name(0), file())) > 1000 * 250 + 2000);
+        let root = GuestPath::default();
+        let names = |placer: &mut Placer<'_>| {
+            placer.inode(&root, name(0), file())?;
+            (1..100).try_for_each(|i| placer.hard_link(&root, name(i), b"0"))
+        };
+        assert!(used(names) > 100 * 50);
+        let links = |placer: &mut Placer<'_>| {
+            let kind = Kind::Symlink(vec![b'x'; 4000].into());
+            placer.inode(&root, name(0), Inode { kind, ..file() })
+        };
+        assert!(used(links) > 4000);
+        let with_xattrs = |placer: &mut Placer<'_>| {
+            let mut inode = file();
+            (0..100).for_each(|i| inode.xattrs.set(format!("user.{i}").into_bytes(), [7; 100]));
+            placer.inode(&root, name(0), inode)
+        };
+        assert!(used(with_xattrs) > 100 * 200);
+        let hidden =
+            |placer: &mut Placer<'_>| (0..100).try_for_each(|i| placer.whiteout(&root, name(i)));
+        assert!(used(hidden) > 100 * 250);
+    }
+
+    #[test]
+    fn whiteouts_in_each_other_are_looked_into_once() {
+        let path = |depth: usize| GuestPath::parse("d/".repeat(depth).as_bytes()).unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let budget = Budget::default();
+        let mut placer = Placer::new(&Limits::default(), &budget);
+        for depth in 0..1000 {
+            placer.whiteout(&path(depth), name("d")).unwrap();
+        }
+        for i in 0..20_000 {
+            placer.whiteout(&path(1000), name(&i.to_string())).unwrap();
+        }
+        let tree = placer.finish().unwrap();
+        let root = tree.dir(InodeId::ROOT).unwrap();
+        let id = root.entries[&name("d")];
+        assert!(matches!(tree.inode(id).kind, Kind::Whiteout));
+    }
+}

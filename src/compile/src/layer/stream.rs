@@ -1,0 +1,431 @@
+//! A layer's blob as a tar stream: inflated on one thread, hashed and taken on
+//! another.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, anyhow, ensure};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use fsimage::budget::{Budget, EXPANSION};
+use fsimage::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
+use fsimage::io::threads;
+use sha2::{Digest as _, Sha256};
+
+use super::inflate::{self, CHUNK, Ended, Outlet, Piece};
+
+/// Pieces on the way: enough to even out, few enough to stay in the cache.
+const PIECES: usize = 6;
+
+/// Pieces of the blob that wait for some of the tar stream, to be hashed beside it.
+const WAITING: usize = 2;
+
+/// Bytes of the blob that may not have come yet, while what they were inflated to has.
+const AHEAD: u64 = ((PIECES + WAITING) * CHUNK) as u64;
+
+/// What the blob itself turned out to be.
+pub struct BlobSeen {
+    pub digest: Digest,
+    pub size: u64,
+    /// Why it could not be inflated to its end.
+    pub error: Option<anyhow::Error>,
+    /// Why it could not be read to its end: then digest and size say nothing.
+    pub unread: Option<anyhow::Error>,
+}
+
+/// The uncompressed bytes of a layer, in order.
+pub struct Stream<'a> {
+    pieces: Receiver<Piece>,
+    spent: Sender<Vec<u8>>,
+    chunk: Vec<u8>,
+    /// How much of `chunk` is used.
+    at: usize,
+    tar: Hashed,
+    blob: Hashed,
+    /// Pieces of the blob that are not hashed yet.
+    waiting: Vec<Vec<u8>>,
+    /// Whether the blob is the tar stream.
+    plain: bool,
+    allowed: Allowed<'a>,
+    /// Bytes that were taken from the budget for expansion.
+    expanded: u64,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// How long the tar stream may be.
+pub struct Allowed<'a> {
+    /// Bytes of it.
+    pub most: u64,
+    /// Bytes by which it, and others, may be longer than [`EXPANSION`] times the blob.
+    pub expansion: &'a Budget,
+}
+
+/// What came so far.
+#[derive(Default)]
+struct Hashed {
+    sha256: Sha256,
+    bytes: u64,
+}
+
+/// Runs `take` on the tar stream in `blob` while another thread inflates it.
+/// `progress` hears of the blob's bytes as they are read.
+pub fn with_stream<T>(
+    blob: impl Read + Send,
+    allowed: Allowed<'_>,
+    progress: &(dyn Fn(u64) + Sync),
+    take: impl FnOnce(&mut Stream<'_>) -> Result<T>,
+) -> (Result<T>, BlobSeen) {
+    let (send, pieces) = bounded(PIECES);
+    let (spent, reuse) = bounded(PIECES + WAITING);
+    let enough = AtomicBool::new(false);
+    let outlet = Outlet { pieces: send, spent: reuse, enough: &enough };
+    std::thread::scope(|scope| {
+        let blob = Progress { inner: blob, report: progress };
+        let inflater =
+            match threads::spawn_scoped(scope, "inflate", move || inflate::run(blob, outlet)) {
+                Ok(inflater) => inflater,
+                Err(error) => {
+                    let why = error.to_string();
+                    let unread = Some(error.into());
+                    let digest = Digest::of(b"");
+                    return (Err(anyhow!(why)), BlobSeen { digest, size: 0, error: None, unread });
+                }
+            };
+        let mut stream = Stream {
+            pieces,
+            spent,
+            chunk: Vec::new(),
+            at: 0,
+            tar: Hashed::default(),
+            blob: Hashed::default(),
+            waiting: Vec::new(),
+            plain: false,
+            allowed,
+            expanded: 0,
+            progress,
+        };
+        let taken = take(&mut stream);
+        enough.store(true, Ordering::Relaxed);
+        let blob = stream.rest();
+        let Ended { error, unread } =
+            inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let digest = Digest::from_hasher(blob.sha256);
+        (taken, BlobSeen { digest, size: blob.bytes, error, unread })
+    })
+}
+
+struct Progress<'a, R> {
+    inner: R,
+    report: &'a (dyn Fn(u64) + Sync),
+}
+
+impl<R: Read> Read for Progress<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        (self.report)(n as u64);
+        Ok(n)
+    }
+}
+
+impl Stream<'_> {
+    /// The bytes at hand, never empty until the end.
+    fn available(&mut self) -> Result<&[u8]> {
+        while self.at == self.chunk.len() {
+            let Ok(piece) = self.pieces.recv() else {
+                return Ok(&[]);
+            };
+            let next = match piece {
+                Piece::Blob(bytes) => {
+                    self.waiting.push(bytes);
+                    if self.waiting.len() > WAITING {
+                        self.hash(&[]);
+                    }
+                    continue;
+                }
+                Piece::Tar(bytes) => bytes,
+                Piece::Plain(bytes) => {
+                    self.plain = true;
+                    bytes
+                }
+            };
+            self.hash(&next);
+            self.check_length()?;
+            let spent = std::mem::replace(&mut self.chunk, next);
+            // The other side may have ended: then the buffer is simply freed.
+            let _ = self.spent.try_send(spent);
+            self.at = 0;
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    /// Refuses a tar stream that is too long, or too long for its blob.
+    fn check_length(&mut self) -> Result<()> {
+        let Allowed { most, expansion } = &self.allowed;
+        ensure!(
+            self.tar.bytes <= *most,
+            "more than {most} bytes uncompressed (raise --max-layer-bytes to allow it)",
+        );
+        // Of the blob, pieces may be on the way.
+        let blob = if self.plain { self.tar.bytes } else { self.blob.bytes + AHEAD };
+        let beyond = self.tar.bytes.saturating_sub(blob.saturating_mul(EXPANSION));
+        if beyond > self.expanded {
+            ensure!(
+                expansion.take(beyond - self.expanded).is_ok(),
+                "its blob expands to more than {EXPANSION} times its size, and the layers by more \
+                 than {} bytes together (raise --max-expansion-bytes to allow it)",
+                expansion.limit()
+            );
+            self.expanded = beyond;
+        }
+        Ok(())
+    }
+
+    /// Hashes `tar`, and what waits of the blob.
+    fn hash(&mut self, tar: &[u8]) {
+        let mut rest = tar;
+        for blob in self.waiting.drain(..) {
+            let beside = rest.len().min(blob.len());
+            let (now, later) = rest.split_at(beside - beside % SHA256_BLOCK);
+            update_both(&mut self.tar.sha256, now, &mut self.blob.sha256, &blob);
+            rest = later;
+            self.blob.bytes += blob.len() as u64;
+            let _ = self.spent.try_send(blob);
+        }
+        self.tar.sha256.update(rest);
+        self.tar.bytes += tar.len() as u64;
+    }
+
+    /// Hashes what is left of the blob, whatever is in it.
+    fn rest(mut self) -> Hashed {
+        while let Ok(piece) = self.pieces.recv() {
+            match piece {
+                Piece::Blob(bytes) => {
+                    self.waiting.push(bytes);
+                    self.hash(&[]);
+                }
+                Piece::Tar(_) => {}
+                Piece::Plain(bytes) => {
+                    self.plain = true;
+                    self.hash(&bytes);
+                }
+            }
+        }
+        self.hash(&[]);
+        if self.plain { self.tar } else { self.blob }
+    }
+
+    /// The next block of 512 bytes, or `None` at the end of the stream.
+    pub fn block(&mut self) -> Result<Option<[u8; 512]>> {
+        let mut block = [0; 512];
+        let mut filled = 0;
+        while filled < block.len() {
+            let bytes = self.available()?;
+            if bytes.is_empty() {
+                ensure!(filled == 0, "the tar stream is cut inside a header");
+                return Ok(None);
+            }
+            let take = bytes.len().min(block.len() - filled);
+            block[filled..filled + take].copy_from_slice(&bytes[..take]);
+            filled += take;
+            self.at += take;
+        }
+        Ok(Some(block))
+    }
+
+    /// Hands the next `len` bytes to `each`, in pieces.
+    pub fn each(
+        &mut self,
+        mut len: u64,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<()> {
+        while len > 0 {
+            let bytes = self.available()?;
+            ensure!(
+                !bytes.is_empty(),
+                "the tar stream is cut inside an entry: {len} bytes are missing"
+            );
+            let take = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+            each(&bytes[..take])?;
+            self.at += take;
+            len -= take as u64;
+        }
+        Ok(())
+    }
+
+    /// The next `len` bytes as one piece; in `scratch`, if they are none yet.
+    pub fn piece<'s>(&'s mut self, len: usize, scratch: &'s mut Vec<u8>) -> Result<&'s [u8]> {
+        if self.available()?.len() >= len {
+            let from = self.at;
+            self.at += len;
+            return Ok(&self.chunk[from..self.at]);
+        }
+        scratch.clear();
+        self.each(len as u64, |bytes| {
+            scratch.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(scratch)
+    }
+
+    /// Passes over the next `len` bytes.
+    pub fn skip(&mut self, len: u64) -> Result<()> {
+        self.each(len, |_| Ok(()))
+    }
+
+    /// Passes over padding of `len` bytes. An archive may end before its last
+    /// member is padded, as Go's reader allows.
+    pub fn skip_padding(&mut self, mut len: u64) -> Result<()> {
+        while len > 0 {
+            let there = self.available()?.len();
+            if there == 0 {
+                return Ok(());
+            }
+            let take = usize::try_from(len).unwrap_or(usize::MAX).min(there);
+            self.at += take;
+            len -= take as u64;
+        }
+        Ok(())
+    }
+
+    /// The next `len` bytes; the caller has limited `len`.
+    pub fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.each(len, |bytes| {
+            all.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Reads on to the end and returns the digest and length of everything.
+    pub fn finish(&mut self) -> Result<(DiffId, u64)> {
+        while !self.available()?.is_empty() {
+            self.at = self.chunk.len();
+        }
+        (self.progress)(0);
+        Ok((Digest::from_hasher(self.tar.sha256.clone()), self.tar.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    static EXPANSION_BUDGET: Budget = Budget::new(u64::MAX);
+
+    fn all() -> Allowed<'static> {
+        Allowed { most: u64::MAX, expansion: &EXPANSION_BUDGET }
+    }
+
+    #[test]
+    fn what_expands_beyond_measure_has_a_budget() {
+        let zeros = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
+        let blob = [&b"\x28\xb5\x2f\xfd\x00\x58"[..], &[0x02, 0, 0x10, 0].repeat(20_000)].concat();
+        // Blocks of 128 KiB that are one byte again and again, and then the last of them.
+        let blob = [&blob[..], &[0x03, 0, 0x10, 0]].concat();
+        let read = |blob: &[u8], bytes| {
+            let budget = Budget::new(bytes);
+            let allowed = Allowed { most: u64::MAX, expansion: &budget };
+            with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).0
+        };
+        assert!(read(&zeros, 0).is_ok());
+        let error = format!("{:#}", read(&blob, 64 << 20).unwrap_err());
+        assert!(error.contains("--max-expansion-bytes"), "{error}");
+    }
+
+    /// Hands out bytes in parts of odd lengths, and perhaps an error in the end.
+    struct Parts<'b>(&'b [u8], bool);
+
+    /// Fails once, between the two.
+    struct Broken<'b>(Parts<'b>, Option<Parts<'b>>);
+
+    impl Read for Broken<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match (self.0.read(buf)?, self.1.take()) {
+                (0, Some(rest)) => {
+                    self.0 = rest;
+                    Err(io::Error::other("it passes"))
+                }
+                (n, rest) => {
+                    self.1 = rest;
+                    Ok(n)
+                }
+            }
+        }
+    }
+
+    impl Read for Parts<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() && self.1 {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            let len = self.0.len().min(buf.len()).min(70_001);
+            self.0.split_off(..len).expect("no longer than it is").read(buf)
+        }
+    }
+
+    #[test]
+    fn both_digests_are_right_however_much_is_taken() {
+        let mut number = 1u32;
+        let mut noise = |_| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 24) as u8
+        };
+        for len in [0, 1, 63, 512, 200_000, 3_000_000] {
+            let random: Vec<u8> = (0..len).map(&mut noise).collect();
+            for tar in [random, vec![b'x'; len]] {
+                let (left, right) = tar.split_at(len / 3);
+                let blobs = [
+                    tar.clone(),
+                    gzip(&tar),
+                    [gzip(left), gzip(b""), gzip(right), vec![0; 600]].concat(),
+                    zstd::encode_all(&tar[..], 1).unwrap(),
+                ];
+                for (blob, how) in blobs.iter().flat_map(|b| (0..3).map(move |how| (b, how))) {
+                    let (taken, seen) =
+                        with_stream(Parts(blob, false), all(), &|_| {}, |stream| match how {
+                            0 => stream.finish(),
+                            1 => stream.skip(len as u64 / 2).and_then(|()| stream.finish()),
+                            _ => Err(anyhow::anyhow!("enough")),
+                        });
+                    assert!(seen.error.is_none() && seen.unread.is_none());
+                    assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
+                    if how < 2 {
+                        assert_eq!(taken.unwrap(), (Digest::of(&tar), len as u64));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_inflated_is_told_apart() {
+        let blob = gzip(&vec![7; 1 << 20]);
+        let cut = &blob[..blob.len() / 2];
+        let whole = |stream: &mut Stream<'_>| stream.finish();
+        let (_, seen) = with_stream(Parts(cut, true), all(), &|_| {}, whole);
+        assert!(format!("{:#}", seen.unread.unwrap()).contains("the disk is gone"));
+        let (_, seen) = with_stream(Parts(cut, false), all(), &|_| {}, whole);
+        assert!(seen.unread.is_none() && seen.error.is_some());
+        assert_eq!((seen.digest, seen.size), (Digest::of(cut), cut.len() as u64));
+        let plain = vec![7; 1 << 20];
+        for blob in [&blob, &plain] {
+            let (left, right) = blob.split_at(blob.len() / 2);
+            let broken = Broken(Parts(left, false), Some(Parts(right, false)));
+            let (_, seen) = with_stream(broken, all(), &|_| {}, whole);
+            assert!(format!("{:#}", seen.error.unwrap()).contains("it passes"));
+            assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
+        }
+        let (taken, seen) =
+            with_stream(Parts(&blob, false), Allowed { most: 1 << 19, ..all() }, &|_| {}, whole);
+        assert!(format!("{:#}", taken.unwrap_err()).contains("--max-layer-bytes"));
+        assert_eq!(seen.digest, Digest::of(&blob));
+    }
+}

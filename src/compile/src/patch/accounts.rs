@@ -1,0 +1,119 @@
+//! Users and groups as the image's own files know them.
+
+use anyhow::{Result, anyhow, bail, ensure};
+use fsimage::tree::{InodeId, Kind};
+
+use super::resolve::{Last, Parents};
+use super::work::{Work, kind_name};
+use crate::manifest::{Group, Id, Owner};
+
+pub const PASSWD: &str = "/etc/passwd";
+pub const GROUP: &str = "/etc/group";
+
+/// Bytes of a file of accounts: more would be no such file.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// The lines of a file of accounts, apart at their colons.
+pub struct Table(Vec<Vec<u8>>);
+
+impl Table {
+    pub fn parse(bytes: &[u8]) -> Self {
+        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        Self(lines.map(<[u8]>::to_vec).collect())
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = Vec<&[u8]>> {
+        self.0.iter().map(|line| line.split(|b| *b == b':').collect())
+    }
+
+    /// The number in column `column` of the line that begins with `name`.
+    pub fn number(&self, name: &str, column: usize) -> Option<u32> {
+        let row = self.rows().find(|row| row[0] == name.as_bytes())?;
+        std::str::from_utf8(row.get(column)?).ok()?.parse().ok()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.rows().any(|row| row[0] == name.as_bytes())
+    }
+
+    /// The first line whose `column` is the number `id`.
+    pub fn of_number(&self, id: u32, column: usize) -> Option<Vec<&[u8]>> {
+        let is = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u32>().ok();
+        self.rows().find(|row| row.get(column).and_then(|field| is(field)) == Some(id))
+    }
+}
+
+impl Work<'_> {
+    /// The file of accounts at `path`, or `None` if the image has none.
+    pub fn account_file(&mut self, path: &str) -> Result<Option<(InodeId, Vec<u8>)>> {
+        // Without /etc there is no such file either.
+        let Ok(found) = self.find(path.as_bytes(), Last::Follow, Parents::Need) else {
+            return Ok(None);
+        };
+        let Some(id) = found.id else {
+            return Ok(None);
+        };
+        match &self.tree.inode(id).kind {
+            Kind::File(content) => {
+                let size = content.size();
+                ensure!(size <= MAX_BYTES, "{path} has {size} bytes");
+                Ok(Some((id, content.read(&self.disks)?)))
+            }
+            other => bail!("{path} is {}", kind_name(other)),
+        }
+    }
+
+    pub fn table(&mut self, path: &str) -> Result<Table> {
+        let file = self.account_file(path)?;
+        Ok(Table::parse(&file.map_or(Vec::new(), |(_, bytes)| bytes)))
+    }
+
+    pub fn group_id(&mut self, id: &Id) -> Result<u32> {
+        match id {
+            Id::Number(number) => Ok(*number),
+            Id::Name(name) => {
+                let number = self.table(GROUP)?.number(name, 2);
+                number.ok_or_else(|| anyhow!("the image's {GROUP} has no group {name:?}"))
+            }
+        }
+    }
+
+    /// The numbers that `owner` says.
+    pub fn ids(&mut self, owner: &Owner) -> Result<(Option<u32>, Option<u32>)> {
+        let login = matches!(owner.group, Some(Group::Login));
+        let named = matches!(owner.user, Some(Id::Name(_)));
+        let users = if login || named { self.table(PASSWD)? } else { Table::parse(&[]) };
+        let uid = match &owner.user {
+            None => None,
+            Some(Id::Number(number)) => Some(*number),
+            Some(Id::Name(name)) => {
+                let number = users.number(name, 2);
+                Some(number.ok_or_else(|| anyhow!("the image's {PASSWD} has no user {name:?}"))?)
+            }
+        };
+        let gid = match (&owner.group, &owner.user) {
+            (None, _) | (Some(Group::Login), None) => None,
+            (Some(Group::Id(id)), _) => Some(self.group_id(id)?),
+            (Some(Group::Login), Some(user)) => {
+                let (login, shown) = match user {
+                    Id::Name(name) => (users.number(name, 3), name.clone()),
+                    Id::Number(uid) => {
+                        let row = users.of_number(*uid, 2);
+                        let field = row.and_then(|row| std::str::from_utf8(row.get(3)?).ok());
+                        (field.and_then(|field| field.parse().ok()), uid.to_string())
+                    }
+                };
+                let none = || anyhow!("the image's {PASSWD} has no login group of {shown:?}");
+                Some(login.ok_or_else(none)?)
+            }
+        };
+        Ok((uid, gid))
+    }
+
+    /// The owner that `owner` makes of `uid` and `gid`.
+    pub fn owner(&mut self, owner: Option<&Owner>, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+        let ids = owner.map(|owner| self.ids(owner)).transpose()?;
+        let (new_uid, new_gid) = ids.unwrap_or_default();
+        Ok((new_uid.unwrap_or(uid), new_gid.unwrap_or(gid)))
+    }
+}

@@ -1,0 +1,458 @@
+//! What a file of the patched tree holds: bytes of layers, of the manifest, of
+//! the host, one behind the other. None of it is in memory until it is asked for.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use fsimage::io::sink::Sink;
+use fsimage::io::{regular, threads};
+use fsimage::tree::extents::Extents;
+use fsimage::tree::weight::Weigh;
+use fsimage::units::{BLOCK_SIZE, PAGE_SIZE};
+use rustix::fs::SeekFrom;
+
+/// A regular file's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// As a layer has it.
+    Stored(Extents),
+    /// Pieces, one behind the other.
+    Made(Arc<Vec<Part>>),
+}
+
+impl Weigh for Content {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Stored(extents) => extents.weight(),
+            // What a manifest says is not weighed.
+            Self::Made(_) => 0,
+        }
+    }
+}
+
+/// A piece of a content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    Stored(Extents),
+    Bytes(Vec<u8>),
+    Host(HostFile),
+}
+
+/// A file of the host, as it was when the patches were applied.
+#[derive(Clone, Debug)]
+pub struct HostFile {
+    pub path: Arc<Path>,
+    pub size: u64,
+    stamp: Stamp,
+    seen: Arc<OnceLock<Seen>>,
+}
+
+/// What reading a file once through told.
+#[derive(Debug)]
+struct Seen {
+    /// Of the blocks that are not zero, each behind its number.
+    hash: blake3::Hash,
+    /// Where they are.
+    data: Box<[Range<u64>]>,
+}
+
+impl PartialEq for HostFile {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, self.stamp) == (&other.path, other.stamp)
+    }
+}
+
+impl Eq for HostFile {}
+
+/// Whatever changes a file's content changes one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.size(),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// Disks that extents lie on, by device: number 1 comes first.
+///
+/// Shared: an open file is one of a few that a process may have, and layers are many.
+#[derive(Default)]
+pub struct Disks(pub Vec<Arc<File>>);
+
+/// Bytes copied at once.
+const CHUNK: u64 = 1 << 20;
+
+impl HostFile {
+    /// The regular file at `path`, of which `metadata` was read.
+    pub fn new(path: &Path, metadata: &std::fs::Metadata) -> Self {
+        let stamp = Stamp::of(metadata);
+        Self { path: path.into(), size: metadata.size(), stamp, seen: Arc::default() }
+    }
+
+    fn named(&self, error: io::Error) -> io::Error {
+        let path = self.path.display();
+        let text = match error.kind() {
+            io::ErrorKind::UnexpectedEof => format!("{path} has fewer bytes than it says"),
+            _ => format!("{path}: {error}"),
+        };
+        io::Error::new(error.kind(), text)
+    }
+
+    fn open(&self) -> io::Result<File> {
+        let file = regular::open_followed(&self.path).map_err(|error| self.named(error))?;
+        if Stamp::of(&file.metadata()?) != self.stamp {
+            let what = format!("{} changed while it was read", self.path.display());
+            return Err(io::Error::other(what));
+        }
+        Ok(file)
+    }
+
+    /// Reads the file once through, unless that was done.
+    fn seen(&self) -> io::Result<&Seen> {
+        if let Some(seen) = self.seen.get() {
+            return Ok(seen);
+        }
+        let seen = see(&self.open()?, self.size).map_err(|error| self.named(error))?;
+        Ok(self.seen.get_or_init(|| seen))
+    }
+
+    /// A hash of the content.
+    pub fn hash(&self) -> io::Result<blake3::Hash> {
+        Ok(self.seen()?.hash)
+    }
+
+    fn copy(&self, range: Range<u64>, sink: &mut dyn Sink) -> io::Result<()> {
+        let copied = copy_from(&self.open()?, range.start, range.end - range.start, sink);
+        copied.map_err(|error| self.named(error))
+    }
+}
+
+/// Zeros from this many bytes on become a hole; fewer are not worth an extent.
+const LEAST_HOLE: u64 = 64 << 10;
+
+/// Where `file` is not zero. The host's own holes only save reading: zeros that
+/// are written there count as much, so that all hosts see the same.
+fn see(file: &File, size: u64) -> io::Result<Seen> {
+    let mut hasher = blake3::Hasher::new();
+    let mut data: Vec<Range<u64>> = Vec::new();
+    if size == 0 && file.read_at(&mut [0], 0)? > 0 {
+        // What /proc makes up when it is read.
+        return Err(io::Error::other("it says that it is empty, and is not: copy it first"));
+    }
+    let mut buffer = vec![0; CHUNK.min(size) as usize];
+    threads::pool()?;
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start.max(at) / PAGE_SIZE * PAGE_SIZE,
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that does not know of holes.
+            Err(_) => at,
+        };
+        at = start;
+        let hole = |from| {
+            let end = rustix::fs::seek(file, SeekFrom::Hole(from)).unwrap_or(size);
+            end.next_multiple_of(PAGE_SIZE).clamp(at, size)
+        };
+        let mut end = hole(at);
+        // The host's blocks may be smaller: a hole within one of ours is none.
+        while end < size
+            && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
+            && data < end + PAGE_SIZE
+        {
+            end = hole(data);
+        }
+        while at < end {
+            // Cut where every host would, wherever its holes are.
+            let len = (end - at).min(CHUNK - at % CHUNK) as usize;
+            file.read_exact_at(&mut buffer[..len], at)?;
+            see_chunk(&buffer[..len], at, &mut hasher, &mut data);
+            at += len as u64;
+        }
+    }
+    Ok(Seen { hash: hasher.finalize(), data: data.into() })
+}
+
+/// Takes in `chunk`, which lies at `at`, the start of a block.
+fn see_chunk(chunk: &[u8], at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
+    let block = PAGE_SIZE as usize;
+    let mut rest = chunk;
+    let mut at = at;
+    while !rest.is_empty() {
+        let blocks = || rest.chunks(block);
+        let is_zero = |block: &[u8]| block.iter().all(|b| *b == 0);
+        let zeros = blocks().take_while(|block| is_zero(block)).count() * block;
+        let zeros = zeros.min(rest.len());
+        at += zeros as u64;
+        rest = &rest[zeros..];
+        let full = rest.chunks(block).take_while(|block| !is_zero(block)).count() * block;
+        let (full, behind) = rest.split_at(full.min(rest.len()));
+        if !full.is_empty() {
+            hasher.update(&at.to_le_bytes()).update(&(full.len() as u64).to_le_bytes());
+            hasher.update_rayon(full);
+            let end = at + full.len() as u64;
+            match data.last_mut() {
+                Some(last) if at - last.end < LEAST_HOLE => last.end = end,
+                _ => data.push(at..end),
+            }
+            at = end;
+        }
+        rest = behind;
+    }
+}
+
+fn whole(size: u64) -> Vec<Range<u64>> {
+    if size == 0 { Vec::new() } else { vec![Range { start: 0, end: size }] }
+}
+
+fn copy_from(file: &File, mut at: u64, mut len: u64, sink: &mut dyn Sink) -> io::Result<()> {
+    let mut buffer = vec![0; len.min(CHUNK) as usize];
+    while len > 0 {
+        let take = len.min(CHUNK) as usize;
+        file.read_exact_at(&mut buffer[..take], at)?;
+        sink.data(&buffer[..take])?;
+        at += take as u64;
+        len -= take as u64;
+    }
+    Ok(())
+}
+
+impl Part {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Stored(extents) => extents.size,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Host(file) => file.size,
+        }
+    }
+
+    fn data(&self) -> io::Result<Vec<Range<u64>>> {
+        match self {
+            Self::Stored(extents) => Ok(stored(extents)),
+            Self::Bytes(bytes) => Ok(whole(bytes.len() as u64)),
+            Self::Host(file) => Ok(file.seen()?.data.to_vec()),
+        }
+    }
+
+    fn copy(&self, range: Range<u64>, disks: &Disks, sink: &mut dyn Sink) -> io::Result<()> {
+        match self {
+            Self::Stored(extents) => copy_stored(extents, range, disks, sink),
+            Self::Bytes(bytes) => sink.data(&bytes[range.start as usize..range.end as usize]),
+            Self::Host(file) => file.copy(range, sink),
+        }
+    }
+}
+
+/// Where the bytes of `extents` are, holes left out.
+fn stored(extents: &Extents) -> Vec<Range<u64>> {
+    let bytes = extents.runs.iter().map(|run| {
+        let start = run.file_block * BLOCK_SIZE;
+        start..(start + u64::from(run.len) * BLOCK_SIZE).min(extents.size)
+    });
+    bytes.filter(|range| range.start < range.end).collect()
+}
+
+fn copy_stored(
+    extents: &Extents,
+    range: Range<u64>,
+    disks: &Disks,
+    sink: &mut dyn Sink,
+) -> io::Result<()> {
+    let mut at = range.start;
+    for run in &extents.runs {
+        let start = run.file_block * BLOCK_SIZE;
+        let end = (start + u64::from(run.len) * BLOCK_SIZE).min(range.end);
+        if end <= at || start >= range.end {
+            continue;
+        }
+        if start > at {
+            sink.zeros(start - at)?;
+            at = start;
+        }
+        let disk = usize::from(run.device.0).checked_sub(1).and_then(|i| disks.0.get(i));
+        let disk =
+            disk.ok_or_else(|| io::Error::other("an extent on a device that is not there"))?;
+        copy_from(disk, run.start.offset() + (at - start), end - at, sink)?;
+        at = end;
+    }
+    sink.zeros(range.end - at)
+}
+
+impl Content {
+    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::of(Part::Bytes(bytes.into()))
+    }
+
+    pub fn of(part: Part) -> Self {
+        Self::Made(Arc::new(vec![part]))
+    }
+
+    /// Bytes, holes included.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Stored(extents) => extents.size,
+            Self::Made(parts) => parts.iter().map(Part::size).fold(0, u64::saturating_add),
+        }
+    }
+
+    /// Puts `more` behind this content.
+    pub fn append(&mut self, more: Content) {
+        if let Self::Stored(extents) = self {
+            *self = Self::of(Part::Stored(std::mem::take(extents)));
+        }
+        let Self::Made(parts) = self else {
+            unreachable!("it was made above");
+        };
+        let parts = Arc::make_mut(parts);
+        let more = match more {
+            Self::Stored(extents) => vec![Part::Stored(extents)],
+            Self::Made(more) => Arc::unwrap_or_clone(more),
+        };
+        for part in more {
+            match (parts.last_mut(), part) {
+                (Some(Part::Bytes(last)), Part::Bytes(bytes)) => last.extend_from_slice(&bytes),
+                (_, part) => parts.push(part),
+            }
+        }
+    }
+
+    /// Ranges outside of which all is zero. Each begins on a page
+    /// and ends on one or at the file's end.
+    pub fn data(&self) -> io::Result<Vec<Range<u64>>> {
+        let parts = match self {
+            Self::Stored(extents) => vec![(extents.size, stored(extents))],
+            Self::Made(parts) => {
+                let part = |part: &Part| Ok((part.size(), part.data()?));
+                parts.iter().map(part).collect::<io::Result<_>>()?
+            }
+        };
+        let size = self.size();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut begin = 0;
+        for (part, data) in parts {
+            for range in data {
+                let start = (begin + range.start) / PAGE_SIZE * PAGE_SIZE;
+                let end = (begin + range.end).next_multiple_of(PAGE_SIZE).min(size);
+                match ranges.last_mut() {
+                    Some(last) if last.end >= start => last.end = last.end.max(end),
+                    _ => ranges.push(start..end),
+                }
+            }
+            begin += part;
+        }
+        Ok(ranges)
+    }
+
+    /// Hands the bytes of `range` to `sink`.
+    pub fn copy(&self, range: Range<u64>, disks: &Disks, sink: &mut dyn Sink) -> io::Result<()> {
+        let parts = match self {
+            Self::Stored(extents) => return copy_stored(extents, range, disks, sink),
+            Self::Made(parts) => parts,
+        };
+        let mut begin = 0;
+        for part in parts.iter() {
+            let end = begin + part.size();
+            let (from, to) = (range.start.max(begin), range.end.min(end));
+            if from < to {
+                part.copy(from - begin..to - begin, disks, sink)?;
+            }
+            begin = end;
+        }
+        Ok(())
+    }
+
+    /// All of it; the caller has limited its size.
+    pub fn read(&self, disks: &Disks) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(0..self.size(), disks, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether `other` holds the same bytes.
+    pub fn same(&self, other: &Content, disks: &Disks) -> io::Result<bool> {
+        if self == other {
+            return Ok(true);
+        }
+        if self.size() != other.size() {
+            return Ok(false);
+        }
+        let mut at = 0;
+        while at < self.size() {
+            let range = at..self.size().min(at + CHUNK);
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            self.copy(range.clone(), disks, &mut a)?;
+            other.copy(range.clone(), disks, &mut b)?;
+            if a != b {
+                return Ok(false);
+            }
+            at = range.end;
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn holes_of_the_host_are_zeros_like_others() {
+        let pieces =
+            [(70_000u64, 1usize), (3 << 20, 9000), ((3 << 20) + 9000 + 5000, 1), (9 << 20, 70)];
+        let file = |dense: bool| {
+            let mut file = tempfile::tempfile().unwrap();
+            let size = 9 << 20 | 70;
+            if dense {
+                file.write_all(&vec![0; size]).unwrap();
+            } else {
+                file.set_len(size as u64).unwrap();
+            }
+            for (at, len) in pieces {
+                file.seek(SeekFrom::Start(at)).unwrap();
+                file.write_all(&vec![7; len]).unwrap();
+            }
+            see(&file, size as u64).unwrap()
+        };
+        let (dense, sparse) = (file(true), file(false));
+        assert_eq!(dense.hash, sparse.hash);
+        assert_eq!(dense.data, sparse.data);
+        let mib = 1 << 20;
+        let expected = [17 * 4096..18 * 4096, 3 * mib..3 * mib + 16384, 9 * mib..9 * mib + 70];
+        assert_eq!(*sparse.data, expected);
+    }
+
+    #[test]
+    fn pieces_follow_each_other_at_any_offset() {
+        let text = |byte: u8, len: usize| Part::Bytes(vec![byte; len]);
+        let mut content = Content::of(text(1, 5000));
+        content.append(Content::of(text(2, 0)));
+        content.append(Content::of(text(3, 10_000)));
+        let disks = Disks::default();
+        let all = [vec![1; 5000], vec![3; 10_000]].concat();
+        assert_eq!(content.read(&disks).unwrap(), all);
+        assert_eq!(content.data().unwrap(), vec![Range { start: 0, end: 15_000 }]);
+        let mut part = Vec::new();
+        content.copy(4990..5010, &disks, &mut part).unwrap();
+        assert_eq!(part, all[4990..5010]);
+        assert_eq!(content, Content::bytes(all.clone()));
+        let other = [vec![1; 5001], vec![3; 9_999]].concat();
+        assert!(!content.same(&Content::bytes(other), &disks).unwrap());
+    }
+}

@@ -1,0 +1,125 @@
+//! Diffs: files changed, made and deleted as a unified diff says.
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fsimage::tree::{InodeId, Kind};
+
+use super::content::Content;
+use super::edit::MAX_EDIT;
+use super::resolve::{Found, Last, Parents};
+use super::unified::{self, FileDiff};
+use super::work::{Work, kind_name, shown};
+use super::{Change, What};
+use crate::manifest::patch::Diff;
+
+impl Work<'_> {
+    pub fn diff(&mut self, op: &Diff) -> Result<()> {
+        let content = self.source(op.content.as_ref(), op.from.as_deref())?;
+        let size = content.size();
+        ensure!(size <= MAX_EDIT, "the diff has {size} bytes; it may have {MAX_EDIT}");
+        let files = unified::parse(&content.read(&self.disks)?)?;
+        ensure!(!files.is_empty(), "there is no change of a file in the diff");
+        let base = self.find(op.path.as_bytes(), Last::Follow, Parents::Need)?;
+        let id = base.existing()?;
+        let kind = &self.tree.inode(id).kind;
+        let is_dir = matches!(kind, Kind::Dir(_));
+        ensure!(is_dir, "{} is {}, not a directory", shown(&base.path), kind_name(kind));
+        for file in files {
+            let old = file.old.as_ref().map(|name| guest_path(op, name)).transpose()?;
+            let new = file.new.as_ref().map(|name| guest_path(op, name)).transpose()?;
+            let named = new
+                .as_ref()
+                .or(old.as_ref())
+                .map_or_else(String::new, |path| path.escape_ascii().to_string());
+            match (old, new) {
+                (None, None) => bail!("the diff names no file"),
+                (None, Some(new)) => self.diff_made(&new, &file),
+                (Some(old), None) => self.diff_deleted(&old, &file),
+                (Some(old), Some(new)) => {
+                    // As patch(1) chooses: the one that is there.
+                    let path = if self.is_there(&new) || !self.is_there(&old) { new } else { old };
+                    self.diff_changed(&path, &file)
+                }
+            }
+            .context(named)?;
+        }
+        Ok(())
+    }
+
+    fn diff_made(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
+        let found = self.find(path, Last::Follow, Parents::Make)?;
+        if let Some(id) = found.id {
+            // As patch(1) has it: an empty file may as well not be there.
+            let empty = matches!(&self.tree.inode(id).kind, Kind::File(c) if c.size() == 0);
+            ensure!(empty, "the diff makes it, and it is there already");
+            return self.diff_changed(path, file);
+        }
+        found.is_free()?;
+        let new = unified::apply(&[], &file.hunks)?;
+        let kind = Kind::File(Content::bytes(new));
+        let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
+        self.note(What::Made, &found.path);
+        self.add(found.dir, found.entry()?.clone(), inode)?;
+        Ok(())
+    }
+
+    fn diff_deleted(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
+        let (found, id) = self.diff_file(path)?;
+        ensure!(!found.linked, "the diff deletes it, and it is a symbolic link");
+        let rest = unified::apply(&self.text(id)?, &file.hunks)?;
+        ensure!(rest.is_empty(), "the diff deletes it, and there is more in it");
+        let name = found.entry()?.clone();
+        self.entries_mut(found.dir).remove(&name);
+        self.note(What::Removed, &found.path);
+        Ok(())
+    }
+
+    fn diff_changed(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
+        let (found, id) = self.diff_file(path)?;
+        let old = self.text(id)?;
+        let new = unified::apply(&old, &file.hunks)?;
+        let mut changes = new != old;
+        if changes {
+            self.set_content(id, Content::bytes(new))?;
+        }
+        if let Some(mode) = file.mode {
+            let mut stat = self.tree.inode(id).stat;
+            stat.mode = stat.mode & 0o7000 | mode;
+            changes |= self.set_stat(id, stat);
+        }
+        // A diff may have more than one section on a file.
+        let change = Change { what: What::Changed, path: found.path };
+        if changes && !self.changes.contains(&change) {
+            self.changes.push(change);
+        }
+        Ok(())
+    }
+
+    fn is_there(&mut self, path: &[u8]) -> bool {
+        self.find(path, Last::Follow, Parents::Need).is_ok_and(|found| found.id.is_some())
+    }
+
+    /// The regular file that a diff is about.
+    fn diff_file(&mut self, path: &[u8]) -> Result<(Found, InodeId)> {
+        let found = self.find(path, Last::Follow, Parents::Need)?;
+        let id = found.existing()?;
+        match &self.tree.inode(id).kind {
+            Kind::File(_) => Ok((found, id)),
+            other => bail!("it is {}, not a file", kind_name(other)),
+        }
+    }
+}
+
+/// The guest path of a name in a diff.
+fn guest_path(op: &Diff, name: &[u8]) -> Result<Vec<u8>> {
+    let few = || anyhow!("{} has no {} components to strip", name.escape_ascii(), op.strip);
+    let mut rest = name;
+    for _ in 0..op.strip {
+        let at = rest.iter().position(|b| *b == b'/').ok_or_else(few)?;
+        rest = &rest[at..];
+        while let [b'/', more @ ..] = rest {
+            rest = more;
+        }
+    }
+    ensure!(!rest.is_empty(), few());
+    Ok([op.path.trim_end_matches('/').as_bytes(), b"/", rest].concat())
+}

@@ -1,0 +1,120 @@
+//! Archives: a tar as a layer on top of the tree.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use fsimage::budget::Budget;
+use fsimage::io::regular;
+use fsimage::tree::merge::{Merger, on_device};
+use fsimage::tree::weight::Weigh as _;
+use fsimage::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
+use fsimage::units::DeviceId;
+
+use super::What;
+use super::content::Content;
+use super::resolve::{Last, Parents};
+use super::work::{Work, kind_name, shown};
+use crate::layer;
+use crate::manifest::patch::Extract;
+
+impl Work<'_> {
+    pub fn extract(&mut self, op: &Extract) -> Result<()> {
+        let found = self.find(op.path.as_bytes(), Last::Follow, Parents::Make)?;
+        if found.is_free()? {
+            let name = found.entry()?.clone();
+            self.add_plain_dir(found.dir, name, &found.path)?;
+        } else {
+            let kind = &self.tree.inode(found.existing()?).kind;
+            let is_dir = matches!(kind, Kind::Dir(_));
+            ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
+        }
+        let from = || op.from.display().to_string();
+        let metadata = std::fs::metadata(&op.from).with_context(from)?;
+        ensure!(metadata.is_file(), "{} is no regular file", op.from.display());
+        let blob = regular::open_followed(&op.from).with_context(from)?;
+        let file = (self.environment.scratch)()?;
+        let (limits, budgets) = (self.environment.limits, self.environment.budgets);
+        let loose = layer::take_apart(blob, file, limits, budgets, &found.path);
+        let loose = loose.with_context(from)?;
+
+        self.disks.0.push(loose.file.into());
+        let number = u16::try_from(self.disks.0.len()).context("more than 65535 archives")?;
+        self.scratch_hashes.insert(number, loose.blake3);
+        let layer = on_device(loose.tree, DeviceId(number)).map_files(Content::Stored);
+        let tree = std::mem::replace(&mut self.tree, Tree::new(Stat::IMPLIED_DIR));
+        let mut merger = Merger::over(tree, &budgets.metadata, limits.depth);
+        // What the archive brings is numbered from here on.
+        let shift = merger.len();
+        let mut changed: BTreeMap<InodeId, Inode<Content>> = BTreeMap::new();
+        let merged = merger.add_watched(layer, &mut |id, inode| {
+            if (id.0 as usize) < shift {
+                changed.entry(id).or_insert_with(|| inode.clone());
+            }
+        });
+        self.tree = merger.finish();
+        for (path, names) in merged.with_context(from)?.dropped_xattrs {
+            let names = names.escape_ascii().to_string().replace("\\x00", ", ");
+            let (from, path) = (op.from.display(), shown(&path));
+            self.warnings
+                .push(format!("{from}: {path} loses xattrs an image cannot have: {names}"));
+        }
+        for (id, inode) in &changed {
+            self.keep(*id, inode);
+        }
+        self.note_extracted(&changed, &budgets.metadata).with_context(from)
+    }
+
+    /// Takes down how the directories `changed` differ from what they were.
+    fn note_extracted(
+        &mut self,
+        changed: &BTreeMap<InodeId, Inode<Content>>,
+        budget: &Budget,
+    ) -> Result<()> {
+        let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
+        while let Some((id, path)) = dirs.pop() {
+            let inode = self.tree.inode(id);
+            let Some(was) = changed.get(&id) else {
+                // New, with all that is in it.
+                let Kind::Dir(dir) = &inode.kind else { continue };
+                let children: Vec<_> =
+                    dir.entries.iter().map(|(name, id)| (*id, path.join(name))).collect();
+                for (id, path) in children {
+                    budget.take(2 * path.weight())?;
+                    self.note(What::Made, &path);
+                    if self.tree.dir(id).is_some() {
+                        dirs.push((id, path));
+                    }
+                }
+                continue;
+            };
+            let (Kind::Dir(old), Kind::Dir(new)) = (&was.kind, &inode.kind) else { continue };
+            let mut notes = Vec::new();
+            if (was.stat, &was.xattrs) != (inode.stat, &inode.xattrs) {
+                notes.push((What::Changed, path.clone()));
+            }
+            for name in old.entries.keys().filter(|name| !new.entries.contains_key(*name)) {
+                notes.push((What::Removed, path.join(name)));
+            }
+            for (name, id) in &new.entries {
+                match old.entries.get(name) {
+                    Some(same) if same == id => {
+                        if changed.contains_key(id) {
+                            dirs.push((*id, path.join(name)));
+                        }
+                        continue;
+                    }
+                    Some(_) => notes.push((What::Changed, path.join(name))),
+                    None => notes.push((What::Made, path.join(name))),
+                }
+                if self.tree.dir(*id).is_some() {
+                    dirs.push((*id, path.join(name)));
+                }
+            }
+            for (what, path) in notes {
+                budget.take(2 * path.weight())?;
+                self.note(what, &path);
+            }
+        }
+        Ok(())
+    }
+}

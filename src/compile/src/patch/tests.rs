@@ -1,0 +1,282 @@
+use std::io::{Seek as _, Write as _};
+
+use fsimage::tree::extents::Extents;
+use fsimage::tree::{Dir, GuestPath, Inode, Kind, Stat, Xattrs};
+use fsimage::units::{BlockAddr, DeviceId, blocks_of};
+
+use super::*;
+use crate::manifest::Place;
+
+const T: Timestamp = Timestamp { sec: 5, nsec: 0 };
+
+/// An image from lines: `d PATH MODE`, `f PATH MODE TEXT`, `l PATH TARGET`,
+/// `h PATH TARGET` (a hard link).
+fn image(lines: &[&str]) -> (Tree<Extents>, Disks) {
+    let mut disk = tempfile::tempfile().unwrap();
+    let stat = |mode: &str| Stat {
+        mode: u16::from_str_radix(mode, 8).unwrap(),
+        uid: 1,
+        gid: 2,
+        mtime: Timestamp { sec: 1, nsec: 2 },
+    };
+    let mut tree = Tree::new(stat("755"));
+    for line in lines {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        let path = GuestPath::parse(words[1].as_bytes()).unwrap();
+        let (name, parent) = path.0.split_last().unwrap();
+        let parent = tree.lookup(&GuestPath(parent.to_vec())).unwrap();
+        let id = if words[0] == "h" {
+            tree.lookup(&GuestPath::parse(words[2].as_bytes()).unwrap()).unwrap()
+        } else {
+            let (mode, kind) = match words[0] {
+                "d" => (words[2], Kind::Dir(Dir::default())),
+                "l" => ("777", Kind::Symlink(words[2].as_bytes().into())),
+                "f" => {
+                    let text = words[3].replace('|', "\n");
+                    let at = disk.stream_position().unwrap().next_multiple_of(4096);
+                    disk.seek(std::io::SeekFrom::Start(at)).unwrap();
+                    disk.write_all(text.as_bytes()).unwrap();
+                    let (size, start) = (text.len() as u64, BlockAddr::from_offset(at).unwrap());
+                    let len = blocks_of(size) as u32;
+                    (words[2], Kind::File(Extents::contiguous(size, DeviceId(1), start, len)))
+                }
+                other => panic!("{other}"),
+            };
+            tree.push(Inode { stat: stat(mode), xattrs: Xattrs::default(), kind }).unwrap()
+        };
+        tree.dir_mut(parent).unwrap().entries.insert(name.clone(), id);
+    }
+    (tree, Disks(vec![disk.into()]))
+}
+
+/// The operations that YAML spells, each with its line.
+fn patches(yaml: &str) -> Vec<Patch> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    std::fs::write(&path, format!("image: oci:x\npatches:\n{yaml}")).unwrap();
+    crate::manifest::Manifest::load(&path, &BTreeMap::new()).unwrap().patches
+}
+
+fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
+    let (tree, disks) = image(lines);
+    let limits = Limits::default();
+    let scratch = || Ok(tempfile::tempfile()?);
+    let environment = Environment {
+        time: T,
+        limits: &limits,
+        budgets: &crate::layer::Budgets::new(&limits),
+        own: &[],
+        check_xattrs: &|_| Ok(()),
+        scratch: &scratch,
+    };
+    let mut patches = patches(yaml);
+    for patch in &mut patches {
+        patch.at = Place { file: "m".into(), line: patch.at.line };
+    }
+    apply(tree, disks, &patches, &environment)
+}
+
+/// What the upper holds, a line each; a further name of an inode ends in `=`.
+fn upper(lines: &[&str], yaml: &str) -> Vec<String> {
+    let patched = run(lines, yaml).unwrap();
+    let mut out = Vec::new();
+    let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
+    let mut seen: Vec<InodeId> = Vec::new();
+    while let Some((id, path)) = dirs.pop() {
+        for (name, id) in &patched.upper.dir(id).unwrap().entries {
+            let path: GuestPath = path.join(name);
+            let inode = patched.upper.inode(*id);
+            let again = if seen.contains(id) { " =" } else { "" };
+            seen.push(*id);
+            let Stat { mode, uid, gid, mtime } = inode.stat;
+            let stat = format!("{mode:o} {uid}:{gid} {}", mtime.sec);
+            let line = match &inode.kind {
+                Kind::Dir(dir) => format!("dir {stat}{}", if dir.opaque { " opaque" } else { "" }),
+                Kind::File(content) => {
+                    let bytes = content.read(&patched.disks).unwrap();
+                    format!("file {stat} {}", bytes.escape_ascii())
+                }
+                Kind::Symlink(target) => format!("link {stat} {}", target.escape_ascii()),
+                Kind::Whiteout => "whiteout".to_owned(),
+                other => format!("{other:?}"),
+            };
+            out.push(format!("/{path} {line}{again}"));
+            if matches!(inode.kind, Kind::Dir(_)) {
+                dirs.push((*id, path));
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+fn error(lines: &[&str], yaml: &str) -> String {
+    match run(lines, yaml) {
+        Ok(_) => panic!("no error: {yaml}"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+const IMAGE: [&str; 8] = [
+    "d /usr 755",
+    "d /usr/bin 2751",
+    "l /bin usr/bin",
+    "f /usr/bin/a 4755 one",
+    "h /usr/bin/b /usr/bin/a",
+    "d /etc 700",
+    "f /etc/conf 640 x=1|y=2|",
+    "f /etc/[odd] 600 odd",
+];
+
+#[test]
+fn what_changes_nothing_leaves_nothing() {
+    let yaml = r#"
+- write: { path: /etc/conf, content: "x=1\ny=2\n", mode: "0640" }
+- append: { path: /etc/conf, content: "" }
+- replace: { path: /etc/conf, find: "^x=1", with: "x=1" }
+- chmod: { path: /bin/a, mode: u+s }
+- chown: { path: /etc, owner: "1:2", recursive: true }
+- symlink: { path: /bin, target: usr/bin }
+- link: { path: /bin/b, target: /bin/a }
+- mkdir: { path: /bin, parents: true }
+- rename: { from: /etc, path: /e }
+- rename: { from: /e, path: /etc }
+- mkdir: { path: /new }
+- remove: { path: /new }
+- remove: { path: /none, missing: ok }
+"#;
+    assert_eq!(upper(&IMAGE, yaml), Vec::<String>::new());
+}
+
+#[test]
+fn a_changed_file_comes_with_all_its_names_and_its_parents_as_they_were() {
+    let found = upper(&IMAGE, "- append: { path: /bin/b, content: two }\n");
+    let file = "file 4755 1:2 5 onetwo";
+    let expected = [
+        "/usr dir 755 1:2 1".to_owned(),
+        "/usr/bin dir 2751 1:2 1".to_owned(),
+        format!("/usr/bin/a {file}"),
+        format!("/usr/bin/b {file} ="),
+    ];
+    assert_eq!(found, expected);
+    let found = upper(&IMAGE, "- link: { path: /etc/c, target: /bin/a }\n");
+    assert_eq!(found.iter().filter(|line| line.contains("file 4755 1:2 1 one")).count(), 3);
+    // A name that goes leaves the others alone.
+    let found = upper(&IMAGE, "- remove: { path: /bin/a }\n");
+    assert_eq!(found[2..], ["/usr/bin/a whiteout"]);
+}
+
+#[test]
+fn whiteouts_are_one_inode_and_other_directories_opaque() {
+    let yaml = "- remove: { path: \"/usr/bin/?\" }\n- remove: { path: /etc, recursive: true }\n\
+                - mkdir: { path: /etc }\n- write: { path: /etc/conf, content: new }\n- remove: { path: /bin }\n\
+                - mkdir: { path: /bin }\n";
+    let expected = [
+        "/bin dir 755 0:0 5",
+        "/etc dir 755 0:0 5 opaque",
+        "/etc/conf file 644 0:0 5 new",
+        "/usr dir 755 1:2 1",
+        "/usr/bin dir 2751 1:2 1",
+        "/usr/bin/a whiteout",
+        "/usr/bin/b whiteout =",
+    ];
+    assert_eq!(upper(&IMAGE, yaml), expected);
+    // Renamed, a directory is written out; what was below its name is not seen.
+    let found = upper(&IMAGE, "- rename: { from: /etc, path: /usr/etc }\n");
+    let expected = [
+        "/etc whiteout",
+        "/usr dir 755 1:2 1",
+        "/usr/etc dir 700 1:2 1",
+        "/usr/etc/[odd] file 600 1:2 1 odd",
+        "/usr/etc/conf file 640 1:2 1 x=1\\ny=2\\n",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn paths_are_found_as_the_kernel_finds_them() {
+    let lines = [
+        "d /a 755",
+        "l /a/up ../..",
+        "l /a/abs /a/b",
+        "d /a/b 755",
+        "l /loop /loop",
+        "f /f 644 x",
+        "l /dangling /a/new",
+    ];
+    let found = upper(&lines, "- write: { path: /a/up/../a/abs/../b/x, content: x }\n");
+    assert_eq!(found.last().unwrap(), "/a/b/x file 644 0:0 5 x");
+    let found = upper(&lines, "- write: { path: /dangling, content: x }\n");
+    assert_eq!(found.last().unwrap(), "/a/new file 644 0:0 5 x");
+    for (op, word) in [
+        ("write: { path: /loop/x, content: x }", "/loop: symbolic links lead in a circle"),
+        ("write: { path: /f/x, content: x }", "/f is a file, not a directory"),
+        ("write: { path: /no/x, content: x }", "there is no /no (parents: true makes it)"),
+        ("write: { path: /a, content: x }", "/a is a directory, not a file"),
+        ("append: { path: /dangling, content: x }", "there is no /a/new"),
+        ("rename: { from: /a, path: /a/b/c }", "is inside of"),
+        ("rename: { from: /f, path: /a/b, force: true }", "is a directory, /f is not"),
+        ("remove: { path: / }", "the root itself"),
+        ("remove: { path: /a }", "not empty"),
+        ("remove: { path: \"/a/*x\" }", "nothing fits it"),
+        ("mkdir: { path: /f, parents: true }", "/f is there and is a file"),
+        ("link: { path: /g, target: /a }", "is a directory"),
+        ("chown: { path: /f, owner: nobody }", "has no user \"nobody\""),
+        ("xattr: { path: /f, remove: [user.x] }", "has no xattr user.x"),
+    ] {
+        let error = error(&lines, &format!("- {op}\n"));
+        assert!(error.starts_with("m:3: ") && error.contains(word), "{op}: {error}");
+    }
+}
+
+#[test]
+fn globs_fit_names_and_directories() {
+    let lines = [
+        "d /d 755",
+        "d /d/e 755",
+        "f /d/e/x.py 644 1",
+        "f /d/x.py 644 2",
+        "f /d/[x] 644 3",
+        "l /s d",
+    ];
+    let removed = |glob: &str| {
+        let patched = run(&lines, &format!("- remove: {{ path: \"{glob}\", recursive: true }}\n"));
+        patched.unwrap().changes[0].iter().map(|change| change.shown()).collect::<Vec<_>>()
+    };
+    assert_eq!(removed("/**/*.py"), ["/d/e/x.py", "/d/x.py"]);
+    assert_eq!(removed("/s/*.py"), ["/d/x.py"]);
+    assert_eq!(removed("/d/[x]"), ["/d/[x]"]);
+    assert_eq!(removed("/d/**"), ["/d/[x]", "/d/e", "/d/x.py"]);
+    assert_eq!(removed("/d/{e,none}/x*"), ["/d/e/x.py"]);
+}
+
+#[test]
+fn files_are_edited_by_expression_and_by_diff() {
+    let conf = |yaml: &str| upper(&IMAGE, yaml).pop().unwrap();
+    let found =
+        conf("- replace: { path: /etc/conf, find: \"^(.)=.$\", with: \"$1: ?\", count: 1 }\n");
+    assert_eq!(found, "/etc/conf file 640 1:2 5 x: ?\\ny=2\\n");
+    let found = conf("- replace: { path: /etc/conf, find: \"=\", with: \" \" }\n");
+    assert_eq!(found, "/etc/conf file 640 1:2 5 x 1\\ny 2\\n");
+    let few = error(&IMAGE, "- replace: { path: /etc/conf, find: \"=\", with: \" \", count: 3 }\n");
+    assert!(few.contains("matches 2 times, not 3"), "{few}");
+    let diff = "- diff:\n    content: |\n      --- a/etc/conf\n      +++ b/etc/conf\n      @@ -1,2 +1,2 @@\n       x=1\n      -y=WAS\n      +y=3\n";
+    assert_eq!(conf(&diff.replace("WAS", "2")), "/etc/conf file 640 1:2 5 x=1\\ny=3\\n");
+    let odd = error(&IMAGE, &diff.replace("WAS", "7"));
+    assert!(odd.contains("/etc/conf: hunk 1 (line 3 of the diff) does not fit"), "{odd}");
+    let strip = error(&IMAGE, &diff.replace("- diff:\n", "- diff:\n    strip: 3\n"));
+    assert!(strip.contains("has no 3 components to strip"), "{strip}");
+}
+
+#[test]
+fn the_fingerprint_follows_what_the_upper_holds() {
+    let of = |yaml: &str| run(&IMAGE, yaml).unwrap().fingerprint;
+    let one = of("- write: { path: /x, content: 1 }\n".replace("1 }", "\"1\" }").as_str());
+    assert_eq!(
+        one,
+        of("- append: { path: /etc/conf, content: \"\" }\n- write: { path: /x, content: \"1\" }\n")
+    );
+    assert_ne!(one, of("- write: { path: /x, content: \"2\" }\n"));
+    assert_ne!(one, of("- write: { path: /x, content: \"1\", mode: \"600\" }\n"));
+    assert_ne!(one, of("- write: { path: /y, content: \"1\" }\n"));
+}

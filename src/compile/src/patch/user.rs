@@ -1,0 +1,162 @@
+//! Users: lines in passwd, group, shadow and gshadow.
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fsimage::tree::{Dir, Kind};
+
+use super::What;
+use super::accounts::{GROUP, PASSWD, Table};
+use super::content::Content;
+use super::resolve::{Last, Parents};
+use super::work::{Work, kind_name, shown};
+use crate::manifest::Id;
+use crate::manifest::patch::User;
+
+const SHADOW: &str = "/etc/shadow";
+const GSHADOW: &str = "/etc/gshadow";
+
+/// The ids that useradd gives to users by default.
+const FIRST_ID: u32 = 1000;
+
+/// The first number from [`FIRST_ID`] on that `taken` does not have.
+fn free(taken: &Table) -> Result<u32> {
+    let ids = taken.rows();
+    let ids = ids.filter_map(|row| std::str::from_utf8(row.get(2)?).ok()?.parse::<u32>().ok());
+    let ids: std::collections::BTreeSet<u32> = ids.collect();
+    let free = (FIRST_ID..u32::MAX).find(|id| !ids.contains(id));
+    free.context("every id is taken")
+}
+
+impl Work<'_> {
+    pub fn user(&mut self, op: &User) -> Result<()> {
+        let users = self.table(PASSWD)?;
+        let groups = self.table(GROUP)?;
+        let name = &op.name;
+        ensure!(!users.has(name), "the image's {PASSWD} has a user {name} already");
+        let uid = match op.uid {
+            Some(uid) => uid,
+            None => free(&users)?,
+        };
+        if let Some(row) = users.of_number(uid, 2) {
+            bail!("the uid {uid} is {}'s already", row[0].escape_ascii());
+        }
+        let gid = match &op.group {
+            Some(group) => {
+                let id: Id = group.parse().map_err(|()| anyhow!("{group:?} is no group"))?;
+                let gid = self.group_id(&id)?;
+                let known = groups.of_number(gid, 2).is_some();
+                ensure!(known, "the image's {GROUP} has no group {gid}");
+                gid
+            }
+            None => {
+                ensure!(
+                    !groups.has(name),
+                    "the image's {GROUP} has a group {name} already (group: {name} puts the user into it)"
+                );
+                let gid = match op.gid {
+                    Some(gid) => gid,
+                    None if groups.of_number(uid, 2).is_none() => uid,
+                    None => free(&groups)?,
+                };
+                if let Some(row) = groups.of_number(gid, 2) {
+                    bail!("the gid {gid} is {}'s already", row[0].escape_ascii());
+                }
+                gid
+            }
+        };
+        for group in &op.groups {
+            ensure!(groups.has(group), "the image's {GROUP} has no group {group:?}");
+        }
+
+        let home = op.home.clone().unwrap_or_else(|| format!("/home/{name}"));
+        let shell = op.shell.as_deref().unwrap_or("/bin/sh");
+        let comment = op.comment.as_deref().unwrap_or_default();
+        let line = format!("{name}:x:{uid}:{gid}:{comment}:{home}:{shell}");
+        self.edit_accounts(PASSWD, true, &[], name, Some(&line))?;
+        let own_group = op.group.is_none().then(|| format!("{name}:x:{gid}:"));
+        self.edit_accounts(GROUP, true, &op.groups, name, own_group.as_deref())?;
+        let days = self.environment.time.sec.div_euclid(86400).max(0);
+        let line = format!("{name}:!:{days}:0:99999:7:::");
+        self.edit_accounts(SHADOW, false, &[], name, Some(&line))?;
+        let own_group = op.group.is_none().then(|| format!("{name}:!::"));
+        self.edit_accounts(GSHADOW, false, &op.groups, name, own_group.as_deref())?;
+        if op.create_home {
+            self.make_home(&home, (uid, gid))?;
+        }
+        Ok(())
+    }
+
+    /// Adds `member` to `groups` in the file at `path`, and `line` to its end.
+    /// A file that is missing is made only with `make`.
+    fn edit_accounts(
+        &mut self,
+        path: &str,
+        make: bool,
+        groups: &[String],
+        member: &str,
+        line: Option<&str>,
+    ) -> Result<()> {
+        let file = self.account_file(path)?;
+        if file.is_none() && !make {
+            return Ok(());
+        }
+        let old = file.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        let there = Table::parse(old);
+        if line.is_none() && !groups.iter().any(|group| there.has(group)) {
+            return Ok(());
+        }
+        let mut new = Vec::new();
+        for row in old.split_inclusive(|b| *b == b'\n') {
+            let text = row.strip_suffix(b"\n").unwrap_or(row);
+            new.extend_from_slice(text);
+            let group = text.split(|b| *b == b':').next().unwrap_or_default();
+            if groups.iter().any(|name| name.as_bytes() == group) {
+                let fields: Vec<&[u8]> = text.split(|b| *b == b':').collect();
+                let [_, _, _, members] = fields[..] else {
+                    bail!("{path}: the line of {} has not four fields", group.escape_ascii());
+                };
+                let mut members = members.split(|b| *b == b',');
+                if !members.clone().any(|known| known == member.as_bytes()) {
+                    if members.any(|known| !known.is_empty()) {
+                        new.push(b',');
+                    }
+                    new.extend_from_slice(member.as_bytes());
+                }
+            }
+            new.push(b'\n');
+        }
+        if let Some(line) = line {
+            new.extend_from_slice(line.as_bytes());
+            new.push(b'\n');
+        }
+        if new == old {
+            return Ok(());
+        }
+        let found = self.find(path.as_bytes(), Last::Follow, Parents::Make)?;
+        match file {
+            Some((id, _)) => {
+                self.set_content(id, Content::bytes(new))?;
+                self.note(What::Changed, &found.path);
+            }
+            None => {
+                let inode = self.fresh(0o644, (0, 0), Kind::File(Content::bytes(new)));
+                self.note(What::Made, &found.path);
+                self.add(found.dir, found.entry()?.clone(), inode)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_home(&mut self, home: &str, owner: (u32, u32)) -> Result<()> {
+        let found = self.find(home.as_bytes(), Last::Follow, Parents::Make)?;
+        let Some(id) = found.id else {
+            let inode = self.fresh(0o700, owner, Kind::Dir(Dir::default()));
+            self.note(What::Made, &found.path);
+            self.add(found.dir, found.entry()?.clone(), inode)?;
+            return Ok(());
+        };
+        match &self.tree.inode(id).kind {
+            Kind::Dir(_) => Ok(()),
+            other => bail!("the home {} is {}", shown(&found.path), kind_name(other)),
+        }
+    }
+}

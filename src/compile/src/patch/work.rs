@@ -1,0 +1,199 @@
+//! The tree that patches work on, and what it was before.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use fsimage::io::threads;
+use fsimage::tree::extents::Extents;
+use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
+use fsimage::xattr::acl;
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use super::content::{Content, Disks, HostFile, Part};
+use super::{Change, Environment, What};
+
+/// An image's tree while it is patched.
+pub struct Work<'e> {
+    pub tree: Tree<Content>,
+    /// Inodes below this number are the image's own.
+    pub lower: u32,
+    /// Those of them that were changed, as they were.
+    before: BTreeMap<InodeId, Inode<Content>>,
+    pub disks: Disks,
+    /// Hashes of the disks that are not layers, by their number.
+    pub scratch_hashes: BTreeMap<u16, blake3::Hash>,
+    pub environment: &'e Environment<'e>,
+    /// Files of the host that the present patch uses.
+    hosts: Vec<HostFile>,
+    /// Of the present patch.
+    pub changes: Vec<Change>,
+    pub warnings: Vec<String>,
+}
+
+/// The path as people write it; bytes that are no text, and what a terminal
+/// would take for more than text, are escaped.
+pub fn shown(path: &GuestPath) -> String {
+    let bytes = absolute(path);
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// The bytes of a path from the root.
+pub fn absolute(path: &GuestPath) -> Vec<u8> {
+    [b"/", &path.to_bytes()[..]].concat()
+}
+
+impl<'e> Work<'e> {
+    pub fn new(tree: Tree<Extents>, disks: Disks, environment: &'e Environment<'e>) -> Self {
+        let tree = tree.map_files(Content::Stored);
+        Self {
+            lower: tree.len() as u32,
+            tree,
+            before: BTreeMap::new(),
+            disks,
+            scratch_hashes: BTreeMap::new(),
+            environment,
+            hosts: Vec::new(),
+            changes: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The image's own inode `id` as it was before all patches; `None` if a
+    /// patch made it.
+    pub fn original(&self, id: InodeId) -> Option<&Inode<Content>> {
+        let own = id.0 < self.lower;
+        own.then(|| self.before.get(&id).unwrap_or_else(|| self.tree.inode(id)))
+    }
+
+    /// Whether anything was changed at all.
+    pub fn is_untouched(&self) -> bool {
+        self.before.is_empty()
+    }
+
+    /// Whether `id` is not what it was; for a directory, its entries apart.
+    pub fn differs(&self, id: InodeId) -> bool {
+        let (Some(was), is) = (self.before.get(&id), self.tree.inode(id)) else {
+            return id.0 >= self.lower;
+        };
+        let same_kind = match (&was.kind, &is.kind) {
+            (Kind::Dir(_), Kind::Dir(_)) => true,
+            (was, is) => was == is,
+        };
+        (was.stat, &was.xattrs) != (is.stat, &is.xattrs) || !same_kind
+    }
+
+    /// The inode `id`, to be changed.
+    pub fn touch(&mut self, id: InodeId) -> &mut Inode<Content> {
+        if id.0 < self.lower && !self.before.contains_key(&id) {
+            self.before.insert(id, self.tree.inode(id).clone());
+        }
+        self.tree.inode_mut(id)
+    }
+
+    /// Keeps `inode` as what `id` was, if it is the first to be kept.
+    pub fn keep(&mut self, id: InodeId, inode: &Inode<Content>) {
+        if id.0 < self.lower {
+            self.before.entry(id).or_insert_with(|| inode.clone());
+        }
+    }
+
+    pub fn entries(&self, dir: InodeId) -> &BTreeMap<Name, InodeId> {
+        &self.tree.dir(dir).expect("the caller has a directory").entries
+    }
+
+    /// The entries of the directory `dir`, to be changed.
+    pub fn entries_mut(&mut self, dir: InodeId) -> &mut BTreeMap<Name, InodeId> {
+        match &mut self.touch(dir).kind {
+            Kind::Dir(dir) => &mut dir.entries,
+            _ => unreachable!("the caller has a directory"),
+        }
+    }
+
+    /// Adds an inode under `name`, in the place of what is there.
+    pub fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Content>) -> Result<InodeId> {
+        let id = self.tree.push(inode)?;
+        self.entries_mut(dir).insert(name, id);
+        Ok(id)
+    }
+
+    /// A new inode of the patches' own time.
+    pub fn fresh(&self, mode: u16, (uid, gid): (u32, u32), kind: Kind<Content>) -> Inode<Content> {
+        let stat = Stat { mode, uid, gid, mtime: self.environment.time };
+        Inode { stat, xattrs: Xattrs::default(), kind }
+    }
+
+    /// Adds a directory that nobody describes.
+    pub fn add_plain_dir(&mut self, dir: InodeId, name: Name, path: &GuestPath) -> Result<InodeId> {
+        let inode = self.fresh(0o755, (0, 0), Kind::Dir(Dir::default()));
+        self.note(What::Made, path);
+        self.add(dir, name, inode)
+    }
+
+    /// Sets owner and mode, and with the mode what an ACL says of it; says
+    /// whether anything changed.
+    pub fn set_stat(&mut self, id: InodeId, stat: Stat) -> bool {
+        let there = self.tree.inode(id);
+        if there.stat == stat {
+            return false;
+        }
+        let acl = there.xattrs.get(acl::ACCESS.as_bytes()).and_then(acl::parse);
+        let inode = self.touch(id);
+        if let Some(entries) = acl.filter(|_| inode.stat.mode != stat.mode) {
+            let entries = acl::with_mode(&entries, stat.mode);
+            inode.xattrs.set(acl::ACCESS.as_bytes(), acl::encode(&entries));
+        }
+        inode.stat = stat;
+        true
+    }
+
+    /// Gives the file `id` another content, and the patches' time.
+    pub fn set_content(&mut self, id: InodeId, content: Content) -> Result<()> {
+        let limit = self.environment.limits.file_bytes;
+        let size = content.size();
+        ensure!(size <= limit, "{size} bytes in one file (raise --max-file-bytes to allow it)");
+        let mtime = self.environment.time;
+        let inode = self.touch(id);
+        inode.kind = Kind::File(content);
+        inode.stat.mtime = mtime;
+        Ok(())
+    }
+
+    /// The content of a file of the host.
+    pub fn host(&mut self, file: HostFile) -> Content {
+        self.hosts.push(file.clone());
+        Content::of(Part::Host(file))
+    }
+
+    /// Reads the files of the host that the patch used, so that what is wrong
+    /// with one is an error of this patch.
+    pub fn see(&mut self) -> Result<()> {
+        let hosts = std::mem::take(&mut self.hosts);
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        threads::pool()?;
+        hosts.par_iter().try_for_each(|file| file.hash().map(drop))?;
+        Ok(())
+    }
+
+    /// Takes down what the present patch does.
+    pub fn note(&mut self, what: What, path: &GuestPath) {
+        self.changes.push(Change { what, path: path.clone() });
+    }
+}
+
+/// What an inode is, in a word.
+pub fn kind_name<C>(kind: &Kind<C>) -> &'static str {
+    match kind {
+        Kind::Dir(_) => "a directory",
+        Kind::File(_) | Kind::LowerLink(_) => "a file",
+        Kind::Symlink(_) => "a symbolic link",
+        Kind::Char(_) | Kind::Whiteout => "a character device",
+        Kind::Block(_) => "a block device",
+        Kind::Fifo => "a fifo",
+        Kind::Socket => "a socket",
+    }
+}

@@ -1,0 +1,151 @@
+//! Bundles in OCI layouts, as directories and as archives.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bundle::open::Place;
+use fsimage::digest::Digest;
+use fsimage::io::{atomic_file, dir, flock, regular, temporary};
+use oci::{MAX_DOCUMENT, REF_NAME};
+use serde_json::{Value, json};
+
+use super::{new_file, pack};
+use crate::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
+use crate::cache::Cache;
+
+/// The file of a layout that names what is in it.
+const INDEX: &str = "index.json";
+
+const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// The entry of an index for `packed`.
+fn entry(packed: &Packed, tag: &str) -> Value {
+    json!({
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": ARTIFACT_TYPE,
+        "digest": Digest::of(&packed.manifest).to_string(),
+        "size": packed.manifest.len(),
+        "annotations": { REF_NAME: tag },
+    })
+}
+
+fn empty_index() -> Value {
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [] })
+}
+
+/// Puts `entry` into `index`, in place of an older bundle that has its tag.
+fn enter(index: &mut Value, entry: Value) -> Result<()> {
+    let entries = index["manifests"].as_array_mut().context("index.json is no index")?;
+    let tag = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+    let ours = tag(&entry);
+    if let Some(other) =
+        entries.iter().find(|e| tag(e) == ours && e["artifactType"] != ARTIFACT_TYPE)
+    {
+        let (tag, media_type) = (ours.unwrap_or_default(), &other["mediaType"]);
+        bail!(
+            "its tag {tag} leads to something that is no bundle ({media_type}): --tag gives another"
+        );
+    }
+    entries.retain(|entry| tag(entry) != ours);
+    entries.push(entry);
+    Ok(())
+}
+
+/// Puts the bundle `dir` into the layout `to`, which may be there already, under
+/// `tag`, which it takes from an older bundle. `say` is told whom this waits for.
+pub fn to_layout(
+    place: Place,
+    to: &Path,
+    tag: &str,
+    cache: &Cache,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<()> {
+    let packed = pack(place, cache)?;
+    let write = || -> Result<()> {
+        fs::create_dir_all(to)?;
+        // Whoever else writes to it waits, until this one's entry is in the index.
+        let layout = File::open(to)?;
+        flock::wait(&layout, flock::Kind::Exclusive, &format!("the layout {}", to.display()), say)?;
+        // Only the name of the layout itself was given: below it, no link is followed.
+        let mut index = match regular::read_at(&layout, INDEX, MAX_DOCUMENT) {
+            Ok(bytes) => oci::foreign_json::from_slice(&bytes).context(INDEX)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_empty = dir::names_in(&layout)?.is_empty();
+                ensure!(is_empty, "it is neither empty nor a layout; it stays as it is");
+                // Should this be stopped half-way, it is a layout for the next one.
+                atomic_file::write_in(
+                    &layout,
+                    INDEX,
+                    &mut &serde_json::to_vec(&empty_index())?[..],
+                )?;
+                empty_index()
+            }
+            Err(error) => return Err(error).context(INDEX),
+        };
+        enter(&mut index, entry(&packed, tag))?;
+        let blobs = dir::make_dir(&layout, "blobs", 0o777).context("blobs")?;
+        let blobs = dir::make_dir(&blobs, "sha256", 0o777).context("blobs/sha256")?;
+        for dir in [&layout, &blobs] {
+            temporary::remove_left_in(dir)?;
+        }
+        let blob = |digest: Digest, from: &mut dyn io::Read| -> Result<()> {
+            let name = digest.hex();
+            atomic_file::write_in(&blobs, &name, from)
+                .with_context(|| format!("blobs/sha256/{name}"))
+        };
+        for packed in &packed.blobs {
+            // One that is there may be damaged.
+            blob(packed.digest, &mut &packed.file)?;
+        }
+        blob(Digest::of(&packed.manifest), &mut &packed.manifest[..])?;
+        atomic_file::write_in(&layout, "oci-layout", &mut VERSION.as_bytes())?;
+        // Last, because it makes the rest count.
+        Ok(atomic_file::write_in(&layout, INDEX, &mut &serde_json::to_vec(&index)?[..])?)
+    };
+    write().with_context(|| to.display().to_string())
+}
+
+/// Writes the bundle `dir` to the new archive `to`, a layout in a tar, under `tag`.
+pub fn to_archive(place: Place, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
+    let packed = pack(place, cache)?;
+    new_file(to, |out| {
+        let mut archive = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, out));
+        let bytes = |archive: &mut tar::Builder<_>, name: &str, bytes: &[u8]| {
+            append(archive, name, bytes.len() as u64, bytes)
+        };
+        bytes(&mut archive, "oci-layout", VERSION.as_bytes())?;
+        let mut index = empty_index();
+        enter(&mut index, entry(&packed, tag))?;
+        bytes(&mut archive, INDEX, &serde_json::to_vec(&index)?)?;
+        let name = |digest: Digest| format!("blobs/sha256/{}", digest.hex());
+        bytes(&mut archive, &name(Digest::of(&packed.manifest)), &packed.manifest)?;
+        let mut done = Vec::new();
+        for blob in &packed.blobs {
+            if !done.contains(&blob.digest) {
+                append(&mut archive, &name(blob.digest), blob.size, &blob.file)?;
+                done.push(blob.digest);
+            }
+        }
+        archive.into_inner()?.into_inner().map_err(|error| error.into_error())?;
+        Ok(())
+    })
+}
+
+fn append<W: io::Write>(
+    archive: &mut tar::Builder<W>,
+    name: &str,
+    size: u64,
+    from: impl io::Read,
+) -> Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    archive.append_data(&mut header, name, from)?;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! The disk as one flat file, for machines that do not read descriptors.
+
+use std::io::{self, Seek as _};
+use std::path::Path;
+
+use anyhow::Result;
+use bundle::open::{OpenBundle, Place};
+use bundle::sound::Depth;
+
+use super::new_file;
+
+/// Writes the disk of the bundle `dir` to the new file `to`.
+pub fn to_raw(place: Place, to: &Path) -> Result<()> {
+    let bundle = OpenBundle::open_found(place, Depth::Full)?;
+    new_file(to, |mut out| {
+        for extent in &bundle.disk {
+            let mut file = extent.file.try_clone()?;
+            file.rewind()?;
+            io::copy(&mut file, &mut out)?;
+        }
+        bundle.unchanged()
+    })
+}

@@ -1,0 +1,175 @@
+//! The inodes of a tree: their numbers, and what each needs of the disk.
+
+use std::ops::Range;
+
+use super::content::{self, Content};
+use super::dirent::{self, Entry, file_type};
+use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
+use super::{Error, MAX_FILE, xattr};
+use crate::tree::{InodeId, Kind, Tree};
+
+const MAX_LINKS: u32 = 65_000;
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+
+/// An inode of the tree, numbered. Without an id it is lost+found.
+pub struct Node {
+    pub id: Option<InodeId>,
+    pub parent: u32,
+    pub nlink: u32,
+    /// Bytes, holes included.
+    pub size: u64,
+    /// The bytes that need blocks: whole blocks, up to the last one's end.
+    pub data: Vec<Range<u64>>,
+    pub xattrs: xattr::Placed,
+}
+
+impl Node {
+    fn new(id: Option<InodeId>, parent: u32, nlink: u32) -> Self {
+        let (data, xattrs) = (Vec::new(), xattr::Placed::default());
+        Self { id, parent, nlink, size: 0, data, xattrs }
+    }
+}
+
+/// All inodes that the root leads to.
+pub struct Nodes {
+    /// The root first, then lost+found, which e2fsck wants.
+    pub list: Vec<Node>,
+    /// Numbers by [`InodeId`].
+    numbers: Vec<u32>,
+}
+
+impl Nodes {
+    pub fn new<C: Content>(tree: &Tree<C>) -> Result<Self, Error> {
+        let mut nodes = number(tree)?;
+        for i in 0..nodes.list.len() {
+            let (size, data) = nodes.data(tree, i)?;
+            let node = &mut nodes.list[i];
+            (node.size, node.data) = (size, data);
+            node.xattrs = xattrs(tree, node.id)?;
+        }
+        Ok(nodes)
+    }
+
+    /// The number of the node at `i`.
+    pub fn ino(i: usize) -> u32 {
+        if i == 0 { ROOT_INO } else { FIRST_INO + i as u32 - 1 }
+    }
+
+    pub fn last_ino(&self) -> u32 {
+        Self::ino(self.list.len() - 1)
+    }
+
+    /// The entries of the directory at `i`.
+    pub fn entries<'t, C>(&self, tree: &'t Tree<C>, i: usize) -> Vec<Entry<'t>> {
+        let node = &self.list[i];
+        let dir = node.id.and_then(|id| tree.dir(id));
+        let mut entries = vec![
+            Entry { name: b".", ino: Self::ino(i), file_type: 2 },
+            Entry { name: b"..", ino: node.parent, file_type: 2 },
+        ];
+        if i == 0 && dir.is_some_and(|dir| !dir.entries.contains_key(LOST_AND_FOUND)) {
+            entries.push(Entry { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: 2 });
+        }
+        entries.extend(dir.into_iter().flat_map(|dir| &dir.entries).map(|(name, id)| Entry {
+            name: name.as_bytes(),
+            ino: self.numbers[id.0 as usize],
+            file_type: file_type(&tree.inode(*id).kind),
+        }));
+        entries
+    }
+
+    /// The size of what the node at `i` holds, and which of it needs blocks.
+    fn data<C: Content>(&self, tree: &Tree<C>, i: usize) -> Result<(u64, Vec<Range<u64>>), Error> {
+        let id = self.list[i].id;
+        let all = |size| (size, std::iter::once(0..size).collect());
+        match id.map(|id| &tree.inode(id).kind) {
+            None | Some(Kind::Dir(_)) => {
+                let blocks = dirent::block_count(self.entries(tree, i).iter().map(|e| e.name));
+                Ok(all((blocks * BLOCK) as u64))
+            }
+            Some(Kind::File(content)) => {
+                let size = content.size();
+                if size > MAX_FILE {
+                    return Err(Error::FileSize { path: shown(tree, id), size });
+                }
+                let data = content::ranges(content, size)
+                    .map_err(|source| Error::Content { path: shown(tree, id), source })?;
+                Ok((size, data))
+            }
+            Some(Kind::Symlink(target)) => {
+                if target.is_empty() || target.len() >= BLOCK || target.contains(&0) {
+                    return Err(Error::Symlink(shown(tree, id)));
+                }
+                let (size, data) = all(target.len() as u64);
+                // A short one lies in the inode.
+                Ok((size, if target.len() < I_BLOCK { Vec::new() } else { data }))
+            }
+            Some(Kind::Char(_) | Kind::Block(_) | Kind::Whiteout | Kind::Fifo | Kind::Socket) => {
+                Ok((0, Vec::new()))
+            }
+            Some(Kind::LowerLink(_)) => Err(Error::LowerLink(shown(tree, id))),
+        }
+    }
+}
+
+/// A path for messages.
+pub fn shown<C>(tree: &Tree<C>, id: Option<InodeId>) -> String {
+    id.and_then(|id| tree.path_of(id)).unwrap_or_default().to_string()
+}
+
+fn number<C>(tree: &Tree<C>) -> Result<Nodes, Error> {
+    let mut numbers = vec![0u32; tree.len()];
+    let mut list = vec![Node::new(Some(InodeId::ROOT), ROOT_INO, 2), Node::new(None, ROOT_INO, 2)];
+    let root = tree.dir(InodeId::ROOT).expect("the root is a directory");
+    if root.entries.contains_key(LOST_AND_FOUND) {
+        list.pop();
+    } else {
+        list[0].nlink += 1;
+    }
+    numbers[0] = ROOT_INO;
+    let position = |ino: u32| if ino == ROOT_INO { 0 } else { (ino - FIRST_INO + 1) as usize };
+    let mut dirs = vec![InodeId::ROOT];
+    while let Some(id) = dirs.pop() {
+        let parent = numbers[id.0 as usize];
+        let mut subdirs = Vec::new();
+        for child in tree.dir(id).expect("only directories are pushed").entries.values() {
+            let is_dir = tree.dir(*child).is_some();
+            let known = numbers[child.0 as usize];
+            if known != 0 {
+                if is_dir {
+                    return Err(Error::DirLinked(shown(tree, Some(*child))));
+                }
+                list[position(known)].nlink += 1;
+                continue;
+            }
+            numbers[child.0 as usize] = Nodes::ino(list.len());
+            list.push(Node::new(Some(*child), parent, if is_dir { 2 } else { 1 }));
+            if is_dir {
+                list[position(parent)].nlink += 1;
+                subdirs.push(*child);
+            }
+        }
+        dirs.extend(subdirs.into_iter().rev());
+    }
+    for node in &mut list {
+        let is_dir = node.id.is_none_or(|id| tree.dir(id).is_some());
+        if node.nlink > MAX_LINKS {
+            if !is_dir {
+                let path = shown(tree, node.id);
+                return Err(Error::Links { path, links: node.nlink });
+            }
+            // What dir_nlink means: too many to count.
+            node.nlink = 1;
+        }
+    }
+    Ok(Nodes { list, numbers })
+}
+
+fn xattrs<C>(tree: &Tree<C>, id: Option<InodeId>) -> Result<xattr::Placed, Error> {
+    let Some(id) = id else { return Ok(xattr::Placed::default()) };
+    let mut xattrs = tree.inode(id).xattrs.clone();
+    if tree.dir(id).is_some_and(|dir| dir.opaque) {
+        xattrs.set(*b"trusted.overlay.opaque", *b"y");
+    }
+    xattr::place(&xattrs).map_err(|error| error.of(&shown(tree, Some(id))))
+}

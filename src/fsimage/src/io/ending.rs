@@ -1,0 +1,119 @@
+//! What is undone when a signal ends the process: files that are not whole yet are
+//! removed, a terminal is left tidy, and the process dies by that signal, so that
+//! whoever started it sees why.
+//!
+//! Nothing here runs in a signal handler: a thread of its own waits for signals.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{io, thread};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::io::threads;
+
+type Action = Box<dyn FnOnce() + Send>;
+
+static ACTIONS: Mutex<Vec<(u64, Action)>> = Mutex::new(Vec::new());
+static NEXT: AtomicU64 = AtomicU64::new(0);
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// An action that is taken when a signal ends the process; dropping it takes the
+/// action back.
+#[must_use]
+pub struct Undo(u64);
+
+/// Takes `action` when a signal ends the process. Other threads go on meanwhile.
+pub fn undo(action: impl FnOnce() + Send + 'static) -> Undo {
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    ACTIONS.lock().expect("no holder panics").push((id, Box::new(action)));
+    Undo(id)
+}
+
+/// Makes something that `action` undoes when a signal ends the process. No signal comes
+/// between the two; after one, nothing is made any more. `make` must make or drop no
+/// other [`Undo`].
+pub fn undo_what<T, E, A: FnOnce() + Send + 'static>(
+    make: impl FnOnce() -> Result<T, E>,
+    action: impl FnOnce(&T) -> A,
+) -> Result<(T, Undo), E> {
+    let mut actions = ACTIONS.lock().expect("no holder panics");
+    if ENDING.load(Ordering::SeqCst) {
+        drop(actions);
+        wait_if_ending();
+        unreachable!("the process ends");
+    }
+    let made = make()?;
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    actions.push((id, Box::new(action(&made))));
+    Ok((made, Undo(id)))
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let mut actions = ACTIONS.lock().expect("no holder panics");
+        let own = actions.iter().position(|(id, _)| *id == self.0);
+        let own = own.map(|own| actions.swap_remove(own));
+        // What an action holds may be an `Undo` itself.
+        drop(actions);
+        drop(own);
+    }
+}
+
+/// From now on, SIGINT, SIGTERM and SIGHUP undo what is unfinished before they end
+/// the process. One that is ignored already, as by nohup, stays ignored.
+pub fn watch() -> io::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored(&status);
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted)?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            ENDING.store(true, Ordering::SeqCst);
+            let actions = std::mem::take(&mut *ACTIONS.lock().expect("no holder panics"));
+            // The youngest first: a file before the directory that it is in.
+            for (_, action) in actions.into_iter().rev() {
+                action();
+            }
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    };
+    threads::spawn("signals", wait).map(drop)
+}
+
+/// Does not return if a signal is ending the process: what went wrong since then is
+/// no news.
+pub fn wait_if_ending() {
+    while ENDING.load(Ordering::SeqCst) {
+        thread::park();
+    }
+}
+
+/// The ignored signals as /proc/PID/status has them, a bit for each from 1 on.
+fn ignored(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status() {
+        assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t1\n"), 0x1001);
+        assert_eq!(ignored("Name:\tx\n"), 0);
+    }
+
+    #[test]
+    fn an_action_is_kept_as_long_as_its_guard() {
+        let count = || ACTIONS.lock().unwrap().len();
+        let first = undo(|| ());
+        let outer = undo(move || drop(first));
+        assert!(count() >= 2);
+        drop(outer);
+        let ids = |id| ACTIONS.lock().unwrap().iter().any(|(other, _)| *other == id);
+        assert!(!ids(0));
+    }
+}

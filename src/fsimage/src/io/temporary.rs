@@ -1,0 +1,295 @@
+//! Files that are gone unless they get a name when they are whole.
+//!
+//! Mostly such a file has no name until then (O_TMPFILE), so that nothing is left
+//! of it however the process ends. Where a file system has no files without a name,
+//! it has one of this program's form, and is locked as long as its process lives:
+//! a file of that form whose lock can be had is a leftover.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::io::ending::{self, Undo};
+use crate::io::{dir, flock, regular};
+
+/// How the names of files begin that are not whole yet; random letters follow.
+const PREFIX: &str = ".rootfs-compile-tmp-";
+const RANDOM: usize = 8;
+
+/// Whether a file without a name can get one, which needs /proc.
+static CAN_NAME: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").is_dir());
+
+pub struct Temporary {
+    file: File,
+    /// Its directory, where it gets its name, whatever the directory's name leads to
+    /// by then.
+    dir: Arc<OwnedFd>,
+    name: Option<Named>,
+}
+
+/// A name that goes with this value.
+struct Named {
+    dir: Arc<OwnedFd>,
+    name: OsString,
+    _undo: Undo,
+}
+
+impl Named {
+    /// Makes something with a fresh name in `dir`. A name that is taken is passed over.
+    fn new<R>(
+        dir: &Arc<OwnedFd>,
+        mut make: impl FnMut(&OsStr) -> io::Result<R>,
+    ) -> io::Result<(Self, R)> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PREFIX).rand_bytes(RANDOM).disable_cleanup(true);
+        let remove = |made: &tempfile::NamedTempFile<R>| {
+            let (dir, name) = (dir.clone(), made.path().file_name().map(OsStr::to_owned));
+            move || drop(name.map(|name| remove_file(&dir, &name)))
+        };
+        // Only the last part of what this makes up is used.
+        let make = || builder.make_in("/", |path| make(path.file_name().unwrap_or_default()));
+        let (made, undo) = ending::undo_what(make, remove)?;
+        let (made, path) = made.into_parts();
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Ok((Self { dir: dir.clone(), name, _undo: undo }, made))
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // Nothing is lost if it stays; the next run takes it away.
+        let _ = remove_file(&self.dir, &self.name);
+    }
+}
+
+fn remove_file(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+}
+
+impl Temporary {
+    /// A new file in the directory `dir`, for reading and writing. Its mode is
+    /// `mode` without the bits of the umask.
+    pub fn create(dir: &Path, mode: u32) -> io::Result<Self> {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self::new(rustix::fs::open(dir, flags, Mode::empty())?, mode)
+    }
+
+    /// As [`Temporary::create`], in the directory that is open as `dir`.
+    pub fn create_in(dir: &File, mode: u32) -> io::Result<Self> {
+        Self::new(dir.try_clone()?.into(), mode)
+    }
+
+    fn new(dir: OwnedFd, mode: u32) -> io::Result<Self> {
+        let dir = Arc::new(dir);
+        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(mode));
+        if *CAN_NAME {
+            match rustix::fs::openat(&dir, ".", flags | OFlags::TMPFILE, mode) {
+                Ok(fd) => return Ok(Self { file: fd.into(), dir, name: None }),
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // What killed runs left is found where such files have names.
+        if let Ok(readable) = dir::open_dir(&dir, ".") {
+            let _ = remove_left_in(&readable);
+        }
+        let flags = flags | OFlags::CREATE | OFlags::EXCL;
+        let create = |name: &OsStr| Ok(File::from(rustix::fs::openat(&dir, name, flags, mode)?));
+        let (name, file) = Named::new(&dir, create)?;
+        // Where locks are not to be had, what a killed process left just stays.
+        let _ = flock::try_lock(&file, flock::Kind::Exclusive);
+        Ok(Self { file, dir, name: Some(name) })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file, which gets no name.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    /// Gives the file the last name of `path`, in its directory, where nothing must be
+    /// yet.
+    ///
+    /// # Errors
+    /// Of the kind [`io::ErrorKind::AlreadyExists`] if something is there.
+    pub fn persist_new(self, path: &Path) -> io::Result<File> {
+        let to = last_name(path)?;
+        match &self.name {
+            None => self.link(to)?,
+            Some(name) => rename_new(&self.dir, &name.name, to)?,
+        }
+        Ok(self.file)
+    }
+
+    /// Gives the file the last name of `path`, in its directory, in place of what has
+    /// it.
+    pub fn replace(mut self, path: &Path) -> io::Result<File> {
+        let to = last_name(path)?;
+        if self.name.is_none() {
+            match self.link(to) {
+                Ok(()) => return Ok(self.file),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            // Only a name can take another's place.
+            let _ = flock::try_lock(&self.file, flock::Kind::Exclusive);
+            let (name, ()) = Named::new(&self.dir, |name| self.link(name))?;
+            self.name = Some(name);
+        }
+        let name = self.name.as_ref().expect("it has one by now");
+        rustix::fs::renameat(&self.dir, &name.name, &self.dir, to)?;
+        Ok(self.file)
+    }
+
+    fn link(&self, name: &OsStr) -> io::Result<()> {
+        let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(rustix::fs::linkat(CWD, open, &self.dir, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+}
+
+fn last_name(path: &Path) -> io::Result<&OsStr> {
+    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "is no name of a file");
+    path.file_name().ok_or_else(no_name)
+}
+
+/// Renames `from` of `dir` to `to`, where nothing must be.
+fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        result => return Ok(result?),
+    }
+    match rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()) {
+        Err(Errno::EXIST) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => {}
+        // The other name goes with the value.
+        Ok(()) => return Ok(()),
+    }
+    // Neither is to be had here: what comes in between is lost.
+    match rustix::fs::statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => Ok(rustix::fs::renameat(dir, from, dir, to)?),
+    }
+}
+
+/// Whether a file may be called so that is not whole yet.
+pub fn is_name(name: &OsStr) -> bool {
+    let rest = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
+    rest.is_some_and(|rest| rest.len() == RANDOM && rest.iter().all(u8::is_ascii_alphanumeric))
+}
+
+/// Removes from `dir` the files that this user's processes left that were killed;
+/// says how many there were. Files of living processes stay.
+pub fn remove_left(dir: &Path) -> io::Result<usize> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    remove_left_in(&rustix::fs::open(dir, flags, Mode::empty())?.into())
+}
+
+/// As [`remove_left`], from the directory that is open as `dir`.
+pub fn remove_left_in(dir: &File) -> io::Result<usize> {
+    let own = rustix::process::geteuid().as_raw();
+    let mut removed = 0;
+    for name in dir::names_in(dir)? {
+        if !is_name(&name) {
+            continue;
+        }
+        let is_left = || -> io::Result<bool> {
+            let file = regular::open_at(dir, &name)?;
+            Ok(file.metadata()?.uid() == own && flock::try_lock(&file, flock::Kind::Exclusive)?)
+        };
+        // What cannot be opened is not this program's.
+        if is_left().unwrap_or(false) {
+            remove_file(dir, &name)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Sets the mode of `file`. A file system that keeps no modes, as FAT, is no error.
+pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    match file.set_permissions(fs::Permissions::from_mode(mode)) {
+        Err(error) if keeps_no_modes(&error) => Ok(()),
+        result => result,
+    }
+}
+
+fn keeps_no_modes(error: &io::Error) -> bool {
+    // The owner of a file may set its mode wherever there are modes.
+    matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn named(dir: &Path) -> Temporary {
+        let at = Arc::new(OwnedFd::from(File::open(dir).unwrap()));
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let (name, file) = Named::new(&at, |name| options.open(dir.join(name))).unwrap();
+        assert!(flock::try_lock(&file, flock::Kind::Exclusive).unwrap());
+        Temporary { file, dir: at, name: Some(name) }
+    }
+
+    #[test]
+    fn a_file_appears_with_its_name_and_is_gone_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let count = || fs::read_dir(dir.path()).unwrap().count();
+        let unnamed = |dir: &Path| Temporary::create(dir, 0o644).unwrap();
+        for (how, create) in
+            [("unnamed", &unnamed as &dyn Fn(&Path) -> Temporary), ("named", &named)]
+        {
+            drop(create(dir.path()));
+            assert_eq!(count(), 0, "{how}");
+            let write = |text: &str| {
+                let temporary = create(dir.path());
+                temporary.file().write_all(text.as_bytes()).unwrap();
+                temporary
+            };
+            write("one").persist_new(&at("file")).unwrap();
+            let error = write("two").persist_new(&at("file")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{how}");
+            assert_eq!(fs::read_to_string(at("file")).unwrap(), "one", "{how}");
+            write("three").replace(&at("file")).unwrap();
+            assert_eq!(fs::read_to_string(at("file")).unwrap(), "three", "{how}");
+            // A link is replaced, and not what it leads to.
+            std::os::unix::fs::symlink("file", at("link")).unwrap();
+            write("four").replace(&at("link")).unwrap();
+            assert_eq!(fs::read_to_string(at("file")).unwrap(), "three", "{how}");
+            assert_eq!(count(), 2, "{how}");
+            for name in ["file", "link"] {
+                fs::remove_file(at(name)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn leftovers_are_files_of_the_form_that_nobody_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let live = named(dir.path());
+        fs::write(at(".rootfs-compile-tmp-abcdefgh"), "").unwrap();
+        fs::write(at(".rootfs-compile-tmp-abcdefghi"), "").unwrap();
+        fs::write(at("other"), "").unwrap();
+        fs::create_dir(at(".rootfs-compile-tmp-directry")).unwrap();
+        std::os::unix::fs::symlink("other", at(".rootfs-compile-tmp-linklink")).unwrap();
+        assert_eq!(remove_left(dir.path()).unwrap(), 1);
+        assert!(!at(".rootfs-compile-tmp-abcdefgh").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
+        drop(live);
+    }
+}

@@ -1,0 +1,20 @@
+//! File system images from trees and back: EROFS and ext4, read and written. This crate
+//! knows no container image, no network and no manifest.
+//!
+//! Layer objects and the upper are written past the page cache ([`io::sink`]): most of
+//! what a build writes is read in machines, later, and a page of the cache costs a copy and a
+//! wait. Metadata, which the next build and the first start read, stay in it.
+//!
+//! Nothing is seen half-made: a file has no name until it is whole ([`io::temporary`]), and
+//! [`io::ending`] undoes what is begun when a signal ends the process.
+//!
+//! `erofs` and `ext4` do not know each other; both take a [`tree::Tree`].
+
+pub mod budget;
+pub mod digest;
+pub mod erofs;
+pub mod ext4;
+pub mod io;
+pub mod tree;
+pub mod units;
+pub mod xattr;

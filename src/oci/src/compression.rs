@@ -1,0 +1,179 @@
+//! Archives that are compressed as a whole: by what, and how they are spooled.
+//!
+//! An archive is read by random access, which no compressed stream allows. So it
+//! is decompressed once, into a file without a name that goes with the process.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fsimage::io::shared_dir;
+
+/// A way to compress a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Gzip,
+    Zstd,
+    Xz,
+    Bzip2,
+}
+
+impl Compression {
+    /// The compression of a file that begins with `start`, by its magic number:
+    /// RFC 1952, RFC 8878 (with skippable frames), the .xz format's 2.1.1.1, and
+    /// the bzip2 stream's header with the first block's or the stream's end.
+    pub fn of(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..]
+            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, ..] => Some(Self::Bzip2),
+            _ => None,
+        }
+    }
+
+    /// What `from` is when it is decompressed: all members, frames or streams.
+    fn reader<'r>(self, from: impl BufRead + 'r) -> Result<Box<dyn Read + 'r>> {
+        Ok(match self {
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
+            Self::Zstd => Box::new(zstd::Decoder::with_buffer(from)?),
+            Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, XZ_MEMORY_KIB)),
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
+        })
+    }
+}
+
+/// Memory of an xz decoder: `xz -9` needs 64 MiB.
+const XZ_MEMORY_KIB: u32 = 512 << 10;
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Xz => "xz",
+            Self::Bzip2 => "bzip2",
+        })
+    }
+}
+
+/// Where archives are decompressed to, and how large one may become.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    pub dir: PathBuf,
+    /// Bytes of a decompressed archive, in place of the default.
+    pub limit: Option<u64>,
+}
+
+/// Bytes of a decompressed archive by default: as many as a layer may have.
+pub const MAX_ARCHIVE: u64 = 256 << 30;
+
+/// Bytes of it that may come of nothing: else 8 MiB of zstd would be 256 GiB.
+const EXPANDED: u64 = 16 << 30;
+
+/// Bytes that are decompressed at once. A chunk of zeros becomes a hole.
+const CHUNK: u64 = 64 << 10;
+
+impl Spool {
+    /// A new file without a name.
+    pub fn file(&self) -> Result<File> {
+        let shown = || self.dir.display().to_string();
+        let root = self.dir.parent().filter(|root| !root.as_os_str().is_empty());
+        let make = || {
+            shared_dir::create(root.unwrap_or(&self.dir), &self.dir)?;
+            tempfile::tempfile_in(&self.dir)
+        };
+        match make() {
+            // A cache may be one to read only.
+            Err(error) if shared_dir::may_not_write(&error) => tempfile::tempfile(),
+            file => file,
+        }
+        .with_context(shown)
+    }
+
+    /// The decompressed content of `from`, which is compressed by `compression`.
+    pub fn decompress(&self, from: &File, compression: Compression) -> Result<File> {
+        let file = self.file()?;
+        let copy = || -> Result<()> {
+            let mut reader = compression.reader(BufReader::with_capacity(1 << 18, from))?;
+            let limit = match self.limit {
+                Some(limit) => limit,
+                None => MAX_ARCHIVE.min(from.metadata()?.len().saturating_mul(1024) + EXPANDED),
+            };
+            let mut chunk = Vec::new();
+            let mut len = 0;
+            loop {
+                chunk.clear();
+                reader.by_ref().take(CHUNK).read_to_end(&mut chunk)?;
+                if chunk.is_empty() {
+                    break;
+                }
+                if limit - len < chunk.len() as u64 {
+                    bail!(
+                        "the archive has more than {limit} bytes when decompressed \
+                         (--max-archive-bytes allows more)"
+                    );
+                }
+                if chunk.iter().any(|b| *b != 0) {
+                    file.write_all_at(&chunk, len)?;
+                }
+                len += chunk.len() as u64;
+            }
+            ensure!(len > 0, "there is nothing in it");
+            Ok(file.set_len(len)?)
+        };
+        copy().with_context(|| format!("decompressing the archive ({compression})"))?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_compression_is_known_by_its_magic_number() {
+        // As `printf x | gzip`, zstd, xz and bzip2 begin; then an empty bzip2 stream.
+        for (start, compression) in [
+            (&b"\x1f\x8b\x08\0"[..], Some(Compression::Gzip)),
+            (b"\x28\xb5\x2f\xfd\x24", Some(Compression::Zstd)),
+            (b"\x50\x2a\x4d\x18\x04", Some(Compression::Zstd)),
+            (b"\xfd7zXZ\0\0\x04", Some(Compression::Xz)),
+            (b"BZh91AY&SY", Some(Compression::Bzip2)),
+            (b"BZh9\x17\x72\x45\x38\x50\x90", Some(Compression::Bzip2)),
+            (b"BZh: a mapping's key", None),
+            (b"\xfd7zXz", None),
+            (b"image: x", None),
+            (b"", None),
+        ] {
+            assert_eq!(Compression::of(start), compression, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn an_archive_larger_than_the_limit_is_refused_and_zeros_cost_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&vec![0; 1 << 20]).unwrap();
+        gz.write_all(b"end").unwrap();
+        let path = dir.path().join("zeros.gz");
+        fs::write(&path, gz.finish().unwrap()).unwrap();
+        let spool = |limit| Spool { dir: dir.path().join("spool"), limit: Some(limit) };
+        let decompress =
+            |limit| spool(limit).decompress(&File::open(&path).unwrap(), Compression::Gzip);
+        let file = decompress((1 << 20) + 3).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), (1 << 20) + 3);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) < 1024);
+        let error = format!("{:#}", decompress((1 << 20) + 2).unwrap_err());
+        assert!(error.contains("--max-archive-bytes"), "{error}");
+        assert_eq!(fs::read_dir(dir.path().join("spool")).unwrap().count(), 0);
+    }
+}

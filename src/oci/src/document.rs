@@ -1,0 +1,309 @@
+//! Indexes and manifests, read as leniently as other tools read them: what is
+//! wrong with one entry of an index says nothing of the others.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fsimage::digest::Digest;
+use serde_json::Value;
+
+use crate::json::{self, field, kind, list, shown, text};
+use crate::platform::Platform;
+
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// Config media types of images. The last ones, docker and registries of their
+/// first years gave to configs of images; an absent one is taken for them too.
+const CONFIGS: [&str; 6] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+    "application/json",
+    "text/html",
+    "",
+];
+
+/// Marks what a builder says about an image (an attestation) in an index.
+const DOCKER_REFERENCE: &str = "vnd.docker.reference.type";
+
+/// What a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Index,
+    Manifest,
+}
+
+impl Kind {
+    /// The kind that `media_type` stands for.
+    pub fn of(media_type: &str) -> Option<Self> {
+        match media_type {
+            INDEX | DOCKER_LIST => Some(Self::Index),
+            MANIFEST | DOCKER_MANIFEST => Some(Self::Manifest),
+            _ => None,
+        }
+    }
+}
+
+/// A document, of which is known what it is.
+pub struct Document {
+    value: Value,
+    /// Why it is not JSON.
+    fault: Option<serde_json::Error>,
+    /// `None` if it is neither.
+    pub kind: Option<Kind>,
+}
+
+impl Document {
+    /// Reads a document.
+    ///
+    /// # Errors
+    ///
+    /// One that could be taken for an image by one program and for an index by
+    /// another (CVE-2021-41190). Nothing beside it makes up for that.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        // What is not JSON is neither: blobs of artifacts need not be.
+        let (value, fault) = match crate::foreign_json::from_slice(bytes) {
+            Ok(value) => (value, None),
+            Err(error) => (Value::Null, Some(error)),
+        };
+        let has = |name| field(&value, name).is_some();
+        let own = text(&value, "mediaType").ok().flatten().and_then(Kind::of);
+        let image = ["config", "layers", "fsLayers"].into_iter().find(|name| has(name));
+        let kind = match (has("manifests"), image) {
+            (true, Some(name)) => bail!(
+                "it has both `manifests` and `{name}`, so that some programs take it for an index \
+                 and others for an image"
+            ),
+            (true, None) => Some(Kind::Index),
+            (false, Some(_)) => Some(Kind::Manifest),
+            (false, None) => own,
+        };
+        ensure!(
+            own.is_none() || own == kind,
+            "its own mediaType calls it an index where it is a manifest, or the reverse"
+        );
+        Ok(Self { value, fault, kind })
+    }
+
+    /// Refuses a document that its descriptor calls something else.
+    pub fn expect(&self, kind: Kind) -> Result<()> {
+        ensure!(
+            self.kind.is_none_or(|is| is == kind),
+            "its descriptor calls it an index where it is a manifest, or the reverse"
+        );
+        Ok(())
+    }
+
+    /// The entries of an index, of which some may be none.
+    pub fn entries(&self) -> Result<Vec<Result<Descriptor>>> {
+        self.check()?;
+        Ok(list(&self.value, "manifests")?.iter().map(Descriptor::parse).collect())
+    }
+
+    /// The manifest. An error means that it is not one of an image.
+    pub fn manifest(&self) -> Result<Manifest> {
+        self.check()?;
+        let config = field(&self.value, "config").context("it has no config")?;
+        let layers = list(&self.value, "layers")?.iter().enumerate();
+        let layer = |(i, layer)| {
+            Descriptor::parse(layer).with_context(|| format!("the descriptor of layer {}", i + 1))
+        };
+        Ok(Manifest {
+            config: Descriptor::parse(config).context("the config's descriptor")?,
+            layers: layers.map(layer).collect::<Result<_>>()?,
+            artifact_type: text(&self.value, "artifactType")?.unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(fault) = &self.fault {
+            bail!("it is not JSON: {fault}");
+        }
+        ensure!(self.value.is_object(), "it is {}, and not an object", kind(&self.value));
+        match field(&self.value, "schemaVersion") {
+            None => Ok(()),
+            Some(version) if version == 2 => Ok(()),
+            Some(version) if version == 1 => bail!(
+                "it is a manifest of Docker's schema 1, which has no config; pulling it with an old \
+                 docker and pushing it again makes an image of it"
+            ),
+            Some(other) => bail!("its schemaVersion is {}, and not 2", shown(&other.to_string())),
+        }
+    }
+}
+
+/// A manifest.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub config: Descriptor,
+    pub layers: Vec<Descriptor>,
+    /// Empty if it has none.
+    pub artifact_type: String,
+}
+
+impl Manifest {
+    /// Refuses what is an artifact by the media type of its config.
+    pub fn is_of_image(&self) -> Result<()> {
+        let media_type = &self.config.media_type;
+        ensure!(
+            CONFIGS.contains(&&**media_type),
+            "its config has the media type {}, so it is an artifact",
+            shown(media_type)
+        );
+        Ok(())
+    }
+
+    /// Whether it says that it is an artifact, though its config is an image's.
+    pub fn claims_artifact(&self) -> bool {
+        !CONFIGS.contains(&&*self.artifact_type)
+    }
+}
+
+/// What leads to a blob.
+#[derive(Clone, Debug)]
+pub struct Descriptor {
+    /// Empty if it has none.
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: u64,
+    pub annotations: BTreeMap<String, String>,
+    /// Where else the blob is.
+    pub urls: Vec<String>,
+    pub platform: Option<Declared>,
+}
+
+impl Descriptor {
+    fn parse(value: &Value) -> Result<Self> {
+        ensure!(value.is_object(), "it is {}, and not an object", kind(value));
+        let digest = text(value, "digest")?.context("it has no digest")?;
+        let digest = digest.parse().map_err(|_| {
+            anyhow!("its digest \"{}\" is not sha256: and 64 hex digits", shown(digest))
+        })?;
+        let size = field(value, "size").context("it has no size")?;
+        let size =
+            size.as_u64().with_context(|| format!("its size is {}", shown(&size.to_string())))?;
+        let annotations = json::object(value, "annotations")?.into_iter().flatten();
+        let annotations = annotations
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect();
+        let platform = json::object(value, "platform")?.is_some();
+        let platform = field(value, "platform").filter(|_| platform).map(Declared::parse);
+        Ok(Self {
+            media_type: text(value, "mediaType")?.unwrap_or_default().to_owned(),
+            digest,
+            size,
+            annotations,
+            urls: json::texts(value, "urls")?,
+            platform: platform.transpose()?,
+        })
+    }
+
+    /// Whether it says of itself that it is an attestation.
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.contains_key(DOCKER_REFERENCE)
+            || self.platform.as_ref().is_some_and(Declared::is_unknown)
+    }
+}
+
+/// What an image needs to run, as a descriptor or a config declares it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    pub os: String,
+    pub architecture: String,
+    pub variant: String,
+    /// `os.features`.
+    pub features: Vec<String>,
+}
+
+impl Declared {
+    pub fn parse(value: &Value) -> Result<Self> {
+        let own = |name| text(value, name).map(|text| text.unwrap_or_default().to_owned());
+        let mut features = json::texts(value, "os.features")?;
+        features.retain(|feature| !feature.is_empty());
+        Ok(Self {
+            os: own("os")?,
+            architecture: own("architecture")?,
+            // What is not text is no more a variant than odd characters are.
+            variant: own("variant").unwrap_or_default(),
+            features,
+        })
+    }
+
+    /// Whether it is for no machine at all, as builders mark what they add.
+    pub fn is_unknown(&self) -> bool {
+        [&self.os, &self.architecture].iter().any(|text| text.eq_ignore_ascii_case("unknown"))
+    }
+
+    /// The platform; `None` if it says too little. What has no system is for Linux.
+    pub fn platform(&self) -> Option<Platform> {
+        let os = if self.os.is_empty() { "linux" } else { &self.os };
+        Platform::of_image(os, &self.architecture, &self.variant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<Document> {
+        Document::parse(value.to_string().as_bytes())
+    }
+
+    fn descriptor() -> Value {
+        json!({ "mediaType": MANIFEST, "digest": Digest::of(b"").to_string(), "size": 0 })
+    }
+
+    #[test]
+    fn what_two_programs_would_take_for_two_things_is_refused() {
+        // CVE-2021-41190; containerd and Docker refuse the same.
+        for (value, says) in [
+            (
+                json!({ "manifests": [], "layers": [], "config": {} }),
+                "both `manifests` and `config`",
+            ),
+            (json!({ "manifests": [], "layers": [] }), "both `manifests` and `layers`"),
+            (json!({ "manifests": [], "fsLayers": [] }), "both `manifests` and `fsLayers`"),
+            (json!({ "mediaType": INDEX, "layers": [] }), "its own mediaType"),
+            (json!({ "mediaType": MANIFEST, "manifests": [] }), "its own mediaType"),
+        ] {
+            let error = parse(&value).err().unwrap().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        let manifest = parse(&json!({ "layers": null, "manifests": null, "config": {} })).unwrap();
+        assert_eq!(manifest.kind, Some(Kind::Manifest));
+        assert!(manifest.expect(Kind::Index).is_err());
+        assert_eq!(Document::parse(b"\x00 no JSON").unwrap().kind, None);
+    }
+
+    #[test]
+    fn entries_are_judged_one_by_one() {
+        let mut odd = descriptor();
+        odd["digest"] = "sha512:12".into();
+        let mut huge = descriptor();
+        huge["size"] = (-1).into();
+        let index = json!({ "manifests": [odd, null, 7, huge, {}, descriptor()] });
+        let entries = parse(&index).unwrap().entries().unwrap();
+        let good: Vec<bool> = entries.iter().map(Result::is_ok).collect();
+        assert_eq!(good, [false, false, false, false, false, true]);
+        assert!(parse(&json!({ "manifests": null })).unwrap().entries().unwrap().is_empty());
+        assert!(parse(&json!({ "manifests": 7 })).unwrap().entries().is_err());
+    }
+
+    #[test]
+    fn manifests_may_lack_what_is_empty() {
+        let manifest = json!({ "config": descriptor(), "layers": null, "annotations": null });
+        assert!(parse(&manifest).unwrap().manifest().unwrap().layers.is_empty());
+        let of_artifact = parse(&manifest).unwrap().manifest().unwrap();
+        assert!(of_artifact.is_of_image().is_err());
+        for (version, says) in [(1, "schema 1"), (3, "its schemaVersion is 3")] {
+            let value = json!({ "schemaVersion": version, "config": descriptor() });
+            let error = parse(&value).unwrap().manifest().unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

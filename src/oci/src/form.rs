@@ -1,0 +1,99 @@
+//! Which form an image at a path has, and which transport reads it where another
+//! one was named.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use fsimage::io::regular;
+
+use crate::compression::Spool;
+use crate::reference::{ImageRef, Transport};
+use crate::skopeo::SkopeoDir;
+use crate::store::{DirStore, Store, TarStore};
+
+/// Opens the file or directory that `reference` names.
+///
+/// # Errors
+///
+/// Where something else is there than it names, what that is and how to name it.
+pub fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
+    let path = &reference.path;
+    let is_dir = match path.metadata() {
+        Ok(metadata) => metadata.is_dir(),
+        Err(error) if error.kind() == ErrorKind::NotFound => match reference.transport {
+            Transport::Oci | Transport::Dir => bail!("there is no such directory"),
+            _ => bail!("there is no such file"),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    match (reference.transport, is_dir) {
+        (Transport::Oci, true) => {
+            ensure!(path.join("oci-layout").exists(), "{}", of_directory(path));
+            Ok(Box::new(DirStore(path.clone())))
+        }
+        (Transport::Dir, true) => {
+            ensure!(path.join("manifest.json").exists(), "{}", of_directory(path));
+            Ok(Box::new(SkopeoDir::open(path)?))
+        }
+        (_, true) => bail!(of_directory(path)),
+        (Transport::Oci | Transport::Dir, false) => match archive(path, spool) {
+            Ok(archive) => bail!(of_archive(&archive)?),
+            Err(why) => Err(why.context("it is a file, and not a directory")),
+        },
+        (transport, false) => {
+            let archive = archive(path, spool)?;
+            let (index, manifest) = (archive.has("index.json")?, archive.has("manifest.json")?);
+            let is_it = match transport {
+                Transport::DockerArchive => manifest,
+                Transport::Archive => manifest || index,
+                _ => index,
+            };
+            ensure!(is_it, "{}", of_archive(&archive)?);
+            Ok(Box::new(archive))
+        }
+    }
+}
+
+/// Opens an archive. Whoever names a fifo does not wait for its other end.
+fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
+    let file = match regular::open_followed(path) {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            bail!("it is neither a regular file nor a directory")
+        }
+        opened => opened?,
+    };
+    TarStore::open(&file, spool)
+}
+
+/// What the directory `dir` is, and how it is named.
+fn of_directory(dir: &Path) -> String {
+    let has = |name: &str| dir.join(name).exists();
+    let is = match () {
+        () if has("oci-layout") => "an OCI layout in a directory: oci:DIR reads it",
+        () if has("index.json") => "an OCI layout without its file oci-layout, which it must have",
+        () if has("manifest.json") => "a directory as skopeo writes it: dir:DIR reads it",
+        () => {
+            "a directory, and neither an OCI layout (it has no file oci-layout) nor one as skopeo \
+             writes it (it has no manifest.json)"
+        }
+    };
+    format!("it is {is}")
+}
+
+/// What `archive` is, and how it is named.
+fn of_archive(archive: &TarStore) -> Result<&'static str> {
+    Ok(if archive.has("manifest.json")? {
+        "it is an archive as docker save writes it: docker-archive:FILE reads it"
+    } else if archive.has("index.json")? {
+        "it is an OCI layout in an archive: oci-archive:FILE reads it"
+    } else if archive.has("repositories")? {
+        "it is an archive of a docker older than 1.10, which is not read: load it into a newer one \
+         and save it there"
+    } else if archive.holds_a_system() {
+        "it is a tar of files, as docker export writes it, and not of an image: docker save writes \
+         one"
+    } else {
+        "it is a tar without an image: it has neither manifest.json nor index.json"
+    })
+}

@@ -1,0 +1,60 @@
+//! Images where they are: which one is meant, what it consists of, its blobs.
+//!
+//! Everything read here is checked against the digest and size that led to it.
+//! A layer's blob is checked by whoever reads it to its end.
+
+use std::io::Read;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use fsimage::digest::Digest;
+use oci_spec::image::ImageConfiguration;
+
+use crate::json;
+use crate::layer::{Layer, is_foreign};
+use crate::platform::Platform;
+use crate::store::Store;
+
+/// One image, for one platform.
+pub struct Image {
+    /// `None` in a classic docker-archive, which has no manifest to digest.
+    pub manifest_digest: Option<Digest>,
+    /// What the reference led to, which may be an index; none if it was in no registry.
+    pub named_digest: Option<Digest>,
+    /// Digest of the config: the image ID.
+    pub config_digest: Digest,
+    pub config: ImageConfiguration,
+    pub platform: Platform,
+    /// The lowest first.
+    pub layers: Vec<Layer>,
+    /// What had to be guessed, and what is not as it should be.
+    pub warnings: Vec<String>,
+    /// How the image was chosen, where there was a choice.
+    pub note: Option<String>,
+    pub(crate) store: Box<dyn Store>,
+}
+
+impl Image {
+    /// The blob of layer `index`, as it is stored.
+    pub fn blob(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
+        let layer = &self.layers[index];
+        if is_foreign(&layer.media_type) && !self.store.has(&layer.name)? {
+            let urls = match &layer.urls[..] {
+                [] => "nowhere that its manifest tells".to_owned(),
+                urls => json::shown_list(urls),
+            };
+            bail!(
+                "the layer is foreign ({}): its bytes are not where the image is, but at {urls}; an \
+                 image that was pushed or saved with its foreign layers has them",
+                layer.media_type
+            );
+        }
+        let opened = self.store.open(&layer.name)?;
+        let (blob, size) = opened.ok_or_else(|| anyhow!("the blob is missing"))?;
+        ensure!(
+            size == layer.size,
+            "the blob has the size {size}, not {}: it is cut or damaged",
+            layer.size
+        );
+        Ok(blob)
+    }
+}

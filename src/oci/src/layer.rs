@@ -1,0 +1,86 @@
+//! The layers of an image, as its manifest and its config tell of them.
+
+use anyhow::{Result, anyhow, bail, ensure};
+use fsimage::digest::{DiffId, Digest};
+use oci_spec::image::ImageConfiguration;
+
+use crate::json;
+
+/// Layers that are devices of one file system.
+const MAX_LAYERS: usize = 65_535;
+
+/// A layer as the image describes it.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub diff_id: DiffId,
+    /// Digest of the blob; a classic docker-archive has none.
+    pub digest: Option<Digest>,
+    /// Bytes of the blob.
+    pub size: u64,
+    pub media_type: String,
+    /// What the store calls it.
+    pub(crate) name: String,
+    /// Where else the blob is, as the manifest says of foreign layers.
+    pub(crate) urls: Vec<String>,
+}
+
+impl Layer {
+    /// How to call it in messages and progress.
+    pub fn label(&self) -> String {
+        self.digest.unwrap_or(self.diff_id).to_string()
+    }
+
+    /// Compares the blob that was read with what the manifest says.
+    pub fn check(&self, digest: Digest, size: u64) -> Result<()> {
+        ensure!(size == self.size, "the blob has {size} bytes, not {}", self.size);
+        match self.digest {
+            Some(expected) if expected != digest => {
+                bail!("the blob has the digest {digest}, not {expected}: it is damaged")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The config's diff IDs, of which there must be as many as layers.
+pub(crate) fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
+    let diff_ids = config.rootfs().diff_ids();
+    ensure!(layers <= MAX_LAYERS, "it has {layers} layers; an image has at most {MAX_LAYERS}");
+    ensure!(
+        diff_ids.len() == layers,
+        "{layers} layers, but {} diff IDs in the config",
+        diff_ids.len()
+    );
+    let bad = |id| anyhow!("the diff ID \"{}\" is not sha256: and 64 hex digits", json::shown(id));
+    diff_ids.iter().map(|id| id.parse().map_err(|_| bad(id))).collect()
+}
+
+/// Refuses what cannot be a layer of files.
+pub(crate) fn known_layer(media_type: &str) -> Result<()> {
+    let what = match media_type {
+        "application/vnd.oci.image.layer.v1.tar"
+        | "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.v1.tar+zstd"
+        | "application/vnd.docker.image.rootfs.diff.tar"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd" => return Ok(()),
+        foreign if is_foreign(foreign) => return Ok(()),
+        "" => bail!("it has no media type"),
+        other if other.contains("encrypted") => "is encrypted",
+        _ => "is not known",
+    };
+    bail!("the media type {} {what}", json::shown(media_type))
+}
+
+/// Whether a layer need not be where the image is. (Where it is, it is like any other.)
+pub(crate) fn is_foreign(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd"
+    )
+}

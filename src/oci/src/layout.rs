@@ -1,0 +1,159 @@
+//! OCI image layouts: `index.json`, and blobs by digest.
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fsimage::digest::Digest;
+
+use crate::blob::blob_name;
+use crate::document::{self, Descriptor, Document};
+use crate::image::Image;
+use crate::layer::{Layer, diff_ids, known_layer};
+use crate::names::{self, REF_NAME, Unclear};
+use crate::platform::Platform;
+use crate::reference::ImageRef;
+use crate::select::{self, Chosen};
+use crate::store::Store;
+use crate::{config, json};
+
+/// The file `oci-layout`.
+pub const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Opens the image that `reference` names.
+pub fn open(store: Box<dyn Store>, reference: &ImageRef, wanted: &Platform) -> Result<Image> {
+    match find(&*store, reference, wanted)? {
+        Found::Image(chosen) => assemble(store, *chosen, wanted),
+        Found::Nothing(why) => bail!(why),
+    }
+}
+
+/// What a reference leads to.
+pub enum Found {
+    Image(Box<Chosen>),
+    /// Nothing has that name, or that digest.
+    Nothing(String),
+}
+
+/// Finds the image that `reference` names.
+pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Result<Found> {
+    let entries = entries(store)?;
+    // An entry that is none stands beside others; alone, it is what is wrong.
+    let mut good = Vec::new();
+    let mut bad = None;
+    for entry in &entries {
+        match entry {
+            Ok(entry) => good.push(entry),
+            Err(why) => bad = Some(why),
+        }
+    }
+    if let (Some(why), true) = (bad, good.is_empty()) {
+        bail!("index.json has no entry that leads anywhere: {why:#}");
+    }
+    // A name may hold an `@` itself (annotations.md), and then is no pin.
+    let whole = reference.reference.as_ref().zip(reference.pin);
+    let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
+    let (name, pin) = match whole.filter(|whole| names::has(&good, whole)) {
+        Some(whole) => (Some(whole), None),
+        None => (reference.reference.clone(), reference.pin),
+    };
+    let mut groups = match names::groups(&good, name.as_deref()) {
+        Ok(groups) => groups,
+        Err(Unclear::Absent(there)) => return Ok(Found::Nothing(absent(reference, &there))),
+        Err(Unclear::Ambiguous(names)) => {
+            bail!("the name stands for more than one image; write one of: {names}")
+        }
+    };
+    // A digest names an image as well as a name does.
+    if pin.is_some() && groups.len() > 1 {
+        let entries = groups.drain(..).flat_map(|group| group.entries).collect();
+        groups.push(names::Group { name: None, entries });
+    }
+    let mut others = Vec::new();
+    let chosen = select::choose(store, &groups, pin, wanted, &mut others)?;
+    match (chosen, pin) {
+        (Some(chosen), _) => Ok(Found::Image(Box::new(chosen))),
+        (None, Some(pin)) => {
+            let others: Vec<_> = others.iter().map(Digest::to_string).collect();
+            let others = json::shown_list(&others);
+            Ok(Found::Nothing(format!("nothing here has the digest {pin}; there is: {others}")))
+        }
+        (None, None) => bail!("the index is empty"),
+    }
+}
+
+/// That there is no such name.
+pub fn absent(reference: &ImageRef, there: &str) -> String {
+    let wanted = reference.reference.as_deref().unwrap_or_default();
+    match there {
+        "" => format!("there is no tag {wanted:?}; nothing here has a name"),
+        there => format!("there is no tag {wanted:?}; there is: {there}"),
+    }
+}
+
+/// The entries of `index.json`.
+pub fn entries(store: &dyn Store) -> Result<Vec<Result<Descriptor>>> {
+    let bytes = store.document("index.json")?.ok_or_else(|| anyhow!("index.json is missing"))?;
+    let read = || {
+        let document = Document::parse(&bytes)?;
+        document.expect(document::Kind::Index)?;
+        document.entries()
+    };
+    read().context("index.json")
+}
+
+/// The image that was chosen, with what its config says.
+pub fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Result<Image> {
+    let Chosen { digest, manifest, config: bytes, platform, note } = chosen;
+    let read = config::read(&bytes, platform.as_ref(), wanted)?;
+    let diff_ids = diff_ids(&read.config, manifest.layers.len())?;
+    let layers = manifest.layers.iter().zip(diff_ids).enumerate();
+    let layers = layers.map(|(i, (descriptor, diff_id))| {
+        let Descriptor { digest, size, .. } = *descriptor;
+        let media_type = descriptor.media_type.clone();
+        known_layer(&media_type).with_context(|| format!("layer {} ({digest})", i + 1))?;
+        let name = blob_name(digest);
+        let urls = descriptor.urls.clone();
+        Ok(Layer { diff_id, digest: Some(digest), size, media_type, name, urls })
+    });
+    Ok(Image {
+        manifest_digest: Some(digest),
+        named_digest: None,
+        config_digest: manifest.config.digest,
+        config: read.config,
+        platform: read.platform,
+        layers: layers.collect::<Result<_>>()?,
+        warnings: read.warnings,
+        note,
+        store,
+    })
+}
+
+/// Checks that the store is a layout, of a version that is known.
+pub fn version(store: &dyn Store) -> Result<()> {
+    let missing = || anyhow!("it is not an OCI layout: the file oci-layout is missing");
+    let bytes = store.document("oci-layout")?.ok_or_else(missing)?;
+    let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).context("oci-layout")?;
+    let version = value["imageLayoutVersion"].as_str().unwrap_or_default();
+    let shown = json::shown(version);
+    ensure!(version.starts_with("1."), "oci-layout has the version \"{shown}\", not 1.0.0");
+    Ok(())
+}
+
+/// An `index.json` of the one manifest `bytes`.
+pub fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
+    let value: serde_json::Value =
+        crate::foreign_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
+    // Old manifests need not say what they are.
+    let usual = match value["manifests"].is_array() {
+        true => document::INDEX,
+        false => document::MANIFEST,
+    };
+    let media_type = value["mediaType"].as_str().unwrap_or(usual);
+    let mut descriptor = serde_json::json!({
+        "mediaType": media_type,
+        "digest": digest.to_string(),
+        "size": bytes.len(),
+    });
+    if let Some(tag) = tag {
+        descriptor["annotations"] = serde_json::json!({ REF_NAME: tag });
+    }
+    Ok(serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] }))?)
+}

@@ -1,0 +1,76 @@
+//! Container images where they are: their names, their platforms, what they consist of, and their blobs, in registries,
+//! layouts, archives and a daemon.
+//!
+//! Without the feature `images` there are only the names, and nothing that speaks to a network.
+
+#[cfg(feature = "images")]
+pub mod artifact;
+#[cfg(feature = "images")]
+mod blob;
+#[cfg(feature = "images")]
+mod compression;
+#[cfg(feature = "images")]
+mod config;
+#[cfg(feature = "images")]
+mod daemon;
+#[cfg(feature = "images")]
+mod docker;
+#[cfg(feature = "images")]
+mod document;
+#[cfg(feature = "images")]
+pub mod foreign_json;
+#[cfg(feature = "images")]
+mod form;
+#[cfg(feature = "images")]
+mod image;
+#[cfg(feature = "images")]
+mod json;
+#[cfg(feature = "images")]
+mod layer;
+#[cfg(feature = "images")]
+mod layout;
+#[cfg(feature = "images")]
+mod members;
+#[cfg(feature = "images")]
+mod names;
+#[cfg(feature = "images")]
+mod open;
+#[cfg(feature = "images")]
+mod pace;
+mod platform;
+#[cfg(feature = "images")]
+mod reference;
+#[cfg(feature = "images")]
+pub mod registry;
+#[cfg(feature = "images")]
+mod select;
+#[cfg(feature = "images")]
+mod signed;
+#[cfg(feature = "images")]
+mod skopeo;
+#[cfg(feature = "images")]
+mod store;
+#[cfg(feature = "images")]
+mod tls;
+
+#[cfg(feature = "images")]
+pub use self::compression::{Compression, Spool};
+#[cfg(feature = "images")]
+pub use self::daemon::image_id as daemon_image_id;
+#[cfg(feature = "images")]
+pub use self::document::Descriptor;
+#[cfg(feature = "images")]
+pub use self::image::Image;
+#[cfg(feature = "images")]
+pub use self::layer::Layer;
+#[cfg(feature = "images")]
+pub use self::names::REF_NAME;
+pub use self::platform::{BadPlatform, Platform};
+#[cfg(feature = "images")]
+pub use self::reference::{BadReference, ImageRef, Transport};
+#[cfg(feature = "images")]
+pub use self::registry::{Access, Credentials, NotThere, Repository};
+#[cfg(feature = "images")]
+pub use self::signed::ImageKey;
+#[cfg(feature = "images")]
+pub use self::store::MAX_DOCUMENT;

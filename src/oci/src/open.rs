@@ -1,0 +1,86 @@
+//! Finding an image: from a reference to an [`Image`], wherever it is.
+
+use anyhow::{Context as _, Result};
+use fsimage::digest::Digest;
+
+use crate::image::Image;
+use crate::platform::Platform;
+use crate::reference::{ImageRef, Transport};
+use crate::registry::{Access, RegistryStore};
+use crate::signed::{self, ImageKey};
+use crate::store::{Counted, Store};
+use crate::{daemon, docker, form, layout};
+
+impl Image {
+    /// Finds what `reference` means for `platform`; `access` is how registries
+    /// are reached.
+    pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
+        let counted =
+            |store| -> Box<dyn Store> { Box::new(Counted::new(store, access.document_bytes())) };
+        let open = || match reference.transport {
+            Transport::DockerArchive => {
+                let store = form::open(reference, &access.spool())?;
+                docker::open(counted(store), reference, platform)
+            }
+            Transport::Archive => {
+                let store = counted(form::open(reference, &access.spool())?);
+                // What newer versions of docker save has both, for the same image.
+                if store.has("manifest.json")? {
+                    return docker::open(store, reference, platform);
+                }
+                layout::version(&*store)?;
+                layout::open(store, reference, platform)
+            }
+            Transport::DockerDaemon => {
+                let store = daemon::save(&reference.path, access)?;
+                docker::open(counted(Box::new(store)), reference, platform)
+            }
+            Transport::Registry => {
+                let name = reference.name.as_ref().context("a registry's image has a name")?;
+                let store = RegistryStore::open(name, access)?;
+                let named_digest = Some(store.named());
+                let image = layout::open(counted(Box::new(store)), reference, platform)?;
+                Ok(Self { named_digest, ..image })
+            }
+            Transport::Oci | Transport::OciArchive | Transport::Dir => {
+                let store = counted(form::open(reference, &access.spool())?);
+                layout::version(&*store)?;
+                layout::open(store, reference, platform)
+            }
+        };
+        open().with_context(|| match reference.transport {
+            Transport::Registry | Transport::DockerDaemon => reference.to_string(),
+            _ => reference.path.display().to_string(),
+        })
+    }
+
+    /// Refuses the image, which `reference` led to, unless `key` signed it; returns the
+    /// digest that is signed: the manifest's, or that of an index which lists it.
+    pub fn signed_by(
+        &self,
+        reference: &ImageRef,
+        access: &Access,
+        key: &ImageKey,
+    ) -> Result<Digest> {
+        let check = || -> Result<Digest> {
+            let name = reference.name.as_ref().filter(|_| self.named_digest.is_some());
+            let name = name.context("signatures are looked for in registries only")?;
+            let digest = self.manifest_digest.context("it has no manifest")?;
+            // Newer signatures count, even where an older answer of a tag would do.
+            let access = Access { known_tags: false, ..access.clone() };
+            let pinned = name.clone_with_digest(digest.to_string());
+            let store = RegistryStore::open(&pinned, &access)?;
+            let mut digests = vec![digest];
+            digests.extend(self.named_digest.filter(|named| *named != digest));
+            if let [_] = digests[..]
+                && let Some(tag) = name.tag()
+                && let Some(index) = store.index_with(tag, digest)?
+            {
+                // A lock has the manifest; what is signed may be the index.
+                digests.push(index);
+            }
+            signed::check(&store, &digests, key)
+        };
+        check().with_context(|| format!("{reference}: verify-image"))
+    }
+}

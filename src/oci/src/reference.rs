@@ -1,0 +1,307 @@
+//! Image references: `TRANSPORT:PATH[:REFERENCE][@sha256:…]`, or a name in a
+//! registry by Docker's rules.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use fsimage::digest::{BadDigest, Digest};
+use oci_spec::distribution::{ParseError, Reference};
+use serde::Deserialize;
+
+/// Where an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// An OCI layout directory.
+    Oci,
+    /// An OCI layout in a tar.
+    OciArchive,
+    /// What `docker save` writes.
+    DockerArchive,
+    /// A tar of either kind, told by its members.
+    Archive,
+    /// What `skopeo copy … dir:` writes.
+    Dir,
+    /// Docker's own store, over its socket.
+    DockerDaemon,
+    /// A registry.
+    Registry,
+}
+
+/// An image, as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ImageRef {
+    /// As written; what a bundle says of its origin.
+    text: String,
+    pub transport: Transport,
+    /// Path and name, where a file or a directory holds the image.
+    place: String,
+    /// Relative to the current directory once [`ImageRef::resolve`] was called.
+    pub path: PathBuf,
+    /// A tag or a whole name.
+    pub reference: Option<String>,
+    /// The manifest (or an index above it) must have this digest.
+    pub pin: Option<Digest>,
+    /// In a registry: all of the name.
+    pub name: Option<Reference>,
+}
+
+/// A text that names no image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadReference {
+    #[error(
+        "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
+         oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
+    )]
+    Form(String, String),
+    #[error("{0:?}: what follows @ is not a digest (sha256: and 64 lower-case hex digits)")]
+    Pin(String),
+}
+
+impl FromStr for ImageRef {
+    type Err = BadReference;
+
+    /// Where the path ends, only [`ImageRef::resolve`] can say for sure: paths and
+    /// names may both hold colons. Until then it ends at the first one.
+    fn from_str(text: &str) -> Result<Self, BadReference> {
+        let form = || BadReference::Form(text.to_owned(), String::new());
+        let (transport, rest) = match text.split_once(':') {
+            Some(("oci", rest)) => (Transport::Oci, rest),
+            Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
+            Some(("docker-archive", rest)) => (Transport::DockerArchive, rest),
+            Some(("archive", rest)) => (Transport::Archive, rest),
+            Some(("dir", rest)) => (Transport::Dir, rest),
+            Some(("docker-daemon", rest)) => (Transport::DockerDaemon, rest),
+            _ => {
+                return Self::in_registry(text)
+                    .map_err(|why| BadReference::Form(text.to_owned(), format!(" ({why})")));
+            }
+        };
+        let (rest, pin) = match rest.rsplit_once("@sha256:") {
+            Some((rest, hex)) => {
+                let pin = format!("sha256:{hex}").parse();
+                (rest, Some(pin.map_err(|_| BadReference::Pin(text.to_owned()))?))
+            }
+            None => (rest, None),
+        };
+        let (path, reference) = match transport {
+            Transport::DockerDaemon => (rest, None),
+            _ => split(transport, rest, |_| false),
+        };
+        if path.is_empty() || reference == Some("") {
+            return Err(form());
+        }
+        let (path, reference) = (path.into(), reference.map(str::to_owned));
+        let (text, place) = (text.to_owned(), rest.to_owned());
+        Ok(Self { text, transport, place, path, reference, pin, name: None })
+    }
+}
+
+/// Splits path and name at the first colon behind a path that is there; at the
+/// first colon of all where no path is there.
+fn split(
+    transport: Transport,
+    place: &str,
+    is_there: impl Fn(&str) -> bool,
+) -> (&str, Option<&str>) {
+    if transport == Transport::Dir {
+        return (place, None);
+    }
+    let colons = || place.match_indices(':').map(|(at, _)| at);
+    let known = colons().chain([place.len()]).find(|end| *end > 0 && is_there(&place[..*end]));
+    match known.or_else(|| colons().next()) {
+        Some(end) if end < place.len() => (&place[..end], Some(&place[end + 1..])),
+        _ => (place, None),
+    }
+}
+
+impl ImageRef {
+    /// The only image in the files at `path`.
+    pub fn at(transport: Transport, path: &Path) -> Self {
+        let name = match transport {
+            Transport::Oci => "oci",
+            Transport::OciArchive => "oci-archive",
+            Transport::DockerArchive => "docker-archive",
+            Transport::Dir => "dir",
+            Transport::Archive => "archive",
+            Transport::DockerDaemon => "docker-daemon",
+            Transport::Registry => "docker",
+        };
+        let text = format!("{name}:{}", path.display());
+        let place = path.display().to_string();
+        let path = path.to_owned();
+        Self { text, transport, place, path, reference: None, pin: None, name: None }
+    }
+
+    /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
+    fn in_registry(text: &str) -> Result<Self, String> {
+        let text_name = text.strip_prefix("docker://").unwrap_or(text);
+        // So that no name is taken for a digest, Docker has none of this form.
+        if text_name.len() == 64 && text_name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("64 hex digits are an ID, and no name".into());
+        }
+        let name = match text_name.starts_with('[') {
+            true => at_ipv6(text_name)?,
+            false => text_name.parse().map_err(|error: ParseError| error.to_string())?,
+        };
+        let pin = name.digest().map(str::parse).transpose();
+        let pin = pin.map_err(|error: BadDigest| error.to_string())?;
+        let reference = name.tag().map(str::to_owned);
+        let (transport, path) = (Transport::Registry, PathBuf::new());
+        let (text, place) = (text.to_owned(), String::new());
+        Ok(Self { text, transport, place, path, reference, pin, name: Some(name) })
+    }
+
+    /// Pins the digest of an image in a registry.
+    pub fn lock(&mut self, digest: Digest) {
+        self.pin = Some(digest);
+        self.name = self.name.as_ref().map(|name| match name.tag() {
+            Some(tag) => Reference::with_tag_and_digest(
+                name.registry().to_owned(),
+                name.repository().to_owned(),
+                tag.to_owned(),
+                digest.to_string(),
+            ),
+            None => name.clone_with_digest(digest.to_string()),
+        });
+    }
+
+    /// Takes a relative path as relative to `dir`, and looks there where it ends.
+    pub fn resolve(&mut self, dir: &Path) {
+        if matches!(self.transport, Transport::Registry | Transport::DockerDaemon) {
+            return;
+        }
+        let is_there = |path: &str| dir.join(path).symlink_metadata().is_ok();
+        let (path, name) = split(self.transport, &self.place, is_there);
+        self.path = dir.join(path);
+        self.reference = name.filter(|name| !name.is_empty()).map(str::to_owned);
+    }
+}
+
+/// `[ADDRESS][:PORT]/NAME…`, whose brackets Docker's grammar has and the parser lacks.
+fn at_ipv6(text: &str) -> Result<Reference, String> {
+    let (address, rest) = text[1..].split_once(']').ok_or("a [ without its ]")?;
+    let address: Ipv6Addr =
+        address.parse().map_err(|_| format!("{address} is not an IPv6 address"))?;
+    // A host of the parser's grammar stands in for the address.
+    let name: Reference =
+        format!("localhost{rest}").parse().map_err(|error: ParseError| error.to_string())?;
+    let port = name.registry().strip_prefix("localhost");
+    let port = port.filter(|port| port.is_empty() || port.starts_with(':'));
+    let port = port.ok_or("the address is followed by neither a port nor a name")?;
+    let (host, path) = (format!("[{address}]{port}"), name.repository().to_owned());
+    let tag = name.tag().map(str::to_owned);
+    Ok(match (tag, name.digest().map(str::to_owned)) {
+        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, path, tag, digest),
+        (None, Some(digest)) => Reference::with_digest(host, path, digest),
+        (tag, None) => Reference::with_tag(host, path, tag.unwrap_or_else(|| "latest".to_owned())),
+    })
+}
+
+impl TryFrom<String> for ImageRef {
+    type Error = BadReference;
+
+    fn try_from(text: String) -> Result<Self, BadReference> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_ends_where_the_tag_begins() {
+        let read = |text: &str| {
+            let image: ImageRef = text.parse().unwrap();
+            assert_eq!(image.to_string(), text);
+            (image.path.to_str().unwrap().to_owned(), image.reference, image.pin.is_some())
+        };
+        let pin = format!("@sha256:{}", "0".repeat(64));
+        assert_eq!(read("oci:dir"), ("dir".into(), None, false));
+        assert_eq!(read("oci:../dir:latest"), ("../dir".into(), Some("latest".into()), false));
+        assert_eq!(read("oci:dir:a/b:1"), ("dir".into(), Some("a/b:1".into()), false));
+        assert_eq!(read("dir:a:b"), ("a:b".into(), None, false));
+        assert_eq!(read(&format!("oci:dir{pin}")), ("dir".into(), None, true));
+        assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
+        let name = "docker-archive:x.tar:example.com:5000/a:b";
+        assert_eq!(read(name), ("x.tar".into(), Some("example.com:5000/a:b".into()), false));
+        for bad in [
+            "",
+            "oci:",
+            "oci::tag",
+            "a//b",
+            "a:b:c",
+            "oci:x:",
+            "oci:x@sha256:12",
+            "a@sha256:1",
+            "[::1]",
+            "[::1]a",
+            "[::1]:5000",
+            "[::1/a",
+            "[1.2.3.4]/a",
+            "[::1].example/a",
+        ] {
+            assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_there_may_hold_colons() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["plain", "with:colon", "with:two:colons"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let read = |text: &str| {
+            let mut image: ImageRef = text.parse().unwrap();
+            image.resolve(dir.path());
+            let path = image.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
+            (path, image.reference.unwrap_or_default())
+        };
+        for (text, path, name) in [
+            ("oci:plain", "plain", ""),
+            ("oci:plain:1", "plain", "1"),
+            ("oci:plain:busybox:1.38.0-musl", "plain", "busybox:1.38.0-musl"),
+            ("oci:plain:docker.io/library/x:1", "plain", "docker.io/library/x:1"),
+            ("oci:with:colon", "with:colon", ""),
+            ("oci:with:colon:1", "with:colon", "1"),
+            ("oci-archive:with:two:colons:a:1", "with:two:colons", "a:1"),
+            ("docker-archive:with:colon:localhost:5000/a:1", "with:colon", "localhost:5000/a:1"),
+            ("oci:nowhere:a:1", "nowhere", "a:1"),
+            ("dir:with:colon", "with:colon", ""),
+        ] {
+            assert_eq!(read(text), (path.to_owned(), name.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_of_a_registry_as_docker_reads_them() {
+        for (text, whole) in [
+            ("python", "docker.io/library/python:latest"),
+            ("python:3.12-slim", "docker.io/library/python:3.12-slim"),
+            ("docker://a/b", "docker.io/a/b:latest"),
+            ("localhost/a:1", "localhost/a:1"),
+            ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+            ("example.com/a", "example.com/a:latest"),
+            ("[::1]:5000/a/b:1", "[::1]:5000/a/b:1"),
+            ("[0:0::1]/a", "[::1]/a:latest"),
+        ] {
+            let image: ImageRef = text.parse().unwrap();
+            assert_eq!(image.transport, Transport::Registry);
+            assert_eq!(image.name.as_ref().unwrap().whole(), whole);
+            assert_eq!(image.to_string(), text);
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let mut image: ImageRef = "example.com/a:1".parse().unwrap();
+        image.lock(digest.parse().unwrap());
+        assert_eq!(image.name.unwrap().whole(), format!("example.com/a:1@{digest}"));
+    }
+}

@@ -1,0 +1,83 @@
+//! How registries are reached: the user's choices, and who may log in where.
+
+use std::path::PathBuf;
+
+use crate::compression::Spool;
+use crate::pace::{LEAST, Pace};
+use crate::reference::ImageRef;
+
+/// How registries are reached.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// `HOST[:PORT]` of registries that are spoken to without TLS.
+    pub insecure: Vec<String>,
+    /// Files of certificates (PEM) that are trusted besides the system's.
+    pub ca_certs: Vec<PathBuf>,
+    /// Connect to nothing.
+    pub offline: bool,
+    /// A login in place of the stored ones.
+    pub credentials: Option<Credentials>,
+    /// Where manifests and configs are kept, and spool files while they are read.
+    pub documents: PathBuf,
+    /// Bytes that an archive which is compressed as a whole may decompress to, in
+    /// place of the default.
+    pub archive_bytes: Option<u64>,
+    /// Of [`Access::document_bytes`], in place of the default.
+    pub max_document_bytes: Option<u64>,
+    /// Bytes that a blob must bring for each second of waiting, in place of the default.
+    pub min_rate: Option<u64>,
+    /// Take a tag for what it last led to, and ask only for one that was never seen.
+    pub known_tags: bool,
+}
+
+/// Name and password for one registry; every other one gets what is stored for it.
+#[derive(Clone)]
+pub struct Credentials {
+    pub name: String,
+    pub password: String,
+    /// `HOST[:PORT]` as references have it. None: nobody gets them yet.
+    pub registry: Option<String>,
+}
+
+impl Credentials {
+    /// Whether they are for the registry `host`.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        /// What docker calls its own registry elsewhere.
+        fn known(host: &str) -> &str {
+            if host == "index.docker.io" { "docker.io" } else { host }
+        }
+        self.registry.as_deref().is_some_and(|own| known(own) == known(host))
+    }
+}
+
+/// Bytes of documents: those of an image have some KiB.
+const MAX_DOCUMENTS: u64 = 512 << 20;
+
+impl Access {
+    /// Gives name and password of the environment to the registry of `image`, unless
+    /// the user named another one: those of mirrors, of shared layers and of what
+    /// else a build asks are not the user's to know.
+    pub fn are_for(&mut self, image: &ImageRef) {
+        let registry = image.name.as_ref().map(|name| name.registry().to_owned());
+        if let Some(given) = &mut self.credentials
+            && given.registry.is_none()
+        {
+            given.registry = registry;
+        }
+    }
+
+    /// Where archives are decompressed to.
+    pub fn spool(&self) -> Spool {
+        Spool { dir: self.documents.clone(), limit: self.archive_bytes }
+    }
+
+    /// Bytes of indexes, manifests and configs that are read to find an image.
+    pub fn document_bytes(&self) -> u64 {
+        self.max_document_bytes.unwrap_or(MAX_DOCUMENTS)
+    }
+
+    /// How slowly bytes may come.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::new(self.min_rate.unwrap_or(LEAST))
+    }
+}

@@ -1,0 +1,111 @@
+//! Who the user is to a registry: as docker and podman have stored it.
+
+use std::env;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow, bail};
+use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
+use fsimage::io::regular;
+use oci_spec::distribution::Reference;
+
+use super::login::Login;
+use crate::store::MAX_DOCUMENT;
+
+/// The name under which docker stores what is for its own registry.
+const DOCKER_IO: &str = "https://index.docker.io/v1/";
+
+/// What is known of the user at the registry of `reference`; nobody, if nothing is.
+pub fn find(reference: &Reference) -> Result<Login> {
+    for (path, is_named) in files() {
+        let shown = path.display();
+        let read = || match is_named {
+            true => regular::read_named(&path, MAX_DOCUMENT),
+            false => regular::bytes(&regular::open_followed(&path)?, MAX_DOCUMENT),
+        };
+        let bytes = match read().map_err(|error| (error.kind(), error)) {
+            Ok(bytes) => without_blanks(bytes),
+            Err((ErrorKind::NotFound | ErrorKind::NotADirectory, _)) => continue,
+            // Such as another user's home.
+            Err((ErrorKind::PermissionDenied, _)) if !is_named => continue,
+            Err((_, error)) => return Err(anyhow!("{shown}: {error}")),
+        };
+        for name in names(reference, &bytes) {
+            match get_credential_from_reader(&bytes[..], &name) {
+                Ok(DockerCredential::UsernamePassword(name, password)) => {
+                    return Ok(Login::Password { name, password });
+                }
+                Ok(DockerCredential::IdentityToken(token)) => {
+                    return Ok(Login::IdentityToken(token));
+                }
+                Err(CredentialRetrievalError::NoCredentialConfigured) => {}
+                // Helpers end so when they know nothing of a registry, and what
+                // they say may hold what is secret.
+                Err(CredentialRetrievalError::HelperFailure { .. }) => {}
+                Err(CredentialRetrievalError::HelperCommunicationError) => bail!(
+                    "{shown} names a credential helper that cannot be run (docker-credential-… in PATH)"
+                ),
+                Err(_) => bail!("{shown}: the credentials for {name} cannot be read"),
+            }
+        }
+    }
+    Ok(Login::Anonymous)
+}
+
+/// What the user at the registry of `reference` may be stored under in the file
+/// `bytes`, the best first.
+fn names(reference: &Reference, bytes: &[u8]) -> Vec<String> {
+    let host = reference.registry();
+    let mut names = vec![];
+    // podman tells users apart by what follows the host, the longest first.
+    let mut name = format!("{host}/{}", reference.repository());
+    loop {
+        names.push(name.clone());
+        match name.rfind('/') {
+            Some(at) => name.truncate(at),
+            None => break,
+        }
+    }
+    if host == "docker.io" {
+        // Before the host alone, which fits keys of docker's that are no logins.
+        names.insert(names.len() - 1, DOCKER_IO.into());
+    }
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let known = |name: &str| ["auths", "credHelpers"].iter().any(|key| !value[key][name].is_null());
+    // What no key is called would only go to the helper for all, which may ask.
+    names.retain(|name| name == host || name == DOCKER_IO || known(name));
+    names
+}
+
+/// The file, without logins that are empty: what counts is in a helper then.
+fn without_blanks(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        return bytes;
+    };
+    for entry in value["auths"].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.retain(|key, value| key != "auth" || value != "");
+        }
+    }
+    value.to_string().into_bytes()
+}
+
+/// Where credentials may be stored, and whether the user named the place. The
+/// first that has some counts.
+fn files() -> Vec<(PathBuf, bool)> {
+    let dir = |name: &str| env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = dir("HOME");
+    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let docker = dir("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
+    let podman = "containers/auth.json";
+    let docker_is_named = dir("DOCKER_CONFIG").is_some();
+    [
+        (dir("REGISTRY_AUTH_FILE"), true),
+        (dir("XDG_RUNTIME_DIR").map(|dir| dir.join(podman)), false),
+        (config.map(|dir| dir.join(podman)), false),
+        (docker.map(|dir| dir.join("config.json")), docker_is_named),
+    ]
+    .into_iter()
+    .filter_map(|(path, is_named)| Some((path?, is_named)))
+    .collect()
+}

@@ -1,0 +1,129 @@
+//! Manifests and configs on disk, by digest, and what tags last led to.
+
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use fsimage::digest::Digest;
+use fsimage::io::checked::Checked;
+use fsimage::io::dir::Dir;
+use fsimage::io::{atomic_file, regular, shared_dir, temporary};
+use oci_spec::distribution::Reference;
+
+use crate::store::MAX_DOCUMENT;
+
+/// A directory of documents. Any number of builds may share it.
+pub struct Documents(PathBuf);
+
+impl Documents {
+    pub fn new(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
+    /// The cache that it is in.
+    fn root(&self) -> &Path {
+        self.0.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(&self.0)
+    }
+
+    /// The bytes of a file; `None` if there is none that this user may read. What is
+    /// there and no file is replaced.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        let read = || -> io::Result<Vec<u8>> {
+            let dir = shared_dir::open(self.root(), path.parent().unwrap_or(&self.0))?;
+            regular::read_at(dir.file(), path.file_name().unwrap_or_default(), MAX_DOCUMENT)
+        };
+        use ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+        match read() {
+            Err(error) if matches!(error.kind(), NotFound | InvalidInput | PermissionDenied) => {
+                Ok(None)
+            }
+            read => read.map(Some).with_context(|| path.display().to_string()),
+        }
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.0.join("sha256").join(digest.hex())
+    }
+
+    /// The document, if it is there and undamaged.
+    pub fn get(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let bytes = self.read(&self.path(digest))?;
+        Ok(bytes.filter(|bytes| Digest::of(bytes) == digest))
+    }
+
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        self.write(&self.path(digest), bytes)?;
+        Ok(digest)
+    }
+
+    /// Where it is kept what `reference` led to.
+    pub fn tag(&self, reference: &Reference) -> PathBuf {
+        // A name of any length and with any character, as one of a file.
+        self.0.join("tags").join(Digest::of(reference.whole().as_bytes()).hex())
+    }
+
+    pub fn get_tag(&self, tag: &Path) -> Result<Option<Digest>> {
+        let text = self.read(tag)?;
+        Ok(text.and_then(digest_of))
+    }
+
+    pub fn set_tag(&self, tag: &Path, digest: Digest) -> Result<()> {
+        self.write(tag, format!("{digest}\n").as_bytes())
+    }
+
+    /// Writes a file that appears whole. Where this user may only read, it is as if
+    /// nothing were kept.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let dir = shared_dir::create(self.root(), path.parent().unwrap_or(&self.0))?;
+            atomic_file::write_shared(&dir, path.file_name().unwrap_or_default(), bytes)
+        };
+        match write() {
+            Err(error) if shared_dir::may_not_write(&error) => Ok(()),
+            result => result.with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Checks every document, and removes what is not what it is called if `remove` is
+    /// set, as well as files of killed runs.
+    pub fn check(&self, remove: bool, checked: &mut Checked) -> Result<()> {
+        for (sub, by_digest) in [("", None), ("sha256", Some(true)), ("tags", Some(false))] {
+            let path = self.0.join(sub);
+            let Some(dir) = checked.open(self.root(), &path)? else {
+                if sub.is_empty() { break } else { continue }
+            };
+            let names = dir.names().with_context(|| path.display().to_string())?;
+            checked.leftovers += temporary::remove_left_in(dir.file()).unwrap_or(0);
+            let Some(by_digest) = by_digest else { continue };
+            for name in names {
+                // Whatever else is there is none of this program's.
+                if name.len() != 64 || !name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit) {
+                    continue;
+                }
+                match is_right(&dir, &name, by_digest) {
+                    Ok(()) => checked.good += 1,
+                    Err(error) => checked.problem(&dir, &[&name], &error, remove),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_right(dir: &Dir, name: &OsStr, by_digest: bool) -> Result<()> {
+    let bytes = regular::read_at(dir.file(), name, MAX_DOCUMENT)?;
+    if by_digest {
+        let digest = Digest::of(&bytes);
+        ensure!(name == &*digest.hex(), "its digest is {digest}");
+    } else {
+        ensure!(digest_of(bytes).is_some(), "it holds no digest");
+    }
+    Ok(())
+}
+
+/// The digest that the file of a tag holds.
+fn digest_of(tag: Vec<u8>) -> Option<Digest> {
+    String::from_utf8(tag).ok()?.trim().parse().ok()
+}

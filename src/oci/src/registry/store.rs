@@ -1,0 +1,264 @@
+//! One image of a registry, as what reads layouts sees it.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Cursor, Read};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fsimage::digest::Digest;
+use oci_spec::distribution::Reference;
+
+use super::access::Access;
+use super::blob::BlobReader;
+use super::client::{Client, Purpose};
+use super::documents::Documents;
+use super::failure::NotThere;
+use crate::blob::digest_of;
+use crate::layout;
+use crate::pace::{LEAST, Pace};
+use crate::store::{MAX_DOCUMENT, Store};
+
+/// One image of a registry, as a store of a layout.
+pub struct RegistryStore {
+    reference: Reference,
+    client: Option<Arc<Client>>,
+    documents: Documents,
+    /// What the reference led to.
+    named: Digest,
+    index: Vec<u8>,
+    known: Mutex<Known>,
+    min_rate: u64,
+}
+
+/// What the documents so far tell of others.
+#[derive(Default)]
+struct Known {
+    /// Digests that are manifests or indexes.
+    manifests: HashSet<Digest>,
+    /// Bytes of what a digest is of.
+    sizes: HashMap<Digest, u64>,
+}
+
+impl RegistryStore {
+    /// Asks for what `reference` names.
+    pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
+        let client = match access.offline {
+            true => None,
+            false => Some(Arc::new(Client::new(reference, access, Purpose::Read)?)),
+        };
+        let documents = Documents::new(&access.documents);
+        let pin = reference.digest().map(str::parse::<Digest>).transpose()?;
+        let tag = documents.tag(reference);
+        let last = if access.known_tags { documents.get_tag(&tag)? } else { None };
+        let digest = match (&client, pin.or(last)) {
+            (_, Some(digest)) if documents.get(digest)?.is_some() => digest,
+            (Some(client), _) => {
+                let bytes = client.manifest(reference)?;
+                let digest = documents.put(&bytes)?;
+                documents.set_tag(&tag, digest)?;
+                digest
+            }
+            (None, Some(digest)) => {
+                bail!("{digest} is not cached, and --offline forbids to ask for it")
+            }
+            (None, None) => match documents.get_tag(&tag)? {
+                Some(digest) => digest,
+                None => bail!("{reference} is not cached, and --offline forbids to ask for it"),
+            },
+        };
+        let known = Known { manifests: HashSet::from([digest]), ..Known::default() };
+        let mut store = Self {
+            reference: reference.clone(),
+            client,
+            documents,
+            named: digest,
+            index: Vec::new(),
+            known: Mutex::new(known),
+            min_rate: access.min_rate.unwrap_or(LEAST),
+        };
+        let bytes = store.by_digest(digest)?;
+        store.index = layout::index_of(&bytes, digest, reference.tag())?;
+        Ok(store)
+    }
+
+    /// The digest that the reference led to.
+    pub fn named(&self) -> Digest {
+        self.named
+    }
+
+    /// What `tag` of the same repository leads to; `None` if there is no such tag.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>> {
+        let reference = self.tag(tag);
+        let Some(client) = &self.client else {
+            return self.known_tag(&reference);
+        };
+        match client.manifest(&reference) {
+            Ok(bytes) => self.keep(&reference, bytes).map(Some),
+            Err(error) if error.is::<NotThere>() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The index of what refers to `digest`: the registry's own, or that which a tag made
+    /// of the digest leads to, where a registry makes none (OCI distribution 1.1).
+    pub fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let tag = format!("sha256-{}", digest.hex());
+        let own = match &self.client {
+            Some(client) => client.referrers(digest)?,
+            None => None,
+        };
+        match own {
+            Some(bytes) => self.keep(&self.tag(&tag), bytes).map(Some),
+            None => self.tagged(&tag),
+        }
+    }
+
+    /// The digest of the index that `tag` leads to, if that lists `digest`.
+    pub fn index_with(&self, tag: &str, digest: Digest) -> Result<Option<Digest>> {
+        let Some(bytes) = self.tagged(tag)? else {
+            return Ok(None);
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let listed = value["manifests"].as_array().into_iter().flatten();
+        let mut listed = listed.filter_map(|entry| entry["digest"].as_str());
+        let is_there = listed.any(|text| text == digest.to_string());
+        Ok(is_there.then(|| Digest::of(&bytes)))
+    }
+
+    fn tag(&self, tag: &str) -> Reference {
+        let of = &self.reference;
+        Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
+    }
+
+    /// Keeps what `reference` led to, for when there is no connection.
+    fn keep(&self, reference: &Reference, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let digest = self.documents.put(&bytes)?;
+        self.documents.set_tag(&self.documents.tag(reference), digest)?;
+        self.learn(&bytes);
+        Ok(bytes)
+    }
+
+    /// What was kept of `reference`.
+    fn known_tag(&self, reference: &Reference) -> Result<Option<Vec<u8>>> {
+        let digest = self.documents.get_tag(&self.documents.tag(reference))?;
+        digest.map(|digest| self.by_digest(digest)).transpose()
+    }
+
+    /// A manifest, an index, a config, or another small blob that one of them names.
+    pub fn by_digest(&self, digest: Digest) -> Result<Vec<u8>> {
+        let bytes = match self.documents.get(digest)? {
+            Some(bytes) => bytes,
+            None => {
+                let Some(client) = &self.client else {
+                    bail!("{digest} is not cached, and --offline forbids to ask for it");
+                };
+                let is_manifest = self.known().manifests.contains(&digest);
+                let bytes = match is_manifest {
+                    true => {
+                        client.manifest(&self.reference.clone_with_digest(digest.to_string()))?
+                    }
+                    false => self.whole_blob(digest)?,
+                };
+                let is = Digest::of(&bytes);
+                ensure!(is == digest, "its content has the digest {is}: it is damaged");
+                self.documents.put(&bytes)?;
+                bytes
+            }
+        };
+        self.learn(&bytes);
+        Ok(bytes)
+    }
+
+    fn whole_blob(&self, digest: Digest) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let blob = self.blob(digest)?;
+        ensure!(
+            blob.1 <= MAX_DOCUMENT,
+            "{digest} has {} bytes; {MAX_DOCUMENT} are allowed",
+            blob.1
+        );
+        blob.0.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn blob(&self, digest: Digest) -> Result<(BlobReader, u64)> {
+        let Some(client) = &self.client else {
+            bail!("the blob is not cached, and --offline forbids to ask for it");
+        };
+        let size = self.known().sizes.get(&digest).copied();
+        let size = size.context("no manifest says how large it is")?;
+        let pace = Pace::new(self.min_rate);
+        Ok((BlobReader::new(client.clone(), digest, size, pace), size))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().expect("no holder panics")
+    }
+
+    /// Takes down what `document` says of others. What is no document of an
+    /// image says nothing; the layout's reader tells why.
+    fn learn(&self, document: &[u8]) {
+        let Ok(value) = crate::foreign_json::from_slice::<serde_json::Value>(document) else {
+            return;
+        };
+        let mut known = self.known();
+        let list = |key: &str| value[key].as_array().cloned().unwrap_or_default();
+        for (descriptors, are_manifests) in [
+            (list("manifests"), true),
+            (list("layers"), false),
+            (vec![value["config"].clone()], false),
+        ] {
+            for descriptor in descriptors {
+                let digest = descriptor["digest"].as_str().and_then(|text| text.parse().ok());
+                if let (Some(digest), Some(size)) = (digest, descriptor["size"].as_u64()) {
+                    known.sizes.insert(digest, size);
+                    if are_manifests {
+                        known.manifests.insert(digest);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Store for RegistryStore {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let fixed = match name {
+            "index.json" => Some(self.index.clone()),
+            "oci-layout" => Some(layout::VERSION.to_vec()),
+            _ => None,
+        };
+        if let Some(bytes) = fixed {
+            let len = bytes.len() as u64;
+            return Ok(Some((Box::new(Cursor::new(bytes)), len)));
+        }
+        let Some(digest) = digest_of(name) else {
+            return Ok(None);
+        };
+        let (blob, size) = self.blob(digest)?;
+        Ok(Some((Box::new(blob), size)))
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        match (&self.client, digest_of(name)) {
+            (Some(client), Some(digest)) => client.has_blob(digest),
+            // Without a connection nobody can tell; reading it says so.
+            _ => Ok(true),
+        }
+    }
+
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match (name, digest_of(name)) {
+            (_, Some(digest)) => self.by_digest(digest).map(Some),
+            ("index.json", _) => Ok(Some(self.index.clone())),
+            _ => {
+                let Some((mut reader, _)) = self.open(name)? else {
+                    return Ok(None);
+                };
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Named bytes: a directory's files, or an archive's members in place.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fsimage::budget::Budget;
+use fsimage::io::mmap::{self, Mapped};
+use fsimage::io::regular;
+
+use crate::compression::{Compression, Spool};
+use crate::members::{self, Member};
+
+/// Manifests, indexes and configs end here: registries allow 4 MiB.
+pub const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// Something that holds an image.
+pub trait Store: Send + Sync {
+    /// The bytes called `name` and how many there are; `None` if there are none.
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
+
+    /// Whether there are bytes called `name`.
+    fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.open(name)?.is_some())
+    }
+
+    /// All of a small file.
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some((reader, size)) = self.open(name)? else {
+            return Ok(None);
+        };
+        ensure!(size <= MAX_DOCUMENT, "{name} has {size} bytes; {MAX_DOCUMENT} are allowed");
+        let mut bytes = Vec::new();
+        reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).with_context(|| name.to_owned())?;
+        ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "{name} has more than {MAX_DOCUMENT} bytes");
+        Ok(Some(bytes))
+    }
+}
+
+/// The bytes of the file at `path`, and how many there are; `None` if there are none.
+///
+/// A symbolic link is followed, to a regular file wherever it is: official layouts
+/// have blobs that are links, and build systems make layouts of links alone. What a
+/// blob must hold, its digest says.
+pub fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
+    let open = || -> io::Result<_> {
+        let file = regular::open_followed(path)?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    };
+    match open() {
+        Ok((file, size)) => Ok(Some((Box::new(file), size))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// A store of which no more than so many bytes of documents are read: an index of
+/// 16 MiB can lead to a config of 16 MiB 80,000 times.
+pub struct Counted {
+    store: Box<dyn Store>,
+    documents: Budget,
+}
+
+impl Counted {
+    pub fn new(store: Box<dyn Store>, document_bytes: u64) -> Self {
+        Self { store, documents: Budget::new(document_bytes) }
+    }
+}
+
+impl Store for Counted {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        self.store.open(name)
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        self.store.has(name)
+    }
+
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let document = self.store.document(name)?;
+        // Reading an empty one costs something as well.
+        let bytes = document.as_ref().map_or(0, Vec::len) as u64 + 1024;
+        ensure!(
+            self.documents.take(bytes).is_ok(),
+            "its indexes, manifests and configs have more than {} bytes, each counted as often as \
+             it is read (raise --max-document-bytes to allow it)",
+            self.documents.limit()
+        );
+        Ok(document)
+    }
+}
+
+/// A directory.
+pub struct DirStore(pub PathBuf);
+
+impl Store for DirStore {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        file(&self.0.join(name))
+    }
+}
+
+/// A tar, mapped; nothing of it is unpacked. One that is compressed as a whole is
+/// decompressed into a spool file first.
+pub struct TarStore {
+    bytes: Mapped,
+    members: HashMap<String, Member>,
+}
+
+impl TarStore {
+    /// The archive that `file` is, when it is decompressed.
+    pub fn open(mut file: &File, spool: &Spool) -> Result<Self> {
+        let mut start = Vec::new();
+        file.take(16).read_to_end(&mut start)?;
+        file.rewind()?;
+        match Compression::of(&start) {
+            Some(compression) => Self::of(&spool.decompress(file, compression)?),
+            None => Self::of(file),
+        }
+    }
+
+    /// The archive that `file` is.
+    pub fn of(file: &File) -> Result<Self> {
+        let bytes = mmap::file(file)?;
+        if let Some(compression) = Compression::of(&bytes) {
+            bail!("the archive is compressed more than once; decompress it first ({compression})");
+        }
+        ensure!(members::is_tar(&bytes), "it is not a tar archive");
+        let members = members::members(&bytes)?;
+        Ok(Self { bytes, members })
+    }
+
+    /// Whether its files are those of a system, and not of an image.
+    pub fn holds_a_system(&self) -> bool {
+        ["etc/", "usr/", "bin/"].iter().any(|dir| self.members.keys().any(|n| n.starts_with(dir)))
+    }
+}
+
+impl Store for TarStore {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        Ok(members::find(&self.members, name)?.map(|range| {
+            let bytes = &self.bytes[range.clone()];
+            let reader: Box<dyn Read + Send + '_> = Box::new(bytes);
+            (reader, bytes.len() as u64)
+        }))
+    }
+}
