@@ -2,6 +2,8 @@
 //! keeps the time, and finds out how it ended.
 
 mod coming_up;
+#[cfg(test)]
+mod tests;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -315,13 +317,18 @@ impl Watch {
                         return None;
                     }
                     if self.ended.is_some() {
-                        // Its last word is still on its way from the other thread.
-                        self.stop.at = Some(Instant::now() + LAST_GRACE);
-                        self.stop.step = Step::Killing;
+                        self.wait_for_last_words();
                     }
                 }
             }
         }
+    }
+
+    /// The engine's process has ended; the last words of its guest may still be on their
+    /// way from the other thread, and are waited for so long.
+    fn wait_for_last_words(&mut self) {
+        self.stop.at = Some(Instant::now() + LAST_GRACE);
+        self.stop.step = Step::Killing;
     }
 
     /// The time that a timeout gives begins: a command is not to pay for a machine

@@ -1,6 +1,7 @@
 //! The time in which a machine comes up: until its guest says a word, or is not
 //! expected to any more. The rules and their reasons stand in [`super::super::engine`].
 
+use std::process::ExitStatus;
 use std::time::Instant;
 
 use signal_hook::consts::SIGWINCH;
@@ -21,7 +22,17 @@ impl Watch {
         let may_give_up = self.has_successor || self.engine == Engine::Qemu;
         let mut doubted = false;
         loop {
-            match self.next(Some(Instant::now() + liveness::INTERVAL)) {
+            let until = match self.ended {
+                Some(_) => self.stop.at,
+                None => Some(Instant::now() + liveness::INTERVAL),
+            };
+            let event = self.next(until);
+            if let Some(status) = self.ended
+                && (self.control_ended || event.is_none())
+            {
+                return Some(self.ended_unheard(status));
+            }
+            match event {
                 None => {
                     let doubt = Sample::of(self.pid).and_then(|sample| liveness.judge(sample));
                     let Some(doubt) = doubt else { continue };
@@ -34,17 +45,9 @@ impl Watch {
                         doubted = true;
                     }
                 }
-                Some(Event::EngineEnded(status)) => {
-                    if status.code() == Some(MACHINE_FAILED.into()) {
-                        let said = self.console.last_lines();
-                        let said = said.strip_prefix("rootfs-boot: ").unwrap_or(&said);
-                        return Some(Outcome::Refused(said.to_owned()));
-                    }
-                    let said = self.console.last_words();
-                    let kvm_failed = KVM_FAILED.iter().any(|word| said.contains(word));
-                    let why = format!("the machine did not come up ({status})");
-                    return Some(self.never_came_up(&why, kvm_failed));
-                }
+                // The whole life of a guest may be shorter than the way of its words through
+                // the other thread: what it said is known when its control port has ended.
+                Some(Event::EngineEnded(_)) => self.wait_for_last_words(),
                 Some(Event::Signal(signal)) if signal != SIGWINCH => {
                     self.end_engine();
                     return Some(Outcome::Ended(128 + signal as u8));
@@ -62,6 +65,19 @@ impl Watch {
                 Some(Event::Signal(_) | Event::Delivered | Event::ControlEnded) => {}
             }
         }
+    }
+
+    /// How it went if the engine ended with `status`, and its guest said nothing.
+    fn ended_unheard(&self, status: ExitStatus) -> Outcome {
+        if status.code() == Some(MACHINE_FAILED.into()) {
+            let said = self.console.last_lines();
+            let said = said.strip_prefix("rootfs-boot: ").unwrap_or(&said);
+            return Outcome::Refused(said.to_owned());
+        }
+        let said = self.console.last_words();
+        let kvm_failed = KVM_FAILED.iter().any(|word| said.contains(word));
+        let why = format!("the machine did not come up ({status})");
+        self.never_came_up(&why, kvm_failed)
     }
 
     fn never_came_up(&self, why: &str, kvm_runs_no_guest: bool) -> Outcome {
