@@ -8,7 +8,7 @@ use super::plan::{Content, Node, Plan, size_of, with_dots};
 use super::xattr;
 use crate::io::sink::Sink;
 use crate::tree::extents::Extents;
-use crate::tree::{Dir, InodeId, Kind};
+use crate::tree::inode::{Dir, InodeId, Kind};
 use crate::units::{BLOCK_SIZE, DeviceId};
 
 /// Emits the metadata of `plan` into `sink`, which stands at `plan.start`.

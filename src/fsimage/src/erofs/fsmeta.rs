@@ -11,11 +11,12 @@ use super::disk::{
     DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET, SUPER_SIZE,
 };
 use super::encode;
+use super::error::PlanError;
 use super::layer::{WriteError, superblock};
-use super::plan::{Form, Plan, PlanError};
+use super::plan::{Form, Plan};
 use crate::digest::DiffId;
 use crate::io::sink::{FileSink, Sink};
-use crate::tree::Tree;
+use crate::tree::arena::Tree;
 use crate::tree::extents::Extents;
 use crate::units::blocks_of;
 

@@ -8,11 +8,13 @@ use std::io;
 
 use super::disk::{COMPAT_MTIME, COMPAT_SB_CHKSUM, HEAD_SIZE, INCOMPAT_CHUNKED_FILE, SuperBlock};
 use super::encode;
-use super::plan::{Form, Plan, PlanError};
+use super::error::PlanError;
+use super::plan::{Form, Plan};
 use crate::digest::DiffId;
 use crate::io::sink::{FileSink, Sink};
+use crate::tree::arena::Tree;
 use crate::tree::extents::Extents;
-use crate::tree::{InodeId, Tree};
+use crate::tree::inode::InodeId;
 use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
 /// Changes whenever the same layer would become other bytes: cached objects of

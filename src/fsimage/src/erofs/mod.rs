@@ -7,6 +7,7 @@ pub mod disk;
 
 mod dirent;
 mod encode;
+mod error;
 pub mod fsmeta;
 pub mod layer;
 pub mod plan;
@@ -14,3 +15,5 @@ pub mod read;
 mod xattr;
 
 pub use xattr::split_name as split_xattr_name;
+
+pub use self::error::PlanError;

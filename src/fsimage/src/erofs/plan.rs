@@ -9,9 +9,12 @@ use std::collections::HashMap;
 
 use super::dirent;
 use super::disk::{self, CHUNK_INDEX_SIZE, COMPACT_SIZE, EXTENDED_SIZE, NID_SLOT};
+use super::error::PlanError;
 use super::xattr::SharedXattrs;
+use crate::tree::arena::Tree;
 use crate::tree::extents::Extents;
-use crate::tree::{Inode, InodeId, Kind, Timestamp, Tree, Xattrs};
+use crate::tree::inode::{Inode, InodeId, Kind, Timestamp};
+use crate::tree::xattrs::Xattrs;
 use crate::units::{BLOCK_SIZE, Nid, align_up, blocks_of};
 
 /// Longer tails get a block of their own: an inline tail must not cross a
@@ -29,31 +32,6 @@ pub enum Form {
     Object,
     /// The merged image: data lie on the layers, no mark may be left.
     Image,
-}
-
-/// What EROFS cannot hold.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    #[error("{path}")]
-    At { path: String, source: Box<PlanError> },
-    #[error("xattr {0} is in a name space that EROFS does not have")]
-    XattrName(String),
-    #[error(
-        "xattr {name} with a value of {value} bytes: EROFS ends at 65535 bytes, and names at 255"
-    )]
-    XattrSize { name: String, value: usize },
-    #[error("xattrs of {size} bytes: EROFS allows {max} for one inode")]
-    XattrBody { size: u64, max: u64 },
-    #[error("{0}: past what EROFS can address")]
-    TooLarge(&'static str),
-    #[error("a directory has two names")]
-    DirLinked,
-    #[error("a {0} is left in a merged tree")]
-    MarkLeft(&'static str),
-    #[error("a symbolic link's target has {0} bytes; Linux allows 1 to 4095 without NUL")]
-    BadSymlink(usize),
-    #[error("extents are not in order, or reach past the file's end")]
-    BadExtents,
 }
 
 /// Where an inode's content lies.

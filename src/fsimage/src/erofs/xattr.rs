@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::disk::{XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES};
-use super::plan::PlanError;
-use crate::tree::{Xattr, Xattrs};
+use super::error::PlanError;
+use crate::tree::xattrs::{Xattr, Xattrs};
 
 /// An inode refers to at most this many shared xattrs: the count is one byte.
 const MAX_SHARED: usize = 255;

@@ -4,7 +4,7 @@
 //! u8, name; the last entry of a block reaches up to the tail.
 
 use super::disk::{BLOCK, Fields, Seed};
-use crate::tree::Kind;
+use crate::tree::inode::Kind;
 
 const HEAD: usize = 8;
 const TAIL: usize = 12;

@@ -5,7 +5,7 @@
 //! `Documentation/filesystems/ext4`. Every record carries a CRC-32C, which
 //! `metadata_csum` asks for.
 
-use crate::tree::Timestamp;
+use crate::tree::inode::Timestamp;
 
 /// Bytes in a block.
 pub const BLOCK: usize = crate::units::PAGE_SIZE as usize;

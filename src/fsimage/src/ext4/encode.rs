@@ -2,15 +2,16 @@
 
 use std::io;
 
-use super::Error;
 use super::content::{self, Content, Failure};
 use super::disk::{
     BLOCK, BLOCK_UNINIT, GroupDesc, INODE_UNINIT, INODE_ZEROED, SUPER_OFFSET, halves,
 };
 use super::nodes::shown;
 use super::plan::{Piece, Plan};
+use crate::ext4::error::Error;
 use crate::io::sink::Sink;
-use crate::tree::{Kind, Tree};
+use crate::tree::arena::Tree;
+use crate::tree::inode::Kind;
 
 /// Writes the image of `size` bytes, with the content of `tree`'s files.
 pub fn image<C: Content>(

@@ -5,8 +5,10 @@ use std::ops::Range;
 use super::disk::BLOCK;
 use super::extent::{self, MAX_RUN, Run};
 use super::geometry::{self, BLOCKS_PER_GROUP, Geometry};
+use super::journal;
 use super::nodes::Nodes;
-use super::{Error, MAX_SIZE, journal};
+use crate::ext4::error::Error;
+use crate::ext4::limits::MAX_SIZE;
 
 /// Sizes that are proposed are multiples of this.
 const STEP: u64 = 1 << 20;
@@ -136,7 +138,7 @@ impl Allocator {
 }
 
 /// The first block of a range of a file, and how many there are: numbers of
-/// 32 bits, as [`super::MAX_FILE`] sees to.
+/// 32 bits, as [`crate::ext4::limits::MAX_FILE`] sees to.
 fn blocks(range: &Range<u64>) -> (u32, u32) {
     let first = range.start / BLOCK as u64;
     (first as u32, (range.end.div_ceil(BLOCK as u64) - first) as u32)
@@ -145,8 +147,11 @@ fn blocks(range: &Range<u64>) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ext4::MIN_SIZE;
-    use crate::tree::{Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
+    use crate::ext4::limits::MIN_SIZE;
+    use crate::tree::arena::Tree;
+    use crate::tree::inode::{Inode, InodeId, Kind, Stat};
+    use crate::tree::name::Name;
+    use crate::tree::xattrs::Xattrs;
 
     const MIB: u64 = 1 << 20;
 
@@ -216,7 +221,7 @@ mod tests {
             let least = least_size(&Nodes::new(tree).unwrap(), MIN_SIZE, free);
             matches!(least, Err(Error::Large))
         };
-        let max = crate::ext4::MAX_FILE;
+        let max = crate::ext4::limits::MAX_FILE;
         assert!(large(&tree([max]), 0));
         assert!(large(&tree([max; 3]), 0));
         assert!(large(&tree([]), u64::MAX));

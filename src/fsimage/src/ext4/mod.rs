@@ -7,6 +7,11 @@
 //!
 //! [`read`] goes the other way, and shares only the records with the writer.
 
+mod error;
+mod limits;
+
+pub use self::error::Error;
+pub use self::limits::{MAX_FILE, MAX_SIZE, MIN_SIZE, Options};
 mod content;
 mod dirent;
 mod disk;
@@ -20,60 +25,11 @@ mod plan;
 pub mod read;
 mod xattr;
 
-use std::io;
-
 pub use content::Content;
 
 use crate::io::sink::Sink;
-use crate::tree::{Tree, Xattrs};
-
-/// The smallest file system, in bytes.
-pub const MIN_SIZE: u64 = 16 << 20;
-/// The largest, in bytes.
-pub const MAX_SIZE: u64 = 16 << 40;
-/// The largest file, in bytes: its blocks are counted in 32 bits.
-pub const MAX_FILE: u64 = u32::MAX as u64 * disk::BLOCK as u64;
-
-/// What a file system is made to be, besides its tree.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Bytes of the image: [`MIN_SIZE`] to [`MAX_SIZE`], whole blocks.
-    pub size: u64,
-    /// UUID and hash seed come from this, so it should come from the content.
-    pub seed: [u8; 32],
-}
-
-/// Why a tree is no file system.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{0} bytes: an ext4 image has 16 MiB to 16 TiB, in blocks of 4096 bytes")]
-    Size(u64),
-    /// It does fit into `least`.
-    #[error("the tree does not fit: {size} bytes, and it needs {least}")]
-    Full { size: u64, least: u64 },
-    #[error("the tree does not fit into 16 TiB, and ext4 has no more here")]
-    Large,
-    #[error("{path}: {size} bytes; a file of ext4 has at most {MAX_FILE}")]
-    FileSize { path: String, size: u64 },
-    #[error("{path}")]
-    Content { path: String, source: io::Error },
-    #[error("{0}: its xattrs need more than the 4096 bytes that ext4 has for them")]
-    Xattrs(String),
-    #[error("{path}: the xattr {name} is in a name space that ext4 does not have")]
-    XattrName { path: String, name: String },
-    #[error("{0}: an ACL that is not as Linux has them")]
-    Acl(String),
-    #[error("{path}: {links} hard links; ext4 allows 65000")]
-    Links { path: String, links: u32 },
-    #[error("{0}: a hard link into a layer below has no place in an upper")]
-    LowerLink(String),
-    #[error("{0}: a symbolic link's target must have 1 to 4095 bytes without NUL")]
-    Symlink(String),
-    #[error("{0}: a directory with two names")]
-    DirLinked(String),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
+use crate::tree::arena::Tree;
+use crate::tree::xattrs::Xattrs;
 
 /// Writes `tree` as a file system of `options.size` bytes into `sink`.
 /// Whiteouts become character devices 0:0, opaque directories get overlayfs's

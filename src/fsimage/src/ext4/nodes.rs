@@ -5,8 +5,11 @@ use std::ops::Range;
 use super::content::{self, Content};
 use super::dirent::{self, Entry, file_type};
 use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
-use super::{Error, MAX_FILE, xattr};
-use crate::tree::{InodeId, Kind, Tree};
+use super::xattr;
+use crate::ext4::error::Error;
+use crate::ext4::limits::MAX_FILE;
+use crate::tree::arena::Tree;
+use crate::tree::inode::{InodeId, Kind};
 
 const MAX_LINKS: u32 = 65_000;
 const LOST_AND_FOUND: &[u8] = b"lost+found";

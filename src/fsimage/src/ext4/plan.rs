@@ -11,8 +11,11 @@ use super::extent::{self, Run};
 use super::geometry::{BLOCKS_PER_GROUP, Geometry};
 use super::layout::{self, Layout, Place};
 use super::nodes::{Node, Nodes};
-use super::{Error, Options, dirent, journal, xattr};
-use crate::tree::{InodeId, Kind, Stat, Timestamp, Tree};
+use super::{dirent, journal, xattr};
+use crate::ext4::error::Error;
+use crate::ext4::limits::Options;
+use crate::tree::arena::Tree;
+use crate::tree::inode::{InodeId, Kind, Stat, Timestamp};
 
 /// A file system, decided.
 pub struct Plan {

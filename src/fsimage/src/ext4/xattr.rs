@@ -3,9 +3,9 @@
 //! `struct ext4_xattr_entry`: name_len u8, name_index u8, value_offs u16,
 //! value_inum u32, value_size u32, hash u32, name. Facts: `fs/ext4/xattr.h`.
 
-use super::Error;
 use super::disk::{BLOCK, Fields, I_XATTRS, INODE_SIZE, Seed};
-use crate::tree::Xattrs;
+use crate::ext4::error::Error;
+use crate::tree::xattrs::Xattrs;
 
 const MAGIC: u32 = 0xea02_0000;
 const ENTRY: usize = 16;

@@ -13,10 +13,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::weight::Weigh;
-use super::{
-    BadName, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs,
-};
 use crate::budget::{Budget, Exhausted};
+use crate::tree::arena::{TooManyInodes, Tree};
+use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
+use crate::tree::name::{BadName, GuestPath, Name};
+use crate::tree::xattrs::Xattrs;
 
 /// The journal's name in the root of a layer.
 const JOURNAL: &[u8] = b".wh..wh.rootfs-compile";

@@ -1,6 +1,6 @@
 //! Symbolic links on the way to a name.
 
-use super::{BadName, Name};
+use crate::tree::name::{BadName, Name};
 
 /// Symbolic links followed in one path, as many as Linux follows.
 pub const MAX_LINKS: usize = 40;

@@ -6,39 +6,18 @@
 
 use std::collections::HashMap;
 
+use super::error::MergeError;
 use super::extents::Extents;
+use super::journal;
 pub use super::notes::Notes;
 use super::replay::Replay;
 use super::weight::Weigh;
-use super::{DROPPED_XATTRS, GuestPath, Inode, InodeId, Kind, Stat, TooManyInodes, Tree, journal};
-use crate::budget::{Budget, Exhausted};
+use crate::budget::Budget;
+use crate::tree::arena::{TooManyInodes, Tree};
+use crate::tree::inode::{Inode, InodeId, Kind, Stat};
+use crate::tree::name::GuestPath;
+use crate::tree::xattrs::DROPPED_XATTRS;
 use crate::units::DeviceId;
-
-/// Why layers do not make a tree.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    #[error("{0}: symbolic links lead in a circle")]
-    Loop(String),
-    #[error("{0}: a symbolic link on the way has a target that cannot be a path")]
-    LinkTarget(String),
-    #[error("{path}: a hard link to {target}, which neither this layer nor one below has")]
-    LinkNowhere { path: String, target: String },
-    #[error("{0}: a hard link to a directory")]
-    LinkToDir(String),
-    #[error("{path}: its target {target} is a hard link too, and they lead in a circle")]
-    LinkLoop { path: String, target: String },
-    #[error(
-        "{path}: deeper than {max} directories when symbolic links are followed (raise --max-depth \
-         to allow it)"
-    )]
-    TooDeep { path: String, max: u64 },
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-    #[error(transparent)]
-    Journal(#[from] journal::Damaged),
-    #[error(transparent)]
-    TooMany(#[from] TooManyInodes),
-}
 
 /// The tree of all layers so far.
 pub struct Merger<'b, C> {

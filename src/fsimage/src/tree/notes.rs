@@ -1,7 +1,7 @@
 //! What a user may want to know of a layer, as the merge finds it out.
 
-use super::GuestPath;
 use super::weight::Weigh as _;
+use crate::tree::name::GuestPath;
 
 /// Bytes of memory for the notes of all layers of an image. The index has room for a
 /// part of them; a layer can be made of which each name is worth a note of 48 KiB.

@@ -9,14 +9,16 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::error::MergeError;
 use super::journal::{Damaged, Entry, PLINKS};
 use super::links::{self, MAX_LINKS, Step};
-use super::merge::{MergeError, Notes};
 use super::weight::Weigh;
-use super::{
-    DROPPED_XATTRS, Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, TooManyInodes, Tree, Xattrs,
-};
 use crate::budget::Budget;
+use crate::tree::arena::{TooManyInodes, Tree};
+use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
+use crate::tree::name::{GuestPath, Name};
+use crate::tree::notes::Notes;
+use crate::tree::xattrs::{DROPPED_XATTRS, Xattrs};
 
 type Result<T, E = MergeError> = std::result::Result<T, E>;
 

@@ -3,7 +3,10 @@
 //! Weights are no less than the memory that is taken while the tree is read, merged
 //! and written: see [`crate::budget`].
 
-use super::{GuestPath, Inode, Kind, Name, Tree, Xattrs};
+use crate::tree::arena::Tree;
+use crate::tree::inode::{Inode, Kind};
+use crate::tree::name::{GuestPath, Name};
+use crate::tree::xattrs::Xattrs;
 
 /// Bytes of an inode in the arena and in the plan of a file system.
 const INODE: u64 = 240;

@@ -1,10 +1,12 @@
 //! What an inode holds: entries, a link's target, a file's extents.
 
+use super::error::Result;
 use super::inode::RawInode;
-use super::{ReadError, Reader, Result, bad};
 use crate::erofs::disk::{
     self, CHUNK_BITS_MASK, CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, DIRENT_SIZE, DiskDirent,
 };
+use crate::erofs::read::error::{ReadError, bad};
+use crate::erofs::read::reader::Reader;
 use crate::tree::extents::{Extent, Extents, Runs};
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, Nid, align_up, blocks_of};
 

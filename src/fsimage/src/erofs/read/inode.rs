@@ -1,10 +1,12 @@
 //! One inode, and the xattrs behind it.
 
-use super::{ReadError, Reader, Result, bad};
+use super::error::Result;
 use crate::erofs::disk::{
     DiskInode, EXTENDED_SIZE, NID_SLOT, XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES,
 };
-use crate::tree::{Xattr, Xattrs};
+use crate::erofs::read::error::{ReadError, bad};
+use crate::erofs::read::reader::Reader;
+use crate::tree::xattrs::{Xattr, Xattrs};
 use crate::units::{BLOCK_SIZE, Nid};
 
 /// An inode as it stands on disk.

@@ -1,11 +1,18 @@
-use super::*;
+//! The reader on what the writer wrote, whole and damaged.
+
+use super::reader::Reader;
 use crate::budget::Budget;
 use crate::digest::Digest;
+use crate::erofs::disk::*;
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::erofs::layer::ObjectWriter;
+use crate::erofs::plan::Form;
 use crate::io::sink::Sink;
-use crate::tree::extents::Extent;
-use crate::units::{BlockAddr, DeviceId};
+use crate::tree::extents::{Extent, Extents};
+use crate::tree::{
+    Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev, Stat, Timestamp, Tree, Xattrs,
+};
+use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId};
 
 fn scratch() -> std::fs::File {
     let path = std::env::temp_dir().join(format!(

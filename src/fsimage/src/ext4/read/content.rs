@@ -4,8 +4,9 @@ use std::io;
 use std::ops::Range;
 
 use super::mapping::Run;
-use super::{Reader, Result};
 use crate::ext4::disk::BLOCK;
+use crate::ext4::read::error::Result;
+use crate::ext4::read::reader::Reader;
 use crate::io::sink::Sink;
 
 /// What a regular file holds.
@@ -80,7 +81,7 @@ pub struct OnDisk<'r, 'f> {
     pub data: FileData,
 }
 
-impl crate::ext4::Content for OnDisk<'_, '_> {
+impl crate::ext4::content::Content for OnDisk<'_, '_> {
     fn size(&self) -> u64 {
         self.data.size()
     }

@@ -6,7 +6,8 @@
 use super::fields::Fields;
 use super::inode::{INDEX_FL, RawInode};
 use super::mapping::Mapping;
-use super::{Reader, Result, bad};
+use crate::ext4::read::error::{Result, bad};
+use crate::ext4::read::reader::Reader;
 
 const HEAD: usize = 8;
 const TAIL: usize = 12;

@@ -2,8 +2,9 @@
 
 use super::fields::Fields;
 use super::superblock::{INCOMPAT_64BIT, INCOMPAT_META_BG, Superblock};
-use super::{ReadError, Reader, Result};
 use crate::ext4::disk::{INODE_UNINIT, halves};
+use crate::ext4::read::error::{ReadError, Result};
+use crate::ext4::read::reader::Reader;
 
 /// A descriptor whose checksum holds, and whose inode table lies in the file system.
 #[derive(Clone, Debug)]

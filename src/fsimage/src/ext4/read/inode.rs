@@ -2,9 +2,10 @@
 
 use super::fields::Fields;
 use super::group::GroupDesc;
-use super::{Reader, Result, bad};
 use crate::ext4::disk::{EXTENTS_FL, I_BLOCK, Seed};
-use crate::tree::Timestamp;
+use crate::ext4::read::error::{Result, bad};
+use crate::ext4::read::reader::Reader;
+use crate::tree::inode::Timestamp;
 
 /// `i_flags`: the content is in the inode, and in the xattr `system.data`.
 pub const INLINE_DATA_FL: u32 = 0x1000_0000;

@@ -10,10 +10,13 @@ use super::inode::{EA_INODE_FL, INLINE_DATA_FL, Inodes, RawInode, S_IFMT, has_ex
 use super::mapping::Mapping;
 use super::superblock::INCOMPAT_INLINE_DATA;
 use super::xattr::XattrReader;
-use super::{ReadError, Reader, Result, bad};
 use crate::ext4::dirent::file_type;
 use crate::ext4::disk::{I_BLOCK, ROOT_INO};
-use crate::tree::{Dir, Inode, InodeId, Kind, Name, Rdev, Stat, Tree};
+use crate::ext4::read::error::{ReadError, Result, bad};
+use crate::ext4::read::reader::Reader;
+use crate::tree::arena::Tree;
+use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat};
+use crate::tree::name::Name;
 
 pub const S_IFIFO: u16 = 0o010_000;
 pub const S_IFCHR: u16 = 0o020_000;

@@ -6,8 +6,9 @@ use rustc_hash::FxHashMap;
 
 use super::fields::Fields;
 use super::inode::{EA_INODE_FL, Inodes, RawInode};
-use super::{Reader, Result, bad};
-use crate::tree::Xattrs;
+use crate::ext4::read::error::{Result, bad};
+use crate::ext4::read::reader::Reader;
+use crate::tree::xattrs::Xattrs;
 
 const MAGIC: u32 = 0xea02_0000;
 const ENTRY: usize = 16;

@@ -1,6 +1,8 @@
 use super::*;
+use crate::tree::inode::{Dir, Inode, Timestamp};
 use crate::tree::journal::Journal;
-use crate::tree::{Dir, Inode, Name, Timestamp, Xattrs};
+use crate::tree::name::Name;
+use crate::tree::xattrs::Xattrs;
 
 /// A layer from lines: `d path mode`, `f path size`, `l path target`, `o path` (a
 /// directory that is opaque), `w path` (whiteout), `h path target` (hard link). One

@@ -1,11 +1,11 @@
 //! Block groups: descriptors, bitmaps and copies, which follow from the tree.
 
-use super::{Upper, field, same_record};
 use crate::ext4::disk::{
     BLOCK, BLOCK_UNINIT, DESC_SIZE, GroupDesc, INODE_SIZE, INODE_UNINIT, INODE_ZEROED, halves,
 };
-use crate::ext4::read::{ReadError, Result};
-use crate::tree::Kind;
+use crate::ext4::read::check::upper::{Upper, field, same_record};
+use crate::ext4::read::error::{ReadError, Result};
+use crate::tree::inode::Kind;
 
 /// Fields of `struct ext4_group_desc` by their offsets, for messages.
 const FIELDS: [(usize, &str); 12] = [

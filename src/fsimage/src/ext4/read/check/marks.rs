@@ -2,8 +2,10 @@
 
 use super::super::tree::{OPAQUE, Walked};
 use crate::ext4::disk::{FIRST_INO, ROOT_INO};
-use crate::ext4::read::{FileData, Result, bad};
-use crate::tree::{Dir, Inode, InodeId, Kind, Name, Stat};
+use crate::ext4::read::content::FileData;
+use crate::ext4::read::error::{Result, bad};
+use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
+use crate::tree::name::Name;
 
 /// Everything of overlayfs is called so.
 const OVERLAY: &[u8] = b"trusted.overlay.";

@@ -1,14 +1,17 @@
 //! Inodes with all that belongs to them, encoded again and compared.
 
-use super::{Upper, field, same_record};
 use crate::ext4::dirent::{self, Entry, file_type};
 use crate::ext4::disk::{BLOCK, EXTENTS_FL, FIRST_INO, I_BLOCK, InodeRecord, JOURNAL_INO};
 use crate::ext4::extent::{self, Run};
+use crate::ext4::limits::MAX_FILE;
+use crate::ext4::read::check::upper::{Upper, field, same_record};
+use crate::ext4::read::content::FileData;
+use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::inode::RawInode;
 use crate::ext4::read::mapping::Mapping;
-use crate::ext4::read::{FileData, Result, bad};
-use crate::ext4::{MAX_FILE, journal, xattr};
-use crate::tree::{InodeId, Kind, Name, Timestamp};
+use crate::ext4::{journal, xattr};
+use crate::tree::inode::{InodeId, Kind, Timestamp};
+use crate::tree::name::Name;
 
 /// Fields of `struct ext4_inode` by their offsets, for messages.
 const FIELDS: [(usize, &str); 29] = [
@@ -108,7 +111,7 @@ impl Upper<'_> {
             return Err(bad(ino, "its extent tree is larger than a build makes it"));
         }
         // The reader's bounds keep all of them below 2³².
-        let run = |run: &super::super::Run| Run {
+        let run = |run: &crate::ext4::read::mapping::Run| Run {
             at: run.file_block as u32,
             start: run.start as u32,
             len: run.len as u32,

@@ -1,11 +1,12 @@
 //! The superblock, and the geometry that follows from it.
 
-use super::{field, same_record};
 use crate::ext4::disk::{self, BLOCK, FIRST_INO, I_BLOCK, SUPER_OFFSET, SUPER_SIZE};
 use crate::ext4::geometry::Geometry;
+use crate::ext4::limits::{MAX_SIZE, MIN_SIZE};
+use crate::ext4::read::check::upper::{field, same_record};
+use crate::ext4::read::error::{ReadError, Result};
 use crate::ext4::read::fields::Fields;
-use crate::ext4::read::{ReadError, Reader, Result};
-use crate::ext4::{MAX_SIZE, MIN_SIZE};
+use crate::ext4::read::reader::Reader;
 
 /// Fields of `struct ext4_super_block` by their offsets, for messages.
 const FIELDS: [(usize, &str); 46] = [

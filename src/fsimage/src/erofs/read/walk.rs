@@ -1,0 +1,252 @@
+//! From the bytes of an EROFS image to a tree: every inode and every entry, checked.
+
+use rustc_hash::FxHashMap;
+
+use crate::budget::Budget;
+use crate::erofs::disk;
+use crate::erofs::plan::Form;
+use crate::erofs::read::content;
+use crate::erofs::read::error::{ReadError, Result, bad};
+use crate::erofs::read::inode::RawInode;
+use crate::erofs::read::reader::Reader;
+use crate::tree::arena::Tree;
+use crate::tree::extents::Extents;
+use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
+use crate::tree::name::{BadName, GuestPath, Name};
+use crate::tree::weight::Weigh as _;
+use crate::tree::xattrs::Xattrs;
+use crate::units::Nid;
+
+impl Reader<'_> {
+    /// The whole tree, every inode and entry of it checked. A layer's marks
+    /// (`Form::Object`) become what they mean. What is kept of it is taken from
+    /// `budget`, as the writer took it when there was a layer of it.
+    pub fn tree(&self, form: Form, budget: &Budget) -> Result<Tree<Extents>> {
+        let mut walk = Walk {
+            reader: self,
+            form,
+            tree: Tree::new(Stat::IMPLIED_DIR),
+            ids: FxHashMap::default(),
+            met: Vec::new(),
+            named: 0,
+            kept: 0,
+            budget,
+        };
+        walk.run()?;
+        let inodes = walk.tree.len() as u64;
+        if inodes != self.superblock.inos {
+            let told = self.superblock.inos;
+            return Err(ReadError::SuperBlock(format!("{told} inodes, but there are {inodes}")));
+        }
+        Ok(walk.tree)
+    }
+}
+
+/// What is known of an inode that an entry led to.
+struct Met {
+    nid: Nid,
+    mode: u16,
+    /// nlink as written.
+    told: u32,
+    /// nlink as entries lead there.
+    counted: u32,
+}
+
+impl Met {
+    fn new(raw: &RawInode<'_>, counted: u32) -> Self {
+        Self { nid: raw.nid, mode: raw.disk.mode, told: raw.disk.nlink, counted }
+    }
+}
+
+struct Walk<'r, 'd> {
+    reader: &'r Reader<'d>,
+    form: Form,
+    tree: Tree<Extents>,
+    ids: FxHashMap<Nid, InodeId>,
+    /// By id.
+    met: Vec<Met>,
+    /// Bytes of directories, links' targets and chunk indexes, which belong to one
+    /// inode each.
+    named: u64,
+    /// Weight of what is kept and not yet taken from the budget.
+    kept: u64,
+    budget: &'r Budget,
+}
+
+/// Weight that is taken from the budget at once: a share of it that does not matter.
+const PAID_AT_ONCE: u64 = 1 << 18;
+
+impl<'d> Walk<'_, 'd> {
+    fn run(&mut self) -> Result<()> {
+        let root_nid = Nid(self.reader.superblock.root_nid.into());
+        let (raw, root) = self.inode(root_nid)?;
+        if !matches!(root.kind, Kind::Dir(_)) {
+            return Err(bad(root_nid, "the root is no directory"));
+        }
+        *self.tree.inode_mut(InodeId::ROOT) = root;
+        self.ids.insert(root_nid, InodeId::ROOT);
+        self.met.push(Met::new(&raw, 2));
+        let mut dirs = vec![(InodeId::ROOT, raw, root_nid)];
+        while let Some((id, raw, parent)) = dirs.pop() {
+            self.dir(id, &raw, parent, &mut dirs)?;
+        }
+        self.pay(root_nid)?;
+        for Met { nid, told, counted, .. } in &self.met {
+            if told != counted {
+                return Err(bad(*nid, format!("nlink is {told}, but {counted} entries lead here")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the entries of directory `id`; new subdirectories go onto `dirs`.
+    fn dir(
+        &mut self,
+        id: InodeId,
+        raw: &RawInode<'d>,
+        parent: Nid,
+        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+    ) -> Result<()> {
+        let listing = content::entries(self.reader, raw)?;
+        let (mut dot, mut dotdot) = (None, None);
+        let mut found = Vec::with_capacity(listing.len());
+        for entry in listing {
+            let wrong = |what: String| ReadError::Dirent {
+                nid: raw.nid,
+                name: entry.name.escape_ascii().to_string(),
+                what,
+            };
+            match entry.name {
+                b"." => dot = Some(entry.nid),
+                b".." => dotdot = Some(entry.nid),
+                _ => {
+                    let name = Name::new(entry.name).map_err(|e: BadName| wrong(e.to_string()))?;
+                    self.keep(raw.nid, name.weight())?;
+                    let child = self.child(id, raw.nid, entry.nid, dirs)?;
+                    let mode = self.met[child.0 as usize].mode;
+                    if disk::file_type(mode) != Some(entry.file_type) {
+                        return Err(wrong(format!("type {} for {mode:o}", entry.file_type)));
+                    }
+                    found.push((name, child));
+                }
+            }
+        }
+        if dot != Some(raw.nid) || dotdot != Some(parent) {
+            return Err(bad(raw.nid, "\".\" or \"..\" is missing or leads elsewhere"));
+        }
+        let dir = self.tree.dir_mut(id).expect("only directories are walked");
+        // They are in order, from which a map is made faster than by inserting.
+        dir.entries = found.into_iter().collect();
+        Ok(())
+    }
+
+    /// The inode that an entry of directory `dir` leads to.
+    fn child(
+        &mut self,
+        dir: InodeId,
+        dir_nid: Nid,
+        nid: Nid,
+        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+    ) -> Result<InodeId> {
+        if let Some(id) = self.ids.get(&nid) {
+            if self.tree.dir(*id).is_some() {
+                return Err(bad(nid, "a directory with two names"));
+            }
+            self.met[id.0 as usize].counted += 1;
+            return Ok(*id);
+        }
+        let (raw, inode) = self.inode(nid)?;
+        let is_dir = matches!(inode.kind, Kind::Dir(_));
+        let id = self.tree.push(inode).map_err(|e| bad(nid, e.to_string()))?;
+        self.ids.insert(nid, id);
+        self.met.push(Met::new(&raw, if is_dir { 2 } else { 1 }));
+        if is_dir {
+            self.met[dir.0 as usize].counted += 1;
+            dirs.push((id, raw, dir_nid));
+        }
+        Ok(id)
+    }
+
+    fn inode(&mut self, nid: Nid) -> Result<(RawInode<'d>, Inode<Extents>)> {
+        let reader = self.reader;
+        let raw = reader.raw_inode(nid)?;
+        self.name_bytes(&raw)?;
+        let mut xattrs = reader.xattrs(&raw)?;
+        let d = &raw.disk;
+        let mtime = if d.extended {
+            Timestamp { sec: d.mtime as i64, nsec: d.mtime_nsec }
+        } else {
+            let superblock = &reader.superblock;
+            Timestamp { sec: superblock.epoch as i64, nsec: superblock.fixed_nsec }
+        };
+        if mtime.nsec >= 1_000_000_000 {
+            return Err(bad(nid, format!("{} nanoseconds", mtime.nsec)));
+        }
+        let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
+        let kind = self.kind(&raw, &mut xattrs)?;
+        let inode = Inode { stat, xattrs, kind };
+        self.keep(nid, inode.weight())?;
+        Ok((raw, inode))
+    }
+
+    /// Counts what is kept of the inode `nid`.
+    fn keep(&mut self, nid: Nid, weight: u64) -> Result<()> {
+        self.kept += weight;
+        if self.kept < PAID_AT_ONCE { Ok(()) } else { self.pay(nid) }
+    }
+
+    /// Takes what was kept since the last time from the budget.
+    fn pay(&mut self, nid: Nid) -> Result<()> {
+        let kept = std::mem::take(&mut self.kept);
+        self.budget.take(kept).map_err(|error| bad(nid, error.to_string()))
+    }
+
+    /// Counts the bytes that `raw` names as its own, before they are read. All
+    /// inodes together cannot have more than there are, unless they lie over each
+    /// other: then a small file could stand for a tree without bounds.
+    fn name_bytes(&mut self, raw: &RawInode<'_>) -> Result<()> {
+        let bytes = match raw.disk.mode & disk::S_IFMT {
+            disk::S_IFDIR | disk::S_IFLNK => raw.disk.size,
+            disk::S_IFREG => content::index_bytes(raw).unwrap_or(u64::MAX),
+            _ => 0,
+        };
+        self.named = self.named.saturating_add(bytes);
+        match self.named <= self.reader.data.len() as u64 {
+            true => Ok(()),
+            false => Err(bad(
+                raw.nid,
+                "directories, links or chunk indexes lie over each other, or past the end",
+            )),
+        }
+    }
+
+    fn kind(&self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
+        let object = self.form == Form::Object;
+        let mut mark = |name| if object { xattrs.remove(name) } else { None };
+        Ok(match raw.disk.mode & disk::S_IFMT {
+            disk::S_IFDIR => Kind::Dir(Dir {
+                opaque: mark(disk::MARK_OPAQUE).is_some(),
+                implied: mark(disk::MARK_IMPLIED).is_some(),
+                ..Dir::default()
+            }),
+            disk::S_IFREG => match mark(disk::MARK_LOWER_LINK) {
+                Some(target) => Kind::LowerLink(
+                    GuestPath::parse(&target).map_err(|e| bad(raw.nid, e.to_string()))?,
+                ),
+                None => Kind::File(content::extents(self.reader, raw)?),
+            },
+            disk::S_IFLNK => Kind::Symlink(content::target(self.reader, raw)?.into()),
+            disk::S_IFCHR => {
+                let real = mark(disk::MARK_DEVICE).is_some();
+                match raw.disk.u {
+                    0 if object && !real => Kind::Whiteout,
+                    dev => Kind::Char(Rdev::decode(dev)),
+                }
+            }
+            disk::S_IFBLK => Kind::Block(Rdev::decode(raw.disk.u)),
+            disk::S_IFIFO => Kind::Fifo,
+            disk::S_IFSOCK => Kind::Socket,
+            _ => return Err(bad(raw.nid, format!("mode {:o} is no file type", raw.disk.mode))),
+        })
+    }
+}
