@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import bundle
 import compare
@@ -240,6 +241,36 @@ def no_engine(tmp, does=''):
         file.write('#!/bin/sh\necho "$@" >%s\n%s\n' % (mark, does))
     os.chmod(fake, 0o755)
     return {**ENV, 'PATH': os.path.join(tmp, 'path') + ':' + ENV['PATH']}, mark
+
+
+@check('boot-upper-grown-meanwhile')
+def upper_grown_meanwhile():
+    """An upper that another machine made larger just before it let go of it keeps that size."""
+    with scratch() as tmp:
+        env, mark = no_engine(tmp)
+        kept = os.path.join(tmp, 'kept.ext4')
+        call('cp', '--sparse=always', os.path.join(bundles(), 'hello/upper.ext4'), kept)
+        os.chmod(kept, 0o600)
+        larger = 2 * os.path.getsize(kept)
+        p = subprocess.Popen(['strace', '-f', '--quiet=all', '-o', '/dev/null', '-P', kept, '-e', 'inject=flock:delay_enter=4000000', BOOT, os.path.join(bundles(), 'hello'),
+                              '--engine', 'qemu', '--upper', kept], env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while p.poll() is None and not any(kept in open_files(pid) for pid in os.listdir('/proc') if pid.isdigit()):
+            time.sleep(0.05)
+        os.truncate(kept, larger)
+        said = p.communicate(timeout=PATIENCE)[1]
+        need(os.path.exists(mark), 'nothing was launched: ' + said)
+        need(os.path.getsize(kept) == larger, 'the upper has %d bytes, not %d' % (os.path.getsize(kept), larger))
+
+
+def open_files(pid):
+    """The names of what a process has open."""
+    names = set()
+    try:
+        for fd in os.listdir('/proc/%s/fd' % pid):
+            names.add(os.readlink('/proc/%s/fd/%s' % (pid, fd)))
+    except OSError:
+        pass
+    return names
 
 
 def edit(path, how):

@@ -74,7 +74,9 @@ impl Upper {
             make_kept(bundle, path)?;
         }
         let (file, new) = Self::lock_kept(bundle, path, size)?;
-        file.set_len(new)?;
+        if new > file.metadata()?.len() {
+            file.set_len(new)?;
+        }
         Ok(Self { file, throwaway: false, grow: new > bundle.upper.size })
     }
 
@@ -120,7 +122,8 @@ impl Upper {
             ),
             None => bail!("it is there, and no ext4; it stays as it is"),
         }
-        let new = grown(metadata.len(), size)?;
+        // Not from before the lock: the machine that held it may have grown the file.
+        let new = grown(file.metadata()?.len(), size)?;
         Ok((file, new))
     }
 }
