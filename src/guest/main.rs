@@ -69,7 +69,7 @@ extern "C" fn init() -> ! {
     if let Err(Failure { errno, what, .. }) = unmounted {
         // What was written is on the disk; its journal is left to the next mount.
         sys::sync();
-        say(control, &[b"warn ", decimal(errno.unsigned_abs().into()), b" ", what]);
+        warn(control, errno, &[what]);
     }
     match ended {
         Ok(End { how, number, sent: [out, err, tty] }) => {
@@ -104,6 +104,11 @@ fn say(control: usize, parts: &[&[u8]]) {
     let line = join(&[join(parts), b"\n"]);
     // With the host gone, nobody is left to tell.
     let _ = sys::write_all(control, &line[..line.len() - 1]);
+}
+
+/// Something that was left out and may be missed, for whoever is at the terminal.
+pub fn warn(control: usize, errno: i32, parts: &[&[u8]]) {
+    say(control, &[b"warn ", decimal(errno.unsigned_abs().into()), b" ", join(parts)]);
 }
 
 /// Something that was left out, for a host that wants to know.

@@ -4,7 +4,7 @@ use crate::arena::{self, Str, decimal, join, octal};
 use crate::config::{Config, bare, number, split};
 use crate::etc::{self, Own};
 use crate::sys;
-use crate::{Doing, Failure, disks, note};
+use crate::{Doing, Failure, disks, note, warn};
 
 const RDONLY: usize = 1;
 pub const NOSUID: usize = 2;
@@ -12,6 +12,9 @@ const NODEV: usize = 4;
 const NOEXEC: usize = 8;
 /// Neither devices nor programs nor setuid.
 pub const NOTHING: usize = NOSUID | NODEV | NOEXEC;
+
+/// Volumes that cannot be made and are named.
+const MOST_WARNINGS: usize = 20;
 
 /// What PID 1 made for the command's root.
 pub struct Root {
@@ -117,8 +120,16 @@ pub fn enter(root: &Root, config: &Config) -> Result<Str, Failure> {
     for share in config.all(b"share") {
         share_of_host(share)?;
     }
+    // What is said takes memory.
+    let mut to_say = MOST_WARNINGS;
     for dir in config.all(b"volume") {
-        make_dirs(dir).doing(&[b"making the volume ", bare(dir)])?;
+        match make_dirs(dir) {
+            Err(errno) if to_say > 0 => {
+                to_say -= 1;
+                warn(root.control, errno, &[b"the image's volume ", bare(dir), b" is left out"]);
+            }
+            _ => {}
+        }
     }
     for (path, value) in [
         (&b"/proc/sys/net/ipv4/ip_unprivileged_port_start\0"[..], &b"0"[..]),
@@ -140,7 +151,8 @@ pub fn seal(root: &Root, config: &Config) -> Result<(), Failure> {
     if !config.has(b"read-only") {
         return Ok(());
     }
-    for dir in config.all(b"volume") {
+    // One that is not a directory was left out.
+    for dir in config.all(b"volume").filter(|dir| sys::stat(dir).is_ok_and(|s| s.is_dir())) {
         // Bound before the root is sealed: a mount keeps the flags that it began with.
         sys::attach_file(dir, dir).doing(&[b"mounting the volume ", bare(dir)])?;
     }

@@ -450,6 +450,8 @@ def configs():
             'relative': ({'WorkingDir': 'srv/app'}, 'WorkingDir', None, '/srv/app'),
             'empty': ({'WorkingDir': '', 'StopSignal': '', 'User': ''}, '', None, '/'),
             'nul-dir': ({'WorkingDir': '/a\0b'}, 'WorkingDir', None, '/'),
+            'long-dir': ({'WorkingDir': '/' + 256 * 'x'}, 'WorkingDir', None, '/'),
+            'volumes': ({'Volumes': {'': {}, '/a\0': {}, '/' + 256 * 'x': {}, '/data': {}}}, 'Volumes', None, '/'),
             'signal': ({'StopSignal': 'SIGWHAT'}, 'StopSignal', None, '/'),
             'user': ({'User': 'a:b:c'}, None, 'User', None),
             'user-number': ({'User': '4294967296'}, None, 'User', None),

@@ -23,6 +23,9 @@ pub const MAX_STRING: usize = 128 << 10;
 /// Bytes of a path that Linux takes, its NUL counted.
 const PATH_MAX: usize = 4096;
 
+/// Bytes of a name in a path that file systems of Linux take.
+const NAME_MAX: usize = 255;
+
 /// Bytes that one value takes beside its own, at most.
 const EACH: usize = 16;
 
@@ -71,7 +74,12 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
         false => Cow::Owned(format!("{line}=")),
     });
     lines.try_for_each(|line| add(&line)).with_context(|| image("Env"))?;
-    config.volumes.iter().try_for_each(|path| add(path)).with_context(|| image("Volumes"))?;
+    let volume = |path: &String| -> Result<()> {
+        add(path)?;
+        ensure!(!path.is_empty(), "one is empty");
+        can_be_made(path)
+    };
+    config.volumes.iter().try_for_each(volume).with_context(|| image("Volumes"))?;
     let mut of_boot = || -> Result<()> {
         boot.env.iter().try_for_each(|(name, value)| add(&format!("{name}={value}")))?;
         boot.add_host.iter().try_for_each(|entry| add(&entry.to_string()))?;
@@ -81,8 +89,7 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
     };
     of_boot().context("boot")?;
     let dir = |dir: &String| -> Result<()> {
-        let (len, most) = (dir.len(), PATH_MAX - 1);
-        ensure!(len <= most, "it has {len} bytes; Linux takes {most}");
+        can_be_made(dir)?;
         Ok(absolute(dir.as_bytes())?)
     };
     config.working_dir.iter().try_for_each(dir).with_context(|| image("WorkingDir"))?;
@@ -99,29 +106,64 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
     Ok(())
 }
 
+/// Whether a directory can have the path `dir`, as far as its text tells.
+fn can_be_made(dir: &str) -> Result<()> {
+    ensure!(!dir.contains('\0'), "it holds a NUL");
+    let (len, most) = (dir.len(), PATH_MAX - 1);
+    ensure!(len <= most, "it has {len} bytes; Linux takes {most}");
+    let longest = dir.split('/').map(str::len).max().unwrap_or(0);
+    ensure!(longest <= NAME_MAX, "a name in it has {longest} bytes; Linux takes {NAME_MAX}");
+    Ok(())
+}
+
 /// Makes of the image's config what a machine can start with, as docker does, and
 /// says each change to `warn`.
 pub fn usable(mut config: Config, warn: &mut dyn FnMut(String)) -> Config {
     let dir = config.working_dir.take().filter(|dir| !dir.is_empty());
-    config.working_dir = match dir {
-        Some(dir) if dir.contains('\0') => {
-            let shown = dir.escape_debug();
-            warn(format!("the image's WorkingDir \"{shown}\" holds a NUL; machines start in /"));
-            None
+    config.working_dir = dir.and_then(|dir| {
+        let is_absolute = dir.starts_with('/');
+        let shown = beginning(&dir);
+        let dir = if is_absolute { dir } else { format!("/{dir}") };
+        let said = can_be_made(&dir).map_err(|error| error.to_string());
+        match said {
+            Err(why) => {
+                warn(format!("the image's WorkingDir \"{shown}\": {why}; machines start in /"))
+            }
+            Ok(()) if is_absolute => {}
+            Ok(()) => warn(format!(
+                "the image's WorkingDir \"{shown}\" is not absolute; machines take it from / on"
+            )),
         }
-        Some(dir) if !dir.starts_with('/') => {
-            warn(format!(
-                "the image's WorkingDir {dir:?} is not absolute; machines take it from / on"
-            ));
-            Some(format!("/{dir}"))
+        can_be_made(&dir).is_ok().then_some(dir)
+    });
+    let before = config.volumes.len();
+    let mut first = None;
+    config.volumes.retain(|dir| {
+        let error = match dir.is_empty() {
+            true => Some("it is empty".to_owned()),
+            false => can_be_made(dir).err().map(|error| error.to_string()),
+        };
+        if let Some(error) = &error {
+            first.get_or_insert_with(|| format!("\"{}\": {error}", beginning(dir)));
         }
-        dir => dir,
-    };
+        error.is_none()
+    });
+    if let Some(first) = first {
+        let dropped = before - config.volumes.len();
+        warn(format!("the image's Volumes: {first}; {dropped} of {before} are left out"));
+    }
     if let Err(error) = config.stop_signal() {
         warn(format!("the image's StopSignal: {error}; machines use {}", Signal::TERM));
         config.stop_signal = None;
     }
     config
+}
+
+/// What is shown of a text that may be long.
+fn beginning(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let more = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
+    text.chars().take(SHOWN).flat_map(char::escape_debug).chain(more.chars()).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +183,7 @@ mod tests {
             check(&config, &boot).map_err(|error| format!("{error:#}"))
         };
         assert_eq!(fine(|_, _| {}), Ok(()));
-        let refused: [(Change, &str); 11] = [
+        let refused: [(Change, &str); 15] = [
             (|c, _| c.working_dir = Some(format!("/{}", "x".repeat(4095))), "WorkingDir"),
             (|c, _| c.user = Some("x".repeat(MAX_STRING + 1)), "User"),
             (|c, _| c.working_dir = Some("x".into()), "WorkingDir"),
@@ -153,6 +195,10 @@ mod tests {
             (|c, _| c.env.extend((0..2000).map(|n| format!("B{n}={}", "x".repeat(1000)))), "Env"),
             (|c, _| c.cmd = Some(vec!["\0".into()]), "Cmd"),
             (|c, _| c.volumes.extend((0..100_000).map(|n| n.to_string())), "Volumes"),
+            (|c, _| c.volumes.extend([String::new()]), "Volumes"),
+            (|c, _| c.volumes.extend([format!("/{}", "x".repeat(256))]), "Volumes"),
+            (|c, _| c.volumes.extend(["/xx".repeat(1400)]), "Volumes"),
+            (|c, _| c.working_dir = Some(format!("/{}", "x".repeat(256))), "WorkingDir"),
         ];
         for (change, says) in refused {
             let error = fine(change).unwrap_err();
@@ -176,9 +222,24 @@ mod tests {
             assert_eq!(config.working_dir.as_deref(), is);
             check(&config, &Boot::default()).unwrap();
         }
+        let name = |len: usize| format!("/{}", "x".repeat(len));
+        let volumes = ["", "/a\0", &name(256), &"/xx".repeat(1400), "/data", "rel", &name(255)];
+        let config = Config {
+            working_dir: Some(name(256)),
+            volumes: volumes.iter().map(ToString::to_string).collect(),
+            ..config()
+        };
+        let mut said = Vec::new();
+        let config = usable(config, &mut |text| said.push(text));
+        assert_eq!(config.working_dir, None);
+        assert!(config.volumes.iter().eq(["/data", &name(255), "rel"]));
+        check(&config, &Boot::default()).unwrap();
+        let [dir, volumes] = &said[..] else { panic!("{said:?}") };
+        assert!(dir.contains("a name in it has 256 bytes; Linux takes 255; machines start in /"));
+        assert!(volumes.contains("\"\": it is empty; 4 of 7 are left out"), "{volumes}");
         for (signal, is) in [("SIGINT", Some("SIGINT")), ("", None), ("FOO", None)] {
             let mut said = 0;
-            let config = Config { stop_signal: Some(signal.into()), ..config() };
+            let config = Config { stop_signal: Some(signal.into()), ..self::config() };
             let config = usable(config, &mut |_| said += 1);
             assert_eq!((config.stop_signal.as_deref(), said), (is, usize::from(is.is_none())));
         }
