@@ -88,8 +88,11 @@ fn unknown(what: &[u8], whose: &[u8]) -> Failure {
     Failure { code: MACHINE, errno: 0, what: join(&[what, whose]) }
 }
 
-/// A file of the image; empty if it has none.
+/// A file of the image; empty if it has none, or something else in its place.
 fn file(path: Str) -> Result<&'static [u8], Failure> {
+    if sys::stat(path).is_ok_and(|stat| !stat.is_file()) {
+        return Ok(b"");
+    }
     match sys::read_file(path, LIMIT) {
         Err(sys::ENOENT | sys::ENOTDIR) => Ok(b""),
         Err(errno) => Err(Failure { code: MACHINE, errno, what: join(&[b"reading ", path]) }),

@@ -32,6 +32,11 @@ ODD_PLACES = r'''
   - symlink: { path: /etc/resolv.conf, target: ../run/systemd/resolve/stub-resolv.conf }
   - symlink: { path: /etc/hostname, target: /dev/null }
 '''
+FIFOS = r'''
+  - remove: { path: "/etc/{passwd,group}" }
+  - mknod: { path: /etc/passwd, kind: fifo }
+  - mknod: { path: /etc/group, kind: fifo }
+'''
 PROGRAMS = r'''
   - copy: { from: programs, path: /opt/p, parents: true, mode: "u=rwx,go=rx" }
   - symlink: { path: /sbin/init, target: /bin/busybox, force: true, parents: true }
@@ -97,19 +102,24 @@ def with_config(layout, out, change):
     return out
 
 
+def volumes(*names):
+    return lambda config: config.update(Volumes={name: {} for name in names})
+
+
 def stop_signal(name):
     return lambda config: config.update(StopSignal=name)
 
 
 def make(directory, cache, bundles):
-    """Puts the bundles own-etc, empty-etc, odd-places and programs below `bundles`."""
+    """Puts the bundles own-etc, empty-etc, odd-places, fifos and programs below `bundles`."""
     programs = os.path.join(directory, 'programs')
     os.mkdir(programs)
     for name, data in FILES.items():
         with open(os.path.join(programs, name), 'wb') as file:
             file.write(data)
     unknown = with_config(HELLO, os.path.join(directory, 'unknown-signal'), stop_signal('SIGNOPE'))
-    for name, layout, patches in (('own-etc', HELLO, OWN_ETC), ('empty-etc', HELLO, EMPTY_ETC), ('odd-places', unknown, ODD_PLACES), ('programs', HELLO, PROGRAMS)):
+    impossible = with_config(HELLO, os.path.join(directory, 'impossible-volumes'), volumes('', '/etc/motd', '/' + 256 * 'x', '/srv/data'))
+    for name, layout, patches in (('fifos', impossible, FIFOS), ('own-etc', HELLO, OWN_ETC), ('empty-etc', HELLO, EMPTY_ETC), ('odd-places', unknown, ODD_PLACES), ('programs', HELLO, PROGRAMS)):
         manifest = os.path.join(directory, name + '.yaml')
         with open(manifest, 'w') as file:
             file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches:%s' % (layout, patches))

@@ -50,6 +50,7 @@ const CASES: &[Case] = &[
     ("ephemeral", files::ephemeral),
     ("etc-files", image::etc_files),
     ("odd-places", image::odd_places),
+    ("fifos", image::fifos),
     ("programs", image::programs),
     ("init-systems", image::init_systems),
     ("overlay", files::overlay),
