@@ -224,6 +224,11 @@ def slow_engine():
                    '--timeout', '1', code=124)
         need('asked late' in said and 'early' not in said, 'a machine whose command did not run yet: ' + said)
         run("say('hello 1'); early = asked(3); say('exit %d 3 0 0 0' % (9 if early else 7)); asked()\n", '--timeout', '1', code=7)
+        # It begins once, whatever a guest says.
+        run("say('hello 1')\nfor _ in range(100):\n    say('run 2')\n    if asked(0.2):\n        say('exit 0 3 0 0 0'); asked()\nsay('exit 9 3 0 0 0'); asked()\n", '--timeout', '1', code=124)
+        # A guest says as much to a person as that person may read.
+        said = run("say('hello 1'); say('run 2')\nfor _ in range(1000):\n    say('\\n'.join(['warn 0 ' + 'x' * 50] * 100))\nsay('exit 5 3 0 0 0'); asked()\n", code=5)
+        need(said.count('xxx\n') == 100 and 'the rest is left out' in said, 'it said %d bytes: %s' % (len(said), said[-200:]))
         # The last words of an engine that is gone, its own and its guest's, however late somebody gets to read them.
         for n in range(10):
             run("say('hello 1'); say('run 2'); say('exit %d 3 0 0 0')\n" % n, code=n)

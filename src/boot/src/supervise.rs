@@ -4,10 +4,12 @@
 mod coming_up;
 #[cfg(test)]
 mod tests;
+mod words;
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use self::words::{Status, Word};
 use super::engine::{Engine, notice};
 use super::launch::Launch;
 use super::streams::{self, Console, Control, Order, Output};
@@ -41,9 +44,9 @@ pub enum Outcome {
 /// What the supervisor waits for.
 pub enum Event {
     /// The guest's init said something.
-    Line(String),
+    Said(Word),
     Signal(i32),
-    /// Bytes arrived at one of this program's streams.
+    /// Bytes arrived at one of this program's streams. There is one of these at a time.
     Delivered,
     /// The guest's init will say no more: all lines came before this.
     ControlEnded,
@@ -57,15 +60,6 @@ const LAST_GRACE: Duration = Duration::from_secs(30);
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
 /// So many interrupts within this time mean that somebody means it.
 const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
-/// Bytes of a line that the guest's init may say.
-const MAX_LINE: u64 = 1 << 16;
-
-/// The last word of the guest's init.
-enum Status {
-    Ended { code: u8, sent: [u64; 3] },
-    Failed { code: u8, why: String },
-}
-
 /// Starts the machine and stays until it is gone.
 pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
     let (events, received) = mpsc::channel();
@@ -85,7 +79,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         }
     })?;
     let control = Control::new(launch.control.try_clone()?)?;
-    forward_lines(launch.control, events.clone())?;
+    words::forward(launch.control, launch.verbose, events.clone())?;
     let watch = Watch {
         engine: launch.spec.engine,
         has_successor: launch.has_successor,
@@ -95,8 +89,8 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         console: Console::start(launch.console, launch.console_log)?,
         control,
         stop_signal: launch.stop_signal,
-        verbose: launch.verbose,
         outputs: [None, None, None],
+        told: Arc::default(),
         raw: None,
         ended: None,
         control_ended: false,
@@ -125,27 +119,6 @@ fn forward_signals(mut signals: Signals, events: Sender<Event>) -> Result<()> {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
                 // The machine before; signals are now another supervisor's.
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-fn forward_lines(control: std::os::unix::net::UnixStream, events: Sender<Event>) -> Result<()> {
-    threads::spawn("control", move || {
-        let mut control = BufReader::new(control);
-        loop {
-            let mut line = Vec::new();
-            match control.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => {
-                    let _ = events.send(Event::ControlEnded);
-                    return;
-                }
-                Ok(_) => {}
-            }
-            let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-            if events.send(Event::Line(line)).is_err() {
                 return;
             }
         }
@@ -191,10 +164,10 @@ struct Watch {
     console: Console,
     control: Control,
     stop_signal: i32,
-    /// Whether notes of the guest's init are shown.
-    verbose: bool,
     /// stdout, stderr, terminal.
     outputs: [Option<Output>; 3],
+    /// Whether an [`Event::Delivered`] is on its way.
+    told: Arc<AtomicBool>,
     raw: Option<Raw>,
     stop: Stop,
     /// How the engine's process ended, once it has.
@@ -215,13 +188,14 @@ impl Watch {
         }
         // From here on, a guest runs.
 
-        self.connect(ports, events)?;
+        self.connect_to(ports, [rustix::stdio::stdout(), rustix::stdio::stderr()], events)?;
         self.raw = Raw::enter(self.terminal)?;
         // It may have changed while the machine came up.
         self.signal(SIGWINCH);
         let status = self.until_it_ends(timings);
         let mut code = match status {
-            Some(Status::Ended { code, sent }) => {
+            Some(Status::Ended { code, micros, sent }) => {
+                timings.guest(micros, "command ended, disks unmounted");
                 self.until_delivered(sent);
                 code
             }
@@ -258,18 +232,25 @@ impl Watch {
         Ok(Outcome::Ended(if self.stop.timed_out { TIMED_OUT } else { code }))
     }
 
-    fn connect(&mut self, ports: Ports, events: &Sender<Event>) -> Result<()> {
-        use rustix::stdio;
+    fn connect_to(
+        &mut self,
+        ports: Ports,
+        [stdout, stderr]: [BorrowedFd<'_>; 2],
+        events: &Sender<Event>,
+    ) -> Result<()> {
         let start = |port, to, number, control: &Control| match port {
             Some(port) => {
-                let events = events.clone();
-                let delivered = move || events.send(Event::Delivered).is_ok();
+                let (events, told) = (events.clone(), self.told.clone());
+                // Whoever has not heard of the last bytes yet hears of these then, too.
+                let delivered = move || {
+                    told.swap(true, Ordering::AcqRel) || events.send(Event::Delivered).is_ok()
+                };
                 Output::start(port, to, number, control, delivered).map(Some)
             }
             None => Ok(None),
         };
-        self.outputs[0] = start(ports.stdout, stdio::stdout(), 1, &self.control)?;
-        self.outputs[1] = start(ports.stderr, stdio::stderr(), 2, &self.control)?;
+        self.outputs[0] = start(ports.stdout, stdout, 1, &self.control)?;
+        self.outputs[1] = start(ports.stderr, stderr, 2, &self.control)?;
         if let (Some(tty), Some(to)) = (ports.tty, self.terminal.output()?) {
             if self.terminal.stdin {
                 streams::input(tty.try_clone()?, &self.control)?;
@@ -292,26 +273,13 @@ impl Watch {
                         return None;
                     }
                 }
-                Some(Event::Line(line)) => {
-                    let mut words = line.splitn(2, ' ');
-                    match (words.next(), words.next()) {
-                        (Some("run"), Some(micros)) => {
-                            timings.guest(micros.parse().unwrap_or(0), "command runs");
-                            self.command_runs();
-                        }
-                        (Some("warn"), Some(rest)) => notice(&failure(rest)),
-                        (Some("note"), Some(rest)) if self.verbose => notice(&failure(rest)),
-                        (Some("note"), _) => {}
-                        (Some(word), Some(rest)) => {
-                            if let Some(status) = Status::parse(word, rest, timings) {
-                                return Some(status);
-                            }
-                        }
-                        _ => {}
-                    }
+                Some(Event::Said(Word::Runs(micros))) => {
+                    timings.guest(micros, "command runs");
+                    self.command_runs();
                 }
+                Some(Event::Said(Word::Last(status))) => return Some(status),
+                Some(Event::Said(Word::Hello(_)) | Event::Delivered) => {}
                 Some(Event::Signal(signal)) => self.signal(signal),
-                Some(Event::Delivered) => {}
                 Some(Event::ControlEnded | Event::EngineEnded(_)) => {
                     if self.ended.is_some() && self.control_ended {
                         return None;
@@ -379,6 +347,8 @@ impl Watch {
         match event {
             Some(Event::EngineEnded(status)) => self.ended = Some(status),
             Some(Event::ControlEnded) => self.control_ended = true,
+            // What arrives from here on is told anew.
+            Some(Event::Delivered) => drop(self.told.swap(false, Ordering::AcqRel)),
             _ => {}
         }
         event
@@ -456,38 +426,5 @@ impl Watch {
     fn explain(&self, why: String) -> String {
         let last = self.console.last_lines();
         if last.is_empty() { why } else { format!("{why}\n    {last}") }
-    }
-}
-
-impl Status {
-    fn parse(word: &str, rest: &str, timings: &Timings) -> Option<Self> {
-        if word == "error" {
-            let (code, rest) = rest.split_once(' ')?;
-            let code = code.parse().unwrap_or(MACHINE_FAILED);
-            return Some(Self::Failed { code, why: failure(rest) });
-        }
-        let numbers: Vec<u64> = rest.split(' ').map_while(|n| n.parse().ok()).collect();
-        let [number, micros, sent @ ..] = &numbers[..] else { return None };
-        let sent = *sent.first_chunk()?;
-        let number = u8::try_from(*number).unwrap_or(MACHINE_FAILED);
-        timings.guest(*micros, "command ended, disks unmounted");
-        match word {
-            "exit" => Some(Self::Ended { code: number, sent }),
-            "signal" => Some(Self::Ended { code: number.saturating_add(128), sent }),
-            _ => None,
-        }
-    }
-}
-
-/// `ERRNO WHAT` as a person reads it.
-fn failure(text: &str) -> String {
-    let (errno, what) = text.split_once(' ').unwrap_or(("0", text));
-    match errno.parse().unwrap_or(0) {
-        0 => what.to_owned(),
-        errno => {
-            let text = std::io::Error::from_raw_os_error(errno).to_string();
-            // The number means nothing to whoever reads it.
-            format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
-        }
     }
 }

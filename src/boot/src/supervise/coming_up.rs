@@ -9,7 +9,7 @@ use signal_hook::consts::SIGWINCH;
 use super::super::engine::{Engine, notice};
 use super::super::liveness::{self, Doubt, Liveness, Sample};
 use super::super::{MACHINE_FAILED, Timings, kvm_finding};
-use super::{Event, Outcome, Watch};
+use super::{Event, Outcome, Watch, Word};
 
 /// What libkrun says of a KVM that does not know an instruction, or cannot enter.
 const KVM_FAILED: [&str; 2] = ["KVM_EXIT_INTERNAL_ERROR", "KVM_EXIT_FAIL_ENTRY"];
@@ -52,9 +52,7 @@ impl Watch {
                     self.end_engine();
                     return Some(Outcome::Ended(128 + signal as u8));
                 }
-                Some(Event::Line(line)) => {
-                    let Some(micros) = line.strip_prefix("hello ") else { continue };
-                    let micros = micros.parse().unwrap_or(0);
+                Some(Event::Said(Word::Hello(micros))) => {
                     timings.entered(micros);
                     timings.guest(micros, "init runs");
                     if self.engine == Engine::Libkrun {
@@ -62,7 +60,9 @@ impl Watch {
                     }
                     return None;
                 }
-                Some(Event::Signal(_) | Event::Delivered | Event::ControlEnded) => {}
+                Some(
+                    Event::Signal(_) | Event::Said(_) | Event::Delivered | Event::ControlEnded,
+                ) => {}
             }
         }
     }

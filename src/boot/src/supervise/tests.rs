@@ -1,36 +1,56 @@
-//! The order in which an end and last words arrive.
+//! The order in which an end and last words arrive, and what a guest may put off.
 
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use super::*;
 
 /// A watch over a machine that ended at once, and where its events go.
 fn watch() -> (Watch, Sender<Event>, ExitStatus) {
+    let mut child = Command::new("true").stdout(Stdio::null()).spawn().unwrap();
+    let (watch, events) = watch_over(Pid::from_child(&child));
+    (watch, events, child.wait().unwrap())
+}
+
+fn watch_over(pid: Pid) -> (Watch, Sender<Event>) {
     let (events, received) = mpsc::channel();
-    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
-    let pid = Pid::from_child(&child);
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let status = child.wait().unwrap();
-    let console = OwnedFd::from(child.stdout.take().unwrap()).into();
     let watch = Watch {
         engine: Engine::Qemu,
         has_successor: false,
         terminal: Terminal { stdin: false, stdout: false, stderr: false },
         pid,
-        process,
-        console: Console::start(console, None).unwrap(),
+        process: rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap(),
+        console: Console::start(File::open("/dev/null").unwrap(), None).unwrap(),
         control: Control::new(UnixStream::pair().unwrap().0).unwrap(),
         stop_signal: SIGTERM,
-        verbose: false,
         outputs: [None, None, None],
+        told: Arc::default(),
         raw: None,
         ended: None,
         control_ended: false,
         stop: Stop::default(),
         received,
     };
-    (watch, events, status)
+    (watch, events)
+}
+
+/// A watch over a machine that does what `script` does, whose standard output is that of
+/// the guest's command.
+fn watch_over_script(script: &str) -> (Watch, Sender<Event>) {
+    let (port, theirs) = UnixStream::pair().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdin(Stdio::null()).stdout(OwnedFd::from(theirs));
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let (mut watch, events) = watch_over(Pid::from_child(&child));
+    let ended = events.clone();
+    thread::spawn(move || ended.send(Event::EngineEnded(child.wait().unwrap())));
+    let ports = Ports { stdin: None, stdout: Some(port), stderr: None, tty: None };
+    let nowhere = File::options().write(true).open("/dev/null").unwrap();
+    watch.connect_to(ports, [nowhere.as_fd(); 2], &events).unwrap();
+    (watch, events)
 }
 
 fn timings() -> Timings {
@@ -40,18 +60,18 @@ fn timings() -> Timings {
 #[test]
 fn words_of_a_guest_count_that_come_after_the_end_of_its_engine() {
     let (mut watch, events, status) = watch();
+    let last = Status::Ended { code: 127, micros: 3, sent: [0, 0, 0] };
     for event in [
         Event::EngineEnded(status),
-        Event::Line("hello 1".into()),
-        Event::Line("run 2".into()),
-        Event::Line("exit 127 3 0 0 0".into()),
+        Event::Said(Word::Hello(1)),
+        Event::Said(Word::Runs(2)),
+        Event::Said(Word::Last(last.clone())),
         Event::ControlEnded,
     ] {
         events.send(event).unwrap();
     }
     assert!(watch.until_it_speaks(&mut timings()).is_none());
-    let status = watch.until_it_ends(&mut timings());
-    assert!(matches!(status, Some(Status::Ended { code: 127, sent: [0, 0, 0] })));
+    assert_eq!(watch.until_it_ends(&mut timings()), Some(last));
 }
 
 #[test]
@@ -66,4 +86,12 @@ fn an_engine_whose_guest_says_nothing_did_not_come_up() {
         let outcome = watch.until_it_speaks(&mut timings());
         assert!(matches!(outcome, Some(Outcome::NeverCameUp { .. })));
     }
+}
+
+#[test]
+fn a_flood_of_bytes_is_one_event() {
+    let (watch, _events) = watch_over_script("exec yes");
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(watch.received.try_iter().count(), 1);
+    let _ = rustix::process::pidfd_send_signal(&watch.process, Signal::KILL);
 }

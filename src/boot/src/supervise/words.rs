@@ -1,0 +1,209 @@
+//! What the guest's init says, a line for each thing.
+//!
+//! An image that has root can speak in its place. So each word counts once, what is no
+//! word is dropped where it is read, and what is for the person at the terminal is said
+//! by the thread that reads: a terminal that takes nothing then holds up the guest, and
+//! not whoever is to end it.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Sender;
+
+use anyhow::Result;
+use fsimage::io::threads;
+
+use super::super::MACHINE_FAILED;
+use super::super::engine::notice;
+use super::Event;
+
+/// Bytes of a line that the guest's init may say.
+const MAX_LINE: u64 = 1 << 16;
+/// Things that the guest's init may have said to the person at the terminal.
+const MOST_NOTICES: u32 = 100;
+
+/// A word of the guest's init, with the microseconds since its kernel started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It runs itself.
+    Hello(u64),
+    /// It is about to become the command.
+    Runs(u64),
+    Last(Status),
+}
+
+/// The last word of the guest's init.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// With the microseconds until then, and the bytes that stdout, stderr and the
+    /// terminal were sent.
+    Ended {
+        code: u8,
+        micros: u64,
+        sent: [u64; 3],
+    },
+    Failed {
+        code: u8,
+        why: String,
+    },
+}
+
+/// What was heard so far.
+struct Ears {
+    /// Whether notes are shown.
+    verbose: bool,
+    hello: bool,
+    runs: bool,
+    last: bool,
+    notices: u32,
+}
+
+impl Ears {
+    fn new(verbose: bool) -> Self {
+        Self { verbose, hello: false, runs: false, last: false, notices: 0 }
+    }
+
+    /// The word in `line`, the first time that it is said; `show` gets what is for a person.
+    fn hear(&mut self, line: &str, mut show: impl FnMut(&str)) -> Option<Word> {
+        let (word, rest) = line.split_once(' ')?;
+        let first = |heard: &mut bool| !std::mem::replace(heard, true);
+        let micros = || rest.parse().unwrap_or(0);
+        match word {
+            "hello" => first(&mut self.hello).then(|| Word::Hello(micros())),
+            "run" => first(&mut self.runs).then(|| Word::Runs(micros())),
+            "note" if !self.verbose => None,
+            "warn" | "note" => {
+                match self.notices {
+                    ..MOST_NOTICES => show(&failure(rest)),
+                    MOST_NOTICES => show("the guest's init says more; the rest is left out"),
+                    _ => return None,
+                }
+                self.notices += 1;
+                None
+            }
+            _ => {
+                let status = Status::parse(word, rest)?;
+                first(&mut self.last).then_some(Word::Last(status))
+            }
+        }
+    }
+}
+
+/// Sends what the guest's init says to `events`, and its end.
+pub fn forward(control: UnixStream, verbose: bool, events: Sender<Event>) -> Result<()> {
+    threads::spawn("control", move || {
+        let mut control = BufReader::new(control);
+        let mut ears = Ears::new(verbose);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match control.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => {
+                    let _ = events.send(Event::ControlEnded);
+                    return;
+                }
+                Ok(_) => {}
+            }
+            let text = String::from_utf8_lossy(&line);
+            let word = ears.hear(text.trim_end_matches('\n'), notice);
+            if word.is_some_and(|word| events.send(Event::Said(word)).is_err()) {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+impl Status {
+    fn parse(word: &str, rest: &str) -> Option<Self> {
+        let of_signal = match word {
+            "error" => {
+                let (code, rest) = rest.split_once(' ')?;
+                let code = code.parse().unwrap_or(MACHINE_FAILED);
+                return Some(Self::Failed { code, why: failure(rest) });
+            }
+            "exit" => false,
+            "signal" => true,
+            _ => return None,
+        };
+        let mut numbers = rest.split(' ').map_while(|n| n.parse::<u64>().ok());
+        let mut next = || numbers.next();
+        let (number, micros, sent) = (next()?, next()?, [next()?, next()?, next()?]);
+        let number = u8::try_from(number).unwrap_or(MACHINE_FAILED);
+        let code = if of_signal { number.saturating_add(128) } else { number };
+        Some(Self::Ended { code, micros, sent })
+    }
+}
+
+/// `ERRNO WHAT` as a person reads it.
+fn failure(text: &str) -> String {
+    let (errno, what) = text.split_once(' ').unwrap_or(("0", text));
+    match errno.parse().unwrap_or(0) {
+        0 => what.to_owned(),
+        errno => {
+            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            // The number means nothing to whoever reads it.
+            format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn each_word_counts_once() {
+        let mut ears = Ears::new(false);
+        let mut hear = |line: &str| ears.hear(line, |_| {});
+        assert_eq!(hear("hello 7"), Some(Word::Hello(7)));
+        assert_eq!(hear("run 8"), Some(Word::Runs(8)));
+        for line in
+            ["hello 1", "run 9", "run 9", "", "x", "run", "exit 1", "exit 1 2 3 4", "no 1 2 3 4 5"]
+        {
+            assert_eq!(hear(line), None, "{line}");
+        }
+        let last = Status::Ended { code: 137, micros: 5, sent: [1, 2, u64::MAX] };
+        assert_eq!(hear("signal 9 5 1 2 18446744073709551615"), Some(Word::Last(last)));
+        assert_eq!(hear("exit 0 5 0 0 0"), None);
+        let mut ears = Ears::new(false);
+        let failed = Status::Failed { code: 127, why: "/x: No such file or directory".into() };
+        assert_eq!(ears.hear("error 127 2 /x", |_| {}), Some(Word::Last(failed)));
+    }
+
+    #[test]
+    fn a_guest_says_so_much_to_a_person_and_no_more() {
+        for (verbose, word, shown) in
+            [(false, "warn", 101), (true, "warn", 101), (false, "note", 0), (true, "note", 101)]
+        {
+            let (mut ears, mut said) = (Ears::new(verbose), Vec::new());
+            for _ in 0..1000 {
+                assert_eq!(
+                    ears.hear(&format!("{word} 2 x"), |text| said.push(text.to_owned())),
+                    None
+                );
+            }
+            assert_eq!(said.len(), shown, "{word}");
+            assert!(said.first().is_none_or(|text| text == "x: No such file or directory"));
+            assert!(said.last().is_none_or(|text| text.ends_with("left out")));
+        }
+    }
+
+    #[test]
+    fn what_a_guest_repeats_is_kept_nowhere() {
+        let (events, received) = mpsc::channel();
+        let (control, mut guest) = UnixStream::pair().unwrap();
+        forward(control, false, events).unwrap();
+        let flood = "run 0\nx\nnote 0 \nhello 1\n".repeat(50_000);
+        guest.write_all(flood.as_bytes()).unwrap();
+        drop(guest);
+        let events: Vec<Event> = received.iter().collect();
+        let [Event::Said(Word::Runs(0)), Event::Said(Word::Hello(1)), Event::ControlEnded] =
+            &events[..]
+        else {
+            panic!("{} events", events.len());
+        };
+    }
+}
