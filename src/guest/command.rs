@@ -6,25 +6,42 @@ use crate::root::{self, Root};
 use crate::streams::Streams;
 use crate::sys;
 use crate::user::User;
-use crate::{Doing, Failure, MACHINE, program};
+use crate::{Doing, Failure, MACHINE, program, say};
+
+/// What a process says that is about to be the command; a failure begins with a digit.
+const READY: &[u8] = b"ready";
 
 /// Starts the command in a process of its own, whose number is returned once
-/// it runs.
+/// it runs. The host is told just before.
 pub fn start(config: &Config, root: &Root, streams: &mut Streams) -> Result<usize, Failure> {
     let (from_child, to_parent) = sys::pipe().doing(&[b"making a pipe"])?;
+    let (wait, go) = sys::pipe().doing(&[b"making a pipe"])?;
     let pid = sys::fork().doing(&[b"starting a process"])?;
     if pid == 0 {
         sys::close(from_child);
-        let Err(Failure { code, errno, what }) = become_command(config, root, streams);
+        sys::close(go);
+        let ready = || {
+            let _ = sys::write_all(to_parent, READY);
+            // Ends when the parent lets go.
+            let _ = sys::read(wait, &mut [0]);
+        };
+        let Err(Failure { code, errno, what }) = become_command(config, root, streams, ready);
         let errno = decimal(errno.unsigned_abs().into());
         let _ = sys::write_all(to_parent, join(&[decimal(code), b" ", errno, b" ", what]));
         sys::exit(1);
     }
     sys::close(to_parent);
+    sys::close(wait);
     streams.started();
-    // A successful exec closes the pipe without a word.
     let mut buffer = [0; 4096];
-    let mut len = 0;
+    let mut len = sys::read(from_child, &mut buffer).unwrap_or(0);
+    if buffer[..len] == *READY {
+        // Said before the image's own code runs, which could keep PID 1 from it.
+        say(root.control, &[b"run ", decimal(sys::uptime())]);
+        len = 0;
+    }
+    sys::close(go);
+    // A successful exec closes the pipe without a word.
     while let Ok(n @ 1..) = sys::read(from_child, &mut buffer[len..]) {
         len += n;
     }
@@ -45,6 +62,7 @@ fn become_command(
     config: &Config,
     root: &Root,
     streams: &Streams,
+    ready: impl Fn(),
 ) -> Result<core::convert::Infallible, Failure> {
     sys::setsid();
     let hostname = root::enter(root, config)?;
@@ -78,6 +96,7 @@ fn become_command(
         Some(failure) if !plain => Attempt::Never(failure),
         _ => Attempt::Failed(sys::exec(path, argv, envp)),
     };
+    ready();
     Err(execute(name, path.unwrap_or(b"\0"), run))
 }
 

@@ -95,12 +95,11 @@ fn run(control: usize) -> Result<End, Failure> {
     let root = root::mount(&config, control)?;
     let mut streams = Streams::open(&config, control)?;
     let pid = command::start(&config, &root, &mut streams)?;
-    say(control, &[b"run ", decimal(sys::uptime())]);
     Ok(streams.relay(pid))
 }
 
 /// A line for the host.
-fn say(control: usize, parts: &[&[u8]]) {
+pub fn say(control: usize, parts: &[&[u8]]) {
     let line = join(&[join(parts), b"\n"]);
     // With the host gone, nobody is left to tell.
     let _ = sys::write_all(control, &line[..line.len() - 1]);

@@ -55,11 +55,16 @@ pub enum Event {
 
 /// How long a guest has to obey the order to kill everything, on a host that is busy
 /// too, before its disks are torn from it. Whoever insists ends it at once.
-const LAST_GRACE: Duration = Duration::from_secs(30);
+const LAST_GRACE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
 /// How long a reader may take nothing of what a command said that had to be killed.
-const LAST_DELIVERY: Duration = Duration::from_secs(5);
+const LAST_DELIVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// So many interrupts within this time mean that somebody means it.
 const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
+/// How long the init of a machine with a timeout may take to get to its command, from its
+/// first word on. It mounts disks, repairs and grows the upper and reads a few files: on
+/// the slowest host, minutes.
+const LONGEST_START: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 * 60 });
+
 /// Starts the machine and stays until it is gone.
 pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
     let (events, received) = mpsc::channel();
@@ -138,6 +143,8 @@ struct Ports {
 struct Stop {
     /// From the moment that the command runs.
     timeout: Option<Duration>,
+    /// Whether that moment has come.
+    runs: bool,
     timed_out: bool,
     /// Between the stop signal and the end.
     grace: Duration,
@@ -200,6 +207,8 @@ impl Watch {
                 code
             }
             Some(Status::Failed { code, why }) => {
+                // First: standard error may be one that takes nothing.
+                self.end_engine();
                 self.raw = None;
                 notice(&why);
                 code
@@ -266,8 +275,17 @@ impl Watch {
     /// Waits for the guest's last word; none if the machine went without one, or
     /// would not go.
     fn until_it_ends(&mut self, timings: &mut Timings) -> Option<Status> {
+        if self.stop.timeout.is_some() && self.stop.step == Step::Running {
+            self.stop.at = Instant::now().checked_add(LONGEST_START);
+        }
         loop {
             match self.next(self.stop.at) {
+                None if self.stop.step == Step::Running && !self.stop.runs => {
+                    let why = format!(
+                        "the guest's init did not start the command within {LONGEST_START:?}; its machine was ended, as there is a timeout"
+                    );
+                    return Some(Status::Failed { code: MACHINE_FAILED, why });
+                }
                 None => {
                     if !self.go_further() {
                         return None;
@@ -302,6 +320,7 @@ impl Watch {
     /// The time that a timeout gives begins: a command is not to pay for a machine
     /// that was slow to come up.
     fn command_runs(&mut self) {
+        self.stop.runs = true;
         if let Some(timeout) = self.stop.timeout
             && self.stop.step == Step::Running
         {
@@ -312,22 +331,30 @@ impl Watch {
 
     /// Waits until this program's streams have taken what the command wrote.
     fn until_delivered(&mut self, sent: [u64; 3]) {
-        let done = |watch: &Self| {
-            let all = watch.outputs.iter().zip(sent);
-            all.into_iter().all(|(output, bytes)| output.as_ref().is_none_or(|o| o.has(bytes)))
-        };
-        while !done(self) {
-            if self.stop.step == Step::Killing {
+        // What a guest says that it sent need not be true.
+        let last_of_guest = Instant::now() + LAST_GRACE;
+        let mut last_byte = Instant::now();
+        while !self.has_delivered(sent) {
+            let killing = self.stop.step == Step::Killing;
+            let until = match (killing, &self.ended) {
+                (false, _) => self.stop.at,
                 // From the last byte on: a slow reader is none that went away.
-                self.stop.at = Some(Instant::now() + LAST_DELIVERY);
-            }
-            match self.next(self.stop.at) {
+                (true, Some(_)) => Some(last_byte + LAST_DELIVERY),
+                (true, None) => Some(last_of_guest.min(last_byte + LAST_DELIVERY)),
+            };
+            match self.next(until) {
+                None if killing && self.ended.is_none() && Instant::now() >= last_of_guest => {
+                    // What left it by now is still delivered.
+                    self.end_engine();
+                    last_byte = Instant::now();
+                }
                 None => {
                     // A reader that never reads is no reason to stay past the time.
                     self.stop.timed_out |= self.stop.step == Step::Running;
                     return;
                 }
                 Some(Event::Signal(signal)) if signal != SIGWINCH => return,
+                Some(Event::Delivered) => last_byte = Instant::now(),
                 // What was delivered to sockets is still read from them, though the
                 // engine may be gone.
                 Some(_) => {}
@@ -335,14 +362,22 @@ impl Watch {
         }
     }
 
+    fn has_delivered(&self, sent: [u64; 3]) -> bool {
+        let mut all = self.outputs.iter().zip(sent);
+        all.all(|(output, bytes)| output.as_ref().is_none_or(|o| o.has(bytes)))
+    }
+
     /// The next event; none when `until` has come.
     fn next(&mut self, until: Option<Instant>) -> Option<Event> {
-        let event = match until {
+        let event = match until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => self.received.recv().ok(),
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                self.received.recv_timeout(left).ok()
+            // Bytes that come and come put nothing off; what else has come counts.
+            Some(Duration::ZERO) => {
+                let event = self.received.try_iter().find(|e| !matches!(e, Event::Delivered));
+                self.told.store(false, Ordering::Release);
+                event
             }
+            Some(left) => self.received.recv_timeout(left).ok(),
         };
         match event {
             Some(Event::EngineEnded(status)) => self.ended = Some(status),

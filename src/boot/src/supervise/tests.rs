@@ -89,9 +89,32 @@ fn an_engine_whose_guest_says_nothing_did_not_come_up() {
 }
 
 #[test]
-fn a_flood_of_bytes_is_one_event() {
-    let (watch, _events) = watch_over_script("exec yes");
+fn what_a_killed_guest_says_that_it_sent_puts_the_end_off_only_so_long() {
+    let (mut watch, _events) = watch_over_script("while :; do echo still here; sleep 0.1; done");
+    watch.stop.step = Step::Killing;
+    watch.until_delivered([u64::MAX, 0, 0]);
+    assert!(watch.ended.is_some());
+}
+
+#[test]
+fn a_flood_of_bytes_is_one_event_and_puts_no_time_off() {
+    let (mut watch, _events) = watch_over_script("exec yes");
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(watch.received.try_iter().count(), 1);
-    let _ = rustix::process::pidfd_send_signal(&watch.process, Signal::KILL);
+    let waiting = watch.received.try_iter().count();
+    assert_eq!(waiting, 1);
+    watch.told.store(false, Ordering::Release);
+    watch.stop.runs = true;
+    watch.stop.at = Some(Instant::now() + Duration::from_millis(200));
+    // Asks, kills, and gives up.
+    assert_eq!(watch.until_it_ends(&mut timings()), None);
+    assert!(watch.stop.timed_out);
+    watch.end_engine();
+}
+
+#[test]
+fn a_command_that_is_never_started_is_not_waited_for() {
+    let (mut watch, _events, _) = watch();
+    watch.stop.timeout = Some(Duration::from_secs(1000));
+    let ended = watch.until_it_ends(&mut timings());
+    assert!(matches!(ended, Some(Status::Failed { code: MACHINE_FAILED, .. })));
 }
