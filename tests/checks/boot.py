@@ -267,6 +267,22 @@ def upper_grown_meanwhile():
         need(os.path.getsize(kept) == larger, 'the upper has %d bytes, not %d' % (os.path.getsize(kept), larger))
 
 
+@check('boot-upper-unfinished')
+def upper_unfinished():
+    """A signal while an upper is copied takes away what there is of it, also where a file cannot be without a name: as without /proc."""
+    with scratch() as tmp:
+        env, mark = no_engine(tmp)
+        os.mkdir(os.path.join(tmp, 'place'))
+        p = call('unshare', '--mount', 'sh', '-c', 'umount -l /proc; exec "$@"', 'sh', 'strace', '-f', '--quiet=all', '-o', '/dev/null',
+                 '-e', 'inject=fsync:signal=TERM:delay_exit=2000000', BOOT, os.path.join(bundles(), 'hello'), '--engine', 'qemu', '--upper', os.path.join(tmp, 'place/kept.ext4'),
+                 ok=range(-64, 256), env=env, stdin=subprocess.DEVNULL)
+        need(p.returncode == -signal.SIGTERM, 'it ended by %d: %s' % (p.returncode, p.stderr))
+        need(not os.path.exists(mark), 'a machine was started')
+        left = os.listdir(os.path.join(tmp, 'place'))
+        # The copy may be whole just before the signal is there.
+        need(left in ([], ['kept.ext4']), 'it left ' + ', '.join(left))
+
+
 def open_files(pid):
     """The names of what a process has open."""
     names = set()

@@ -24,6 +24,7 @@ mod liveness;
 mod machine;
 mod policy;
 mod qemu;
+mod signals;
 mod spec;
 mod streams;
 mod supervise;
@@ -46,6 +47,7 @@ use oci::Platform;
 pub use self::engine::Engine;
 use self::launch::Launch;
 pub use self::machine::enter as enter_machine;
+use self::signals::Signals;
 pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
 
 /// The machine failed, whatever the command was.
@@ -149,6 +151,7 @@ impl Options {
 /// Runs the machine that `options` describe; returns the exit code to end with.
 pub fn run(options: &Options, started: Instant) -> Result<u8> {
     let mut timings = Timings { on: options.timings, started, last: started };
+    let signals = Signals::start()?;
     let bundle = open(options)?;
     suits_this_machine(&bundle.index)?;
     timings.host("bundle opened and checked");
@@ -167,7 +170,7 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
         launch.has_successor = !last;
         bundle.unchanged()?;
         // From here on, everything is decided; nothing was started.
-        match supervise::supervise(launch, &mut timings)? {
+        match supervise::supervise(launch, &signals, &mut timings)? {
             supervise::Outcome::Ended(code) => return Ok(code),
             supervise::Outcome::NeverCameUp { why, kvm_runs_no_guest } if !last => {
                 engine::fall_back(&why, kvm_runs_no_guest, &firmware);

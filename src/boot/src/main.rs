@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
-use fsimage::io::{printable, process};
+use fsimage::io::{ending, printable, process};
 use rootfs_boot::MACHINE_FAILED;
 use rootfs_boot::args::Cli;
 
@@ -35,7 +35,9 @@ fn main() -> ExitCode {
             writeln!(std::io::stdout(), "{json}").context("standard output")?;
             return Ok(0);
         }
-        rootfs_boot::run(&options, started)
+        let ran = rootfs_boot::run(&options, started);
+        ending::wait_if_ending();
+        ran
     };
     let run = || run().unwrap_or_else(|error| failed(&error));
     let ran = process::run("rootfs-boot: ", MACHINE_FAILED, run);

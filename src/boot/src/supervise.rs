@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use fsimage::io::threads;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 
 use self::words::{Status, Word};
 use super::engine::{Engine, notice};
 use super::launch::Launch;
+use super::signals::Signals;
 use super::streams::{self, Console, Control, Order, Output};
 use super::terminal::{Raw, Terminal};
 use super::{MACHINE_FAILED, TIMED_OUT, Timings};
@@ -66,12 +66,9 @@ const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
 const LONGEST_START: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 * 60 });
 
 /// Starts the machine and stays until it is gone.
-pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
+pub fn supervise(mut launch: Launch, signals: &Signals, timings: &mut Timings) -> Result<Outcome> {
     let (events, received) = mpsc::channel();
-    let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
-    let ignored = ignored_signals();
-    let signals = signals.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0);
-    forward_signals(Signals::new(signals)?, events.clone())?;
+    signals.lead_to(events.clone());
     let mut child = launch.start()?;
     let pid = Pid::from_child(&child);
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
@@ -85,7 +82,7 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
     })?;
     let control = Control::new(launch.control.try_clone()?)?;
     words::forward(launch.control, launch.verbose, events.clone())?;
-    let watch = Watch {
+    let mut watch = Watch {
         engine: launch.spec.engine,
         has_successor: launch.has_successor,
         terminal: launch.terminal,
@@ -108,27 +105,11 @@ pub fn supervise(mut launch: Launch, timings: &mut Timings) -> Result<Outcome> {
         stderr: launch.stderr,
         tty: launch.tty,
     };
-    watch.run(ports, &events, timings)
-}
-
-/// Signals that whoever started this program told it to ignore, as `nohup` does:
-/// bit N-1 is signal N. The handlers that are set now count as none.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
-fn forward_signals(mut signals: Signals, events: Sender<Event>) -> Result<()> {
-    threads::spawn("signals", move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
-                // The machine before; signals are now another supervisor's.
-                return;
-            }
-        }
-    })?;
-    Ok(())
+    let outcome = watch.run(ports, &events, timings)?;
+    if let Outcome::NeverCameUp { .. } = outcome {
+        signals.take_back(&watch.received);
+    }
+    Ok(outcome)
 }
 
 struct Ports {
@@ -185,7 +166,7 @@ struct Watch {
 
 impl Watch {
     fn run(
-        mut self,
+        &mut self,
         ports: Ports,
         events: &Sender<Event>,
         timings: &mut Timings,

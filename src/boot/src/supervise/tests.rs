@@ -118,3 +118,37 @@ fn a_command_that_is_never_started_is_not_waited_for() {
     let ended = watch.until_it_ends(&mut timings());
     assert!(matches!(ended, Some(Status::Failed { code: MACHINE_FAILED, .. })));
 }
+
+#[test]
+fn a_signal_that_comes_between_two_machines_is_not_lost() {
+    // In a process of its own, which it ends.
+    const VARIABLE: &str = "SIGNAL_BETWEEN_MACHINES";
+    let name = "supervise::tests::a_signal_that_comes_between_two_machines_is_not_lost";
+    let Ok(when) = std::env::var(VARIABLE) else {
+        for when in ["before", "after"] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", name]).env(VARIABLE, when).stdout(Stdio::null());
+            let status = child.status().unwrap();
+            assert_eq!(
+                std::os::unix::process::ExitStatusExt::signal(&status),
+                Some(SIGTERM),
+                "{when}"
+            );
+        }
+        return;
+    };
+    let signals = Signals::start().unwrap();
+    let (events, received) = mpsc::channel();
+    signals.lead_to(events);
+    let term = || rustix::process::kill_process(rustix::process::getpid(), Signal::TERM).unwrap();
+    if when == "before" {
+        term();
+        thread::sleep(Duration::from_millis(300));
+    }
+    signals.take_back(&received);
+    drop(received);
+    if when == "after" {
+        term();
+    }
+    thread::sleep(Duration::from_secs(60));
+}

@@ -70,16 +70,22 @@ pub fn watch() -> io::Result<()> {
     let mut signals = Signals::new(wanted)?;
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
-            ENDING.store(true, Ordering::SeqCst);
-            let actions = std::mem::take(&mut *ACTIONS.lock().expect("no holder panics"));
-            // The youngest first: a file before the directory that it is in.
-            for (_, action) in actions.into_iter().rev() {
-                action();
-            }
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
+            end_by(signal);
         }
     };
     threads::spawn("signals", wait).map(drop)
+}
+
+/// Undoes what is unfinished and ends the process by `signal`. It is for whoever waits
+/// for signals in place of [`watch`].
+pub fn end_by(signal: i32) {
+    ENDING.store(true, Ordering::SeqCst);
+    let actions = std::mem::take(&mut *ACTIONS.lock().expect("no holder panics"));
+    // The youngest first: a file before the directory that it is in.
+    for (_, action) in actions.into_iter().rev() {
+        action();
+    }
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
 }
 
 /// Does not return if a signal is ending the process: what went wrong since then is
