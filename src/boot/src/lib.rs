@@ -125,7 +125,7 @@ impl Options {
         all.hostname = all.hostname.or_else(|| boot.hostname.clone());
         all.timeout = all.timeout.or(boot.timeout);
         all.stop_signal = all.stop_signal.or(boot.stop_signal);
-        all.stop_timeout = all.stop_timeout.or(boot.stop_timeout);
+        all.stop_timeout = all.stop_timeout.or_else(|| boot.stop_timeout.map(as_bundles_may));
         // Who says where writes go wants them.
         let undecided = all.upper.is_none() && !all.ephemeral && !all.read_only;
         all.read_only |= boot.read_only && undecided;
@@ -148,6 +148,42 @@ impl Options {
     }
 }
 
+/// How long a bundle may put off the end of its machine; whoever starts it may say more.
+const LONGEST_OF_BUNDLES: Duration = Duration::from_secs(10 * 60);
+
+/// The stop timeout that a bundle gets which asks for `asked`.
+fn as_bundles_may(asked: Span) -> Span {
+    if asked.0 > LONGEST_OF_BUNDLES {
+        engine::notice(&format!(
+            "the bundle asks for a stop timeout of {asked}; it gets {LONGEST_OF_BUNDLES:?}, and --stop-timeout gives more"
+        ));
+    }
+    Span(asked.0.min(LONGEST_OF_BUNDLES))
+}
+
+/// Bytes of the upper of a bundle that says nothing of it.
+const USUAL_UPPER: u64 = 4 << 30;
+
+/// What a machine takes of this host because its bundle says so, as far as it is more than
+/// others take.
+fn taken(asked: &Options, bundle: &OpenBundle) -> Vec<String> {
+    let boot = &bundle.index.boot;
+    let mut taken = Vec::new();
+    if let (None, Some(cpus)) = (asked.cpus, boot.cpus.filter(|cpus| cpus.get() > 1)) {
+        taken.push(format!("{cpus} processors (--cpus)"));
+    }
+    let memory = boot.memory.map_or(0, Memory::mib);
+    if asked.memory.is_none() && memory > Memory::DEFAULT.mib() {
+        taken.push(format!("{memory} MiB of memory (--memory)"));
+    }
+    let in_memory = asked.ephemeral || asked.read_only;
+    if asked.upper_size.is_none() && !in_memory && bundle.upper.size > USUAL_UPPER {
+        let mib = bundle.upper.size >> 20;
+        taken.push(format!("up to {mib} MiB of disk (--ephemeral: of its memory)"));
+    }
+    taken
+}
+
 /// Runs the machine that `options` describe; returns the exit code to end with.
 pub fn run(options: &Options, started: Instant) -> Result<u8> {
     let mut timings = Timings { on: options.timings, started, last: started };
@@ -157,6 +193,11 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
     timings.host("bundle opened and checked");
     // From here on, the bundle's files are open and what its index says.
 
+    if options.verbose || options.timings {
+        for what in taken(options, &bundle) {
+            engine::notice(&format!("the bundle asks for {what}"));
+        }
+    }
     let options = &options.with_defaults(&bundle.index.boot);
     let firmware = krunfw::find(options.krunfw.as_deref())?;
     let choice = engine::choose(options, &firmware)?;
@@ -274,4 +315,20 @@ fn hostname_of(bundle: &OpenBundle) -> Result<Hostname> {
     let name: String = name.chars().map(plain).take(63).collect();
     let name = name.trim_matches('-');
     Ok(if name.is_empty() { "rootfs" } else { name }.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_puts_its_end_off_only_so_long() {
+        let boot = |time: &str| Boot { stop_timeout: time.parse().ok(), ..Boot::default() };
+        let with = |options: &Options, time| options.with_defaults(&boot(time)).stop_timeout;
+        let none = Options::default();
+        assert_eq!(with(&none, "1000h"), Some(Span(LONGEST_OF_BUNDLES)));
+        assert_eq!(with(&none, "90s"), Some(Span(Duration::from_secs(90))));
+        let asked = Options { stop_timeout: "2h".parse().ok(), ..none };
+        assert_eq!(with(&asked, "1000h"), "2h".parse().ok());
+    }
 }
