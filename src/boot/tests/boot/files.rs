@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use fsimage::io::process::{
+use crate::process::{
     PATIENCE, Ran, World, finish, need, read_file, read_until, same, send_signal, text,
 };
 use rustix::fs::{FlockOperation, SeekFrom};

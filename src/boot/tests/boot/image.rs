@@ -3,7 +3,7 @@
 
 use std::process::Stdio;
 
-use fsimage::io::process::{Ran, World, finish, need, read_until, same, send_signal, text};
+use crate::process::{Ran, World, finish, need, read_until, same, send_signal, text};
 use rustix::process::Signal;
 
 fn sh(world: &World, bundle: &str, args: &[&str], script: &str) -> Result<Ran, String> {

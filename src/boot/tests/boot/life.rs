@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use fsimage::io::process::{
+use crate::process::{
     Busy, World, finish, need, read_file, read_rest, read_until, same, send_signal, text,
 };
 use rustix::process::Signal;

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use fsimage::io::process::{PATIENCE, World, finish, need, read_until, same, text};
+use crate::process::{PATIENCE, World, finish, need, read_until, same, text};
 
 /// Another engine must name the one that can.
 fn refused(world: &World, args: &[&str]) -> Result<(), String> {
