@@ -9,6 +9,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=../guest");
+    println!("cargo::rerun-if-changed=src/wire.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("init");
     println!("cargo::rustc-env=GUEST_INIT={}", out.display());
     let target = env::var("TARGET").expect("cargo sets it");

@@ -6,7 +6,8 @@ use crate::root::{self, Root};
 use crate::streams::Streams;
 use crate::sys;
 use crate::user::User;
-use crate::{Doing, Failure, MACHINE, program, say};
+use crate::wire::{code, key, word};
+use crate::{Doing, Failure, program, say};
 
 /// What a process says that is about to be the command; a failure begins with a digit.
 const READY: &[u8] = b"ready";
@@ -27,7 +28,7 @@ pub fn start(config: &Config, root: &Root, streams: &mut Streams) -> Result<usiz
         };
         let Err(Failure { code, errno, what }) = become_command(config, root, streams, ready);
         let errno = decimal(errno.unsigned_abs().into());
-        let _ = sys::write_all(to_parent, join(&[decimal(code), b" ", errno, b" ", what]));
+        let _ = sys::write_all(to_parent, join(&[decimal(code.into()), b" ", errno, b" ", what]));
         sys::exit(1);
     }
     sys::close(to_parent);
@@ -37,7 +38,7 @@ pub fn start(config: &Config, root: &Root, streams: &mut Streams) -> Result<usiz
     let mut len = sys::read(from_child, &mut buffer).unwrap_or(0);
     if buffer[..len] == *READY {
         // Said before the image's own code runs, which could keep PID 1 from it.
-        say(root.control, &[b"run ", decimal(sys::uptime())]);
+        say(root.control, word::RUN, &[decimal(sys::uptime())]);
         len = 0;
     }
     sys::close(go);
@@ -51,7 +52,8 @@ pub fn start(config: &Config, root: &Root, streams: &mut Streams) -> Result<usiz
     }
     let mut parts = buffer[..len].splitn(3, |b| *b == b' ');
     let mut next = || parts.next().unwrap_or(b"");
-    let code = crate::config::number(next()).unwrap_or(MACHINE);
+    let code = crate::config::number(next()).and_then(|n| u8::try_from(n).ok());
+    let code = code.unwrap_or(code::MACHINE_FAILED);
     let errno = crate::config::number(next()).unwrap_or(0) as i32;
     let what = next();
     let what = join(&[what.strip_suffix(b"\0").unwrap_or(what)]);
@@ -68,30 +70,30 @@ fn become_command(
     let hostname = root::enter(root, config)?;
     sys::set_hostname(bare(hostname)).doing(&[b"setting the host name"])?;
     let _ = sys::loopback_up();
-    let user = User::find(bare(config.one(b"user").unwrap_or(b"\0")))?;
+    let user = User::find(bare(config.one(key::USER).unwrap_or(b"\0")))?;
     streams.hand_over(user.uid)?;
-    let cwd = config.one(b"cwd").unwrap_or(b"/\0");
+    let cwd = config.one(key::CWD).unwrap_or(b"/\0");
     root::make_dirs(cwd)
         .and_then(|()| sys::chdir(cwd))
         .doing(&[b"entering the directory ", bare(cwd)])?;
     root::seal(root, config)?;
-    if let Some(limit) = config.one(b"nofile").and_then(|n| crate::config::number(bare(n))) {
+    if let Some(limit) = config.one(key::NOFILE).and_then(|n| crate::config::number(bare(n))) {
         sys::open_files_limit(limit);
     }
-    let argv = arena::addresses(config.all(b"arg"));
-    let has = |name: &[u8]| config.all(b"env").any(|e| e.starts_with(name));
+    let argv = arena::addresses(config.all(key::ARG));
+    let has = |name: &[u8]| config.all(key::ENV).any(|e| e.starts_with(name));
     let home = (!has(b"HOME=")).then(|| join(&[b"HOME=", user.home]));
     let hostname = (!has(b"HOSTNAME=")).then(|| join(&[b"HOSTNAME=", hostname]));
-    let envp = arena::addresses(config.all(b"env").chain(home).chain(hostname));
-    let Some(name) = config.one(b"arg").filter(|name| name.len() > 1) else {
+    let envp = arena::addresses(config.all(key::ENV).chain(home).chain(hostname));
+    let Some(name) = config.one(key::ARG).filter(|name| name.len() > 1) else {
         let what = join(&[b"neither the image nor the command line names a command"]);
-        return Err(Failure { code: MACHINE, errno: 0, what });
+        return Err(Failure { code: code::MACHINE_FAILED, errno: 0, what });
     };
     sys::become_user(user.uid, user.gid, user.groups()).doing(&[b"becoming the user"])?;
     let _ = sys::signals(false);
-    let path = config.all(b"env").filter_map(|e| e.strip_prefix(b"PATH=")).last();
-    let second = config.all(b"arg").nth(1);
-    let plain = config.all(b"arg").skip(1).any(program::needs_no_pid_1);
+    let path = config.all(key::ENV).filter_map(|e| e.strip_prefix(b"PATH=")).last();
+    let second = config.all(key::ARG).nth(1);
+    let plain = config.all(key::ARG).skip(1).any(program::needs_no_pid_1);
     let run = |path: Str| match program::init_system(path, second) {
         Some(failure) if !plain => Attempt::Never(failure),
         _ => Attempt::Failed(sys::exec(path, argv, envp)),
@@ -139,7 +141,7 @@ fn execute(name: Str, path: Str, run: impl Fn(Str) -> Attempt) -> Failure {
         Some((full, errno)) => program::refused(full, errno),
         None => {
             let what = join(&[shown, b": not found in PATH"]);
-            Failure { code: program::NOT_FOUND, errno: 0, what }
+            Failure { code: code::NOT_FOUND, errno: 0, what }
         }
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::arena::Str;
 use crate::sys;
-
-/// The host keeps the file below this.
-const LIMIT: usize = 3 << 20;
+use crate::wire::MAX_CONFIG;
 
 pub struct Config {
     bytes: &'static [u8],
@@ -12,24 +10,24 @@ pub struct Config {
 
 impl Config {
     pub fn read() -> sys::Result<Self> {
-        Ok(Self { bytes: sys::read_file(b"/config\0", LIMIT)? })
+        Ok(Self { bytes: sys::read_file(b"/config\0", MAX_CONFIG)? })
     }
 
     /// The values of `key` in order, each with its NUL.
-    pub fn all(&self, key: &'static [u8]) -> impl Iterator<Item = Str> + Clone + use<> {
+    pub fn all(&self, key: &'static str) -> impl Iterator<Item = Str> + Clone + use<> {
         let records = self.bytes.split_inclusive(|b| *b == 0);
         records.filter_map(move |record| {
-            let value = record.strip_prefix(key)?.strip_prefix(b"=")?;
+            let value = record.strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
             (value.last() == Some(&0)).then_some(value)
         })
     }
 
     /// The first value of `key`, with its NUL.
-    pub fn one(&self, key: &'static [u8]) -> Option<Str> {
+    pub fn one(&self, key: &'static str) -> Option<Str> {
         self.all(key).next()
     }
 
-    pub fn has(&self, key: &'static [u8]) -> bool {
+    pub fn has(&self, key: &'static str) -> bool {
         self.one(key).is_some()
     }
 }

@@ -5,12 +5,12 @@ use crate::config::{bare, number};
 use crate::sys;
 
 /// The device of the disk with this serial.
-pub fn disk(serial: &[u8]) -> sys::Result<Str> {
+pub fn disk(serial: &str) -> sys::Result<Str> {
     let mut device = Err(sys::ENOENT);
     sys::each_name(b"/sys/block\0", |name| {
         let mut buffer = [0; 64];
         let found = sys::read_into(join(&[b"/sys/block/", name, b"/serial"]), &mut buffer);
-        let same = found.is_ok_and(|found| found.trim_ascii() == serial);
+        let same = found.is_ok_and(|found| found.trim_ascii() == serial.as_bytes());
         if same {
             device = Ok(join(&[b"/dev/", name]));
         }
@@ -42,14 +42,14 @@ pub fn read_ahead(device: Str, bytes: u64) {
 }
 
 /// Opens the port with this name, which the driver announces a while after start.
-pub fn port(name: &[u8]) -> Option<usize> {
+pub fn port(name: &str) -> Option<usize> {
     for wait in 0..2000 {
         let mut fd = None;
         let _ = sys::each_name(b"/sys/class/virtio-ports\0", |port| {
             let mut buffer = [0; 64];
             let found =
                 sys::read_into(join(&[b"/sys/class/virtio-ports/", port, b"/name"]), &mut buffer);
-            if found.is_ok_and(|found| found.trim_ascii() == name) {
+            if found.is_ok_and(|found| found.trim_ascii() == name.as_bytes()) {
                 fd = sys::open(join(&[b"/dev/", port]), sys::O_RDWR, 0).ok();
             }
             fd.is_some()

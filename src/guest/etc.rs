@@ -8,6 +8,7 @@ use crate::arena::{Str, join};
 use crate::config::{Config, bare};
 use crate::root::{NOTHING, Root, links, make_dirs};
 use crate::sys::{self, Stat};
+use crate::wire::key;
 use crate::{Doing, Failure, note};
 
 /// Bytes of such a file of the image; a larger one stays as it is.
@@ -52,9 +53,9 @@ pub fn fill(root: &Root, config: &Config) -> Str {
 
 /// The name that somebody asked for, else the image's, else the bundle's.
 fn fill_hostname(own: &Own, config: &Config, control: usize) -> Str {
-    let ours = config.one(b"hostname").unwrap_or(b"localhost\0");
+    let ours = config.one(key::HOSTNAME).unwrap_or(b"localhost\0");
     let found = look(own, control);
-    if let (Found::Text(text, _), false) = (&found, config.has(b"hostname-asked"))
+    if let (Found::Text(text, _), false) = (&found, config.has(key::HOSTNAME_ASKED))
         && let Some(theirs) = said(text, b"#").find(|line| is_name(line))
     {
         return join(&[theirs]);
@@ -74,8 +75,8 @@ fn is_name(line: &[u8]) -> bool {
 fn fill_resolv(own: &Own, config: &Config, control: usize) {
     let found = look(own, control);
     let says = matches!(found, Found::Text(text, _) if said(text, b"#;").next().is_some());
-    if config.has(b"resolv-asked") || !says {
-        found.cover(own, &[bare(config.one(b"resolv").unwrap_or(b"\0"))], control);
+    if config.has(key::RESOLV_ASKED) || !says {
+        found.cover(own, &[bare(config.one(key::RESOLV).unwrap_or(b"\0"))], control);
     }
 }
 
@@ -87,7 +88,7 @@ fn fill_hosts(own: &Own, config: &Config, name: &[u8], control: usize) {
         Found::Text(text, _) if said(text, b"#").next().is_some() => *text,
         _ => b"",
     };
-    let asked = bare(config.one(b"hosts-first").unwrap_or(b"\0"));
+    let asked = bare(config.one(key::HOSTS_FIRST).unwrap_or(b"\0"));
     let has = |name: &[u8]| names(asked, name) || names(theirs, name);
     let (mut localhost, mut multicast, mut itself) = (&b""[..], &b""[..], &b""[..]);
     if !names(theirs, b"localhost") {

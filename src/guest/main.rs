@@ -19,10 +19,15 @@ mod root;
 mod streams;
 mod sys;
 mod user;
+// The host's half of the contract is not used here.
+#[allow(dead_code)]
+#[path = "../boot/src/wire.rs"]
+mod wire;
 
 use arena::{decimal, join};
 use config::Config;
 use streams::{End, Streams};
+use wire::{code, port, word};
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call init");
@@ -31,7 +36,7 @@ core::arch::global_asm!(".globl _start", "_start:", "mov x29, #0", "bl init");
 
 /// What failed, the errno (0 if there is none), and the exit code it stands for.
 pub struct Failure {
-    pub code: u64,
+    pub code: u8,
     pub errno: i32,
     pub what: &'static [u8],
 }
@@ -43,12 +48,9 @@ pub trait Doing<T> {
 
 impl<T> Doing<T> for sys::Result<T> {
     fn doing(self, what: &[&[u8]]) -> Result<T, Failure> {
-        self.map_err(|errno| Failure { code: MACHINE, errno, what: join(what) })
+        self.map_err(|errno| Failure { code: code::MACHINE_FAILED, errno, what: join(what) })
     }
 }
-
-/// The exit code of a machine that failed, whatever the command was.
-pub const MACHINE: u64 = 125;
 
 /// Called by `_start` once, with an aligned stack.
 // SAFETY: no other symbol has this name; nothing else is linked.
@@ -58,11 +60,11 @@ extern "C" fn init() -> ! {
     early_mounts();
     // The first three descriptors are the command's; nothing else may get them.
     while sys::open(b"/dev/null\0", sys::O_RDWR, 0).is_ok_and(|fd| fd < 2) {}
-    let control = match disks::port(b"rootfs.control") {
+    let control = match disks::port(port::CONTROL) {
         Some(fd) => fd,
         None => sys::restart_machine(),
     };
-    say(control, &[b"hello ", decimal(sys::uptime())]);
+    say(control, word::HELLO, &[decimal(sys::uptime())]);
     let ended = run(control);
     let unmounted = root::unmount();
     let time = decimal(sys::uptime());
@@ -76,11 +78,11 @@ extern "C" fn init() -> ! {
             let counts: [&[u8]; 3] = [decimal(out), decimal(err), decimal(tty)];
             let (number, sp) = (decimal(u64::from(number)), &b" "[..]);
             let [out, err, tty] = counts;
-            say(control, &[how, sp, number, sp, time, sp, out, sp, err, sp, tty]);
+            say(control, how, &[number, sp, time, sp, out, sp, err, sp, tty]);
         }
         Err(Failure { code, errno, what }) => {
             let errno = decimal(errno.unsigned_abs().into());
-            say(control, &[b"error ", decimal(code), b" ", errno, b" ", what]);
+            say(control, word::ERROR, &[decimal(code.into()), b" ", errno, b" ", what]);
         }
     }
     // The host ends the machine when everything has arrived; until then, nothing
@@ -98,21 +100,21 @@ fn run(control: usize) -> Result<End, Failure> {
     Ok(streams.relay(pid))
 }
 
-/// A line for the host.
-pub fn say(control: usize, parts: &[&[u8]]) {
-    let line = join(&[join(parts), b"\n"]);
+/// A line for the host: a word of [`wire::word`], and the rest.
+pub fn say(control: usize, word: &str, parts: &[&[u8]]) {
+    let line = join(&[word.as_bytes(), b" ", join(parts), b"\n"]);
     // With the host gone, nobody is left to tell.
     let _ = sys::write_all(control, &line[..line.len() - 1]);
 }
 
 /// Something that was left out and may be missed, for whoever is at the terminal.
 pub fn warn(control: usize, errno: i32, parts: &[&[u8]]) {
-    say(control, &[b"warn ", decimal(errno.unsigned_abs().into()), b" ", join(parts)]);
+    say(control, word::WARN, &[decimal(errno.unsigned_abs().into()), b" ", join(parts)]);
 }
 
 /// Something that was left out, for a host that wants to know.
 pub fn note(control: usize, errno: i32, parts: &[&[u8]]) {
-    say(control, &[b"note ", decimal(errno.unsigned_abs().into()), b" ", join(parts)]);
+    say(control, word::NOTE, &[decimal(errno.unsigned_abs().into()), b" ", join(parts)]);
 }
 
 fn early_mounts() {

@@ -1,14 +1,12 @@
 //! Programs that cannot be run, and why: what the kernel's errno leaves open is
 //! read from the file itself.
 
+use crate::Failure;
 use crate::arena::{Str, decimal, join};
 use crate::config::bare;
 use crate::root::links;
 use crate::sys::{self, EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR};
-use crate::{Failure, MACHINE};
-
-pub const NOT_EXECUTABLE: u64 = 126;
-pub const NOT_FOUND: u64 = 127;
+use crate::wire::code;
 
 /// Interpreters of interpreters: as many as the kernel follows.
 const MOST_INTERPRETERS: usize = 5;
@@ -32,7 +30,7 @@ pub fn init_system(path: Str, second: Option<Str>) -> Option<Failure> {
         b": an init system has to be process 1 of its machine, which is rootfs-boot's own init \
           so far; name the service itself as the command",
     ]);
-    Some(Failure { code: MACHINE, errno: 0, what })
+    Some(Failure { code: code::MACHINE_FAILED, errno: 0, what })
 }
 
 /// Whether an argument makes an init system do something that any process can.
@@ -63,31 +61,32 @@ pub fn refused(path: Str, errno: i32) -> Failure {
     match errno {
         ENOENT if of_interpreter => match missing(path, ENOENT) {
             Some(interpreter) if interpreter.ends_with(b"\r") => fails(
-                NOT_FOUND,
+                code::NOT_FOUND,
                 &[
                     b": its interpreter ",
                     interpreter.trim_ascii_end(),
                     b"\\r is not in the image: the lines end as on Windows",
                 ],
             ),
-            Some(interpreter) => {
-                fails(NOT_FOUND, &[b": its interpreter ", interpreter, b" is not in the image"])
-            }
-            None => fails(NOT_FOUND, &[b": the interpreter it asks for is not in the image"]),
+            Some(interpreter) => fails(
+                code::NOT_FOUND,
+                &[b": its interpreter ", interpreter, b" is not in the image"],
+            ),
+            None => fails(code::NOT_FOUND, &[b": the interpreter it asks for is not in the image"]),
         },
-        ENOENT | ENOTDIR => Failure { code: NOT_FOUND, errno, what: join(&[shown]) },
+        ENOENT | ENOTDIR => Failure { code: code::NOT_FOUND, errno, what: join(&[shown]) },
         EACCES if sys::stat(path).is_ok_and(|stat| stat.is_dir()) => {
-            fails(NOT_EXECUTABLE, &[b" is a directory"])
+            fails(code::NOT_EXECUTABLE, &[b" is a directory"])
         }
         EACCES | ELOOP if of_interpreter => match missing(path, EACCES) {
             Some(interpreter) => {
                 let what = join(&[shown, b": its interpreter ", interpreter]);
-                Failure { code: NOT_EXECUTABLE, errno, what }
+                Failure { code: code::NOT_EXECUTABLE, errno, what }
             }
-            None => Failure { code: NOT_EXECUTABLE, errno, what: join(&[shown]) },
+            None => Failure { code: code::NOT_EXECUTABLE, errno, what: join(&[shown]) },
         },
-        ENOEXEC => fails(NOT_EXECUTABLE, &[b": ", foreign(path, 0)]),
-        _ => Failure { code: NOT_EXECUTABLE, errno, what: join(&[shown]) },
+        ENOEXEC => fails(code::NOT_EXECUTABLE, &[b": ", foreign(path, 0)]),
+        _ => Failure { code: code::NOT_EXECUTABLE, errno, what: join(&[shown]) },
     }
 }
 

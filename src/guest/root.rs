@@ -4,6 +4,7 @@ use crate::arena::{self, Str, decimal, join, octal};
 use crate::config::{Config, bare, number, split};
 use crate::etc::{self, Own};
 use crate::sys;
+use crate::wire::{disk, key, share, when};
 use crate::{Doing, Failure, disks, note, warn};
 
 const RDONLY: usize = 1;
@@ -27,13 +28,13 @@ pub struct Root {
 
 /// Mounts the disks and joins them, and prepares what lies over the image.
 pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
-    let rootfs = disks::disk(b"rootfs").doing(&[b"looking for the disk rootfs"])?;
+    let rootfs = disks::disk(disk::ROOTFS).doing(&[b"looking for the disk rootfs"])?;
     sys::mount(rootfs, b"/lower\0", b"erofs\0", RDONLY, b"\0").doing(&[b"mounting the image"])?;
-    if let Some(bytes) = config.one(b"read-ahead").and_then(|text| number(bare(text))) {
+    if let Some(bytes) = config.one(key::READ_AHEAD).and_then(|text| number(bare(text))) {
         disks::read_ahead(rootfs, bytes);
     }
-    let upper = disks::disk(b"upper").doing(&[b"looking for the disk upper"])?;
-    if config.has(b"in-memory") {
+    let upper = disks::disk(disk::UPPER).doing(&[b"looking for the disk upper"])?;
+    if config.has(key::IN_MEMORY) {
         // What the compiler baked into the upper stays visible below a new one in memory.
         sys::mount(upper, b"/upper\0", b"ext4\0", RDONLY, b"noload\0")
             .doing(&[b"mounting the upper"])?;
@@ -43,7 +44,7 @@ pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
         overlay(layers)?;
     } else {
         sys::mount(upper, b"/upper\0", b"ext4\0", 0, b"\0").doing(&[b"mounting the upper"])?;
-        if config.has(b"grow") {
+        if config.has(key::GROW) {
             grow(upper).doing(&[b"growing the upper"])?;
         }
         overlay(b"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work\0")?;
@@ -113,16 +114,16 @@ pub fn enter(root: &Root, config: &Config) -> Result<Str, Failure> {
     }
     // devtmpfs has a node of its own that leads to the first devpts only.
     let _ = sys::attach_file(b"/dev/pts/ptmx\0", b"/dev/ptmx\0");
-    for tmpfs in config.all(b"tmpfs") {
+    for tmpfs in config.all(key::TMPFS) {
         memory(tmpfs, root.control)?;
     }
     let name = etc::fill(root, config);
-    for share in config.all(b"share") {
+    for share in config.all(key::SHARE) {
         share_of_host(share)?;
     }
     // What is said takes memory.
     let mut to_say = MOST_WARNINGS;
-    for dir in config.all(b"volume") {
+    for dir in config.all(key::VOLUME) {
         match make_dirs(dir) {
             Err(errno) if to_say > 0 => {
                 to_say -= 1;
@@ -148,11 +149,11 @@ pub fn enter(root: &Root, config: &Config) -> Result<Str, Failure> {
 /// that was asked for, but to what lies on mounts of its own. The image's volumes
 /// are such mounts, as docker makes each of them one.
 pub fn seal(root: &Root, config: &Config) -> Result<(), Failure> {
-    if !config.has(b"read-only") {
+    if !config.has(key::READ_ONLY) {
         return Ok(());
     }
     // One that is not a directory was left out.
-    for dir in config.all(b"volume").filter(|dir| sys::stat(dir).is_ok_and(|s| s.is_dir())) {
+    for dir in config.all(key::VOLUME).filter(|dir| sys::stat(dir).is_ok_and(|s| s.is_dir())) {
         // Bound before the root is sealed: a mount keeps the flags that it began with.
         sys::attach_file(dir, dir).doing(&[b"mounting the volume ", bare(dir)])?;
     }
@@ -192,7 +193,7 @@ fn memory(record: Str, control: usize) -> Result<(), Failure> {
             empty = false;
             true
         })?;
-        if when == b"if-empty" && !empty {
+        if when == when::IF_EMPTY.as_bytes() && !empty {
             return Ok(());
         }
         let size = if size.is_empty() { b"50%" } else { size };
@@ -202,7 +203,7 @@ fn memory(record: Str, control: usize) -> Result<(), Failure> {
         sys::mount(b"tmpfs\0", path, b"tmpfs\0", NOSUID | NODEV, options)
     };
     match make() {
-        Err(errno) if when == b"if-empty" => {
+        Err(errno) if when == when::IF_EMPTY.as_bytes() => {
             note(control, errno, &[b"no tmpfs on ", bare(path)]);
             Ok(())
         }
@@ -214,7 +215,7 @@ fn memory(record: Str, control: usize) -> Result<(), Failure> {
 fn share_of_host(record: Str) -> Result<(), Failure> {
     let parts = split(record, b':').and_then(|(mode, rest)| Some((mode, split(rest, b':')?)));
     let Some((mode, (tag, path))) = parts else { return Ok(()) };
-    let flags = if mode == b"ro" { RDONLY } else { 0 };
+    let flags = if mode == share::READ_ONLY.as_bytes() { RDONLY } else { 0 };
     let mount = || {
         make_dirs(path)?;
         sys::mount(join(&[tag]), path, b"virtiofs\0", flags | NOSUID | NODEV, b"\0")
@@ -269,7 +270,7 @@ pub fn unmount() -> Result<(), Failure> {
             other => other,
         });
     }
-    let Ok(upper) = disks::disk(b"upper") else { return Ok(()) };
+    let Ok(upper) = disks::disk(disk::UPPER) else { return Ok(()) };
     // The command's own mounts go with its last process, a moment later: only
     // when nobody holds the disk, the journal is closed.
     let free = again(|| sys::open(upper, sys::O_EXCL, 0));

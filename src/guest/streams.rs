@@ -6,17 +6,16 @@
 use crate::arena::{decimal, join, take};
 use crate::config::{Config, bare, number, split};
 use crate::sys::{self, POLLIN, POLLOUT, PollFd};
+use crate::wire::{ORDER_SIZE, Order, key, port, stdio, word};
 use crate::{Doing, Failure, disks};
 
 /// Bytes that one direction holds.
 const BUFFER: usize = 1 << 16;
-/// Bytes of an order: what, and a number.
-const ORDER: usize = 9;
 
 /// How the command ended.
 pub struct End {
-    /// `exit` or `signal`.
-    pub how: &'static [u8],
+    /// [`word::EXIT`] or [`word::SIGNAL`].
+    pub how: &'static str,
     pub number: u32,
     /// Bytes that went to the host: stdout, stderr, terminal.
     pub sent: [u64; 3],
@@ -24,7 +23,7 @@ pub struct End {
 
 pub struct Streams {
     control: usize,
-    order: [u8; ORDER],
+    order: [u8; ORDER_SIZE],
     order_len: usize,
     signals: usize,
     stdin: Channel,
@@ -43,11 +42,11 @@ impl Streams {
     /// Opens the ports that the host gave, and what the command gets for them.
     pub fn open(config: &Config, control: usize) -> Result<Self, Failure> {
         let signals = sys::signals(true).doing(&[b"asking for signals"])?;
-        let kinds = bare(config.one(b"stdio").unwrap_or(b"ppp\0"));
-        let is_terminal = [0, 1, 2].map(|i| kinds.get(i) == Some(&b't'));
+        let kinds = bare(config.one(key::STDIO).unwrap_or(b"ppp\0"));
+        let is_terminal = [0, 1, 2].map(|i| kinds.get(i) == Some(&(stdio::TERMINAL as u8)));
         let mut streams = Self {
             control,
-            order: [0; ORDER],
+            order: [0; ORDER_SIZE],
             order_len: 0,
             signals,
             stdin: Channel::default(),
@@ -66,10 +65,10 @@ impl Streams {
         }
         if !is_terminal[0] {
             let (read, write) = sys::pipe().doing(&[b"making a pipe"])?;
-            streams.stdin = Channel::new(port(b"stdin")?, write);
+            streams.stdin = Channel::new(port(port::STDIN)?, write);
             streams.theirs[0] = read;
         }
-        for (i, name) in [(1, &b"stdout"[..]), (2, b"stderr")] {
+        for (i, name) in [(1, port::STDOUT), (2, port::STDERR)] {
             if !is_terminal[i] {
                 let (read, write) = sys::pipe().doing(&[b"making a pipe"])?;
                 streams.out[i - 1] = Channel::new(read, port(name)?);
@@ -85,11 +84,11 @@ impl Streams {
         let n = sys::unlock_pty(master).doing(&[b"making a terminal"])?;
         let slave =
             open(join(&[b"/dev/pts/", decimal(n.into())])).doing(&[b"making a terminal"])?;
-        if let Some((rows, columns)) = config.one(b"window").and_then(|w| split(w, b':')) {
+        if let Some((rows, columns)) = config.one(key::WINDOW).and_then(|w| split(w, b':')) {
             let narrow = |text| number(text).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
             let _ = sys::set_window(master, narrow(rows), narrow(bare(columns)));
         }
-        let port = port(b"tty")?;
+        let port = port(port::TTY)?;
         self.keys = Channel::new(port, master);
         self.out[2] = Channel::new(master, port);
         self.master = Some(master);
@@ -154,27 +153,23 @@ impl Streams {
             if let Some(slave) = self.slave.take_if(|_| alone && ended.is_some()) {
                 sys::close(slave);
             }
-            while let Some((what, n)) = self.next_order() {
-                match what {
-                    b'S' if ended.is_none() => sys::kill(pid as isize, n as usize),
-                    b'W' => {
+            while let Some(order) = self.next_order() {
+                match order {
+                    Order::Signal(signal) if ended.is_none() => {
+                        sys::kill(pid as isize, signal as usize);
+                    }
+                    Order::Signal(_) => {}
+                    Order::Window { rows, columns } => {
                         if let Some(master) = self.master {
-                            let _ = sys::set_window(master, (n >> 16) as u16, n as u16);
+                            let _ = sys::set_window(master, rows, columns);
                         }
                     }
-                    b'E' => self.stdin.end_at(n),
-                    b'C' => {
-                        if let Some(out) =
-                            (n as usize).checked_sub(1).and_then(|n| self.out.get_mut(n))
-                        {
-                            out.abandon();
-                        }
-                    }
-                    b'K' => {
+                    Order::InputEnds(bytes) => self.stdin.end_at(bytes),
+                    Order::Close(stream) => self.out[stream as usize - 1].abandon(),
+                    Order::Kill => {
                         killed = true;
                         sys::kill(-1, sys::SIGKILL);
                     }
-                    _ => {}
                 }
             }
             self.stdin.pump();
@@ -186,29 +181,32 @@ impl Streams {
                 let sent = [self.out[0].total, self.out[1].total, self.out[2].total];
                 // The lowest seven bits are the signal, those above the exit code.
                 return match status & 0x7f {
-                    0 => End { how: b"exit", number: status >> 8 & 0xff, sent },
-                    signal => End { how: b"signal", number: signal, sent },
+                    0 => End { how: word::EXIT, number: status >> 8 & 0xff, sent },
+                    signal => End { how: word::SIGNAL, number: signal, sent },
                 };
             }
         }
     }
 
-    fn next_order(&mut self) -> Option<(u8, u64)> {
-        let n = sys::read(self.control, &mut self.order[self.order_len..]).ok()?;
-        self.order_len += n;
-        if self.order_len < ORDER {
-            return None;
+    /// The next order that is here whole; one that nobody knows is passed over.
+    fn next_order(&mut self) -> Option<Order> {
+        loop {
+            let n = sys::read(self.control, &mut self.order[self.order_len..]).ok()?;
+            self.order_len += n;
+            if self.order_len < ORDER_SIZE {
+                return None;
+            }
+            self.order_len = 0;
+            if let Some(order) = Order::decode(self.order) {
+                return Some(order);
+            }
         }
-        self.order_len = 0;
-        let [what, number @ ..] = self.order;
-        Some((what, u64::from_le_bytes(number)))
     }
 }
 
-fn port(name: &[u8]) -> Result<usize, Failure> {
-    let full = join(&[b"rootfs.", name]);
-    let fd = disks::port(&full[..full.len() - 1]).ok_or(sys::ENOENT);
-    let fd = fd.doing(&[b"looking for the port ", name])?;
+fn port(name: &str) -> Result<usize, Failure> {
+    let fd = disks::port(name).ok_or(sys::ENOENT);
+    let fd = fd.doing(&[b"looking for the port ", name.as_bytes()])?;
     sys::nonblocking(fd);
     Ok(fd)
 }

@@ -1,9 +1,10 @@
 //! Who the command runs as, by the image's own /etc/passwd and /etc/group.
 
+use crate::Failure;
 use crate::arena::{Str, join};
 use crate::config::number;
 use crate::sys;
-use crate::{Failure, MACHINE};
+use crate::wire::code;
 
 const MOST_GROUPS: usize = 256;
 /// Bytes of each of the two files.
@@ -85,7 +86,7 @@ fn id(n: Option<u64>, what: &[u8], whose: &[u8]) -> Result<u32, Failure> {
 }
 
 fn unknown(what: &[u8], whose: &[u8]) -> Failure {
-    Failure { code: MACHINE, errno: 0, what: join(&[what, whose]) }
+    Failure { code: code::MACHINE_FAILED, errno: 0, what: join(&[what, whose]) }
 }
 
 /// A file of the image; empty if it has none, or something else in its place.
@@ -95,7 +96,9 @@ fn file(path: Str) -> Result<&'static [u8], Failure> {
     }
     match sys::read_file(path, LIMIT) {
         Err(sys::ENOENT | sys::ENOTDIR) => Ok(b""),
-        Err(errno) => Err(Failure { code: MACHINE, errno, what: join(&[b"reading ", path]) }),
+        Err(errno) => {
+            Err(Failure { code: code::MACHINE_FAILED, errno, what: join(&[b"reading ", path]) })
+        }
         Ok(bytes) => Ok(bytes),
     }
 }

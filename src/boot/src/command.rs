@@ -10,14 +10,13 @@ use bundle::boot::{Dns, HostEntry, Hostname, Signal, Tmpfs, absolute};
 use bundle::open::OpenBundle;
 use bundle::start::{self, MAX_STRING};
 
+use super::wire::{MAX_CONFIG, key, when};
 use super::{Options, hostname_of};
 
 /// What a container gets when its image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Files that a process may have open, as container engines set it.
 const OPEN_FILES: u64 = 1 << 20;
-/// Bytes of the guest's configuration; its init reads no more.
-const MAX_CONFIG: usize = 2 << 20;
 /// Bytes of all of them that a program may be started with, and a pointer to each: a
 /// quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
 const MAX_STRINGS: usize = (2 << 20) - 4096;
@@ -143,32 +142,32 @@ impl Command {
     pub fn records(&self) -> Result<Records> {
         self.fits_exec()?;
         let mut out = Records(Vec::new());
-        self.argv.iter().try_for_each(|arg| out.add("arg", arg))?;
-        self.env.iter().try_for_each(|line| out.add("env", line))?;
-        out.add("user", &self.user)?;
-        out.add("cwd", &self.workdir)?;
-        out.add("hostname", self.hostname.as_str())?;
+        self.argv.iter().try_for_each(|arg| out.add(key::ARG, arg))?;
+        self.env.iter().try_for_each(|line| out.add(key::ENV, line))?;
+        out.add(key::USER, &self.user)?;
+        out.add(key::CWD, &self.workdir)?;
+        out.add(key::HOSTNAME, self.hostname.as_str())?;
         if self.hostname_asked {
-            out.add("hostname-asked", "1")?;
+            out.add(key::HOSTNAME_ASKED, "1")?;
         }
         let line = |entry: &HostEntry| format!("{}\t{}\n", entry.address, entry.name);
-        out.add("hosts-first", self.add_host.iter().map(line).collect::<String>())?;
-        out.add("resolv", self.resolv())?;
+        out.add(key::HOSTS_FIRST, self.add_host.iter().map(line).collect::<String>())?;
+        out.add(key::RESOLV, self.resolv())?;
         if !self.dns.is_empty() {
-            out.add("resolv-asked", "1")?;
+            out.add(key::RESOLV_ASKED, "1")?;
         }
-        out.add("nofile", OPEN_FILES.to_string())?;
+        out.add(key::NOFILE, OPEN_FILES.to_string())?;
         for (path, size, always) in &self.tmpfs {
-            let when = if *always { "always" } else { "if-empty" };
+            let when = if *always { when::ALWAYS } else { when::IF_EMPTY };
             let size = size.map_or_else(String::new, |size| size.to_string());
-            out.add("tmpfs", format!("{when}:{size}:{path}"))?;
+            out.add(key::TMPFS, format!("{when}:{size}:{path}"))?;
         }
-        self.volumes.iter().try_for_each(|path| out.add("volume", path))?;
+        self.volumes.iter().try_for_each(|path| out.add(key::VOLUME, path))?;
         if self.read_only {
-            out.add("read-only", "1")?;
+            out.add(key::READ_ONLY, "1")?;
         }
         if self.in_memory {
-            out.add("in-memory", "1")?;
+            out.add(key::IN_MEMORY, "1")?;
         }
         Ok(out)
     }
@@ -211,7 +210,10 @@ impl Records {
         self.0.extend_from_slice(value);
         self.0.push(0);
         let (len, most) = (self.0.len(), MAX_CONFIG);
-        ensure!(len <= most, "command and environment have more than {most} bytes");
+        ensure!(
+            len <= most,
+            "what the guest is told (command, environment, /etc/resolv.conf, tmpfs) has more than {most} bytes"
+        );
         Ok(())
     }
 
@@ -286,9 +288,9 @@ mod tests {
     #[test]
     fn records_hold_any_bytes_but_nul() {
         let mut records = Records(Vec::new());
-        records.add("arg", OsStr::from_bytes(b"a\n=\xff")).unwrap();
+        records.add(key::ARG, OsStr::from_bytes(b"a\n=\xff")).unwrap();
         assert_eq!(records.bytes(), b"arg=a\n=\xff\0");
-        assert!(records.add("arg", "a\0b").is_err());
-        assert!(records.add("arg", "x".repeat(MAX_CONFIG)).is_err());
+        assert!(records.add(key::ARG, "a\0b").is_err());
+        assert!(records.add(key::ARG, "x".repeat(MAX_CONFIG)).is_err());
     }
 }

@@ -23,6 +23,7 @@ use super::engine::Engine;
 use super::spec::{ARGUMENT, Disk, Format, Port, Share, Spec};
 use super::terminal::Terminal;
 use super::upper::Upper;
+use super::wire::{self, key, port};
 use super::{Options, Timings, disk};
 
 /// How long a command has between its stop signal and the end.
@@ -73,7 +74,7 @@ impl Launch {
         timings.host("upper ready");
 
         if upper.grow {
-            records.add("grow", "1")?;
+            records.add(key::GROW, "1")?;
         }
         let boot = disk::boot_disk(records.bytes())?;
         let rootfs = disk::private_descriptor(&bundle.disk)?;
@@ -86,25 +87,26 @@ impl Launch {
             Disk { serial: serial.to_owned(), fd, format, read_only, throwaway }
         };
         let disks = vec![
-            disk("rootfs", rootfs, Format::Vmdk, true, true),
-            disk("upper", upper.file, Format::Raw, command.in_memory, upper.throwaway),
-            disk("boot", boot, Format::Raw, true, true),
+            disk(wire::disk::ROOTFS, rootfs, Format::Vmdk, true, true),
+            disk(wire::disk::UPPER, upper.file, Format::Raw, command.in_memory, upper.throwaway),
+            disk(wire::disk::BOOT, boot, Format::Raw, true, true),
         ];
+        debug_assert!(disks.iter().map(|disk| &*disk.serial).eq(wire::disk::ORDER));
         let mut ports = Vec::new();
-        let mut port = |name: &str, wanted: bool| -> Result<Option<UnixStream>> {
+        let mut open = |name: &str, wanted: bool| -> Result<Option<UnixStream>> {
             if !wanted {
                 return Ok(None);
             }
             let (ours, others) = UnixStream::pair()?;
-            ports.push(Port { name: format!("rootfs.{name}"), fd: others.as_raw_fd() });
+            ports.push(Port { name: name.to_owned(), fd: others.as_raw_fd() });
             theirs.push(others.into());
             Ok(Some(ours))
         };
-        let control = port("control", true)?.expect("it is wanted");
-        let stdin = port("stdin", !terminal.stdin)?;
-        let stdout = port("stdout", !terminal.stdout)?;
-        let stderr = port("stderr", !terminal.stderr)?;
-        let tty = port("tty", terminal.any())?;
+        let control = open(port::CONTROL, true)?.expect("it is wanted");
+        let stdin = open(port::STDIN, !terminal.stdin)?;
+        let stdout = open(port::STDOUT, !terminal.stdout)?;
+        let stderr = open(port::STDERR, !terminal.stderr)?;
+        let tty = open(port::TTY, terminal.any())?;
         let (console, console_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let spec = Spec {
             engine,
@@ -188,20 +190,21 @@ impl Plan {
         engine.can_have(cpus(options), memory(options))?;
         let command = Command::of(options, bundle, terminal.name().as_deref())?;
         let mut records = command.records()?;
-        records.add("stdio", terminal.kinds())?;
+        records.add(key::STDIO, terminal.kinds())?;
         if let Some((rows, columns)) = terminal.size() {
-            records.add("window", format!("{rows}:{columns}"))?;
+            records.add(key::WINDOW, format!("{rows}:{columns}"))?;
         }
         // The disk begins with what a guest reads of the image first.
         if let Some(fsmeta) = bundle.disk.first() {
-            records.add("read-ahead", fsmeta.size.min(READ_AHEAD).to_string())?;
+            records.add(key::READ_AHEAD, fsmeta.size.min(READ_AHEAD).to_string())?;
         }
         let shares = shares(options)?;
         for (share, volume) in shares.iter().zip(&options.volumes) {
-            let mode = if share.read_only { "ro" } else { "rw" };
+            let mode =
+                if share.read_only { wire::share::READ_ONLY } else { wire::share::READ_WRITE };
             let mut record = OsString::from(format!("{mode}:{}:", share.tag));
             record.push(&volume.guest);
-            records.add("share", record)?;
+            records.add(key::SHARE, record)?;
         }
         Ok(Self { command, records, shares })
     }
@@ -224,8 +227,8 @@ fn memory(options: &Options) -> Memory {
 fn cmdline(options: &Options) -> Vec<String> {
     // A log is for what the kernel says while all is well, too.
     let level = if options.console_log.is_some() { "loglevel=7" } else { "quiet" };
-    // Disks are named in the order in which they are given: boot is the third.
-    [level, "root=/dev/vdc", "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
+    let root = format!("root={}", wire::disk::BOOT_DEVICE);
+    [level, &root, "rootfstype=erofs", "ro", "init=/init"].map(str::to_owned).to_vec()
 }
 
 fn shares(options: &Options) -> Result<Vec<Share>> {

@@ -30,6 +30,7 @@ mod streams;
 mod supervise;
 mod terminal;
 mod upper;
+pub mod wire;
 
 use std::ffi::OsString;
 use std::num::NonZeroU8;
@@ -49,11 +50,7 @@ use self::launch::Launch;
 pub use self::machine::enter as enter_machine;
 use self::signals::Signals;
 pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
-
-/// The machine failed, whatever the command was.
-pub const MACHINE_FAILED: u8 = 125;
-/// The time that `--timeout` gives was over.
-pub const TIMED_OUT: u8 = 124;
+pub use self::wire::code::{MACHINE_FAILED, TIMED_OUT};
 
 /// What whoever starts a machine asked for. What is not set is the bundle's
 /// own default, the image's, or the program's.

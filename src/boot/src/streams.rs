@@ -13,6 +13,8 @@ use std::time::Duration;
 use anyhow::Result;
 use fsimage::io::threads;
 
+use super::wire::{Order, Stream};
+
 const BUFFER: usize = 1 << 16;
 
 /// A stream out of the machine.
@@ -30,16 +32,13 @@ struct State {
     refused: OnceLock<io::Error>,
 }
 
-/// The command's terminal, after its three streams.
-const TERMINAL: u8 = 3;
-
 impl Output {
-    /// Copies `port` to `to`; stream `number` of the command, 3 being its terminal.
+    /// Copies `port` to `to`: `stream` of the command.
     /// `tell` hears of all that arrives, and says whether to go on.
     pub fn start(
         port: UnixStream,
         to: BorrowedFd<'_>,
-        number: u8,
+        stream: Stream,
         control: &Control,
         tell: impl Fn() -> bool + Send + 'static,
     ) -> Result<Self> {
@@ -57,8 +56,8 @@ impl Output {
                     state.refused.get_or_init(|| error);
                     // The command learns it as it would from a pipe of the host. A
                     // terminal that is gone sends a signal of its own.
-                    if number != TERMINAL {
-                        control.order(Order::Close(number));
+                    if stream != Stream::Terminal {
+                        control.order(Order::Close(stream));
                     }
                 }
                 state.delivered.fetch_add(n as u64, Ordering::Release);
@@ -187,21 +186,6 @@ impl Console {
     }
 }
 
-/// What the host may tell the guest's init.
-#[derive(Clone, Copy, Debug)]
-pub enum Order {
-    /// Send the command this signal.
-    Signal(i32),
-    /// The terminal has so many rows and columns now.
-    Window(u16, u16),
-    /// Standard input had so many bytes in all.
-    InputEnds(u64),
-    /// Nobody reads this stream any more.
-    Close(u8),
-    /// End everything now.
-    Kill,
-}
-
 /// The way to the guest's init.
 #[derive(Clone)]
 pub struct Control(Arc<UnixStream>);
@@ -214,17 +198,7 @@ impl Control {
     }
 
     pub fn order(&self, order: Order) {
-        let (what, number) = match order {
-            Order::Signal(n) => (b'S', n as u64),
-            Order::Window(rows, columns) => (b'W', u64::from(rows) << 16 | u64::from(columns)),
-            Order::InputEnds(bytes) => (b'E', bytes),
-            Order::Close(stream) => (b'C', stream.into()),
-            Order::Kill => (b'K', 0),
-        };
-        let mut message = [0; 9];
-        message[0] = what;
-        message[1..].copy_from_slice(&number.to_le_bytes());
         // A machine that is gone takes no orders; that it is gone is told elsewhere.
-        let _ = (&*self.0).write_all(&message);
+        let _ = (&*self.0).write_all(&order.encode());
     }
 }

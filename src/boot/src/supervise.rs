@@ -22,8 +22,9 @@ use self::words::{Status, Word};
 use super::engine::{Engine, notice};
 use super::launch::Launch;
 use super::signals::Signals;
-use super::streams::{self, Console, Control, Order, Output};
+use super::streams::{self, Console, Control, Output};
 use super::terminal::{Raw, Terminal};
+use super::wire::{Order, Stream};
 use super::{MACHINE_FAILED, TIMED_OUT, Timings};
 
 /// How it went.
@@ -228,24 +229,24 @@ impl Watch {
         [stdout, stderr]: [BorrowedFd<'_>; 2],
         events: &Sender<Event>,
     ) -> Result<()> {
-        let start = |port, to, number, control: &Control| match port {
+        let start = |port, to, stream, control: &Control| match port {
             Some(port) => {
                 let (events, told) = (events.clone(), self.told.clone());
                 // Whoever has not heard of the last bytes yet hears of these then, too.
                 let delivered = move || {
                     told.swap(true, Ordering::AcqRel) || events.send(Event::Delivered).is_ok()
                 };
-                Output::start(port, to, number, control, delivered).map(Some)
+                Output::start(port, to, stream, control, delivered).map(Some)
             }
             None => Ok(None),
         };
-        self.outputs[0] = start(ports.stdout, stdout, 1, &self.control)?;
-        self.outputs[1] = start(ports.stderr, stderr, 2, &self.control)?;
+        self.outputs[0] = start(ports.stdout, stdout, Stream::Stdout, &self.control)?;
+        self.outputs[1] = start(ports.stderr, stderr, Stream::Stderr, &self.control)?;
         if let (Some(tty), Some(to)) = (ports.tty, self.terminal.output()?) {
             if self.terminal.stdin {
                 streams::input(tty.try_clone()?, &self.control)?;
             }
-            self.outputs[2] = start(Some(tty), to.as_fd(), 3, &self.control)?;
+            self.outputs[2] = start(Some(tty), to.as_fd(), Stream::Terminal, &self.control)?;
         }
         if let Some(stdin) = ports.stdin {
             streams::input(stdin, &self.control)?;
@@ -374,7 +375,7 @@ impl Watch {
         match signal {
             SIGWINCH => {
                 if let Some((rows, columns)) = self.terminal.size() {
-                    self.control.order(Order::Window(rows, columns));
+                    self.control.order(Order::Window { rows, columns });
                 }
             }
             SIGTERM => self.ask(self.stop_signal),
@@ -392,16 +393,16 @@ impl Watch {
                     self.stop.step = Step::Asked;
                     self.go_further();
                 } else {
-                    self.control.order(Order::Signal(SIGINT));
+                    self.control.order(Order::Signal(SIGINT as u32));
                 }
             }
-            other => self.control.order(Order::Signal(other)),
+            other => self.control.order(Order::Signal(other as u32)),
         }
     }
 
     /// Asks the command to end, once.
     fn ask(&mut self, signal: i32) {
-        self.control.order(Order::Signal(signal));
+        self.control.order(Order::Signal(signal as u32));
         if self.stop.step == Step::Running {
             self.stop.step = Step::Asked;
             self.stop.at = Instant::now().checked_add(self.stop.grace);

@@ -8,6 +8,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use anyhow::Result;
 use rustix::termios::{OptionalActions, Termios};
 
+use super::wire::stdio;
+
 /// Which of the three standard streams are a terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
@@ -31,7 +33,7 @@ impl Terminal {
 
     /// As the guest's init reads it: `t` or `p` for each stream.
     pub fn kinds(self) -> String {
-        let kind = |is_terminal| if is_terminal { 't' } else { 'p' };
+        let kind = |is_terminal| if is_terminal { stdio::TERMINAL } else { stdio::PIPE };
         [self.stdin, self.stdout, self.stderr].map(kind).iter().collect()
     }
 

@@ -12,8 +12,8 @@ use std::sync::mpsc::Sender;
 use anyhow::Result;
 use fsimage::io::threads;
 
-use super::super::MACHINE_FAILED;
 use super::super::engine::notice;
+use super::super::wire::{code, word};
 use super::Event;
 
 /// Bytes of a line that the guest's init may say.
@@ -64,14 +64,14 @@ impl Ears {
 
     /// The word in `line`, the first time that it is said; `show` gets what is for a person.
     fn hear(&mut self, line: &str, mut show: impl FnMut(&str)) -> Option<Word> {
-        let (word, rest) = line.split_once(' ')?;
+        let (first_word, rest) = line.split_once(' ')?;
         let first = |heard: &mut bool| !std::mem::replace(heard, true);
         let micros = || rest.parse().unwrap_or(0);
-        match word {
-            "hello" => first(&mut self.hello).then(|| Word::Hello(micros())),
-            "run" => first(&mut self.runs).then(|| Word::Runs(micros())),
-            "note" if !self.verbose => None,
-            "warn" | "note" => {
+        match first_word {
+            word::HELLO => first(&mut self.hello).then(|| Word::Hello(micros())),
+            word::RUN => first(&mut self.runs).then(|| Word::Runs(micros())),
+            word::NOTE if !self.verbose => None,
+            word::WARN | word::NOTE => {
                 match self.notices {
                     ..MOST_NOTICES => show(&failure(rest)),
                     MOST_NOTICES => show("the guest's init says more; the rest is left out"),
@@ -81,7 +81,7 @@ impl Ears {
                 None
             }
             _ => {
-                let status = Status::parse(word, rest)?;
+                let status = Status::parse(first_word, rest)?;
                 first(&mut self.last).then_some(Word::Last(status))
             }
         }
@@ -114,22 +114,22 @@ pub fn forward(control: UnixStream, verbose: bool, events: Sender<Event>) -> Res
 }
 
 impl Status {
-    fn parse(word: &str, rest: &str) -> Option<Self> {
-        let of_signal = match word {
-            "error" => {
+    fn parse(first_word: &str, rest: &str) -> Option<Self> {
+        let of_signal = match first_word {
+            word::ERROR => {
                 let (code, rest) = rest.split_once(' ')?;
-                let code = code.parse().unwrap_or(MACHINE_FAILED);
+                let code = code.parse().unwrap_or(code::MACHINE_FAILED);
                 return Some(Self::Failed { code, why: failure(rest) });
             }
-            "exit" => false,
-            "signal" => true,
+            word::EXIT => false,
+            word::SIGNAL => true,
             _ => return None,
         };
         let mut numbers = rest.split(' ').map_while(|n| n.parse::<u64>().ok());
         let mut next = || numbers.next();
         let (number, micros, sent) = (next()?, next()?, [next()?, next()?, next()?]);
-        let number = u8::try_from(number).unwrap_or(MACHINE_FAILED);
-        let code = if of_signal { number.saturating_add(128) } else { number };
+        let number = u8::try_from(number).unwrap_or(code::MACHINE_FAILED);
+        let code = if of_signal { number.saturating_add(code::SIGNAL) } else { number };
         Some(Self::Ended { code, micros, sent })
     }
 }
