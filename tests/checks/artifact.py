@@ -13,8 +13,8 @@ from checks.boot import boot
 from checks.common import BINARY, HELLO, TOP, build, call, manifest_for, need, need_no_leftovers, same_files, scratch
 from checks.images import image
 from registry import Site
-from layout import INDEX, Layer, Layout, tagged
-from tarfmt import f
+from layout import INDEX, Layer, Layout, sha256, tagged, zstd_frame
+from tarfmt import END, f, header
 
 TITLE = 'org.opencontainers.image.title'
 FILE_TYPE = 'application/vnd.rootfs-compile.bundle.file.v1+zstd'
@@ -306,3 +306,33 @@ def shared():
             need(word in said and len(blobs) == layers + 1, '%s: %d blobs were asked for: %s' % (name, len(blobs), said))
             same_files(at('first'), at(name), name)
     return 'cold %.1f s, with shared layers %.1f s' % (cold, warm)
+
+
+@check('artifact-greedy-layers')
+def greedy_layers():
+    """Shared layers whose records claim more than all layers together may expand to: what is compiled instead lacks nothing of that."""
+    with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
+        at, plain = lambda *names: os.path.join(tmp, *names), ('--insecure-registry', site.plain.host)
+        out, greedy = Layout(at('zeros')), site.plain.host + '/greedy/layers'
+        size, head = 4 << 30, header('zeros', b'0', 4 << 30)
+        plain_bytes = hashlib.sha256(head)
+        for _ in range(size >> 20):
+            plain_bytes.update(bytes(1 << 20))
+        plain_bytes.update(END)
+        blob = zstd_frame(head) + zstd_frame(None, size + len(END))
+        out.index(tagged(out.image([Layer(blob=blob, tar=b'', form='zstd', diff_id='sha256:' + plain_bytes.hexdigest())])))
+        build(manifest_for(at('zeros.yaml'), 'oci:%s:latest' % out.path), at('first'), *plain, '--cache-to', greedy)
+        [name] = json.loads(call('skopeo', 'list-tags', '--tls-verify=false', 'docker://' + greedy).stdout)['Tags']
+        call('skopeo', 'copy', '--quiet', '--src-tls-verify=false', 'docker://%s:%s' % (greedy, name), 'dir:' + at('greedy'))
+        with open(at('greedy/manifest.json')) as file:
+            doc = json.load(file)
+        with open(at('greedy', doc['config']['digest'].split(':')[1])) as file:
+            record = json.dumps(json.load(file) | {'size': 1 << 50}).encode()
+        doc['config'] |= {'digest': sha256(record), 'size': len(record)}
+        for path, data in ((doc['config']['digest'].split(':')[1], record), ('manifest.json', json.dumps(doc).encode())):
+            with open(at('greedy', path), 'wb') as file:
+                file.write(data)
+        call('skopeo', 'copy', '--quiet', '--dest-tls-verify=false', 'dir:' + at('greedy'), 'docker://%s:%s' % (greedy, name))
+        said = build(at('zeros.yaml'), at('second'), *plain, '--cache-from', greedy).stderr
+        need('gives no layer' in said and '--max-expansion-bytes' in said, said)
+        same_files(at('first'), at('second'), 'beside a shelf that claims too much')

@@ -107,7 +107,7 @@ pub struct Place {
     /// The directory of layers, or why it cannot be opened.
     pub(super) layers: Result<File, rustix::io::Errno>,
     /// Of all holes of files whose hash counts them as data.
-    pub(super) holes: Budget,
+    pub(super) holes: Budget<'static>,
     /// Bytes of memory that the tree of one file system may take.
     pub(super) metadata_bytes: u64,
 }

@@ -16,14 +16,17 @@ pub const EXPANSION: u64 = 1024;
 
 /// Bytes that are kept in memory, of all layers of a build together.
 ///
-/// Nothing is ever given back, so that threads use up the same sum in any order.
+/// Nothing is ever given back, so that threads use up the same sum in any order; but what
+/// was taken for an attempt that came to nothing.
 #[derive(Debug)]
-pub struct Budget {
+pub struct Budget<'w> {
     limit: u64,
     used: AtomicU64,
+    /// What this is a part of.
+    whole: Option<&'w Budget<'w>>,
 }
 
-impl Default for Budget {
+impl Default for Budget<'_> {
     fn default() -> Self {
         Self::new(Self::DEFAULT)
     }
@@ -37,12 +40,31 @@ impl Default for Budget {
 )]
 pub struct Exhausted(pub u64);
 
-impl Budget {
+impl Budget<'_> {
     /// Bytes that a build, or a reader of a bundle, allows by default.
     pub const DEFAULT: u64 = 1280 << 20;
 
     pub const fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+        Self { limit, used: AtomicU64::new(0), whole: None }
+    }
+
+    /// What `attempt` makes, and what that took of this budget, at most `limit`. It took
+    /// nothing if it failed, whatever for.
+    ///
+    /// # Errors
+    /// Those of `attempt`.
+    pub fn attempt<T, E>(
+        &self,
+        limit: u64,
+        attempt: impl FnOnce(&Budget<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let part = Budget { limit, used: AtomicU64::new(0), whole: Some(self) };
+        let made = attempt(&part);
+        if made.is_err() {
+            // Invariant: of the whole, at least that is in use.
+            self.used.fetch_sub(part.used(), Ordering::Relaxed);
+        }
+        made
     }
 
     /// Takes `bytes`.
@@ -50,15 +72,26 @@ impl Budget {
     /// # Errors
     /// When they are more than what is left.
     pub fn take(&self, bytes: u64) -> Result<(), Exhausted> {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed);
-        match used.checked_add(bytes).is_some_and(|sum| sum <= self.limit) {
-            true => Ok(()),
-            false => {
-                // Stays used up, and far from an overflow of the sum.
+        let added = self.add(bytes);
+        match (self.whole, added) {
+            (None, Ok(())) => Ok(()),
+            (None, Err(error)) => {
+                // Stays used up: whether it is enough depends on no order.
                 self.used.fetch_max(self.limit, Ordering::Relaxed);
-                Err(Exhausted(self.limit))
+                Err(error)
             }
+            (Some(_), Err(error)) => Err(error),
+            (Some(whole), Ok(())) => whole.add(bytes).inspect_err(|_| {
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
+            }),
         }
+    }
+
+    /// Takes `bytes`, if there are so many.
+    fn add(&self, bytes: u64) -> Result<(), Exhausted> {
+        let sum = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        let added = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+        added.map(drop).map_err(|_| Exhausted(self.limit))
     }
 
     /// Bytes that it has in all.
@@ -84,5 +117,21 @@ mod tests {
             assert_eq!(budget.take(u64::MAX), Err(Exhausted(100)));
         }
         assert_eq!(budget.take(1), Err(Exhausted(100)));
+    }
+    #[test]
+    fn an_attempt_that_fails_takes_nothing() {
+        let budget = Budget::new(100);
+        budget.take(10).unwrap();
+        let failed: Result<(), Exhausted> = budget.attempt(100, |part| {
+            part.take(80)?;
+            assert_eq!(budget.used(), 90);
+            part.take(11)
+        });
+        assert_eq!((failed, budget.used()), (Err(Exhausted(100)), 10));
+        let failed = budget.attempt(50, |part| part.take(51));
+        assert_eq!((failed, budget.used()), (Err(Exhausted(50)), 10));
+        assert_eq!(budget.attempt(100, |part| part.take(u64::MAX)), Err(Exhausted(100)));
+        assert_eq!(budget.attempt(50, |part| part.take(50)), Ok(()));
+        assert_eq!((budget.used(), budget.take(40)), (60, Ok(())));
     }
 }

@@ -61,7 +61,7 @@ pub fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
 /// 16 MiB can lead to a config of 16 MiB 80,000 times.
 pub struct Counted {
     store: Box<dyn Store>,
-    documents: Budget,
+    documents: Budget<'static>,
 }
 
 impl Counted {

@@ -98,7 +98,7 @@ struct Bounded<'b, R> {
     inner: R,
     /// Bytes that cost nothing.
     free: u64,
-    expansion: &'b Budget,
+    expansion: &'b Budget<'b>,
 }
 
 impl<R: Read> Read for Bounded<'_, R> {

@@ -87,7 +87,7 @@ fn one_layer(
     let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
     let slot = cache.slot(layer.diff_id, &say)?;
     let known = match slot.object()? {
-        Some(object) => match read_object(&object, budgets) {
+        Some(object) => match read_object(&object, budgets, u64::MAX) {
             Ok(tree) => Some((object, tree)),
             Err(error) => {
                 let text = format!("a cached layer is rebuilt: {error:#}");
@@ -143,9 +143,12 @@ fn one_layer(
     })
 }
 
-pub fn read_object(object: &Object, budgets: &Budgets) -> Result<Tree<Extents>> {
+/// The tree of `object`, which may take `most` bytes of the metadata's budget. One that
+/// cannot be read takes none of it from the layer that is compiled in its place.
+pub fn read_object(object: &Object, budgets: &Budgets, most: u64) -> Result<Tree<Extents>> {
     let bytes = mmap::file(&object.file)?;
-    Ok(Reader::new(&bytes)?.tree(Form::Object, &budgets.metadata)?)
+    let reader = Reader::new(&bytes)?;
+    Ok(budgets.metadata.attempt(most, |part| reader.tree(Form::Object, part))?)
 }
 
 fn make_object(

@@ -96,8 +96,8 @@ fn fetch_from(
     let (is, most) = (descriptor.size, artifact::largest_blob(record.size));
     ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
     let beyond = record.size.saturating_sub(is.saturating_mul(EXPANSION));
-    budgets.expansion.take(beyond).ok().context(
-        "its blob expands to more than the layers together may (raise --max-expansion-bytes to \
+    budgets.offered.take(beyond).ok().context(
+        "its blob expands to more than such layers together may (raise --max-expansion-bytes to \
          allow it)",
     )?;
     let mut blob = found.blob(descriptor)?;
@@ -110,7 +110,9 @@ fn fetch_from(
     ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
     ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
     let object = slot.publish(made, hash, record.uncompressed)?;
-    let tree = read_object(&object, budgets)?;
+    // Half of it is left to layers that are compiled meanwhile.
+    let left = budgets.metadata.limit().saturating_sub(budgets.metadata.used());
+    let tree = read_object(&object, budgets, left / 2)?;
     Ok((object, tree))
 }
 

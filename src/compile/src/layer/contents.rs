@@ -36,11 +36,11 @@ pub struct Contents<'d> {
     key: Polyval,
     scratch: Vec<u8>,
     /// For zeros of sparse files that are written because they share a part with data.
-    sparse: &'d Budget,
+    sparse: &'d Budget<'d>,
 }
 
 impl<'d> Contents<'d> {
-    pub fn new(data: &'d mut FileSink, sparse: &'d Budget) -> Result<Self> {
+    pub fn new(data: &'d mut FileSink, sparse: &'d Budget<'d>) -> Result<Self> {
         let mut secret = polyval::Key::default();
         let flags = GetRandomFlags::empty();
         // So few bytes come at once or not at all.

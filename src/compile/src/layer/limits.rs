@@ -28,11 +28,14 @@ pub struct Limits {
 
 /// What the layers of one build may use up together.
 pub struct Budgets {
-    pub metadata: Budget,
+    pub metadata: Budget<'static>,
     /// Of [`Limits::sparse_bytes`].
-    pub sparse: Budget,
+    pub sparse: Budget<'static>,
     /// Of [`Limits::expansion_bytes`].
-    pub expansion: Budget,
+    pub expansion: Budget<'static>,
+    /// As much again, for compiled layers that somebody else offers: what these claim is
+    /// nothing that a layer lacks which is compiled instead.
+    pub offered: Budget<'static>,
 }
 
 impl Budgets {
@@ -41,6 +44,7 @@ impl Budgets {
             metadata: Budget::new(limits.metadata_bytes),
             sparse: Budget::new(limits.sparse_bytes),
             expansion: Budget::new(limits.expansion_bytes),
+            offered: Budget::new(limits.expansion_bytes),
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Placer<'b> {
     plinks: HashMap<GuestPath, InodeId>,
     journal: Option<Journal>,
     max_depth: u64,
-    budget: &'b Budget,
+    budget: &'b Budget<'b>,
 }
 
 /// What an entry is called.
@@ -99,7 +99,7 @@ impl Target {
 const AUFS: &[u8] = b".wh..wh.";
 
 impl<'b> Placer<'b> {
-    pub fn new(limits: &Limits, budget: &'b Budget) -> Self {
+    pub fn new(limits: &Limits, budget: &'b Budget<'b>) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
         let (whiteouts, plinks) = (Vec::new(), HashMap::new());

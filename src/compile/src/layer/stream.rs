@@ -56,7 +56,7 @@ pub struct Allowed<'a> {
     /// Bytes of it.
     pub most: u64,
     /// Bytes by which it, and others, may be longer than [`EXPANSION`] times the blob.
-    pub expansion: &'a Budget,
+    pub expansion: &'a Budget<'a>,
 }
 
 /// What came so far.

@@ -164,14 +164,14 @@ struct SoFar<'t, C> {
     /// whiteout in it.
     paths: HashMap<InodeId, Box<[u8]>>,
     named_again: HashSet<InodeId>,
-    budget: &'t Budget,
+    budget: &'t Budget<'t>,
 }
 
 impl<'t, C> SoFar<'t, C> {
     fn new(
         tree: &'t Tree<C>,
         dirs_of_whiteouts: impl Iterator<Item = InodeId>,
-        budget: &'t Budget,
+        budget: &'t Budget<'t>,
     ) -> Self {
         let mut seen = vec![false; tree.len()];
         let mut named_again: HashSet<InodeId> = dirs_of_whiteouts.collect();

@@ -22,7 +22,7 @@ use crate::units::DeviceId;
 /// The tree of all layers so far.
 pub struct Merger<'b, C> {
     tree: Tree<C>,
-    budget: &'b Budget,
+    budget: &'b Budget<'b>,
     /// Components that a path may have when its symbolic links are followed.
     max_depth: u64,
     /// Those of the topmost layer, empty, but for what they count.
@@ -42,12 +42,12 @@ pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
 impl<'b, C: Weigh> Merger<'b, C> {
     /// Begins with an empty directory. What the merge makes is taken from `budget`;
     /// that what it is given was, is for the caller.
-    pub fn new(budget: &'b Budget, max_depth: u64) -> Self {
+    pub fn new(budget: &'b Budget<'b>, max_depth: u64) -> Self {
         Self::over(Tree::new(Stat::IMPLIED_DIR), budget, max_depth)
     }
 
     /// As [`Merger::new`], but begins with what is merged already.
-    pub fn over(tree: Tree<C>, budget: &'b Budget, max_depth: u64) -> Self {
+    pub fn over(tree: Tree<C>, budget: &'b Budget<'b>, max_depth: u64) -> Self {
         Self { tree, budget, max_depth, notes: Notes::default() }
     }
 

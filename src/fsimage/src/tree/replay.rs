@@ -27,7 +27,7 @@ pub struct Replay<'m, C> {
     tree: &'m mut Tree<C>,
     /// Sees a directory of the tree below before it is changed.
     before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-    budget: &'m Budget,
+    budget: &'m Budget<'m>,
     /// Components that a path may have when its symbolic links are followed.
     max_depth: u64,
     /// Inodes from here on are the layer's own.
@@ -79,7 +79,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
     pub fn new(
         tree: &'m mut Tree<C>,
         before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-        budget: &'m Budget,
+        budget: &'m Budget<'m>,
         max_depth: u64,
         notes: Notes,
     ) -> Result<Self> {

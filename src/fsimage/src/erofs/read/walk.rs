@@ -70,7 +70,7 @@ struct Walk<'r, 'd> {
     named: u64,
     /// Weight of what is kept and not yet taken from the budget.
     kept: u64,
-    budget: &'r Budget,
+    budget: &'r Budget<'r>,
 }
 
 /// Weight that is taken from the budget at once: a share of it that does not matter.
