@@ -125,6 +125,7 @@ def documents():
         of = {
             'objects': '{"schemaVersion":2,"manifests":[' + '{"":0},' * (15 * exhaust.MIB // 7) + '{}]}',
             'lists': '[' * 100_000,
+            'zeros': '{"schemaVersion":2,"manifests":[' + '0,' * 4_500_000 + '0]}',
             'manifests': '{"schemaVersion":2,"manifests":[' + ','.join([layer] * (15 * exhaust.MIB // (len(layer) + 1))) + ']}',
         }
         for name, text in of.items():

@@ -74,7 +74,8 @@ fn has_layout(store: &dyn Store) -> Result<bool> {
         return Ok(false);
     }
     layout::version(store)?;
-    Ok(!layout::entries(store)?.is_empty())
+    let entries = layout::entries(store)?;
+    Ok(entries.bad > 0 || !entries.good.is_empty())
 }
 
 /// The image that `reference` means. `nowhere` is why the layout beside has none.

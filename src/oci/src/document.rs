@@ -47,6 +47,20 @@ impl Kind {
     }
 }
 
+/// What a message lists of what is wrong.
+pub const FEW: usize = 5;
+
+/// The entries of an index.
+#[derive(Debug, Default)]
+pub struct Entries {
+    pub good: Vec<Descriptor>,
+    /// How many lead nowhere.
+    pub bad: usize,
+    /// What is wrong with the first of these, and which they are, from 1 on. Two bytes
+    /// can be one: what all say would have no bound.
+    pub faults: Vec<(usize, String)>,
+}
+
 /// A document, of which is known what it is.
 pub struct Document {
     value: Value,
@@ -98,9 +112,21 @@ impl Document {
     }
 
     /// The entries of an index, of which some may be none.
-    pub fn entries(&self) -> Result<Vec<Result<Descriptor>>> {
+    pub fn entries(&self) -> Result<Entries> {
         self.check()?;
-        Ok(list(&self.value, "manifests")?.iter().map(Descriptor::parse).collect())
+        let mut entries = Entries::default();
+        for (i, entry) in list(&self.value, "manifests")?.iter().enumerate() {
+            match Descriptor::parse(entry) {
+                Ok(entry) => entries.good.push(entry),
+                Err(why) => {
+                    entries.bad += 1;
+                    if entries.faults.len() < FEW {
+                        entries.faults.push((i + 1, format!("{why:#}")));
+                    }
+                }
+            }
+        }
+        Ok(entries)
     }
 
     /// The manifest. An error means that it is not one of an image.
@@ -288,9 +314,13 @@ mod tests {
         huge["size"] = (-1).into();
         let index = json!({ "manifests": [odd, null, 7, huge, {}, descriptor()] });
         let entries = parse(&index).unwrap().entries().unwrap();
-        let good: Vec<bool> = entries.iter().map(Result::is_ok).collect();
-        assert_eq!(good, [false, false, false, false, false, true]);
-        assert!(parse(&json!({ "manifests": null })).unwrap().entries().unwrap().is_empty());
+        assert_eq!((entries.good.len(), entries.bad), (1, 5));
+        let places: Vec<usize> = entries.faults.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, [1, 2, 3, 4, 5]);
+        let none = parse(&json!({ "manifests": null })).unwrap().entries().unwrap();
+        assert_eq!((none.good.len(), none.bad), (0, 0));
+        let many = parse(&json!({ "manifests": vec![0; 1000] })).unwrap().entries().unwrap();
+        assert_eq!((many.bad, many.faults.len()), (1000, FEW));
         assert!(parse(&json!({ "manifests": 7 })).unwrap().entries().is_err());
     }
 

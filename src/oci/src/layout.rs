@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::digest::Digest;
 
 use crate::blob::blob_name;
-use crate::document::{self, Descriptor, Document};
+use crate::document::{self, Descriptor, Document, Entries};
 use crate::image::Image;
 use crate::layer::{Layer, diff_ids, known_layer};
 use crate::names::{self, REF_NAME, Unclear};
@@ -36,17 +36,10 @@ pub enum Found {
 pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Result<Found> {
     let entries = entries(store)?;
     // An entry that is none stands beside others; alone, it is what is wrong.
-    let mut good = Vec::new();
-    let mut bad = None;
-    for entry in &entries {
-        match entry {
-            Ok(entry) => good.push(entry),
-            Err(why) => bad = Some(why),
-        }
+    if let (Some((_, why)), true) = (entries.faults.first(), entries.good.is_empty()) {
+        bail!("index.json has no entry that leads anywhere: {why}");
     }
-    if let (Some(why), true) = (bad, good.is_empty()) {
-        bail!("index.json has no entry that leads anywhere: {why:#}");
-    }
+    let good: Vec<&Descriptor> = entries.good.iter().collect();
     // A name may hold an `@` itself (annotations.md), and then is no pin.
     let whole = reference.reference.as_ref().zip(reference.pin);
     let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
@@ -89,7 +82,7 @@ pub fn absent(reference: &ImageRef, there: &str) -> String {
 }
 
 /// The entries of `index.json`.
-pub fn entries(store: &dyn Store) -> Result<Vec<Result<Descriptor>>> {
+pub fn entries(store: &dyn Store) -> Result<Entries> {
     let bytes = store.document("index.json")?.ok_or_else(|| anyhow!("index.json is missing"))?;
     let read = || {
         let document = Document::parse(&bytes)?;

@@ -13,7 +13,7 @@ use fsimage::digest::Digest;
 
 use crate::blob::blob;
 use crate::config;
-use crate::document::{Declared, Descriptor, Document, Kind, Manifest};
+use crate::document::{Declared, Descriptor, Document, FEW, Kind, Manifest};
 use crate::json::{shown, shown_list};
 use crate::layer::known_layer;
 use crate::names::Group;
@@ -24,8 +24,6 @@ use crate::store::Store;
 const MAX_NESTING: usize = 8;
 /// Indexes and manifests below what a reference names.
 const MAX_DESCRIPTORS: usize = 10_000;
-/// What an error lists of what was passed over.
-const FEW: usize = 5;
 
 /// An image, chosen.
 pub struct Chosen {
@@ -57,26 +55,36 @@ struct Found {
 struct Passed {
     /// Platforms of images for others.
     platforms: BTreeSet<String>,
-    /// What is not an image.
+    /// What is not an image, and why, as far as an error lists it.
     reasons: Vec<String>,
+    /// How many more there are.
+    more: usize,
     attestations: usize,
 }
 
 impl Passed {
     fn note(&mut self, digest: Digest, why: impl std::fmt::Display) {
-        self.reasons.push(format!("{digest} ({why:#})"));
+        self.reason(format_args!("{digest} ({why:#})"));
+    }
+
+    fn reason(&mut self, reason: impl ToString) {
+        match self.reasons.len() < FEW {
+            true => self.reasons.push(reason.to_string()),
+            false => self.more += 1,
+        }
     }
 
     fn join(&mut self, other: Self) {
         self.platforms.extend(other.platforms);
-        self.reasons.extend(other.reasons);
+        other.reasons.into_iter().for_each(|reason| self.reason(reason));
+        self.more += other.more;
         self.attestations += other.attestations;
     }
 
     /// Why there is no image for `wanted`.
     fn error(mut self, wanted: &Platform) -> anyhow::Error {
         if self.attestations > 0 && self.platforms.is_empty() {
-            self.reasons.push(format!("{} attestations", self.attestations));
+            self.reason(format!("{} attestations", self.attestations));
         }
         let there: Vec<String> = self.platforms.into_iter().collect();
         let mut text = format!("there is no {wanted}");
@@ -84,10 +92,9 @@ impl Passed {
             text += &format!("; there is: {}", shown_list(&there));
         }
         if !self.reasons.is_empty() {
-            let few: Vec<&str> = self.reasons.iter().take(FEW).map(String::as_str).collect();
-            text += &format!("; passed over: {}", few.join(", "));
-            if self.reasons.len() > FEW {
-                text += &format!(", and {} more", self.reasons.len() - FEW);
+            text += &format!("; passed over: {}", self.reasons.join(", "));
+            if self.more > 0 {
+                text += &format!(", and {} more", self.more);
             }
         }
         if there.is_empty() && self.reasons.is_empty() {
@@ -207,14 +214,14 @@ impl Found {
                 return Ok(());
             }
         };
-        for (i, entry) in entries.into_iter().enumerate() {
-            match entry {
-                Ok(entry) => self.walk(store, &entry, pin, pinned, depth + 1)?,
-                Err(why) if pinned => {
-                    self.passed.note(descriptor.digest, format!("entry {}: {why:#}", i + 1));
-                }
-                Err(_) => {}
+        if pinned {
+            self.passed.more += entries.bad - entries.faults.len();
+            for (place, why) in entries.faults {
+                self.passed.note(descriptor.digest, format_args!("entry {place}: {why}"));
             }
+        }
+        for entry in &entries.good {
+            self.walk(store, entry, pin, pinned, depth + 1)?;
         }
         Ok(())
     }
