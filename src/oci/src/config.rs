@@ -100,7 +100,7 @@ fn platform(
 fn normal(value: &Value, platform: &Platform) -> Result<ImageConfiguration> {
     let nothing = Value::Null;
     let rootfs = match json::object(value, "rootfs")? {
-        Some(_) => field(value, "rootfs").unwrap_or(&nothing),
+        Some(_) => field(value, "rootfs")?.unwrap_or(&nothing),
         None => &nothing,
     };
     // config.md: "MUST generate an error if they encounter a unknown value".
@@ -121,7 +121,7 @@ fn normal(value: &Value, platform: &Platform) -> Result<ImageConfiguration> {
         builder = builder.created(created);
     }
     if json::object(value, "config")?.is_some() {
-        let config = field(value, "config").unwrap_or(&nothing);
+        let config = field(value, "config")?.unwrap_or(&nothing);
         builder = builder.config(run(config).context("config")?);
     }
     builder.build().map_err(|error| anyhow!("{error}"))
@@ -139,7 +139,7 @@ fn run(value: &Value) -> Result<Config> {
     if let Some(signal) = text(value, "StopSignal")? {
         builder = builder.stop_signal(signal);
     }
-    if field(value, "Env").is_some() {
+    if field(value, "Env")?.is_some() {
         builder = builder.env(texts(value, "Env")?);
     }
     if let Some(words) = words(value, "Entrypoint")? {
@@ -172,7 +172,7 @@ fn run(value: &Value) -> Result<Config> {
 
 /// A command: a list of words, or one word, as Docker's StrSlice has it.
 fn words(value: &Value, name: &str) -> Result<Option<Vec<String>>> {
-    match field(value, name) {
+    match field(value, name)? {
         None => Ok(None),
         Some(Value::String(word)) if word.is_empty() => Ok(None),
         Some(Value::String(word)) => Ok(Some(vec![word.clone()])),

@@ -83,10 +83,13 @@ impl Document {
             Ok(value) => (value, None),
             Err(error) => (Value::Null, Some(error)),
         };
-        let has = |name| field(&value, name).is_some();
-        let own = text(&value, "mediaType").ok().flatten().and_then(Kind::of);
-        let image = ["config", "layers", "fsLayers"].into_iter().find(|name| has(name));
-        let kind = match (has("manifests"), image) {
+        let own = field(&value, "mediaType")?.and_then(Value::as_str).and_then(Kind::of);
+        let mut image = None;
+        for name in ["config", "layers", "fsLayers"] {
+            let is_there = field(&value, name)?.is_some();
+            image = image.or(is_there.then_some(name));
+        }
+        let kind = match (field(&value, "manifests")?.is_some(), image) {
             (true, Some(name)) => bail!(
                 "it has both `manifests` and `{name}`, so that some programs take it for an index \
                  and others for an image"
@@ -132,7 +135,7 @@ impl Document {
     /// The manifest. An error means that it is not one of an image.
     pub fn manifest(&self) -> Result<Manifest> {
         self.check()?;
-        let config = field(&self.value, "config").context("it has no config")?;
+        let config = field(&self.value, "config")?.context("it has no config")?;
         let layers = list(&self.value, "layers")?.iter().enumerate();
         let layer = |(i, layer)| {
             Descriptor::parse(layer).with_context(|| format!("the descriptor of layer {}", i + 1))
@@ -149,7 +152,7 @@ impl Document {
             bail!("it is not JSON: {fault}");
         }
         ensure!(self.value.is_object(), "it is {}, and not an object", kind(&self.value));
-        match field(&self.value, "schemaVersion") {
+        match field(&self.value, "schemaVersion")? {
             None => Ok(()),
             Some(version) if version == 2 => Ok(()),
             Some(version) if version == 1 => bail!(
@@ -208,7 +211,7 @@ impl Descriptor {
         let digest = digest.parse().map_err(|_| {
             anyhow!("its digest \"{}\" is not sha256: and 64 hex digits", shown(digest))
         })?;
-        let size = field(value, "size").context("it has no size")?;
+        let size = field(value, "size")?.context("it has no size")?;
         let size =
             size.as_u64().with_context(|| format!("its size is {}", shown(&size.to_string())))?;
         let annotations = json::object(value, "annotations")?.into_iter().flatten();
@@ -216,7 +219,7 @@ impl Descriptor {
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect();
         let platform = json::object(value, "platform")?.is_some();
-        let platform = field(value, "platform").filter(|_| platform).map(Declared::parse);
+        let platform = field(value, "platform")?.filter(|_| platform).map(Declared::parse);
         Ok(Self {
             media_type: text(value, "mediaType")?.unwrap_or_default().to_owned(),
             digest,
@@ -304,6 +307,40 @@ mod tests {
         assert_eq!(manifest.kind, Some(Kind::Manifest));
         assert!(manifest.expect(Kind::Index).is_err());
         assert_eq!(Document::parse(b"\x00 no JSON").unwrap().kind, None);
+    }
+
+    #[test]
+    fn one_key_in_two_spellings_is_refused() {
+        // Go's decoder takes the later one, another the exact one.
+        let image = json!({ "config": descriptor(), "layers": [] });
+        for (key, other) in [
+            ("manifests", "Manifests"),
+            ("config", "Config"),
+            ("config", "CONFIG"),
+            ("layers", "layerS"),
+            ("layers", "layer\u{17f}"),
+            ("mediaType", "mediatype"),
+            ("fsLayers", "fslayers"),
+        ] {
+            for (first, second) in [(json!(null), json!([])), (json!([]), json!(null))] {
+                let mut value = image.clone();
+                value[key] = first;
+                value[other] = second;
+                let error = parse(&value).err().map(|error| format!("{error:#}"));
+                let error = error.unwrap_or_default();
+                assert!(error.contains("two spellings"), "{value}: {error}");
+            }
+        }
+        for (key, other) in [("digest", "Digest"), ("size", "SIZE"), ("mediaType", "mediatype")] {
+            let mut entry = descriptor();
+            entry[other] = entry[key].clone();
+            let index = parse(&json!({ "manifests": [entry, descriptor()] })).unwrap();
+            let entries = index.entries().unwrap();
+            assert_eq!((entries.good.len(), entries.bad), (1, 1), "{key}");
+        }
+        // One spelling is enough, whichever.
+        let odd = json!({ "Config": descriptor(), "LAYERS": [descriptor()] });
+        assert_eq!(parse(&odd).unwrap().manifest().unwrap().layers.len(), 1);
     }
 
     #[test]

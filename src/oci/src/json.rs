@@ -4,18 +4,39 @@
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
-/// The value of `name` in an object: under just that key, else under one that
-/// differs in case.
-pub fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
-    let object = value.as_object()?;
-    let spelled = || object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-    let found = object.get(name).or_else(|| spelled().map(|(_, value)| value));
-    found.filter(|value| !value.is_null())
+/// The value of `name` in an object, whatever the case of its key.
+///
+/// # Errors
+/// When the key is there in two spellings: of these, each program takes another one, and
+/// the same bytes would be two things.
+pub fn field<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Value>> {
+    let Some(object) = value.as_object() else {
+        return Ok(None);
+    };
+    let mut spelled = object.iter().filter(|(key, _)| is_spelling(key, name));
+    let Some((key, value)) = spelled.next() else {
+        return Ok(None);
+    };
+    if let Some((other, _)) = spelled.next() {
+        bail!("it has `{key}` and `{other}`, two spellings of one key");
+    }
+    Ok(Some(value).filter(|value| !value.is_null()))
+}
+
+/// Whether Go's decoder takes `key` for `name`: by Unicode's simple folding, in which two
+/// letters beyond ASCII are spellings of ASCII's.
+fn is_spelling(key: &str, name: &str) -> bool {
+    let folded = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    key.len() >= name.len() && key.chars().map(folded).eq(name.chars().map(folded))
 }
 
 /// A text.
 pub fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
-    match field(value, name) {
+    match field(value, name)? {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => bail!("{name} is {}, and not text", kind(other)),
@@ -24,7 +45,7 @@ pub fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
 
 /// A list; an empty one if it is absent.
 pub fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
-    match field(value, name) {
+    match field(value, name)? {
         None => Ok(&[]),
         Some(Value::Array(list)) => Ok(list),
         Some(other) => bail!("{name} is {}, and not a list", kind(other)),
@@ -43,7 +64,7 @@ pub fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
 
 /// An object.
 pub fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<String, Value>>> {
-    match field(value, name) {
+    match field(value, name)? {
         None => Ok(None),
         Some(Value::Object(object)) => Ok(Some(object)),
         Some(other) => bail!("{name} is {}, and not an object", kind(other)),
@@ -91,15 +112,24 @@ mod tests {
 
     #[test]
     fn keys_count_in_any_case_and_null_is_absent() {
-        let value =
-            json!({ "config": "a", "CONFIG": "b", "repoTags": null, "LAYERS": ["x", null] });
+        let value = json!({ "CONFIG": "a", "repoTags": null, "LAYERS": ["x", null] });
         assert_eq!(text(&value, "config").unwrap(), Some("a"));
-        assert_eq!(text(&value, "CONFIG").unwrap(), Some("b"));
-        assert!(text(&value, "Config").unwrap().is_some());
+        assert_eq!(text(&value, "CONFIG").unwrap(), Some("a"));
         assert_eq!(texts(&value, "RepoTags").unwrap(), [""; 0]);
         assert_eq!(texts(&value, "Layers").unwrap(), ["x", ""]);
         let error = text(&value, "layers").unwrap_err().to_string();
         assert_eq!(error, "layers is a list, and not text");
+    }
+
+    #[test]
+    fn two_spellings_of_a_key_are_refused() {
+        let value =
+            json!({ "config": null, "Config": "b", "K": 1, "k": 2, "other": 1, "Other": 2 });
+        for name in ["config", "k"] {
+            let error = text(&value, name).unwrap_err().to_string();
+            assert!(error.contains("two spellings"), "{error}");
+        }
+        assert_eq!(text(&value, "absent").unwrap(), None);
     }
 
     #[test]

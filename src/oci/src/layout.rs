@@ -134,12 +134,13 @@ pub fn version(store: &dyn Store) -> Result<()> {
 pub fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
     let value: serde_json::Value =
         crate::foreign_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
+    let field = |name| json::field(&value, name).with_context(|| digest.to_string());
     // Old manifests need not say what they are.
-    let usual = match value["manifests"].is_array() {
+    let usual = match field("manifests")?.is_some_and(serde_json::Value::is_array) {
         true => document::INDEX,
         false => document::MANIFEST,
     };
-    let media_type = value["mediaType"].as_str().unwrap_or(usual);
+    let media_type = field("mediaType")?.and_then(serde_json::Value::as_str).unwrap_or(usual);
     let mut descriptor = serde_json::json!({
         "mediaType": media_type,
         "digest": digest.to_string(),

@@ -21,6 +21,7 @@ use super::failure::{Answer, Failure, NotThere, RETRIES, tried};
 use super::login::{Challenge, Login, Refusal};
 use super::runtime::{Resolver, Runtime};
 use super::{credentials, plain};
+use crate::json;
 use crate::store::MAX_DOCUMENT;
 use crate::tls::choose_tls;
 
@@ -149,7 +150,8 @@ impl Client {
                 .map_err(|_| Failure::new(self.says("the manifest takes too long to come"), 1))??;
             let value =
                 crate::foreign_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
-            if !value["schemaVersion"].is_number() {
+            let version = json::field(&value, "schemaVersion").ok().flatten();
+            if !version.is_some_and(serde_json::Value::is_number) {
                 let what = "its answer is no manifest (is it a registry?)";
                 return Err(Failure::fatal(self.says(what)));
             }

@@ -14,9 +14,9 @@ use super::client::{Client, Purpose};
 use super::documents::Documents;
 use super::failure::NotThere;
 use crate::blob::digest_of;
-use crate::layout;
 use crate::pace::{LEAST, Pace};
 use crate::store::{MAX_DOCUMENT, Store};
+use crate::{json, layout};
 
 /// One image of a registry, as a store of a layout.
 pub struct RegistryStore {
@@ -202,21 +202,23 @@ impl RegistryStore {
             return;
         };
         let mut known = self.known();
-        let list = |key: &str| value[key].as_array().cloned().unwrap_or_default();
-        for (descriptors, are_manifests) in [
-            (list("manifests"), true),
-            (list("layers"), false),
-            (vec![value["config"].clone()], false),
-        ] {
-            for descriptor in descriptors {
-                let digest = descriptor["digest"].as_str().and_then(|text| text.parse().ok());
-                if let (Some(digest), Some(size)) = (digest, descriptor["size"].as_u64()) {
-                    known.sizes.insert(digest, size);
-                    if are_manifests {
-                        known.manifests.insert(digest);
-                    }
+        let mut take = |descriptor: &serde_json::Value, is_manifest: bool| {
+            let digest = json::text(descriptor, "digest").ok().flatten();
+            let digest = digest.and_then(|text| text.parse().ok());
+            let size = json::field(descriptor, "size").ok().flatten();
+            if let (Some(digest), Some(size)) = (digest, size.and_then(|size| size.as_u64())) {
+                known.sizes.insert(digest, size);
+                if is_manifest {
+                    known.manifests.insert(digest);
                 }
             }
+        };
+        for (key, are_manifests) in [("manifests", true), ("layers", false)] {
+            let list = json::list(&value, key).unwrap_or_default();
+            list.iter().for_each(|descriptor| take(descriptor, are_manifests));
+        }
+        if let Ok(Some(config)) = json::field(&value, "config") {
+            take(config, false);
         }
     }
 }
