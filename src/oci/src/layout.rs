@@ -40,20 +40,36 @@ pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Resul
         bail!("index.json has no entry that leads anywhere: {why}");
     }
     let good: Vec<&Descriptor> = entries.good.iter().collect();
-    // A name may hold an `@` itself (annotations.md), and then is no pin.
+    let named = |name: Option<&str>| named(store, &good, name, reference, wanted);
+    // A name may hold an `@` itself (annotations.md), also with what looks like a digest
+    // behind it. Who asks so asks for that digest as well.
     let whole = reference.reference.as_ref().zip(reference.pin);
     let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
-    let (name, pin) = match whole.filter(|whole| names::has(&good, whole)) {
-        Some(whole) => (Some(whole), None),
-        None => (reference.reference.clone(), reference.pin),
-    };
-    let mut groups = match names::groups(&good, name.as_deref()) {
+    if let Some(whole) = whole.filter(|whole| names::has(&good, whole))
+        && let Found::Image(chosen) = named(Some(&whole))?
+    {
+        return Ok(Found::Image(chosen));
+    }
+    named(reference.reference.as_deref())
+}
+
+/// Finds among `entries` the image that is called `name`, and has the digest that
+/// `reference` asks for.
+fn named(
+    store: &dyn Store,
+    entries: &[&Descriptor],
+    name: Option<&str>,
+    reference: &ImageRef,
+    wanted: &Platform,
+) -> Result<Found> {
+    let mut groups = match names::groups(entries, name) {
         Ok(groups) => groups,
         Err(Unclear::Absent(there)) => return Ok(Found::Nothing(absent(reference, &there))),
         Err(Unclear::Ambiguous(names)) => {
             bail!("the name stands for more than one image; write one of: {names}")
         }
     };
+    let pin = reference.pin;
     // A digest names an image as well as a name does.
     if pin.is_some() && groups.len() > 1 {
         let entries = groups.drain(..).flat_map(|group| group.entries).collect();
@@ -151,3 +167,6 @@ pub fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u
     }
     Ok(serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] }))?)
 }
+
+#[cfg(test)]
+mod tests;

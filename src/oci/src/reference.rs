@@ -84,6 +84,7 @@ impl FromStr for ImageRef {
                 let pin = format!("sha256:{hex}").parse();
                 (rest, Some(pin.map_err(|_| BadReference::Pin(text.to_owned()))?))
             }
+            None if ends_in_a_digest(rest) => return Err(BadReference::Pin(text.to_owned())),
             None => (rest, None),
         };
         let (path, reference) = match transport {
@@ -97,6 +98,20 @@ impl FromStr for ImageRef {
         let (text, place) = (text.to_owned(), rest.to_owned());
         Ok(Self { text, transport, place, path, reference, pin, name: None })
     }
+}
+
+/// Whether what follows the last `@` is a digest, by Docker's grammar or by the look of
+/// it. Taken for a part of a name, it would pin nothing.
+fn ends_in_a_digest(place: &str) -> bool {
+    const SHORTEST: usize = 32;
+    let Some((algorithm, hex)) = place.rsplit_once('@').and_then(|(_, end)| end.split_once(':'))
+    else {
+        return false;
+    };
+    let is_known = ["sha256", "sha384", "sha512", "blake3"].contains(&algorithm);
+    let is_digest = hex.len() >= SHORTEST && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_algorithm = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+.".contains(&byte);
+    is_known || (is_digest && !algorithm.is_empty() && algorithm.bytes().all(is_algorithm))
 }
 
 /// Splits path and name at the first colon behind a path that is there; at the
@@ -232,6 +247,9 @@ mod tests {
         assert_eq!(read("dir:a:b"), ("a:b".into(), None, false));
         assert_eq!(read(&format!("oci:dir{pin}")), ("dir".into(), None, true));
         assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
+        // What no algorithm and no digest is, is a name.
+        let name = "oci:dir:me@host:5000/a".to_owned();
+        assert_eq!(read(&name), ("dir".into(), Some("me@host:5000/a".into()), false));
         let name = "docker-archive:x.tar:example.com:5000/a:b";
         assert_eq!(read(name), ("x.tar".into(), Some("example.com:5000/a:b".into()), false));
         for bad in [
@@ -242,6 +260,9 @@ mod tests {
             "a:b:c",
             "oci:x:",
             "oci:x@sha256:12",
+            "oci:x@sha512:12",
+            "oci:x:1@sha256+b64:0123456789abcdef0123456789abcdef",
+            "docker-archive:x:1@SHA256:0123456789abcdef0123456789abcdef",
             "a@sha256:1",
             "[::1]",
             "[::1]a",

@@ -1,0 +1,77 @@
+//! What a reference finds in a layout.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use serde_json::json;
+
+use super::*;
+
+/// A layout in memory.
+#[derive(Default)]
+struct Layout {
+    files: HashMap<String, Vec<u8>>,
+    entries: Vec<serde_json::Value>,
+}
+
+impl Store for Layout {
+    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let file = self.files.get(name).map(Vec::as_slice);
+        Ok(file.map(|bytes| -> (Box<dyn Read + Send + '_>, u64) {
+            (Box::new(bytes), bytes.len() as u64)
+        }))
+    }
+}
+
+impl Layout {
+    fn blob(&mut self, bytes: Vec<u8>) -> serde_json::Value {
+        let digest = Digest::of(&bytes);
+        let size = bytes.len();
+        self.files.insert(blob_name(digest), bytes);
+        json!({ "mediaType": document::MANIFEST, "digest": digest.to_string(), "size": size })
+    }
+
+    /// An image without layers whose command is `command`, called `name`.
+    fn image(&mut self, command: &str, name: &str) -> Digest {
+        let config =
+            json!({ "os": "linux", "architecture": "amd64", "config": { "Cmd": command } });
+        let mut config = self.blob(config.to_string().into_bytes());
+        config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [] });
+        let mut entry = self.blob(manifest.to_string().into_bytes());
+        entry["annotations"] = json!({ REF_NAME: name });
+        let digest = entry["digest"].as_str().unwrap().parse().unwrap();
+        self.entries.push(entry);
+        digest
+    }
+
+    fn find(&mut self, reference: &str) -> Result<Digest, String> {
+        let index = json!({ "schemaVersion": 2, "manifests": self.entries });
+        self.files.insert("index.json".to_owned(), index.to_string().into_bytes());
+        let wanted = "linux/amd64".parse().unwrap();
+        match find(&*self, &reference.parse().unwrap(), &wanted) {
+            Ok(Found::Image(chosen)) => Ok(chosen.digest),
+            Ok(Found::Nothing(why)) => Err(why),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    }
+}
+
+#[test]
+fn no_name_takes_the_place_of_a_digest_that_was_asked_for() {
+    let meant = Layout::default().image("meant", "hello");
+    let mut layout = Layout::default();
+    let other = layout.image("other", &format!("hello@{meant}"));
+    let error = layout.find(&format!("oci:dir:hello@{meant}")).unwrap_err();
+    assert!(error.contains("there is no tag \"hello\""), "{error}");
+    layout.image("yet another", "hello");
+    let error = layout.find(&format!("oci:dir:hello@{meant}")).unwrap_err();
+    assert!(error.contains(&format!("nothing here has the digest {meant}")), "{error}");
+    layout.image("meant", "hello");
+    assert_eq!(layout.find(&format!("oci:dir:hello@{meant}")), Ok(meant));
+    // A name is taken as it is, where it leads to the digest in it.
+    let named = Layout::default().image("named", "");
+    layout.image("named", &format!("x@{named}"));
+    assert_eq!(layout.find(&format!("oci:dir:x@{named}")), Ok(named));
+    assert!(layout.find(&format!("oci:dir:x@{other}")).is_err());
+}
