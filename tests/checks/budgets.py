@@ -136,6 +136,13 @@ def documents():
             cmd = [BINARY, 'build', 'oci:' + path, '-o', path + '.out', '--cache-dir', path + '.cache']
             used = exhaust.measured(cmd, memory=4 << 30, cpu=60)
             need(used.status == 1 and used.memory < 700 << 20, '%s: %s' % (name, used))
+        # An index that leads to one manifest of a bundle over and over.
+        out = exhaust.Layout(os.path.join(tmp, 'bundles'))
+        about = {'digest': digest, 'size': 1}
+        bundle = {'artifactType': 'application/vnd.rootfs-compile.bundle.v1', 'config': about, 'layers': [about] * 10_000}
+        out.index(*[out.json(bundle, exhaust.MANIFEST)] * 400)
+        used = exhaust.measured([BINARY, 'pull', 'oci:' + out.path, '-o', out.path + '.out', '--cache-dir', out.path + '.cache'], memory=4 << 30, cpu=60)
+        need(used.status == 1 and used.memory < LITTLE_MEMORY, 'one bundle often: %s' % used)
         out = exhaust.Layout(os.path.join(tmp, 'layers'))
         manifest = '{"schemaVersion":2,"config":%s,"layers":[%s]}'
         config = {'architecture': 'amd64', 'os': 'linux', 'rootfs': {'type': 'layers', 'diff_ids': [digest] * 100_000}}

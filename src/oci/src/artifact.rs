@@ -1,5 +1,6 @@
 //! Artifacts: manifests of OCI that are not images, where images are.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -10,8 +11,11 @@ use crate::document::{Descriptor, Document, Manifest};
 use crate::names::{self, Unclear};
 use crate::reference::{ImageRef, Transport};
 use crate::registry::{Access, RegistryStore};
-use crate::store::Store;
+use crate::store::{Counted, Store};
 use crate::{form, layout};
+
+/// What to do where there are too many documents to look for an artifact in.
+const NAME_ONE: &str = "name one by its tag or its digest";
 
 /// An artifact, opened.
 pub struct Artifact {
@@ -34,29 +38,31 @@ impl Artifact {
                 Box::new(RegistryStore::open(name, access)?)
             }
         };
+        let store: Box<dyn Store> =
+            Box::new(Counted::new(store, access.document_bytes(), NAME_ONE));
         let entries = layout::entries(&*store)?;
-        let entries: Vec<&Descriptor> = entries.iter().flatten().collect();
+        let entries: Vec<&Descriptor> = entries.good.iter().collect();
         let groups = match names::groups(&entries, reference.reference.as_deref()) {
             Ok(groups) => groups,
             Err(Unclear::Absent(there)) => bail!(layout::absent(reference, &there)),
             Err(Unclear::Ambiguous(names)) => bail!("more than one has the name: {names}"),
         };
-        let mut found = Vec::new();
+        let mut found = None;
+        let mut seen = HashSet::new();
         for descriptor in groups.iter().flat_map(|group| &group.entries) {
-            if reference.pin.is_some_and(|pin| descriptor.digest != pin) {
+            let is_other = reference.pin.is_some_and(|pin| descriptor.digest != pin);
+            if is_other || !seen.insert(descriptor.digest) {
                 continue;
             }
             let bytes = there(&*store, descriptor)?;
-            let value: serde_json::Value =
-                crate::foreign_json::from_slice(&bytes).unwrap_or_default();
-            if value["artifactType"] == artifact_type {
-                found.push(Document::parse(&bytes)?.manifest()?);
+            if is_of_type(&bytes, artifact_type) {
+                ensure!(found.is_none(), "more than one bundle; {NAME_ONE}");
+                found = Some(Document::parse(&bytes)?.manifest()?);
             }
         }
-        match (found.pop(), found.is_empty()) {
-            (Some(manifest), true) => Ok(Self { manifest, store }),
-            (None, _) => bail!("it is not a bundle (a manifest of type {artifact_type})"),
-            (Some(_), false) => bail!("more than one bundle; name one by its tag"),
+        match found {
+            Some(manifest) => Ok(Self { manifest, store }),
+            None => bail!("it is not a bundle (a manifest of type {artifact_type})"),
         }
     }
 
@@ -75,6 +81,12 @@ impl Artifact {
         ensure!(size == expected, "the blob {digest} has {size} bytes, not {expected}");
         Ok(Box::new(Checked { inner: Some(HashingReader::new(blob)), digest }))
     }
+}
+
+/// Whether the document `bytes` says that it is of the type `artifact_type`.
+fn is_of_type(bytes: &[u8], artifact_type: &str) -> bool {
+    let value: serde_json::Value = crate::foreign_json::from_slice(bytes).unwrap_or_default();
+    value["artifactType"] == artifact_type
 }
 
 /// A small blob that must be there.
@@ -103,5 +115,43 @@ impl<R: Read> Read for Checked<R> {
             }
         }
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_of_many_entries_is_read_once_and_a_second_bundle_ends_the_search() {
+        let tmp = tempfile::tempdir().unwrap();
+        let blobs = tmp.path().join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(tmp.path().join("oci-layout"), layout::VERSION).unwrap();
+        let entry = |config: &str| {
+            let config = Digest::of(config.as_bytes()).to_string();
+            let config = json!({ "digest": config, "size": 1 });
+            let manifest = json!({ "artifactType": "bundle", "config": config, "layers": [] });
+            let bytes = manifest.to_string().into_bytes();
+            let digest = Digest::of(&bytes);
+            fs::write(blobs.join(digest.hex()), &bytes).unwrap();
+            json!({ "digest": digest.to_string(), "size": bytes.len() })
+        };
+        let opened = |entries: &[serde_json::Value], most: u64| {
+            let index = json!({ "manifests": entries }).to_string();
+            fs::write(tmp.path().join("index.json"), index).unwrap();
+            let reference = ImageRef::at(Transport::Oci, tmp.path());
+            let access = Access { max_document_bytes: Some(most), ..Access::default() };
+            Artifact::open(&reference, &access, "bundle").map(drop).map_err(|e| format!("{e:#}"))
+        };
+        let (one, other, third) = (entry("1"), entry("2"), entry("3"));
+        assert_eq!(opened(&vec![one.clone(); 100], 20 << 10), Ok(()));
+        let many = [vec![one.clone(), other], vec![third; 100]].concat();
+        assert!(opened(&many, 20 << 10).unwrap_err().contains("more than one bundle"));
+        assert!(opened(&vec![one; 1000], 2 << 10).unwrap_err().contains("2048 bytes"));
     }
 }

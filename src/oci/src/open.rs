@@ -8,15 +8,16 @@ use crate::platform::Platform;
 use crate::reference::{ImageRef, Transport};
 use crate::registry::{Access, RegistryStore};
 use crate::signed::{self, ImageKey};
-use crate::store::{Counted, Store};
+use crate::store::{Counted, RAISE, Store};
 use crate::{daemon, docker, form, layout};
 
 impl Image {
     /// Finds what `reference` means for `platform`; `access` is how registries
     /// are reached.
     pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
-        let counted =
-            |store| -> Box<dyn Store> { Box::new(Counted::new(store, access.document_bytes())) };
+        let counted = |store| -> Box<dyn Store> {
+            Box::new(Counted::new(store, access.document_bytes(), RAISE))
+        };
         let open = || match reference.transport {
             Transport::DockerArchive => {
                 let store = form::open(reference, &access.spool())?;

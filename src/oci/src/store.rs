@@ -57,16 +57,35 @@ pub fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
     }
 }
 
+/// What to do where an image has too many documents.
+pub const RAISE: &str = "raise --max-document-bytes to allow it";
+
+/// Takes from `documents` what it costs to read a document of `bytes`. `advice` is what
+/// to do when they are used up.
+pub fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()> {
+    // Reading an empty one costs something as well.
+    let bytes = (bytes as u64).saturating_add(1024);
+    ensure!(
+        documents.take(bytes).is_ok(),
+        "its indexes, manifests and configs have more than {} bytes, each counted as often as it \
+         is read ({advice})",
+        documents.limit()
+    );
+    Ok(())
+}
+
 /// A store of which no more than so many bytes of documents are read: an index of
 /// 16 MiB can lead to a config of 16 MiB 80,000 times.
 pub struct Counted {
     store: Box<dyn Store>,
     documents: Budget<'static>,
+    advice: &'static str,
 }
 
 impl Counted {
-    pub fn new(store: Box<dyn Store>, document_bytes: u64) -> Self {
-        Self { store, documents: Budget::new(document_bytes) }
+    /// `advice` is what to do when they are used up.
+    pub fn new(store: Box<dyn Store>, document_bytes: u64, advice: &'static str) -> Self {
+        Self { store, documents: Budget::new(document_bytes), advice }
     }
 }
 
@@ -81,14 +100,7 @@ impl Store for Counted {
 
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let document = self.store.document(name)?;
-        // Reading an empty one costs something as well.
-        let bytes = document.as_ref().map_or(0, Vec::len) as u64 + 1024;
-        ensure!(
-            self.documents.take(bytes).is_ok(),
-            "its indexes, manifests and configs have more than {} bytes, each counted as often as \
-             it is read (raise --max-document-bytes to allow it)",
-            self.documents.limit()
-        );
+        count(&self.documents, document.as_ref().map_or(0, Vec::len), self.advice)?;
         Ok(document)
     }
 }
