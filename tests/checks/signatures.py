@@ -225,21 +225,23 @@ class Signer:
         self.request('PUT', '/v2/%s/manifests/%s' % (self.repository, tag or digest), data, **{'Content-Type': doc['mediaType']})
         return {'mediaType': doc['mediaType'], 'digest': digest, 'size': len(data)}
 
-    def simple(self, digest, signed=None, signature=None, kind='cosign container image signature'):
-        """`signed`: the digest that the payload names."""
+    def simple(self, digest, signed=None, signature=None, kind='cosign container image signature', before=0):
+        """`signed`: the digest that the payload names; `before`: signatures by nobody, that come first."""
         payload = json.dumps({'critical': {'identity': {'docker-reference': 'example.com/hello'}, 'image': {'docker-manifest-digest': signed or digest}, 'type': kind}, 'optional': None}).encode()
-        layer = self.blob(payload, 'application/vnd.dev.cosign.simplesigning.v1+json', annotations={'dev.cosignproject.cosign/signature': signature or self.sign(payload)})
-        self.manifest(digest.replace(':', '-') + '.sig', [layer])
+        signatures = [base64.b64encode(b'nobody %d' % i).decode() for i in range(before)] + [signature or self.sign(payload)]
+        layer = self.blob(payload, 'application/vnd.dev.cosign.simplesigning.v1+json')
+        layers = [{**layer, 'annotations': {'dev.cosignproject.cosign/signature': signature}} for signature in signatures]
+        self.manifest(digest.replace(':', '-') + '.sig', layers)
 
-    def bundle(self, digest, signed=None, predicate='https://sigstore.dev/cosign/sign/v1'):
+    def bundle(self, digest, signed=None, predicate='https://sigstore.dev/cosign/sign/v1', before=()):
         statement = {'_type': 'https://in-toto.io/Statement/v1', 'subject': [{'digest': {'sha256': (signed or digest).split(':')[1]}}], 'predicateType': predicate, 'predicate': {}}
         payload, kind = json.dumps(statement).encode(), 'application/vnd.in-toto+json'
         pae = b'DSSEv1 %d %s %d %s' % (len(kind), kind.encode(), len(payload), payload)
         bundle = {'mediaType': 'application/vnd.dev.sigstore.bundle.v0.3+json', 'verificationMaterial': {'publicKey': {'hint': 'x'}},
                   'dsseEnvelope': {'payload': base64.b64encode(payload).decode(), 'payloadType': kind, 'signatures': [{'sig': self.sign(pae)}]}}
-        layer = self.blob(json.dumps(bundle).encode(), bundle['mediaType'])
+        layers = [self.blob(data, bundle['mediaType']) for data in (*before, json.dumps(bundle).encode())]
         subject = {'mediaType': 'application/vnd.oci.image.manifest.v1+json', 'digest': digest, 'size': 1}
-        entry = self.manifest(None, [layer], artifactType=bundle['mediaType'], subject=subject)
+        entry = self.manifest(None, layers, artifactType=bundle['mediaType'], subject=subject)
         index = 'application/vnd.oci.image.index.v1+json'
         self.put(digest.replace(':', '-'), {'schemaVersion': 2, 'mediaType': index, 'manifests': [{**entry, 'artifactType': bundle['mediaType']}]})
 
@@ -294,6 +296,15 @@ def image_signature():
             ours.forget(digest)
             ours.simple(digest, signature=base64.b64encode(b'no signature').decode())
             builds(ours, fails=['not signed by that key'])
+            # Others may have signed it as well, and what is no bundle may be beside one.
+            ours.forget(digest)
+            ours.simple(digest, before=100)
+            builds(ours)
+            ours.simple(digest, before=300)
+            builds(ours, fails=['256'])
+            ours.forget(digest)
+            ours.bundle(digest, before=[b'[]', b'7', b'{"dsseEnvelope":[]}'])
+            builds(ours)
         # An index is signed, and not what it lists; a lock pins what it lists.
         multi = b.layout('multi', [noise(1, 'gzip', 9000)], [noise(2, 'zstd', 9000)], platforms=['amd64', 'arm64'])
         site.push(multi, 'multi:1', '--all')

@@ -80,7 +80,7 @@ impl Image {
                 // A lock has the manifest; what is signed may be the index.
                 digests.push(index);
             }
-            signed::check(&store, &digests, key)
+            signed::check(&store, &digests, key, access.document_bytes())
         };
         check().with_context(|| format!("{reference}: verify-image"))
     }

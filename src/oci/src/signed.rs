@@ -12,6 +12,7 @@
 //! has its other half, for as long as they name it. What a registry says beside is only
 //! a way to find what is signed.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -19,6 +20,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use fsimage::budget::Budget;
 use fsimage::digest::Digest;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
@@ -26,6 +28,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use crate::registry::RegistryStore;
+use crate::store::{RAISE, count};
 
 const SIMPLE_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIMPLE_SIGNATURE: &str = "dev.cosignproject.cosign/signature";
@@ -37,8 +40,10 @@ const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// Bytes of a file with a key.
 const MAX_KEY: u64 = 16 << 10;
-/// Signatures of one image that are looked at.
-const MAX_SIGNATURES: usize = 64;
+/// Documents that may be signatures of one image and are looked at.
+const MAX_SIGNATURES: usize = 256;
+/// Signatures in one envelope: each is a hash of all that is signed.
+const MAX_IN_ENVELOPE: usize = 16;
 /// Manifests that refer to an image and are asked for, each a request.
 const MAX_REFERRERS: usize = 256;
 
@@ -93,120 +98,192 @@ impl ImageKey {
 }
 
 /// Finds a signature by `key` of one of `digests` in the repository of `store`, and
-/// returns the digest that is signed.
-pub fn check(store: &RegistryStore, digests: &[Digest], key: &ImageKey) -> Result<Digest> {
-    let mut met = 0;
+/// returns the digest that is signed. No more than `document_bytes` are read for that.
+pub fn check(
+    store: &RegistryStore,
+    digests: &[Digest],
+    key: &ImageKey,
+    document_bytes: u64,
+) -> Result<Digest> {
+    let documents = Budget::new(document_bytes);
+    let mut search = Search { store, key, documents, looked: 0, met: 0 };
     for digest in digests {
-        let simple = simple_signatures(store, *digest)?;
-        met += simple.len();
-        if simple.iter().any(|found| found.vouches(*digest, key)) {
-            return Ok(*digest);
-        }
-        let envelopes = envelopes(store, *digest)?;
-        met += envelopes.len();
-        if envelopes.iter().any(|envelope| vouches(envelope, *digest, key)) {
+        if search.simple(*digest)? || search.bundles(*digest)? {
             return Ok(*digest);
         }
     }
     let digests: Vec<String> = digests.iter().map(Digest::to_string).collect();
     let digests = digests.join(" and ");
-    match met {
+    match search.met {
         0 => bail!("it is not signed: the registry has no signature of {digests}"),
-        _ => bail!("it is not signed by that key: {met} signatures of {digests} are by others"),
+        met => bail!("it is not signed by that key: {met} signatures of {digests} are by others"),
     }
 }
 
-/// One layer of a manifest of simple signing.
-struct Simple {
-    payload: Vec<u8>,
-    signature: String,
+/// The search for a signature, each of which is judged as it comes. Invariant: of a
+/// document, no more is kept than what the next step needs, and never its values; a
+/// registry may send hundreds, of 16 MiB each.
+struct Search<'s> {
+    store: &'s RegistryStore,
+    key: &'s ImageKey,
+    /// Bytes that may still be read.
+    documents: Budget<'static>,
+    /// Documents that may be signatures.
+    looked: usize,
+    /// Signatures.
+    met: usize,
 }
 
-fn simple_signatures(store: &RegistryStore, digest: Digest) -> Result<Vec<Simple>> {
-    let tag = format!("sha256-{}.sig", digest.hex());
-    let Some(manifest) = store.tagged(&tag)? else {
-        return Ok(Vec::new());
-    };
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
-    let mut found = Vec::new();
-    for layer in list(&manifest["layers"]).iter().filter(|layer| layer["mediaType"] == SIMPLE_TYPE)
-    {
-        let signature = layer["annotations"][SIMPLE_SIGNATURE].as_str();
-        let (Some(signature), Some(blob)) = (signature, digest_of(layer)) else { continue };
-        ensure!(found.len() < MAX_SIGNATURES, "{tag} has more than {MAX_SIGNATURES} signatures");
-        let payload = store.by_digest(blob).with_context(|| tag.clone())?;
-        found.push(Simple { payload, signature: signature.to_owned() });
+impl Search<'_> {
+    /// A document of the registry, counted.
+    fn counted(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        count(&self.documents, bytes.len(), RAISE)?;
+        Ok(bytes)
     }
-    Ok(found)
-}
 
-impl Simple {
-    fn vouches(&self, digest: Digest, key: &ImageKey) -> bool {
-        if !key.signed(&self.payload, &self.signature) {
-            return false;
-        }
-        let payload: Value = serde_json::from_slice(&self.payload).unwrap_or_default();
-        let critical = &payload["critical"];
-        critical["type"] == SIMPLE_KIND
-            && critical["image"]["docker-manifest-digest"] == *digest.to_string()
-    }
-}
-
-/// The envelopes of the bundles that refer to `digest`.
-fn envelopes(store: &RegistryStore, digest: Digest) -> Result<Vec<Value>> {
-    let Some(index) = store.referrers(digest)? else {
-        return Ok(Vec::new());
-    };
-    let index: Value = serde_json::from_slice(&index).unwrap_or_default();
-    let is_bundle = |value: &Value| value.as_str().is_some_and(|t| t.starts_with(BUNDLE_TYPE));
-    let mut found = Vec::new();
-    let mut looked = 0;
-    for entry in list(&index["manifests"]) {
-        // Not every registry says there what a manifest is.
-        let is_other = entry["artifactType"].is_string() && !is_bundle(&entry["artifactType"]);
-        let Some(manifest) = digest_of(entry).filter(|_| !is_other) else { continue };
-        looked += 1;
+    /// The blob `digest`, which may be a signature.
+    fn look_at(&mut self, digest: Digest) -> Result<Vec<u8>> {
+        self.looked += 1;
         ensure!(
-            looked <= MAX_REFERRERS,
-            "more than {MAX_REFERRERS} manifests that may be signatures refer to {digest}"
+            self.looked <= MAX_SIGNATURES,
+            "more than {MAX_SIGNATURES} documents may be signatures of it, and of so many none is \
+             by that key"
         );
-        let manifest = store.by_digest(manifest)?;
-        let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
-        if manifest["subject"]["digest"] != *digest.to_string() {
-            continue;
-        }
-        for layer in list(&manifest["layers"]).iter().filter(|l| is_bundle(&l["mediaType"])) {
-            let Some(blob) = digest_of(layer) else { continue };
-            ensure!(found.len() < MAX_SIGNATURES, "more than {MAX_SIGNATURES} bundles refer to it");
-            let mut bundle: Value =
-                serde_json::from_slice(&store.by_digest(blob)?).unwrap_or_default();
-            let envelope = bundle["dsseEnvelope"].take();
-            if envelope.is_object() {
-                found.push(envelope);
+        self.counted(self.store.by_digest(digest)?)
+    }
+
+    /// Looks for a signature of `digest` as simple signing has them.
+    fn simple(&mut self, digest: Digest) -> Result<bool> {
+        let tag = format!("sha256-{}.sig", digest.hex());
+        let Some(manifest) = self.store.tagged(&tag)? else {
+            return Ok(false);
+        };
+        for (blob, signature) in simple_signatures(&self.counted(manifest)?) {
+            let payload = self.look_at(blob).with_context(|| tag.clone())?;
+            self.met += 1;
+            if self.key.signed(&payload, &signature) && names(&payload, digest) {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
-    Ok(found)
+
+    /// Looks for a signature of `digest` in the bundles that refer to it.
+    fn bundles(&mut self, digest: Digest) -> Result<bool> {
+        let Some(index) = self.store.referrers(digest)? else {
+            return Ok(false);
+        };
+        let mut seen = HashSet::new();
+        for (i, manifest) in referrers(&self.counted(index)?).into_iter().enumerate() {
+            ensure!(
+                i < MAX_REFERRERS,
+                "more than {MAX_REFERRERS} manifests that may be signatures refer to {digest}"
+            );
+            let manifest = self.counted(self.store.by_digest(manifest)?)?;
+            for blob in bundles_about(&manifest, digest) {
+                if !seen.insert(blob) {
+                    continue;
+                }
+                let Some(envelope) = Envelope::of(&self.look_at(blob)?) else { continue };
+                self.met += 1;
+                if envelope.vouches(digest, self.key) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
 }
 
-/// Whether `envelope` has a statement that `digest` is signed, and that is by `key`.
-fn vouches(envelope: &Value, digest: Digest, key: &ImageKey) -> bool {
-    let payload = envelope["payload"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
-    let Some(payload) = payload.filter(|_| envelope["payloadType"] == STATEMENT_TYPE) else {
-        return false;
-    };
-    // What DSSE signs: type and payload, each behind its length.
-    let mut message =
-        format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len()).into_bytes();
-    message.extend_from_slice(&payload);
-    let signatures = list(&envelope["signatures"]).iter().take(MAX_SIGNATURES);
-    let mut signatures = signatures.filter_map(|signature| signature["sig"].as_str());
-    if !signatures.any(|signature| key.signed(&message, signature)) {
-        return false;
+/// The values of the document `bytes`; null, where it is none.
+fn values(bytes: &[u8]) -> Value {
+    crate::foreign_json::from_slice(bytes).unwrap_or_default()
+}
+
+/// The payloads that a manifest of simple signing lists, each with a signature. Two keys
+/// may have signed the same payload.
+fn simple_signatures(manifest: &[u8]) -> Vec<(Digest, String)> {
+    let manifest = values(manifest);
+    let layers = list(&manifest["layers"]).iter().filter(|l| l["mediaType"] == SIMPLE_TYPE);
+    let signed = layers.filter_map(|layer| {
+        let signature = layer["annotations"][SIMPLE_SIGNATURE].as_str()?;
+        Some((digest_of(layer)?, signature))
+    });
+    let mut seen = HashSet::new();
+    let signed = signed.filter(|signed| seen.insert(*signed)).take(MAX_SIGNATURES + 1);
+    signed.map(|(digest, signature)| (digest, signature.to_owned())).collect()
+}
+
+/// Whether `payload` of simple signing says that `digest` is signed.
+fn names(payload: &[u8], digest: Digest) -> bool {
+    let payload = values(payload);
+    let critical = &payload["critical"];
+    critical["type"] == SIMPLE_KIND
+        && critical["image"]["docker-manifest-digest"] == *digest.to_string()
+}
+
+fn is_bundle(media_type: &Value) -> bool {
+    media_type.as_str().is_some_and(|text| text.starts_with(BUNDLE_TYPE))
+}
+
+/// The manifests of an index of referrers that may be signatures.
+fn referrers(index: &[u8]) -> Vec<Digest> {
+    let index = values(index);
+    // Not every registry says there what a manifest is.
+    let is_other =
+        |entry: &Value| entry["artifactType"].is_string() && !is_bundle(&entry["artifactType"]);
+    let entries = list(&index["manifests"]).iter().filter(|entry| !is_other(entry));
+    let mut seen = HashSet::new();
+    let digests = entries.filter_map(digest_of).filter(|digest| seen.insert(*digest));
+    digests.take(MAX_REFERRERS + 1).collect()
+}
+
+/// The bundles that `manifest` lists, if it refers to `digest`.
+fn bundles_about(manifest: &[u8], digest: Digest) -> Vec<Digest> {
+    let manifest = values(manifest);
+    if manifest["subject"]["digest"] != *digest.to_string() {
+        return Vec::new();
     }
-    let statement: Value = serde_json::from_slice(&payload).unwrap_or_default();
-    statement["predicateType"] == SIGNED
-        && list(&statement["subject"]).iter().any(|s| s["digest"]["sha256"] == *digest.hex())
+    let layers = list(&manifest["layers"]).iter().filter(|layer| is_bundle(&layer["mediaType"]));
+    layers.filter_map(digest_of).collect()
+}
+
+/// What a bundle has of a statement and its signatures.
+struct Envelope {
+    payload: Vec<u8>,
+    signatures: Vec<String>,
+}
+
+impl Envelope {
+    /// The envelope in the bundle `bytes`; of one with something else in it than a
+    /// statement of in-toto, nothing counts.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let bundle = values(bytes);
+        let envelope = bundle.get("dsseEnvelope").filter(|envelope| envelope.is_object())?;
+        let text = envelope["payload"].as_str();
+        let payload = text.filter(|_| envelope["payloadType"] == STATEMENT_TYPE);
+        let payload = payload.and_then(|text| BASE64_STANDARD.decode(text).ok());
+        let Some(payload) = payload else {
+            return Some(Self { payload: Vec::new(), signatures: Vec::new() });
+        };
+        let signatures = list(&envelope["signatures"]).iter().take(MAX_IN_ENVELOPE);
+        let signatures = signatures.filter_map(|signature| signature["sig"].as_str());
+        Some(Self { payload, signatures: signatures.map(str::to_owned).collect() })
+    }
+
+    /// Whether it has a statement that `digest` is signed, and that is by `key`.
+    fn vouches(&self, digest: Digest, key: &ImageKey) -> bool {
+        let payload = &self.payload;
+        // What DSSE signs: type and payload, each behind its length.
+        let head = format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len());
+        let message = [head.as_bytes(), payload].concat();
+        if !self.signatures.iter().any(|signature| key.signed(&message, signature)) {
+            return false;
+        }
+        let statement = values(payload);
+        statement["predicateType"] == SIGNED
+            && list(&statement["subject"]).iter().any(|s| s["digest"]["sha256"] == *digest.hex())
+    }
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -220,6 +297,34 @@ fn digest_of(descriptor: &Value) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bundle_of_any_form_is_an_envelope_or_none() {
+        for bytes in ["[]", "7", "\"dsseEnvelope\"", "", "{}", r#"{"dsseEnvelope":[]}"#] {
+            assert!(Envelope::of(bytes.as_bytes()).is_none(), "{bytes}");
+        }
+        // Values that take a hundred times their bytes are not kept, nor made.
+        let many = format!(r#"{{"dsseEnvelope":{{"x":[{}0]}}}}"#, r#"{"":0},"#.repeat(1 << 20));
+        assert!(Envelope::of(many.as_bytes()).is_none());
+        let other = br#"{"dsseEnvelope":{"payloadType":"other","payload":"eA==","signatures":[{"sig":"eA=="}]}}"#;
+        assert!(Envelope::of(other).unwrap().signatures.is_empty());
+    }
+
+    #[test]
+    fn what_is_listed_twice_is_looked_at_once() {
+        let digest = Digest::of(b"x");
+        let layer = |signature: &str| {
+            format!(
+                r#"{{"mediaType":"{SIMPLE_TYPE}","digest":"{digest}","annotations":{{"{SIMPLE_SIGNATURE}":"{signature}"}}}}"#
+            )
+        };
+        let layers = [layer("a"), layer("b"), layer("a")].join(",");
+        let found = simple_signatures(format!(r#"{{"layers":[{layers}]}}"#).as_bytes());
+        assert_eq!(found, [(digest, "a".to_owned()), (digest, "b".to_owned())]);
+        let entries = vec![format!(r#"{{"digest":"{digest}"}}"#); 3].join(",");
+        let found = referrers(format!(r#"{{"manifests":[{entries}]}}"#).as_bytes());
+        assert_eq!(found, [digest]);
+    }
 
     /// Keys that openssl made.
     #[test]

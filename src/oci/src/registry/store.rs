@@ -118,10 +118,10 @@ impl RegistryStore {
         let Some(bytes) = self.tagged(tag)? else {
             return Ok(None);
         };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let listed = value["manifests"].as_array().into_iter().flatten();
-        let mut listed = listed.filter_map(|entry| entry["digest"].as_str());
-        let is_there = listed.any(|text| text == digest.to_string());
+        let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).unwrap_or_default();
+        let listed = json::list(&value, "manifests").unwrap_or_default();
+        let is_it = |entry| matches!(json::text(entry, "digest"), Ok(Some(text)) if text == digest.to_string());
+        let is_there = listed.iter().any(is_it);
         Ok(is_there.then(|| Digest::of(&bytes)))
     }
 
