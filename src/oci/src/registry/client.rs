@@ -92,7 +92,7 @@ impl Client {
             certificates.extend(parsed);
         }
         let host = reference.resolve_registry();
-        let connection = plain::connection(host, &access.insecure);
+        let connection = plain::connection(host, &access.insecure)?;
         let base = format!("{}://{host}/v2/{}/", connection.scheme, reference.repository());
         let base: Url = base.parse().with_context(|| format!("{host} is no host and port"))?;
         let builder = || -> ClientBuilder {

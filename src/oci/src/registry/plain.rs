@@ -6,11 +6,14 @@
 //! that is begun and dropped. So a certificate that is not trusted stays an error,
 //! and no login is sent before it is clear how.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, ensure};
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -31,21 +34,108 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to connect to the registry `host`, `HOST[:PORT]`; `insecure` are those that
 /// the user named.
-pub fn connection(host: &str, insecure: &[String]) -> Connection {
+///
+/// # Errors
+/// When it is not clear who that is.
+pub fn connection(host: &str, insecure: &[String]) -> Result<Connection> {
     if insecure.iter().any(|insecure| insecure == host) {
-        return Connection { scheme: "http", only: None };
+        return Ok(Connection { scheme: "http", only: None });
     }
-    let Some((url, addresses)) = loopback(host) else {
-        return HTTPS;
-    };
-    match (ask(&url, &addresses), url.port()) {
-        (Answer::Other, _) => Connection { scheme: "http", only: Some(addresses) },
-        // Without a port, each scheme has one of its own.
-        (Answer::None, None) => {
-            let plain = addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 80)).collect();
-            Connection { scheme: "http", only: Some(plain) }
+    match loopback(host) {
+        Some((url, addresses)) => to(&url, addresses).with_context(|| host.to_owned()),
+        None => Ok(HTTPS),
+    }
+}
+
+/// How to connect to the registry `url`, whose `addresses` are all on loopback.
+///
+/// Any user of this machine may listen on an address that the registry leaves free. So
+/// each is asked, and one that answers by TLS settles it for all of them.
+fn to(url: &Url, addresses: Vec<SocketAddr>) -> Result<Connection> {
+    let mut plain = Vec::new();
+    for address in &addresses {
+        match ask(url, address) {
+            Answer::Tls => return Ok(HTTPS),
+            Answer::Other => plain.push(*address),
+            Answer::None => {}
         }
-        _ => HTTPS,
+    }
+    // Without a port, each scheme has one of its own.
+    if plain.is_empty() && url.port().is_none() {
+        plain = addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 80)).collect();
+        plain.retain(|address| TcpStream::connect_timeout(address, CONNECT_TIMEOUT).is_ok());
+    }
+    if plain.is_empty() {
+        return Ok(HTTPS);
+    }
+    of_one_user(&plain)?;
+    Ok(Connection { scheme: "http", only: Some(plain) })
+}
+
+/// Refuses `servers` that are not known to be one user's.
+fn of_one_user(servers: &[SocketAddr]) -> Result<()> {
+    /// Bytes of a table of connections.
+    const MAX_TABLE: u64 = 64 << 20;
+    let [_, _, ..] = servers else {
+        return Ok(());
+    };
+    let mut table = String::new();
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // Without it, nothing is known.
+        let _ = File::open(path).and_then(|f| f.take(MAX_TABLE).read_to_string(&mut table));
+    }
+    let known: Vec<Vec<u32>> = servers.iter().map(|server| listeners(&table, *server)).collect();
+    let user = known[0].first();
+    let is_one = known
+        .iter()
+        .all(|users| !users.is_empty() && users.iter().all(|listening| Some(listening) == user));
+    let shown: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+    ensure!(
+        is_one,
+        "servers without TLS listen on {} of this machine, and they are not known to be of one user: \
+         name the registry by that address of these which is its own",
+        shown.join(" and ")
+    );
+    Ok(())
+}
+
+/// The users who listen on `address`, as a `table` of the kernel's has them
+/// (`/proc/net/tcp`).
+fn listeners(table: &str, address: SocketAddr) -> Vec<u32> {
+    const LISTEN: &str = "0A";
+    let user = |line: &str| -> Option<u32> {
+        let mut fields = line.split_whitespace();
+        let (ip, port) = fields.nth(1)?.split_once(':')?;
+        let is_listening = fields.nth(1)? == LISTEN;
+        let user = fields.nth(3)?.parse().ok()?;
+        let ip = table_ip(ip)?;
+        let is_there = match ip {
+            _ if ip.to_canonical() == address.ip() => true,
+            IpAddr::V4(ip) => ip.is_unspecified() && address.is_ipv4(),
+            // On all addresses of both kinds, mostly.
+            IpAddr::V6(ip) => ip.is_unspecified(),
+        };
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (is_listening && is_there && port == address.port()).then_some(user)
+    };
+    table.lines().filter_map(user).collect()
+}
+
+/// An address as the kernel's tables have it: words of the machine, in hex.
+fn table_ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| -> Option<[u8; 4]> {
+        Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.to_ne_bytes())
+    };
+    match hex.len() {
+        8 => Some(word(0)?.into()),
+        32 => {
+            let mut bytes = [0; 16];
+            for (i, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(8 * i)?);
+            }
+            Some(bytes.into())
+        }
+        _ => None,
     }
 }
 
@@ -57,7 +147,8 @@ fn loopback(host: &str) -> Option<(Url, Vec<SocketAddr>)> {
     let addresses: Vec<SocketAddr> = match ip(&url) {
         Some(ip) => vec![SocketAddr::new(ip, port)],
         None if name == "localhost" || name.ends_with(".localhost") => {
-            (name, port).to_socket_addrs().ok()?.collect()
+            let mut known = HashSet::new();
+            (name, port).to_socket_addrs().ok()?.filter(|address| known.insert(*address)).collect()
         }
         None => return None,
     };
@@ -83,10 +174,8 @@ enum Answer {
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
-fn ask(url: &Url, addresses: &[SocketAddr]) -> Answer {
-    let connected =
-        addresses.iter().find_map(|a| TcpStream::connect_timeout(a, CONNECT_TIMEOUT).ok());
-    let Some(mut stream) = connected else {
+fn ask(url: &Url, address: &SocketAddr) -> Answer {
+    let Ok(mut stream) = TcpStream::connect_timeout(address, CONNECT_TIMEOUT) else {
         return Answer::None;
     };
     let mut first = [0];
@@ -182,12 +271,70 @@ mod tests {
                 hello[0]
             });
             crate::tls::choose_tls();
-            assert_eq!(connection(&host, &[]).scheme, scheme, "{}", answer.escape_ascii());
+            assert_eq!(connection(&host, &[]).unwrap().scheme, scheme, "{}", answer.escape_ascii());
             assert_eq!(server.join().unwrap(), HANDSHAKE);
         }
         let named = ["127.0.0.1:1".to_owned()];
-        assert_eq!(connection("127.0.0.1:1", &[]), HTTPS);
-        assert_eq!(connection("127.0.0.1:1", &named).scheme, "http");
+        assert_eq!(connection("127.0.0.1:1", &[]).unwrap(), HTTPS);
+        assert_eq!(connection("127.0.0.1:1", &named).unwrap().scheme, "http");
+    }
+
+    /// A server on `ip` that answers one client by `answer`.
+    fn server(ip: &str, port: u16, answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind((ip, port)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer);
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_asked() {
+        crate::tls::choose_tls();
+        let url: Url = "https://localhost:1/".parse().unwrap();
+        let other = b"HTTP/1.0 400 Bad Request\r\n\r\n";
+        let tls = b"\x15\x03\x01\0\x02\x02\x28";
+        let plain = server("127.0.0.2", 0, other);
+        let beside = |ip: &str| SocketAddr::new(ip.parse().unwrap(), plain.port());
+        // Who answers first, or at all, is not the one who is meant.
+        let secure = server("127.0.0.3", plain.port(), tls);
+        assert_eq!(to(&url, vec![plain, secure]).unwrap(), HTTPS);
+        assert_eq!(to(&url, vec![secure, plain]).unwrap(), HTTPS);
+        // Nobody else gets what is for the one that was asked.
+        let silent = beside("127.0.0.4");
+        let only = to(&url, vec![silent, plain]).unwrap().only;
+        assert_eq!(only, Some(vec![plain]));
+        assert_eq!(to(&url, vec![silent]).unwrap(), HTTPS);
+        // Two servers of one user are one.
+        let second = server("127.0.0.5", plain.port(), other);
+        assert_eq!(to(&url, vec![plain, second]).unwrap().only, Some(vec![plain, second]));
+    }
+
+    #[test]
+    fn a_listener_has_a_user() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
+               0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000     7        0 5\n\
+               1: 0100007F:1388 0100007F:9999 01 00000000:00000000 00:00000000 00000000     8        0 6\n\
+               2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7\n\
+               3: 00000000000000000000000001000000:1388 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 8\n\
+               4: 00000000000000000000000000000000:0051 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  5 0 9\n\
+               5: odd\n";
+        for (address, users) in [
+            ("127.0.0.1:5000", vec![7]),
+            ("[::1]:5000", vec![1000]),
+            ("127.0.0.2:5000", vec![]),
+            // Whoever listens on all addresses listens on this one.
+            ("127.0.0.1:80", vec![0]),
+            ("127.0.0.1:81", vec![5]),
+            ("[::1]:80", vec![]),
+        ] {
+            assert_eq!(listeners(text, address.parse().unwrap()), users, "{address}");
+        }
     }
 
     #[test]
