@@ -38,7 +38,9 @@ fn empty_index() -> Value {
 
 /// Puts `entry` into `index`, in place of an older bundle that has its tag.
 fn enter(index: &mut Value, entry: Value) -> Result<()> {
-    let entries = index["manifests"].as_array_mut().context("index.json is no index")?;
+    // To index what is not an object would panic.
+    let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
+    let entries = entries.context("index.json is not an index")?;
     let tag = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
     let ours = tag(&entry);
     if let Some(other) =
@@ -148,4 +150,18 @@ fn append<W: io::Write>(
     header.set_gid(0);
     archive.append_data(&mut header, name, from)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_an_index_gets_no_entry() {
+        for value in [json!([]), json!(7), json!(null), json!({}), json!({ "manifests": {} })] {
+            let mut index = value.clone();
+            let error = enter(&mut index, json!({})).unwrap_err().to_string();
+            assert_eq!((error.as_str(), index), ("index.json is not an index", value));
+        }
+    }
 }

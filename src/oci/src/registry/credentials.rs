@@ -82,7 +82,9 @@ fn without_blanks(bytes: Vec<u8>) -> Vec<u8> {
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
         return bytes;
     };
-    for entry in value["auths"].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+    // To index what is not an object would panic.
+    let entries = value.get_mut("auths").and_then(|all| all.as_object_mut());
+    for entry in entries.into_iter().flat_map(|all| all.values_mut()) {
         if let Some(entry) = entry.as_object_mut() {
             entry.retain(|key, value| key != "auth" || value != "");
         }
@@ -108,4 +110,19 @@ fn files() -> Vec<(PathBuf, bool)> {
     .into_iter()
     .filter_map(|(path, is_named)| Some((path?, is_named)))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_form_is_left_as_it_is() {
+        for bytes in ["[]", "7", "null", "{}", "{\"auths\":[]}", "no JSON"] {
+            assert_eq!(without_blanks(bytes.into()), bytes.as_bytes(), "{bytes}");
+        }
+        let file = r#"{"auths":{"a":{"auth":""},"b":{"auth":"eA=="}}}"#;
+        let without = r#"{"auths":{"a":{},"b":{"auth":"eA=="}}}"#;
+        assert_eq!(without_blanks(file.into()), without.as_bytes());
+    }
 }
