@@ -363,6 +363,14 @@ def provenance():
                     'patch:tree/a': {'sha256': sha256(b'one\n')}, 'image': {'sha256': image['manifest_digest'][7:]}, 'image config': {'sha256': image['config_digest'][7:]}}
         need(found == expected, 'it names %s, not %s' % (found, expected))
         need(made('other', '--set', 'NAME=y') != text, 'the same statement with another variable')
+        # Nothing of another program's gives way to it, and no bundle is made whose statement has no place.
+        with open(at('foreign.json'), 'w') as file:
+            json.dump(doc | {'predicate': {'buildDefinition': {'buildType': 'https://mobyproject.org/buildkit@v1'}}}, file)
+        for place, word in (('foreign.json', 'stays as it is'), ('new/bundle.json', 'beside it'), ('new/p.json', 'beside it'), ('absent/p.json', 'absent'), ('cache/p.json', 'cache')):
+            said = build(at('m/m.yaml'), at('new'), '--provenance', at(place), cache=at('cache'), ok=(1,)).stderr
+            need(word in said and not os.path.exists(at('new')), '--provenance %s: %s' % (place, said))
+        with open(at('foreign.json')) as file:
+            need('mobyproject' in file.read(), 'a statement of another program was overwritten')
         name = site.plain.host + '/bundles/hello:1'
         said = call(BINARY, 'push', at('other'), name, '--provenance', at('one.json'), '--cache-dir', at('cache'), ok=(1,)).stderr
         need('not about this bundle' in said, said)

@@ -11,11 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use bundle::INDEX;
 use bundle::index::Index;
 use bundle::open::Place;
+use bundle::{INDEX, place};
 use fsimage::digest::{Digest, HashingReader};
 use fsimage::io::{dir, regular};
+use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::manifest::Manifest;
@@ -29,17 +30,41 @@ const BUILDER: &str = "urn:rootfs-compile";
 /// Bytes of a statement at most: it names every file that a manifest includes.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Refuses `path` as the place of a statement, if something else is there.
-pub fn check_place(path: &Path) -> Result<()> {
+/// Refuses `path` as the place of a statement about the bundle `output`, if something else
+/// is there, or nothing can be: not in the bundle itself, nor in the cache `cache`.
+pub fn check_place(path: &Path, output: &Path, cache: &Path) -> Result<()> {
+    let shown = path.display();
+    let (place, bundle) = (place::resolve(path)?, place::resolve(output)?);
+    ensure!(
+        !place.starts_with(&bundle) && !bundle.starts_with(&place),
+        "{shown} cannot hold a statement about {}, which holds the bundle and nothing else: choose \
+         a place beside it",
+        output.display()
+    );
+    ensure!(
+        !place.starts_with(place::resolve(cache)?),
+        "{shown} lies in the cache {}, which may be deleted at any time: choose another place for \
+         the statement",
+        cache.display()
+    );
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(io::Error::from)
+        .with_context(|| format!("{shown} cannot be written to {}", dir.display()))?;
     let there = match regular::read(path, MAX_BYTES) {
         Ok(bytes) => serde_json::from_slice::<Value>(&bytes).unwrap_or_default(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
+    // Other programs make statements of that type, too.
+    let predicate = &there["predicate"];
+    let is_own = there["predicateType"] == PREDICATE_TYPE
+        && predicate["buildDefinition"]["buildType"] == BUILD_TYPE
+        && predicate["runDetails"]["builder"]["id"] == BUILDER;
     ensure!(
-        there["predicateType"] == PREDICATE_TYPE,
-        "{} is there and is not a statement of provenance; it stays as it is",
-        path.display()
+        is_own,
+        "{shown} is there and is not a statement of provenance that this program made; it stays as \
+         it is"
     );
     Ok(())
 }
@@ -178,6 +203,48 @@ pub fn check(statement: &[u8], json: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_foreign_gives_way_to_a_statement() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("out/layers")).unwrap();
+        fs::create_dir(at("cache")).unwrap();
+        let check = |name: &str| {
+            check_place(&at(name), &at("out"), &at("cache")).map_err(|error| format!("{error:#}"))
+        };
+        let own = |kind: &str, builder: &str| {
+            let predicate = json!({
+                "buildDefinition": { "buildType": kind },
+                "runDetails": { "builder": { "id": builder } },
+            });
+            json!({ "predicateType": PREDICATE_TYPE, "predicate": predicate }).to_string()
+        };
+        assert_eq!(check("new.json"), Ok(()));
+        for (text, good) in [
+            (own(BUILD_TYPE, BUILDER), true),
+            (own("https://mobyproject.org/buildkit@v1", BUILDER), false),
+            (own(BUILD_TYPE, "https://github.com/actions/runner"), false),
+            (json!({ "predicateType": PREDICATE_TYPE }).to_string(), false),
+            ("[]".to_owned(), false),
+            (String::new(), false),
+        ] {
+            fs::write(at("there.json"), &text).unwrap();
+            assert_eq!(check("there.json").is_ok(), good, "{text}");
+        }
+        for (name, says) in [
+            ("out", "a place beside it"),
+            ("out/bundle.json", "a place beside it"),
+            ("out/layers/../p.json", "a place beside it"),
+            ("cache/p.json", "may be deleted"),
+            ("absent/p.json", "No such file"),
+        ] {
+            let error = check(name).unwrap_err();
+            assert!(error.contains(says), "{name}: {error}");
+        }
+        let above = check_place(&at("x"), &at("x/out"), &at("cache")).unwrap_err();
+        assert!(above.to_string().contains("a place beside it"), "{above}");
+    }
 
     #[test]
     fn directories_have_the_hash_that_coreutils_give() {

@@ -45,7 +45,9 @@ pub fn build(args: &Build) -> Result<u8> {
         preview::print(&request.manifest, &preview, args.json)?;
         return Ok(0);
     }
-    args.provenance.as_deref().map(provenance::check_place).transpose()?;
+    if let Some(path) = &args.provenance {
+        provenance::check_place(path, &request.output, &request.cache_dir)?;
+    }
     let inputs = || provenance::Inputs::of(&request.manifest, asked.file());
     let before = args.provenance.as_ref().map(|_| inputs()).transpose()?;
     let summary = build::build(&request, &*reporter)?;
