@@ -400,6 +400,14 @@ def lock():
         need(not os.path.exists(path), 'a lock file is there though nobody asked for it')
         build('--locked', fails=['app.lock', '--lock '])
         need(not os.path.exists(path), '--locked wrote a lock file')
+        # Elsewhere than in a registry there is nothing that a lock could hold.
+        layout = manifest_for(b.at('layout.yaml'), 'oci:%s:latest' % one)
+        with open(os.path.join(one, 'index.json')) as file:
+            [entry] = json.load(file)['manifests']
+        pinned = manifest_for(b.at('pinned.yaml'), 'oci:%s:latest@%s' % (one, entry['digest']))
+        for option in ('--locked', '--lock', '--update'):
+            b.build('a layout, %s' % option, option, manifest=layout, fails=[option, 'oci:', '@sha256:'])
+            b.build('a pinned layout, %s' % option, option, manifest=pinned)
         b.same(build('--lock'), b.of(one), '--lock')
         first = text()
         for word in (reference, old, 'linux/amd64'):

@@ -218,6 +218,7 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     let mut reference = request.manifest.image.clone();
     let in_registry = reference.transport == Transport::Registry && reference.pin.is_none();
     if !in_registry {
+        request.lock.check(&reference)?;
         let image = Image::open(&reference, &wanted, &access)?;
         let signed = signed(request, &image, &access)?;
         return Ok((image, signed));

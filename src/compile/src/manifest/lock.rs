@@ -75,6 +75,22 @@ impl LockUse {
         Ok(lock)
     }
 
+    /// Refuses what was asked for, if no lock can have `image`: a lock has what tags of
+    /// registries led to. A reference with a digest of its own needs none.
+    pub fn check(&self, image: &ImageRef) -> Result<()> {
+        let option = match self {
+            _ if image.pin.is_some() => return Ok(()),
+            Self { required: true, .. } => "--locked",
+            Self { update: true, .. } => "--update",
+            Self { write: true, .. } => "--lock",
+            _ => return Ok(()),
+        };
+        bail!(
+            "{option}: {image} is not in a registry, and locks are for the tags of registries; \
+             @sha256:… behind it pins the image"
+        )
+    }
+
     /// The digest that `lock` has for the image, if it is to be used.
     pub fn locked(
         &self,
@@ -138,6 +154,26 @@ impl LockUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_lock_is_asked_for_what_none_can_have() {
+        let all = LockUse { required: true, ..LockUse::default() };
+        let pin = format!("@sha256:{}", "0".repeat(64));
+        for (lock, option) in [
+            (all, "--locked: "),
+            (LockUse { write: true, ..LockUse::default() }, "--lock: "),
+            (LockUse { write: true, update: true, ..LockUse::default() }, "--update: "),
+        ] {
+            for image in ["oci:dir:1", "docker-daemon:app", "archive:a.tar", "dir:x"] {
+                let error = lock.check(&image.parse().unwrap()).unwrap_err().to_string();
+                assert!(error.starts_with(option) && error.contains(image), "{error}");
+                let pinned = format!("{image}{pin}").parse().unwrap();
+                assert!(lock.check(&pinned).is_ok() && LockUse::default().check(&pinned).is_ok());
+            }
+            assert!(lock.check(&format!("example.com/a{pin}").parse().unwrap()).is_ok());
+        }
+        assert!(LockUse::default().check(&"oci:dir:1".parse().unwrap()).is_ok());
+    }
 
     #[test]
     fn an_update_takes_the_place_of_locks_alone() {
