@@ -56,6 +56,12 @@ def cache_damage():
     with scratch() as tmp:
         cache, good = os.path.join(tmp, 'cache'), os.path.join(tmp, 'good')
         build(HELLO, good, '--jobs', '1', cache=cache)
+        # What a layout says of a blob is compared with the blob, though its layer is in the cache.
+        for size, code in ((None, 0), (1, 1), ((1 << 64) - 1, 1)):
+            layout = Layout(os.path.join(tmp, 'layout of %s' % size))
+            layout.index(tagged(layout.image([Layer(f('a', '1'), size=size)])))
+            p = build('oci:' + layout.path, os.path.join(tmp, 'out of %s' % size), '--platform', 'linux/amd64', cache=cache, ok=(code,))
+            need(not code or 'the blob has the size' in p.stderr, 'a blob of another size: %s' % p.stderr)
         clean = os.path.join(tmp, 'clean')
         call('cp', '-a', good, clean)           # sparse as they are; the objects of `good` may be hard links of those in the cache
         shutil.rmtree(good)

@@ -50,11 +50,20 @@ impl Image {
         }
         let opened = self.store.open(&layer.name)?;
         let (blob, size) = opened.ok_or_else(|| anyhow!("the blob is missing"))?;
-        ensure!(
-            size == layer.size,
-            "the blob has the size {size}, not {}: it is cut or damaged",
-            layer.size
-        );
+        is_size(layer, size)?;
         Ok(blob)
     }
+
+    /// Refuses layer `index` if its blob is there and has another size than its
+    /// descriptor says, as far as that can be told at once.
+    pub fn check_size(&self, index: usize) -> Result<()> {
+        let layer = &self.layers[index];
+        self.store.size(&layer.name)?.map_or(Ok(()), |size| is_size(layer, size))
+    }
+}
+
+fn is_size(layer: &Layer, size: u64) -> Result<()> {
+    let told = layer.size;
+    ensure!(size == told, "the blob has the size {size}, not {told}: it is cut or damaged");
+    Ok(())
 }

@@ -26,6 +26,11 @@ pub trait Store: Send + Sync {
         Ok(self.open(name)?.is_some())
     }
 
+    /// How many bytes are called `name`; `None` if that cannot be told at once.
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.open(name)?.map(|(_, size)| size))
+    }
+
     /// All of a small file.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some((reader, size)) = self.open(name)? else {
@@ -96,6 +101,10 @@ impl Store for Counted {
 
     fn has(&self, name: &str) -> Result<bool> {
         self.store.has(name)
+    }
+
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        self.store.size(name)
     }
 
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {

@@ -97,6 +97,9 @@ fn one_layer(
         },
         None => None,
     };
+    if known.is_some() {
+        image.check_size(i)?;
+    }
     let known = match known {
         Some(known) => Some(known),
         None => shared::fetch(request, budgets, layer.diff_id, &slot, reporter),

@@ -75,3 +75,25 @@ fn no_name_takes_the_place_of_a_digest_that_was_asked_for() {
     assert_eq!(layout.find(&format!("oci:dir:x@{named}")), Ok(named));
     assert!(layout.find(&format!("oci:dir:x@{other}")).is_err());
 }
+
+#[test]
+fn a_size_is_compared_though_the_blob_is_not_read() {
+    for (told, good) in [(4, true), (5, false), (u64::MAX, false)] {
+        let mut layout = Layout::default();
+        let mut layer = layout.blob(b"blob".to_vec());
+        layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
+        layer["size"] = told.into();
+        let diff_ids = [layer["digest"].clone()];
+        let config =
+            json!({ "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": diff_ids } });
+        let mut config = layout.blob(config.to_string().into_bytes());
+        config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+        let entry = layout.blob(manifest.to_string().into_bytes());
+        layout.entries.push(entry);
+        layout.find("oci:dir").unwrap();
+        let reference = "oci:dir".parse().unwrap();
+        let image = open(Box::new(layout), &reference, &"linux/amd64".parse().unwrap()).unwrap();
+        assert_eq!(image.check_size(0).is_ok(), good, "{told}");
+    }
+}

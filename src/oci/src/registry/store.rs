@@ -249,6 +249,11 @@ impl Store for RegistryStore {
         }
     }
 
+    /// Each would be asked for by a request of its own.
+    fn size(&self, _name: &str) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match (name, digest_of(name)) {
             (_, Some(digest)) => self.by_digest(digest).map(Some),
