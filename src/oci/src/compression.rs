@@ -36,6 +36,15 @@ impl Compression {
         }
     }
 
+    /// Bytes that an archive of `len` bytes may decompress to by default.
+    fn allowance(self, len: u64) -> u64 {
+        let (times, expanded) = match self {
+            Self::Gzip | Self::Zstd => (TIMES, EXPANDED),
+            Self::Xz | Self::Bzip2 => (TIMES_SLOWLY, EXPANDED_SLOWLY),
+        };
+        MAX_ARCHIVE.min(len.saturating_mul(times).saturating_add(expanded))
+    }
+
     /// What `from` is when it is decompressed: all members, frames or streams.
     fn reader<'r>(self, from: impl BufRead + 'r) -> Result<Box<dyn Read + 'r>> {
         Ok(match self {
@@ -75,6 +84,16 @@ pub const MAX_ARCHIVE: u64 = 256 << 30;
 /// Bytes of it that may come of nothing: else 8 MiB of zstd would be 256 GiB.
 const EXPANDED: u64 = 16 << 30;
 
+/// The same for xz and bzip2, which make 250 to 400 MB a second of what stands for most,
+/// where zstd and gzip make some GB: of an archive of 10 MiB, all that it may become takes
+/// half a minute of processor time, and a build promises one.
+const EXPANDED_SLOWLY: u64 = 4 << 30;
+
+/// How many times as long as the archive it may be besides, by the same measure: what
+/// gzip makes of zeros, and far more than xz makes of any files that are something.
+const TIMES: u64 = 1024;
+const TIMES_SLOWLY: u64 = 256;
+
 /// Bytes that are decompressed at once. A chunk of zeros becomes a hole.
 const CHUNK: u64 = 64 << 10;
 
@@ -102,7 +121,7 @@ impl Spool {
             let mut reader = compression.reader(BufReader::with_capacity(1 << 18, from))?;
             let limit = match self.limit {
                 Some(limit) => limit,
-                None => MAX_ARCHIVE.min(from.metadata()?.len().saturating_mul(1024) + EXPANDED),
+                None => compression.allowance(from.metadata()?.len()),
             };
             let mut chunk = Vec::new();
             let mut len = 0;
@@ -154,6 +173,21 @@ mod tests {
             (b"", None),
         ] {
             assert_eq!(Compression::of(start), compression, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_slow_to_decompress_may_become_less() {
+        const GIB: u64 = 1 << 30;
+        let small = 10 << 20;
+        for (compression, gibibytes) in [
+            (Compression::Gzip, 26 * GIB),
+            (Compression::Zstd, 26 * GIB),
+            (Compression::Xz, 6 * GIB + GIB / 2),
+            (Compression::Bzip2, 6 * GIB + GIB / 2),
+        ] {
+            assert_eq!(compression.allowance(small), gibibytes, "{compression}");
+            assert_eq!(compression.allowance(u64::MAX), MAX_ARCHIVE, "{compression}");
         }
     }
 
