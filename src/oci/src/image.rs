@@ -54,6 +54,12 @@ impl Image {
         Ok(blob)
     }
 
+    /// How many times as long its blobs are as what they were decompressed from, in an
+    /// archive that is compressed as a whole.
+    pub fn expanded(&self) -> u64 {
+        self.store.expanded()
+    }
+
     /// Refuses layer `index` if its blob is there and has another size than its
     /// descriptor says, as far as that can be told at once.
     pub fn check_size(&self, index: usize) -> Result<()> {

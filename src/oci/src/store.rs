@@ -31,6 +31,11 @@ pub trait Store: Send + Sync {
         Ok(self.open(name)?.map(|(_, size)| size))
     }
 
+    /// How many times as long it is as the file that it was decompressed from, if it was.
+    fn expanded(&self) -> u64 {
+        1
+    }
+
     /// All of a small file.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some((reader, size)) = self.open(name)? else {
@@ -107,6 +112,10 @@ impl Store for Counted {
         self.store.size(name)
     }
 
+    fn expanded(&self) -> u64 {
+        self.store.expanded()
+    }
+
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let document = self.store.document(name)?;
         count(&self.documents, document.as_ref().map_or(0, Vec::len), self.advice)?;
@@ -128,6 +137,8 @@ impl Store for DirStore {
 pub struct TarStore {
     bytes: Mapped,
     members: HashMap<String, Member>,
+    /// Of [`Store::expanded`].
+    expanded: u64,
 }
 
 impl TarStore {
@@ -137,7 +148,11 @@ impl TarStore {
         file.take(16).read_to_end(&mut start)?;
         file.rewind()?;
         match Compression::of(&start) {
-            Some(compression) => Self::of(&spool.decompress(file, compression)?),
+            Some(compression) => {
+                let plain = spool.decompress(file, compression)?;
+                let (short, long) = (file.metadata()?.len(), plain.metadata()?.len());
+                Ok(Self { expanded: (long / short.max(1)).max(1), ..Self::of(&plain)? })
+            }
             None => Self::of(file),
         }
     }
@@ -150,7 +165,7 @@ impl TarStore {
         }
         ensure!(members::is_tar(&bytes), "it is not a tar archive");
         let members = members::members(&bytes)?;
-        Ok(Self { bytes, members })
+        Ok(Self { bytes, members, expanded: 1 })
     }
 
     /// Whether its files are those of a system, and not of an image.
@@ -166,5 +181,9 @@ impl Store for TarStore {
             let reader: Box<dyn Read + Send + '_> = Box::new(bytes);
             (reader, bytes.len() as u64)
         }))
+    }
+
+    fn expanded(&self) -> u64 {
+        self.expanded
     }
 }

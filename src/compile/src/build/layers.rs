@@ -17,7 +17,7 @@ use oci::Image;
 
 use super::{Request, shared};
 use crate::cache::{Cache, Object, Slot};
-use crate::layer::{self, Budgets};
+use crate::layer::{self, Budgets, Limits};
 use crate::progress::{Event, Reporter};
 
 /// A layer that is compiled.
@@ -167,8 +167,10 @@ fn make_object(
     let made = slot.create()?;
     let file = made.file().try_clone()?;
     let blob = image.blob(i)?;
-    let limits = &request.limits;
-    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, limits, budgets, &progress);
+    // What is compressed twice counts by what it was at first.
+    let expansion = (request.limits.expansion / image.expanded()).max(1);
+    let limits = Limits { expansion, ..request.limits };
+    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, &limits, budgets, &progress);
     if let Some(error) = seen.unread {
         return Err(error);
     }

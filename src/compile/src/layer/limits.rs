@@ -1,6 +1,6 @@
 //! Bounds against layers that are made to exhaust the machine.
 
-use fsimage::budget::Budget;
+use fsimage::budget::{Budget, EXPANSION};
 
 /// What a layer may cost at most. Past one of them it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,9 @@ pub struct Limits {
     pub sparse_bytes: u64,
     /// Bytes of memory for what is kept of all layers.
     pub metadata_bytes: u64,
-    /// Bytes of all layers that are more than [`fsimage::budget::EXPANSION`] times their blobs'.
+    /// How many times as long as its blob a layer may be at no cost.
+    pub expansion: u64,
+    /// Bytes of all layers that are more than that.
     pub expansion_bytes: u64,
 }
 
@@ -60,6 +62,7 @@ impl Default for Limits {
             xattr_bytes: 1 << 20,
             sparse_bytes: 16 << 30,
             metadata_bytes: Budget::DEFAULT,
+            expansion: EXPANSION,
             expansion_bytes: 16 << 30,
         }
     }

@@ -56,7 +56,7 @@ pub fn compile(
     budgets: &Budgets,
     progress: &(dyn Fn(u64) + Sync),
 ) -> (Result<Compiled>, BlobSeen) {
-    let allowed = Allowed { most: limits.layer_bytes, expansion: &budgets.expansion };
+    let allowed = Allowed::of(limits, budgets);
     stream::with_stream(blob, allowed, progress, |stream| {
         let mut object = ObjectWriter::new(file)?;
         let root = GuestPath::default();
@@ -84,7 +84,7 @@ pub fn take_apart(
     budgets: &Budgets,
     base: &GuestPath,
 ) -> Result<Loose> {
-    let allowed = Allowed { most: limits.layer_bytes, expansion: &budgets.expansion };
+    let allowed = Allowed::of(limits, budgets);
     let (loose, seen) = stream::with_stream(blob, allowed, &|_| {}, |stream| {
         let mut data = FileSink::hashed(file);
         // The upper gets them at once.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, anyhow, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use fsimage::budget::{Budget, EXPANSION};
+use fsimage::budget::Budget;
 use fsimage::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
 use fsimage::io::threads;
 use sha2::{Digest as _, Sha256};
 
 use super::inflate::{self, CHUNK, Ended, Outlet, Piece};
+use super::limits::{Budgets, Limits};
 
 /// Pieces on the way: enough to even out, few enough to stay in the cache.
 const PIECES: usize = 6;
@@ -55,8 +56,16 @@ pub struct Stream<'a> {
 pub struct Allowed<'a> {
     /// Bytes of it.
     pub most: u64,
-    /// Bytes by which it, and others, may be longer than [`EXPANSION`] times the blob.
+    /// How many times as long as the blob it may be at no cost.
+    pub times: u64,
+    /// Bytes by which it, and others, may be longer than that.
     pub expansion: &'a Budget<'a>,
+}
+
+impl<'a> Allowed<'a> {
+    pub fn of(limits: &Limits, budgets: &'a Budgets) -> Self {
+        Self { most: limits.layer_bytes, times: limits.expansion, expansion: &budgets.expansion }
+    }
 }
 
 /// What came so far.
@@ -159,18 +168,18 @@ impl Stream<'_> {
 
     /// Refuses a tar stream that is too long, or too long for its blob.
     fn check_length(&mut self) -> Result<()> {
-        let Allowed { most, expansion } = &self.allowed;
+        let Allowed { most, times, expansion } = &self.allowed;
         ensure!(
             self.tar.bytes <= *most,
             "more than {most} bytes uncompressed (raise --max-layer-bytes to allow it)",
         );
         // Of the blob, pieces may be on the way.
         let blob = if self.plain { self.tar.bytes } else { self.blob.bytes + AHEAD };
-        let beyond = self.tar.bytes.saturating_sub(blob.saturating_mul(EXPANSION));
+        let beyond = self.tar.bytes.saturating_sub(blob.saturating_mul(*times));
         if beyond > self.expanded {
             ensure!(
                 expansion.take(beyond - self.expanded).is_ok(),
-                "its blob expands to more than {EXPANSION} times its size, and the layers by more \
+                "its blob expands to more than {times} times its size, and the layers by more \
                  than {} bytes together (raise --max-expansion-bytes to allow it)",
                 expansion.limit()
             );
@@ -310,6 +319,8 @@ impl Stream<'_> {
 mod tests {
     use std::io::Write as _;
 
+    use fsimage::budget::EXPANSION;
+
     use super::*;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -321,7 +332,7 @@ mod tests {
     static EXPANSION_BUDGET: Budget = Budget::new(u64::MAX);
 
     fn all() -> Allowed<'static> {
-        Allowed { most: u64::MAX, expansion: &EXPANSION_BUDGET }
+        Allowed { most: u64::MAX, times: EXPANSION, expansion: &EXPANSION_BUDGET }
     }
 
     #[test]
@@ -330,13 +341,15 @@ mod tests {
         let blob = [&b"\x28\xb5\x2f\xfd\x00\x58"[..], &[0x02, 0, 0x10, 0].repeat(20_000)].concat();
         // Blocks of 128 KiB that are one byte again and again, and then the last of them.
         let blob = [&blob[..], &[0x03, 0, 0x10, 0]].concat();
-        let read = |blob: &[u8], bytes| {
+        let read = |blob: &[u8], times, bytes| {
             let budget = Budget::new(bytes);
-            let allowed = Allowed { most: u64::MAX, expansion: &budget };
+            let allowed = Allowed { most: u64::MAX, times, expansion: &budget };
             with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).0
         };
-        assert!(read(&zeros, 0).is_ok());
-        let error = format!("{:#}", read(&blob, 64 << 20).unwrap_err());
+        assert!(read(&zeros, EXPANSION, 0).is_ok());
+        // As a blob that was in the hundredth part of its bytes itself.
+        assert!(read(&zeros, EXPANSION / 100, 0).is_err());
+        let error = format!("{:#}", read(&blob, EXPANSION, 64 << 20).unwrap_err());
         assert!(error.contains("--max-expansion-bytes"), "{error}");
     }
 

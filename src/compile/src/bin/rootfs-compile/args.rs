@@ -310,6 +310,7 @@ impl LimitArgs {
             xattr_bytes: self.max_xattr_bytes.unwrap_or(default.xattr_bytes),
             sparse_bytes: self.max_sparse_bytes.unwrap_or(default.sparse_bytes),
             metadata_bytes: self.max_metadata_bytes.unwrap_or(default.metadata_bytes),
+            expansion: default.expansion,
             expansion_bytes: self.max_expansion_bytes.unwrap_or(default.expansion_bytes),
         }
     }
