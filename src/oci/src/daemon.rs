@@ -3,7 +3,7 @@
 use std::env;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tokio::time::timeout;
@@ -16,6 +16,10 @@ use crate::tls::choose_tls;
 
 const SOCKET: &str = "/var/run/docker.sock";
 
+/// For the first byte of an image: older versions of docker write all of it to a disk
+/// before they send any.
+const PREPARATION: Duration = Duration::from_secs(1200);
+
 /// Asks for the image `name`. It is spooled, because its parts do not come in the
 /// order in which they are wanted.
 pub fn save(name: &Path, access: &Access) -> Result<TarStore> {
@@ -23,7 +27,7 @@ pub fn save(name: &Path, access: &Access) -> Result<TarStore> {
     let mut file = spool.file()?;
     let limit = spool.limit.unwrap_or(MAX_ARCHIVE);
     let mut left = limit;
-    ask(name, "get", access.pace(), &mut |chunk| {
+    ask(&socket()?, name, "get", PREPARATION, access.pace(), &mut |chunk| {
         left = left.checked_sub(chunk.len() as u64).with_context(|| {
             format!("docker sends more than {limit} bytes (--max-archive-bytes allows more)")
         })?;
@@ -35,7 +39,7 @@ pub fn save(name: &Path, access: &Access) -> Result<TarStore> {
 /// What the image `name` is now, as docker tells images apart.
 pub fn image_id(name: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    ask(name, "json", Access::default().pace(), &mut |chunk| {
+    ask(&socket()?, name, "json", pace::WINDOW, Access::default().pace(), &mut |chunk| {
         bytes.extend_from_slice(chunk);
         ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "docker's description of an image has no end");
         Ok(())
@@ -45,25 +49,32 @@ pub fn image_id(name: &Path) -> Result<String> {
     Ok(id.to_owned())
 }
 
-/// Asks for `what` of the image `name`; `take` gets the answer piece by piece.
+/// Where docker listens.
+fn socket() -> Result<PathBuf> {
+    match env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
+        None => Ok(PathBuf::from(SOCKET)),
+        Some(host) => match host.strip_prefix("unix://") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => bail!("DOCKER_HOST is {host:?}; only unix://PATH is known"),
+        },
+    }
+}
+
+/// Asks at `socket` for `what` of the image `name`; `take` gets the answer piece by piece.
+/// That it begins is waited for as long as `patience` says.
 fn ask(
+    socket: &Path,
     name: &Path,
     what: &str,
+    patience: Duration,
     mut pace: Pace,
     take: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let name = name.to_str().context("the name is no text")?;
-    let socket = match env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
-        None => PathBuf::from(SOCKET),
-        Some(host) => match host.strip_prefix("unix://") {
-            Some(path) => PathBuf::from(path),
-            None => bail!("DOCKER_HOST is {host:?}; only unix://PATH is known"),
-        },
-    };
     let shown = socket.display();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     choose_tls();
-    let client = reqwest::Client::builder().unix_socket(socket.clone()).no_proxy().build()?;
+    let client = reqwest::Client::builder().unix_socket(socket.to_owned()).no_proxy().build()?;
     let failed = |error: reqwest::Error| {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(next) = cause.source() {
@@ -78,7 +89,12 @@ fn ask(
             .pop_if_empty()
             .push(name)
             .push(what);
-        let mut response = client.get(url).send().await.map_err(failed)?;
+        let answer = timeout(patience, client.get(url).send()).await;
+        let answer = answer.with_context(|| {
+            let seconds = patience.as_secs();
+            format!("{shown}: docker does not answer; it was given up after {seconds} s")
+        })?;
+        let mut response = answer.map_err(failed)?;
         match response.status().as_u16() {
             200 => {}
             404 => bail!("docker has no image {name}"),
@@ -98,4 +114,22 @@ fn ask(
             take(&chunk)?;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_says_nothing_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("docker.sock");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let patience = Duration::from_millis(100);
+        let asked = ask(&socket, Path::new("x"), "json", patience, Pace::new(0), &mut |_| Ok(()));
+        let error = format!("{:#}", asked.unwrap_err());
+        assert!(error.contains("docker does not answer"), "{error}");
+    }
 }
