@@ -5,7 +5,7 @@ import re
 import shutil
 
 from registry import status
-from layout import Layer, Layout, tagged
+from layout import Layer, Layout, sha256, tagged
 from tarfmt import d, f, sym
 from checks import check
 from checks.common import BINARY, build, call, need, scratch
@@ -20,6 +20,25 @@ def tame(p, what):
     """Nothing that a terminal obeys, on either stream."""
     found = OBEYED.search(p.stdout + p.stderr)
     need(not found, '%s prints %r: %r' % (what, found and found[0], (p.stdout + p.stderr)[:1000]))
+
+
+def forge(layout, index):
+    """Gives the bundle in a layout another bundle.json."""
+    def read(name):
+        with open(os.path.join(layout, name)) as file:
+            return json.load(file)
+
+    def blob(descriptor, data):
+        descriptor |= {'digest': sha256(data), 'size': len(data)}
+        with open(os.path.join(layout, 'blobs', descriptor['digest'].replace(':', '/')), 'wb') as file:
+            file.write(data)
+    top = read('index.json')
+    [entry] = top['manifests']
+    manifest = read('blobs/' + entry['digest'].replace(':', '/'))
+    blob(manifest['config'], index)
+    blob(entry, json.dumps(manifest).encode())
+    with open(os.path.join(layout, 'index.json'), 'w') as file:
+        json.dump(top, file)
 
 
 @check('terminal-escapes')
@@ -58,6 +77,24 @@ def escapes():
             json.dump(doc, file)
         for args in (['verify', at('b' + EVIL)], ['inspect', at('b' + EVIL)]):
             tame(call(BINARY, *args, ok=(0, 1)), args[0] + ' of a bundle that nobody built')
+        # An unknown key, which is named, and would end the line and begin one of its own.
+        with open(at('out/bundle.json')) as file:
+            text = file.read()
+        with open(path, 'w') as file:
+            file.write(text.replace('"seal": "', '"x\\nforged\\n": 1, "seal": "', 1))
+        call(BINARY, 'export', at('out'), '--oci-layout', at('layout'), '--cache-dir', at('out.cache'))
+        forge(at('layout'), open(path, 'rb').read())
+        for cmd, code in (([BINARY, 'verify', at('b' + EVIL)], 1), ([BINARY, 'inspect', at('b' + EVIL)], 1), ([BOOT, at('b' + EVIL), '--dry-run'], 125),
+                          ([BINARY, 'pull', 'oci:' + at('layout'), '-o', at('pulled'), '--cache-dir', at('out.cache')], 1)):
+            p = call(*cmd, ok=(code,))
+            need('forged' in p.stdout + p.stderr, '%s does not name the key: %s' % (cmd, p.stdout + p.stderr))
+            need('forged' not in (p.stdout + p.stderr).splitlines(), '%s prints a line that nobody wrote: %s' % (cmd, p.stdout + p.stderr))
+        with open(at('m.yaml'), 'w') as file:
+            file.write('image: localhost:1/x\n')
+        with open(at('m.lock'), 'w') as file:
+            file.write('{"version":1,"x\\nforged\\n":1}')
+        p = call(BINARY, 'build', at('m.yaml'), '-o', at('locked'), ok=(1,))
+        need('forged' in p.stderr and 'forged' not in p.stderr.splitlines(), 'a lock file prints a line: %s' % p.stderr)
 
 
 @check('terminal-escapes-of-servers')

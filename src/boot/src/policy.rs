@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use bundle::signature::Key;
 use fsimage::io::regular;
 use serde::Deserialize;
@@ -45,7 +45,11 @@ fn read(path: &Path) -> Result<Option<Vec<Key>>> {
         }
         Err(error) => return Err(error.into()),
     };
-    let written: Written = toml::from_str(&text)?;
+    let written: Written = toml::from_str(&text).map_err(|error| {
+        // The parser draws its errors, below a line that says where.
+        let drawn = error.to_string();
+        anyhow!("{}: {}", drawn.lines().next().unwrap_or_default(), error.message())
+    })?;
     if !written.require_signature {
         return Ok(None);
     }

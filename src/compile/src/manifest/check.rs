@@ -121,7 +121,12 @@ fn glob(pattern: &str) -> Result<(), String> {
 /// A regular expression over bytes, in which ^ and $ are the ends of a line.
 pub fn regex(pattern: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(pattern).multi_line(true).build();
-    built.map_err(|error| error.to_string())
+    // The parser draws its errors, over lines that end in what is wrong.
+    built.map_err(|error| {
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("find is not a regular expression: {last}")
+    })
 }
 
 /// Whether `find` has every group that `with` refers to.

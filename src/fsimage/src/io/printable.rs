@@ -10,13 +10,26 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text`, which may have several lines, with everything escaped that a terminal
-/// obeys instead of showing it.
+/// How the lines of a text begin behind its first one.
+pub const INDENT: &str = "    ";
+
+/// `text`, whose lines behind the first are indented ([`INDENT`]), with everything escaped
+/// that a terminal obeys instead of showing it. Any other line break is escaped as well:
+/// it could begin a message that nobody wrote.
 pub fn text(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c != '\n' && is_obeyed(c))
+    if !text.contains('\n') {
+        return line(text);
+    }
+    let mut lines = text.split('\n');
+    let mut out = line(lines.next().unwrap_or_default()).into_owned();
+    for next in lines {
+        out += if next.starts_with(INDENT) { "\n" } else { "\\n" };
+        out += &line(next);
+    }
+    Cow::Owned(out)
 }
 
-/// As [`text`], but one line: a line break could begin a message that nobody wrote.
+/// As [`text`], but one line.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_obeyed)
 }
@@ -78,7 +91,8 @@ mod tests {
     #[test]
     fn terminals_get_nothing_to_obey() {
         let evil = "a\u{1b}[31mb\u{9b}2J\r\u{7f}\u{202e}c\td\né";
-        assert_eq!(text(evil), "a\\u{1b}[31mb\\u{9b}2J\\r\\u{7f}\\u{202e}c\\td\né");
+        assert_eq!(text(evil), line(evil));
+        assert_eq!(text("a\n    b\r\n    c\nd\n"), "a\n    b\\r\n    c\\nd\\n");
         assert_eq!(line(evil), "a\\u{1b}[31mb\\u{9b}2J\\r\\u{7f}\\u{202e}c\\td\\né");
         assert!(matches!(line("plain: é/ü"), Cow::Borrowed(_)));
     }

@@ -95,10 +95,10 @@ fn usage(error: &str, code: u8) -> u8 {
     code
 }
 
-/// Says something on standard error. That it is closed or full is no reason to fail:
+/// Says a line on standard error. That it is closed or full is no reason to fail:
 /// the exit code still tells.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", printable::text(text));
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable::line(text));
 }
 
 fn access(args: &RegistryArgs) -> Access {

@@ -99,7 +99,7 @@ impl Bars {
 impl Bars {
     /// Prints above the bars; what cannot be printed there is lost with the terminal.
     fn above(&self, text: &str) {
-        drop(self.all.println(printable::text(text)));
+        drop(self.all.println(printable::line(text)));
     }
 }
 
