@@ -33,7 +33,8 @@ impl Key {
         let read = || -> Result<Self> {
             let text = read_small(path)?;
             // A comment, and the key; or the key alone.
-            let line = text.lines().nth(1).or(text.lines().next()).unwrap_or_default();
+            let second = text.lines().nth(1).filter(|line| !line.trim().is_empty());
+            let line = second.or(text.lines().next()).unwrap_or_default();
             Self::parse(line, &name)
         };
         read().with_context(|| format!("the key {name}"))
@@ -63,10 +64,16 @@ pub fn read(dir: &File) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The signature that `bytes` spell.
+/// Lines of a signature: a comment for people, the signature, a comment that is signed,
+/// and the signature of both.
+const LINES: usize = 4;
+
+/// The signature that `bytes` spell. Nothing follows it: whoever carries a signature
+/// carries nothing else with it.
 pub fn decode(bytes: &[u8]) -> Result<Signature> {
-    let signature = std::str::from_utf8(bytes).ok().and_then(|s| Signature::decode(s).ok());
-    signature.context("it is no signature of minisign")
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.lines().count() <= LINES);
+    let signature = text.and_then(|text| Signature::decode(text).ok());
+    signature.context("it is not a signature of minisign")
 }
 
 /// The text of the file `path`, which must be small.
@@ -84,16 +91,20 @@ pub fn check(json: &[u8], signature: Option<&[u8]>, keys: &[Key]) -> Result<()> 
         bail!("it has no signature ({SIGNATURE}); rootfs-compile sign makes one");
     };
     let signature = decode(signature).context(SIGNATURE)?;
+    let mut named = None;
     for key in keys {
         match key.key.verify(json, &signature, false) {
             Ok(()) => return Ok(()),
-            // The number of a key is no secret: another one may have the same.
             Err(Error::UnexpectedKeyId) => {}
-            Err(_) => bail!(
-                "{SIGNATURE} is no signature of this index by {key}: one of the two was changed, \
-                 or the bundle built again since"
-            ),
+            // The number of a key is no secret: another one may have the same.
+            Err(_) => named = named.or(Some(key)),
         }
+    }
+    if let Some(key) = named {
+        bail!(
+            "{SIGNATURE} is not a signature of this index by {key}: one of the two was changed, or \
+             the bundle built again since"
+        );
     }
     let names: Vec<&str> = keys.iter().map(|key| &*key.name).collect();
     bail!("{SIGNATURE} is by another key than {}", names.join(", "))
@@ -118,6 +129,10 @@ mod tests {
         let error = |json: &[u8], signature: Option<&[u8]>| {
             format!("{:#}", check(json, signature, &keys).unwrap_err())
         };
+        for more in ["x", "\n", "more\n", "\r\n"] {
+            let longer = format!("{good}{more}");
+            assert!(error(b"test", Some(longer.as_bytes())).contains("not a signature"), "{more}");
+        }
         assert!(error(b"test", None).contains("no signature"));
         assert!(error(b"text", Some(good.as_bytes())).contains("by its name"));
         for at in 0..good.len() {
