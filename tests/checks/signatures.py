@@ -42,6 +42,9 @@ def signature():
         need(os.stat(at('ours')).st_mode & 0o777 == 0o600, 'the secret key has the mode %o' % os.stat(at('ours')).st_mode)
         said = call(BINARY, 'keygen', '-o', at('ours'), ok=(1,)).stderr
         need('stays as it is' in said, said)
+        # Half a key would be in the way of the next one.
+        call('prlimit', '--fsize=0', BINARY, 'keygen', '-o', at('full'), ok=(1,))
+        need(not os.path.exists(at('full')), 'a key that could not be written is there')
         theirs = minisign_key(at('theirs'))
         call(BINARY, 'keygen', '-o', at('locked'), env={**os.environ, 'ROOTFS_COMPILE_KEY_PASSWORD': 'secret'})
         passed = {**os.environ, 'ROOTFS_COMPILE_KEY_PASSWORD': 'secret'}

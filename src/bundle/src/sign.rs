@@ -4,9 +4,7 @@
 //! without randomness, as RFC 8032 has it: the same key and the same bundle give the
 //! same bytes.
 
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,6 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use blake2::{Blake2b512, Digest as _};
 use fsimage::digest::Digest;
 use fsimage::io::atomic_file;
+use fsimage::io::temporary::Temporary;
 use minisign::{KeyPair, SecretKeyBox};
 use ring::signature::Ed25519KeyPair;
 
@@ -55,19 +54,17 @@ pub fn generate(path: &Path, password: Option<&str>) -> Result<PathBuf> {
     made.map(|()| public)
 }
 
-/// Writes a new file, which must not be there: a key that is lost is lost for good.
+/// Writes a new file, which must not be there: a key that is lost is lost for good. It
+/// appears whole: half a key would be in the way of the next one.
 fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(mode);
-    match options.open(path) {
+    let temporary = Temporary::create(path.parent().unwrap_or(Path::new("")), mode)?;
+    temporary.file().write_all(bytes)?;
+    temporary.file().sync_all()?;
+    match temporary.persist_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             bail!("it is there already; it stays as it is")
         }
-        opened => {
-            let mut file = opened?;
-            file.write_all(bytes)?;
-            Ok(file.sync_all()?)
-        }
+        made => Ok(made.map(drop)?),
     }
 }
 
@@ -160,5 +157,48 @@ mod tests {
         let other = Key::load(&other).unwrap();
         assert!(check(b"{}", Some(text.as_bytes()), std::slice::from_ref(&other)).is_err());
         check(b"{}", Some(text.as_bytes()), &[other, key]).unwrap();
+    }
+
+    #[test]
+    fn two_keys_may_have_one_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            let public = generate(&path, None).unwrap();
+            (SecretKey::load(&path, None).unwrap(), public)
+        };
+        let ((secret, public), (mut other, _)) = (make("one"), make("two"));
+        let key = Key::load(&public).unwrap();
+        other.number = secret.number;
+        let keys = [other.public().unwrap(), key];
+        check(b"{}", Some(secret.sign(b"{}").as_bytes()), &keys).unwrap();
+        let error = check(b"{ }", Some(secret.sign(b"{}").as_bytes()), &keys).unwrap_err();
+        assert!(error.to_string().contains("not a signature of this index"), "{error}");
+    }
+
+    #[test]
+    fn a_key_may_stand_alone_in_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pub");
+        let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+        for text in [
+            key.to_owned(),
+            format!("{key}\n"),
+            format!("{key}\n\n"),
+            format!("{key}\r\n\r\n"),
+            format!("untrusted comment: x\n{key}\n"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            assert!(Key::load(&path).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_written_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::create_dir(dir.path().join("key.pub")).unwrap();
+        assert!(generate(&path, None).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
