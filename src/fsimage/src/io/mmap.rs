@@ -165,7 +165,7 @@ mod tests {
         std::io::Write::write_all(&mut victim, &vec![b'x'; 1 << 20]).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "--nocapture"]);
-        child.arg("mmap::tests::a_file_that_becomes_shorter_ends_the_process_by_name");
+        child.arg("io::mmap::tests::a_file_that_becomes_shorter_ends_the_process_by_name");
         let ended = child.env(CHILD, victim.path()).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         let expected =
