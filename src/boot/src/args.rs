@@ -13,7 +13,9 @@ use bundle::signature::Key;
 use clap::{Parser, ValueEnum};
 use fsimage::io::regular;
 
-use super::{Engine, Options, Volume, engine};
+use super::engine;
+use crate::engine::Engine;
+use crate::options::{Options, Volume};
 
 /// Boots a bundle in a microVM and becomes the process inside.
 ///

@@ -11,7 +11,7 @@ use bundle::open::OpenBundle;
 use bundle::start::{self, MAX_STRING};
 
 use super::wire::{MAX_CONFIG, key, when};
-use super::{Options, hostname_of};
+use crate::options::Options;
 
 /// What a container gets when its image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -268,6 +268,16 @@ impl Env {
         };
         self.variables.into_iter().map(line).collect()
     }
+}
+
+/// The directory of a bundle as a host name, if it can be one.
+fn hostname_of(bundle: &OpenBundle) -> Result<Hostname> {
+    let dir = std::path::absolute(&bundle.dir).context("the bundle's directory")?;
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().map(plain).take(63).collect();
+    let name = name.trim_matches('-');
+    Ok(if name.is_empty() { "rootfs" } else { name }.parse()?)
 }
 
 #[cfg(test)]

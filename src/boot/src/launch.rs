@@ -19,12 +19,14 @@ use rustix::io::FdFlags;
 use serde_json::{Value, json};
 
 use super::command::{Command, Records};
+use super::disk;
 use super::engine::Engine;
 use super::spec::{ARGUMENT, Disk, Format, Port, Share, Spec};
 use super::terminal::Terminal;
 use super::upper::Upper;
 use super::wire::{self, key, port};
-use super::{Options, Timings, disk};
+use crate::options::Options;
+use crate::timings::Timings;
 
 /// How long a command has between its stop signal and the end.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -232,7 +234,7 @@ fn cmdline(options: &Options) -> Vec<String> {
 }
 
 fn shares(options: &Options) -> Result<Vec<Share>> {
-    let share = |(i, volume): (usize, &super::Volume)| -> Result<Share> {
+    let share = |(i, volume): (usize, &crate::options::Volume)| -> Result<Share> {
         let host = volume.host.display();
         // libkrun takes paths as text.
         ensure!(volume.host.to_str().is_some(), "--volume {host}: the path is not UTF-8");

@@ -47,8 +47,8 @@ fn main() -> ExitCode {
 fn failed(error: &anyhow::Error) -> u8 {
     let text = format!("{error:#}");
     match process::advice(&text) {
-        Some(advice) => rootfs_boot::engine::notice(&format!("{text}: {advice}")),
-        None => rootfs_boot::engine::notice(&text),
+        Some(advice) => rootfs_boot::notice(&format!("{text}: {advice}")),
+        None => rootfs_boot::notice(&text),
     }
     MACHINE_FAILED
 }

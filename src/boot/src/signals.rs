@@ -8,7 +8,7 @@ use fsimage::io::{ending, threads};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals as Iterator;
 
-use super::supervise::Event;
+use super::supervise::event::Event;
 
 /// Where signals go: to the supervisor of a machine, or with none they end this program,
 /// which first removes what is unfinished.

@@ -2,6 +2,7 @@
 //! keeps the time, and finds out how it ended.
 
 mod coming_up;
+pub mod event;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -18,14 +19,16 @@ use fsimage::io::threads;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 
-use self::words::{Status, Word};
-use super::engine::{Engine, notice};
+use self::event::{Event, Status, Word};
+use super::engine::Engine;
 use super::launch::Launch;
 use super::signals::Signals;
 use super::streams::{self, Console, Control, Output};
 use super::terminal::{Raw, Terminal};
 use super::wire::{Order, Stream};
-use super::{MACHINE_FAILED, TIMED_OUT, Timings};
+use crate::notice::notice;
+use crate::timings::Timings;
+use crate::wire::code::{MACHINE_FAILED, TIMED_OUT};
 
 /// How it went.
 pub enum Outcome {
@@ -40,18 +43,6 @@ pub enum Outcome {
         /// That this host's KVM cannot do it is beyond doubt.
         kvm_runs_no_guest: bool,
     },
-}
-
-/// What the supervisor waits for.
-pub enum Event {
-    /// The guest's init said something.
-    Said(Word),
-    Signal(i32),
-    /// Bytes arrived at one of this program's streams. There is one of these at a time.
-    Delivered,
-    /// The guest's init will say no more: all lines came before this.
-    ControlEnded,
-    EngineEnded(ExitStatus),
 }
 
 /// How long a guest has to obey the order to kill everything, on a host that is busy

@@ -10,7 +10,8 @@ use crate::blob::{blob, blob_name};
 use crate::document::{Descriptor, Document, Manifest};
 use crate::names::{self, Unclear};
 use crate::reference::{ImageRef, Transport};
-use crate::registry::{Access, RegistryStore};
+use crate::registry::access::Access;
+use crate::registry::store::RegistryStore;
 use crate::store::{Counted, Store};
 use crate::{form, layout};
 

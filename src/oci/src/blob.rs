@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use fsimage::digest::Digest;
 
 use crate::document::Descriptor;
-use crate::registry::NotThere;
+use crate::not_there::NotThere;
 use crate::store::Store;
 
 /// What a layout calls a blob.

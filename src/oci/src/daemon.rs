@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::compression::MAX_ARCHIVE;
 use crate::pace::{self, Pace};
-use crate::registry::Access;
+use crate::registry::access::Access;
 use crate::store::{MAX_DOCUMENT, TarStore};
 use crate::tls::choose_tls;
 

@@ -34,6 +34,8 @@ mod members;
 #[cfg(feature = "images")]
 mod names;
 #[cfg(feature = "images")]
+mod not_there;
+#[cfg(feature = "images")]
 mod open;
 #[cfg(feature = "images")]
 mod pace;
@@ -69,7 +71,9 @@ pub use self::platform::{BadPlatform, Platform};
 #[cfg(feature = "images")]
 pub use self::reference::{BadReference, ImageRef, Transport};
 #[cfg(feature = "images")]
-pub use self::registry::{Access, Credentials, NotThere, Repository};
+pub use self::registry::{Access, Credentials, Repository};
+#[cfg(feature = "images")]
+pub use self::not_there::NotThere;
 #[cfg(feature = "images")]
 pub use self::signed::ImageKey;
 #[cfg(feature = "images")]

@@ -27,7 +27,7 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
-use crate::registry::RegistryStore;
+use crate::registry::store::RegistryStore;
 use crate::store::{RAISE, count};
 
 const SIMPLE_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";

@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use signal_hook::consts::SIGWINCH;
 
-use super::super::engine::{Engine, notice};
+use super::super::engine::Engine;
+use super::super::kvm_finding;
 use super::super::liveness::{self, Doubt, Liveness, Sample};
-use super::super::{MACHINE_FAILED, Timings, kvm_finding};
 use super::{Event, Outcome, Watch, Word};
+use crate::notice::notice;
+use crate::timings::Timings;
+use crate::wire::code::MACHINE_FAILED;
 
 /// What libkrun says of a KVM that does not know an instruction, or cannot enter.
 const KVM_FAILED: [&str; 2] = ["KVM_EXIT_INTERNAL_ERROR", "KVM_EXIT_FAIL_ENTRY"];

@@ -54,7 +54,7 @@ fn watch_over_script(script: &str) -> (Watch, Sender<Event>) {
 }
 
 fn timings() -> Timings {
-    Timings { on: false, started: Instant::now(), last: Instant::now() }
+    Timings::new(false, Instant::now())
 }
 
 #[test]

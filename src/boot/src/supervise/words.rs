@@ -12,40 +12,14 @@ use std::sync::mpsc::Sender;
 use anyhow::Result;
 use fsimage::io::threads;
 
-use super::super::engine::notice;
 use super::super::wire::{code, word};
-use super::Event;
+use super::event::{Event, Status, Word};
+use crate::notice::notice;
 
 /// Bytes of a line that the guest's init may say.
 const MAX_LINE: u64 = 1 << 16;
 /// Things that the guest's init may have said to the person at the terminal.
 const MOST_NOTICES: u32 = 100;
-
-/// A word of the guest's init, with the microseconds since its kernel started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// It runs itself.
-    Hello(u64),
-    /// It is about to become the command.
-    Runs(u64),
-    Last(Status),
-}
-
-/// The last word of the guest's init.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// With the microseconds until then, and the bytes that stdout, stderr and the
-    /// terminal were sent.
-    Ended {
-        code: u8,
-        micros: u64,
-        sent: [u64; 3],
-    },
-    Failed {
-        code: u8,
-        why: String,
-    },
-}
 
 /// What was heard so far.
 struct Ears {

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, SeekFrom};
+use rustix::process::Signal;
+
 use crate::process::{
     PATIENCE, Ran, World, finish, need, read_file, read_until, same, send_signal, text,
 };
-use rustix::fs::{FlockOperation, SeekFrom};
-use rustix::process::Signal;
 
 /// Files that every machine has of its own.
 const OWN: [&[u8]; 3] = [b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf"];

@@ -3,8 +3,9 @@
 
 use std::process::Stdio;
 
-use crate::process::{Ran, World, finish, need, read_until, same, send_signal, text};
 use rustix::process::Signal;
+
+use crate::process::{Ran, World, finish, need, read_until, same, send_signal, text};
 
 fn sh(world: &World, bundle: &str, args: &[&str], script: &str) -> Result<Ran, String> {
     let mut all = vec!["--user", "0", "--entrypoint", "/bin/sh"];

@@ -5,10 +5,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
+use rustix::process::Signal;
+
 use crate::process::{
     Busy, World, finish, need, read_file, read_rest, read_until, same, send_signal, text,
 };
-use rustix::process::Signal;
 
 const SH: [&str; 2] = ["--entrypoint", "/bin/sh"];
 

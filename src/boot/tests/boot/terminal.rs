@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Stdio};
 
-use crate::process::{World, kill_machine, need, read_until, same, send_signal, wait};
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Termios, Winsize};
+
+use crate::process::{World, kill_machine, need, read_until, same, send_signal, wait};
 
 struct Pty {
     master: File,

@@ -17,11 +17,12 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::access::Access;
-use super::failure::{Answer, Failure, NotThere, RETRIES, tried};
+use super::failure::{Answer, Failure, RETRIES, tried};
 use super::login::{Challenge, Login, Refusal};
 use super::runtime::{Resolver, Runtime};
 use super::{credentials, plain};
 use crate::json;
+use crate::not_there::NotThere;
 use crate::store::MAX_DOCUMENT;
 use crate::tls::choose_tls;
 

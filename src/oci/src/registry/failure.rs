@@ -25,11 +25,6 @@ const MAX_TEXT: usize = 64 << 10;
 /// How long it may take to come.
 const TEXT_TIME: Duration = Duration::from_secs(10);
 
-/// What is asked for is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NotThere(pub String);
-
 /// A request that did not succeed.
 #[derive(Debug)]
 pub struct Failure {

@@ -4,7 +4,7 @@
 //! what the reference names, and blobs. What was read of an image, its layers
 //! apart, is kept on disk, so that it can be built again without a connection.
 
-mod access;
+pub(super) mod access;
 mod blob;
 mod client;
 mod credentials;
@@ -14,10 +14,9 @@ mod login;
 mod plain;
 mod push;
 mod runtime;
-mod store;
+pub(super) mod store;
 
 pub use self::access::{Access, Credentials};
 pub use self::documents::Documents;
-pub use self::failure::NotThere;
 pub use self::push::Repository;
 pub use self::store::RegistryStore;

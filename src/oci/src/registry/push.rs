@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::client::{Client, Purpose, Wanted};
-use super::failure::{Failure, NotThere};
+use super::failure::Failure;
+use crate::not_there::NotThere;
 
 /// Bytes of one piece on the wire.
 const PIECE: u64 = 256 << 10;

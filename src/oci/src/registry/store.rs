@@ -12,7 +12,7 @@ use super::access::Access;
 use super::blob::BlobReader;
 use super::client::{Client, Purpose};
 use super::documents::Documents;
-use super::failure::NotThere;
+use crate::not_there::NotThere;
 use crate::blob::digest_of;
 use crate::pace::{LEAST, Pace};
 use crate::store::{MAX_DOCUMENT, Store};
