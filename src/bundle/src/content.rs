@@ -179,20 +179,31 @@ impl NonzeroBlocks {
 
 /// [`Content::Blake3NonzeroBlocks`] of `file`.
 fn nonzero_blocks(file: &File) -> io::Result<Content> {
+    nonzero_blocks_by(file, |to| rustix::fs::seek(file, to))
+}
+
+/// As [`nonzero_blocks`]; `seek` tells where the host has data and holes.
+fn nonzero_blocks_by(
+    file: &File,
+    seek: impl Fn(SeekFrom) -> rustix::io::Result<u64>,
+) -> io::Result<Content> {
     let len = file.metadata()?.len();
     let mut hash = NonzeroBlocks::default();
     let mut buffer = vec![0; 256 * BLOCK];
     let mut at = 0;
     while at < len {
         // The host's holes only save reading them: zeros count for nothing anyway.
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data - data % BLOCK as u64,
+        let data = match seek(SeekFrom::Data(at)) {
+            Ok(data) => data,
             Err(rustix::io::Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        hash.zeros(data - at);
-        at = data;
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+        // The host's blocks may be smaller: the hole is looked for behind the data, and
+        // not behind the start of their block, which may be a hole itself.
+        let hole = seek(SeekFrom::Hole(data))?;
+        let start = data - data % BLOCK as u64;
+        hash.zeros(start - at);
+        at = start;
         let end = hole.next_multiple_of(BLOCK as u64).min(len);
         while at < end {
             let want = (end - at).min(buffer.len() as u64) as usize;
@@ -239,6 +250,27 @@ mod tests {
         assert_eq!(hash(&[0; 100_000]), expected);
         assert_ne!(hash(&[1]), expected);
         std::fs::remove_file(path).unwrap();
+    }
+
+    /// A host whose blocks are smaller, and of which the first is a hole.
+    #[test]
+    fn a_hole_may_end_within_a_block() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(3 * BLOCK as u64).unwrap();
+        file.write_all_at(b"x", 1024).unwrap();
+        let steps = std::cell::Cell::new(0);
+        let seek = |to: SeekFrom| {
+            steps.set(steps.get() + 1);
+            match to {
+                _ if steps.get() > 10 => Err(rustix::io::Errno::TIMEDOUT),
+                SeekFrom::Data(at @ 0..2048) => Ok(at.max(1024)),
+                SeekFrom::Hole(1024..2048) => Ok(2048),
+                SeekFrom::Hole(at) => Ok(at),
+                _ => Err(rustix::io::Errno::NXIO),
+            }
+        };
+        let found = nonzero_blocks_by(&file, seek).unwrap();
+        assert_eq!(found, nonzero_blocks(&file).unwrap());
     }
 
     #[test]
