@@ -23,6 +23,9 @@ use crate::io::{dir, flock, regular};
 const PREFIX: &str = ".rootfs-compile-tmp-";
 const RANDOM: usize = 8;
 
+/// How often a file is made anew that another process took for a leftover.
+const ATTEMPTS: usize = 100;
+
 /// Whether a file without a name can get one, which needs /proc.
 static CAN_NAME: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").is_dir());
 
@@ -59,6 +62,25 @@ impl Named {
         let (made, path) = made.into_parts();
         let name = path.file_name().unwrap_or_default().to_owned();
         Ok((Self { dir: dir.clone(), name, _undo: undo }, made))
+    }
+
+    /// Makes a file with a fresh name in `dir`, which is locked. Until it is, it looks
+    /// like one that a killed process left, and another process may take it away: then
+    /// there is another one.
+    fn locked(
+        dir: &Arc<OwnedFd>,
+        mut make: impl FnMut(&OsStr) -> io::Result<File>,
+    ) -> io::Result<(Self, File)> {
+        for _ in 0..ATTEMPTS {
+            let (name, file) = Self::new(dir, &mut make)?;
+            // Where locks are not to be had, nobody takes anything away.
+            let is_ours = flock::try_lock(&file, flock::Kind::Exclusive).unwrap_or(true);
+            let there = rustix::fs::statat(dir, &name.name, AtFlags::SYMLINK_NOFOLLOW);
+            if is_ours && !matches!(there, Err(Errno::NOENT)) {
+                return Ok((name, file));
+            }
+        }
+        Err(io::Error::other("other processes keep removing what is being written here"))
     }
 }
 
@@ -103,9 +125,7 @@ impl Temporary {
         }
         let flags = flags | OFlags::CREATE | OFlags::EXCL;
         let create = |name: &OsStr| Ok(File::from(rustix::fs::openat(&dir, name, flags, mode)?));
-        let (name, file) = Named::new(&dir, create)?;
-        // Where locks are not to be had, what a killed process left just stays.
-        let _ = flock::try_lock(&file, flock::Kind::Exclusive);
+        let (name, file) = Named::locked(&dir, create)?;
         Ok(Self { file, dir, name: Some(name) })
     }
 
@@ -197,23 +217,36 @@ pub fn remove_left(dir: &Path) -> io::Result<usize> {
 
 /// As [`remove_left`], from the directory that is open as `dir`.
 pub fn remove_left_in(dir: &File) -> io::Result<usize> {
-    let own = rustix::process::geteuid().as_raw();
     let mut removed = 0;
     for name in dir::names_in(dir)? {
-        if !is_name(&name) {
-            continue;
-        }
-        let is_left = || -> io::Result<bool> {
-            let file = regular::open_at(dir, &name)?;
-            Ok(file.metadata()?.uid() == own && flock::try_lock(&file, flock::Kind::Exclusive)?)
-        };
-        // What cannot be opened is not this program's.
-        if is_left().unwrap_or(false) {
+        // Its lock is held until it is gone: whoever made it a moment ago, and does not
+        // have the lock yet, sees by that that it is not theirs any more.
+        if let Some(_lock) = left(dir, &name) {
             remove_file(dir, &name)?;
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// Whether the file `name` of `dir` is one that [`remove_left_in`] takes away.
+pub fn is_left(dir: &File, name: &OsStr) -> bool {
+    left(dir, name).is_some()
+}
+
+/// The file `name` of `dir`, locked, if a process of this user left it that was killed.
+fn left(dir: &File, name: &OsStr) -> Option<File> {
+    if !is_name(name) {
+        return None;
+    }
+    let open = || -> io::Result<Option<File>> {
+        let file = regular::open_at(dir, name)?;
+        let is_own = file.metadata()?.uid() == rustix::process::geteuid().as_raw();
+        let is_left = is_own && flock::try_lock(&file, flock::Kind::Exclusive)?;
+        Ok(is_left.then_some(file))
+    };
+    // What cannot be opened is not this program's.
+    open().ok().flatten()
 }
 
 /// Sets the mode of `file`. A file system that keeps no modes, as FAT, is no error.
@@ -275,6 +308,34 @@ mod tests {
                 fs::remove_file(at(name)).unwrap();
             }
         }
+    }
+
+    /// Another process that looks for leftovers may come between a file's name and its
+    /// lock, and may have it locked, or removed by then.
+    #[test]
+    fn a_file_that_was_taken_for_a_leftover_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Arc::new(OwnedFd::from(File::open(dir.path()).unwrap()));
+        let (mut made, mut other) = (0, None);
+        let (name, _file) = Named::locked(&at, |name| {
+            let path = dir.path().join(name);
+            let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+            made += 1;
+            match made {
+                1 => assert_eq!(remove_left(dir.path())?, 1),
+                2 => {
+                    let open = File::open(&path)?;
+                    assert!(flock::try_lock(&open, flock::Kind::Exclusive)?);
+                    other = Some(open);
+                }
+                _ => {}
+            }
+            Ok(file)
+        })
+        .unwrap();
+        assert_eq!(made, 3);
+        assert_eq!(remove_left(dir.path()).unwrap(), 0);
+        assert_eq!(dir::names(dir.path()).unwrap(), std::slice::from_ref(&name.name));
     }
 
     #[test]
