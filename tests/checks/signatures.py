@@ -1,5 +1,6 @@
 """Signed bundles: minisign and this program judge each other's signatures, and nothing that is not signed passes where a signature is asked for."""
 import base64
+import fcntl
 import hashlib
 import http.client
 import json
@@ -181,6 +182,41 @@ def at_boot():
         finally:
             call('umount', POLICY)
         return '%d files' % len(files(at('out')))
+
+
+@check('signature-killed')
+def killed():
+    """A kill while a signature is replaced leaves a bundle that everybody takes; the next `sign` takes away what was left, and so does --force."""
+    with scratch() as tmp:
+        at = lambda *names: os.path.join(tmp, *names)
+        build(HELLO, at('out'))
+        call(BINARY, 'keygen', '-o', at('key'))
+        sign = (BINARY, 'sign', at('out'), '--key', at('key'))
+        call(*sign)
+        usual = sorted(os.listdir(at('out')))
+
+        def kill():
+            call('strace', '-f', '--quiet=all', '-o', '/dev/null', '-e', 'inject=renameat,renameat2:signal=KILL', *sign, ok=(-9, 137))
+            left = set(os.listdir(at('out'))) - set(usual)
+            need(len(left) == 1, 'the kill left %s' % left)
+            return left.pop()
+
+        left = kill()
+        call(BINARY, 'verify', at('out'), '--key', at('key.pub'))
+        boot('--dry-run', '--engine', 'qemu', '--key', at('key.pub'), at('out'))
+        call(*sign)
+        need(sorted(os.listdir(at('out'))) == usual, 'the next `sign` leaves %s' % os.listdir(at('out')))
+        left = kill()
+        # A signature that is being written, at the same time.
+        with open(at('out', left)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            call(BINARY, 'verify', at('out'))
+            need(left in build(HELLO, at('out'), '--force', ok=(1,)).stderr, 'a bundle that is being signed is replaced')
+        build(HELLO, at('out'), '--force')
+        need(sorted(os.listdir(at('out'))) == sorted(set(usual) - {'bundle.json.minisig'}), 'after --force there are %s' % os.listdir(at('out')))
+        # Something else under such a name is not taken.
+        os.symlink('bundle.json', at('out', left))
+        need(left in call(BINARY, 'verify', at('out'), ok=(1,)).stdout, 'a link is passed over')
 
 
 class Signer:

@@ -7,7 +7,7 @@ use std::io;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::io::dir::{names_in, open_dir};
-use fsimage::io::regular;
+use fsimage::io::{regular, temporary};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -90,7 +90,8 @@ impl Made {
 
     fn made_top(&self, dir: &File, name: &OsStr) -> io::Result<bool> {
         let own = FILES.iter().any(|own| name == *own);
-        Ok(own && is_regular(dir, name)?)
+        // A run may have been killed while it signed the bundle.
+        Ok(own && is_regular(dir, name)? || temporary::is_left(dir, name))
     }
 
     fn made_layer(&self, layers: &File, name: &OsStr) -> io::Result<bool> {
@@ -123,6 +124,7 @@ impl Made {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).context(LAYERS),
         }
+        temporary::remove_left_in(dir)?;
         for name in FILES {
             unlink(dir, name, AtFlags::empty())?;
         }
@@ -211,7 +213,10 @@ mod tests {
             if !finished {
                 fs::remove_file(tmp.path().join(INDEX)).unwrap();
             }
+            // And what a run left that was killed while it signed.
+            fs::write(tmp.path().join(".rootfs-compile-tmp-abcdefgh"), "x").unwrap();
             let dir = File::open(tmp.path()).unwrap();
+            assert_eq!(made(&dir).stranger(&dir).unwrap(), None);
             made(&dir).remove(&dir).unwrap();
             assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
             // Whatever is gone already.

@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blake2::{Blake2b512, Digest as _};
 use fsimage::digest::Digest;
+use fsimage::io::temporary::{self, Temporary};
 use fsimage::io::atomic_file;
-use fsimage::io::temporary::Temporary;
 use minisign::{KeyPair, SecretKeyBox};
 use ring::signature::Ed25519KeyPair;
 
@@ -132,6 +132,8 @@ pub fn sign(place: Place, key: &SecretKey) -> Result<()> {
     // Invariant: a signature that is written is one that is accepted.
     check(&bundle.json, Some(text.as_bytes()), &[key.public()?])?;
     bundle.unchanged()?;
+    // What a run left that was killed here. If it cannot be removed, nothing can be written.
+    let _ = temporary::remove_left_in(&bundle.at);
     let path = bundle.dir.join(SIGNATURE);
     let write = atomic_file::write_in(&bundle.at, SIGNATURE, &mut text.as_bytes());
     write.with_context(|| path.display().to_string())

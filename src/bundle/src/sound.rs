@@ -5,19 +5,26 @@
 //! the size and the hash that the index tells; bundle.vmdk is to the byte what
 //! follows from the index; fsmeta and layers are EROFS of which every inode and
 //! entry can be read, on the devices that the index tells; the upper is an ext4
-//! without a fault. Nothing else lies in the directory, but for a signature of minisign;
-//! whether it is a good one, [`super::signature`] judges.
+//! without a fault. Nothing else lies in the directory, but for a signature of minisign,
+//! or a part of one that is being written, or was when its process was killed; whether a
+//! signature is a good one, [`super::signature`] judges.
 //!
 //! `verify` lists what is not so; everybody else fails with the first of it. Some
 //! need not read all again, and that is the only difference: see [`Depth`].
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::budget::Budget;
 use fsimage::erofs::plan::Form;
 use fsimage::erofs::read::Reader;
 use fsimage::ext4;
-use fsimage::io::{mmap, regular};
+use fsimage::io::{mmap, regular, temporary};
 use fsimage::units::BLOCK_SIZE;
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 
 use super::index::{FileEntry, Index};
 use super::open::{OpenFile, Place};
@@ -175,6 +182,14 @@ fn layer(file: &OpenFile, place: &Place, depth: Depth) -> Result<()> {
     Ok(())
 }
 
+/// Whether `name` of a bundle's directory is a signature that is not whole yet.
+fn is_unfinished(dir: &File, name: &OsStr) -> bool {
+    let stat = || rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    let is_file = || stat().map(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    // One that has its name by now is gone.
+    temporary::is_name(name) && matches!(is_file(), Ok(true) | Err(Errno::NOENT))
+}
+
 /// Refuses files that the index does not know. Whoever does not read everything
 /// does not look for them: they never reach a machine.
 pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result<()> {
@@ -182,13 +197,15 @@ pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result
         return Ok(());
     }
     let known = |path: &str| index.files.binary_search_by(|f| (*f.path).cmp(path)).is_ok();
-    let look = |dir: &std::fs::File, prefix: &str| -> Result<()> {
+    let look = |dir: &File, prefix: &str| -> Result<()> {
         for entry in rustix::fs::Dir::read_from(dir)? {
             let entry = entry?;
             let name = String::from_utf8_lossy(entry.file_name().to_bytes()).into_owned();
             let path = format!("{prefix}{name}");
             let fine = matches!(&*name, "." | "..") || known(&path);
             let fine = fine || matches!(&*path, INDEX | LAYERS | SIGNATURE);
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            let fine = fine || prefix.is_empty() && is_unfinished(dir, name);
             ensure!(fine, "{path:?} is in the directory, but not in the index");
         }
         Ok(())
@@ -197,7 +214,7 @@ pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result
     match &place.layers {
         Ok(layers) => look(layers, &format!("{LAYERS}/")),
         // Without a layer, nobody misses it; anything but a directory is a stranger.
-        Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(Errno::NOENT) => Ok(()),
         Err(error) => bail!("{LAYERS} is not a directory of the bundle: {error}"),
     }
 }

@@ -17,6 +17,7 @@ use std::io;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::io::dir::{make_dir, names_in, open_dir};
+use fsimage::io::temporary;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -90,7 +91,9 @@ fn set_aside(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
         Err(Errno::XDEV) => {}
         result => return Ok(result?),
     }
-    move_files(&open_dir(parent, name)?, &make_dir(staging, OLD, 0o755)?)?;
+    let old = open_dir(parent, name)?;
+    temporary::remove_left_in(&old)?;
+    move_files(&old, &make_dir(staging, OLD, 0o755)?)?;
     unlink(parent, name, AtFlags::REMOVEDIR)
 }
 
