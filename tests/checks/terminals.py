@@ -60,6 +60,15 @@ def escapes():
             tame(p, ' '.join(args[:1] + args[2:]))
             if '--json' in args:
                 need('owned' in json.dumps(json.loads(p.stdout)), 'the JSON lost the name')
+        # What another user may put into a cache.
+        cache = at('out.cache')
+        for name in (name for name in os.listdir(cache) if name.startswith('v')):
+            open(os.path.join(cache, name, 'x' + EVIL), 'w').close()
+        for args in ([], ['--json']):
+            p = call(BINARY, 'cache', 'verify', '--cache-dir', cache, *args)
+            tame(p, ' '.join(['cache verify', *args]))
+            need('owned' in p.stdout, 'the name is lost: ' + p.stdout)
+        need(EVIL in json.loads(p.stdout)['strangers'][0], 'the JSON lost the name')
         p = call(BOOT, at('out'), '--dry-run', '--engine', 'qemu', ok=(0,))
         tame(p, 'rootfs-boot --dry-run')
         need(EVIL in json.loads(p.stdout)['command']['argv'][0], 'the JSON lost the command')

@@ -1,16 +1,17 @@
 //! `cache`: looks after what builds keep.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fsimage::io::checked::Checked;
+use fsimage::io::printable;
 use oci::registry::Documents;
 use rootfs_compile::{bundle_cache, cache};
 use serde_json::json;
 
 use crate::args::{Cache, CacheVerify};
-use crate::{FAILED, cache_dir, warn};
+use crate::{FAILED, STDOUT, cache_dir, warn};
 
 pub fn cache(args: &Cache) -> Result<u8> {
     match args {
@@ -33,7 +34,6 @@ fn verify(args: &CacheVerify) -> Result<u8> {
 
 /// A line for each problem, and what else there was.
 fn print(root: &Path, checked: &Checked, as_json: bool) -> Result<()> {
-    let shown = |path: &PathBuf| path.to_string_lossy().escape_debug().to_string();
     let mut out = std::io::stdout().lock();
     let Checked { good, problems, leftovers, strangers } = checked;
     if as_json {
@@ -47,23 +47,22 @@ fn print(root: &Path, checked: &Checked, as_json: bool) -> Result<()> {
             "leftovers": leftovers,
             "strangers": strangers.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
         });
-        writeln!(out, "{value:#}")?;
-        return Ok(());
+        return writeln!(out, "{}", printable::json(&value)?).context(STDOUT);
     }
+    let mut say = |text: &str| writeln!(out, "{}", printable::line(text)).context(STDOUT);
     for problem in problems {
         let removed = if problem.removed { " (removed)" } else { "" };
-        writeln!(out, "{}: {}{removed}", shown(&problem.path), problem.what)?;
+        say(&format!("{}: {}{removed}", problem.path.display(), problem.what))?;
     }
     for path in strangers {
-        writeln!(out, "{}: it is nothing of this program's, and stays", shown(path))?;
+        say(&format!("{}: it is nothing of this program's, and stays", path.display()))?;
     }
     if *leftovers > 0 {
-        writeln!(out, "{leftovers} files of runs that were killed are removed")?;
+        say(&format!("{leftovers} files of runs that were killed are removed"))?;
     }
     let (root, wrong) = (root.display(), problems.len());
     match wrong {
-        0 => writeln!(out, "{root}: all {good} layers, bundles and documents are right")?,
-        _ => writeln!(out, "{root}: {wrong} are wrong, {good} are right")?,
+        0 => say(&format!("{root}: all {good} layers, bundles and documents are right")),
+        _ => say(&format!("{root}: {wrong} are wrong, {good} are right")),
     }
-    Ok(())
 }
