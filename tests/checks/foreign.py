@@ -313,6 +313,25 @@ def planted_answer():
         need('belongs to the user %d' % ALICE in p.stdout and os.path.exists(damaged), p.stdout)
 
 
+@check('foreign-modes')
+def modes():
+    """Who may read a bundle is who the umask says; nobody else ever may write to it."""
+    with open_scratch() as at:
+        builds(at('good'))
+        call(BINARY, 'export', at('good'), '--oci-layout', at('layout'), '--cache-dir', at('good.cache'))
+        for umask, directory, file in (('022', 0o755, 0o644), ('077', 0o700, 0o600), ('027', 0o750, 0o640), ('0', 0o755, 0o644)):
+            for name, argv in (('build', ('build', HELLO)), ('pull', ('pull', 'oci:' + at('layout')))):
+                out = at(name + umask)
+                call('sh', '-c', 'umask %s; exec "$@"' % umask, 'sh', BINARY, *argv, '-o', out, '--cache-dir', out + '.cache')
+                mode = lambda *names: os.stat(os.path.join(out, *names)).st_mode & 0o777
+                need(all(mode(d) == directory for d in ('', 'layers')), '%s, umask %s: the directory has %o, its layers %o' % (name, umask, mode(''), mode('layers')))
+                for top in sorted(set(os.listdir(out)) - {'layers'}):
+                    need(mode(top) == file, '%s, umask %s: %s has %o' % (name, umask, top, mode(top)))
+                # Those may be the cache's own files, which are for all who may enter its directory.
+                for layer in os.listdir(os.path.join(out, 'layers')):
+                    need(not mode('layers', layer) & 0o022, '%s, umask %s: a layer has %o' % (name, umask, mode('layers', layer)))
+
+
 @check('foreign-umask')
 def masked():
     """What one user's build keeps of a registry in a shared cache is of use to the others, whatever the umask; where it cannot be read, it is asked for again."""

@@ -79,8 +79,8 @@ impl Staging {
         })?;
         let _ = rustix::fs::flock(&order, rustix::fs::FlockOperation::Unlock);
         let make = || -> io::Result<(File, File)> {
-            let bundle = make_dir(&directory.dir, BUNDLE, 0o755)?;
-            let layers = make_dir(&bundle, LAYERS, 0o755)?;
+            let bundle = make_dir(&directory.dir, BUNDLE)?;
+            let layers = make_dir(&bundle, LAYERS)?;
             Ok((bundle, layers))
         };
         match make() {
@@ -122,12 +122,8 @@ impl Staging {
     /// A new file of the bundle.
     pub fn create(&self, name: &str) -> Result<File> {
         let (dir, file_name) = self.at(name);
-        let create = || {
-            let file = create(dir, file_name, 0o644)?;
-            set_mode(&file, 0o644)?;
-            io::Result::Ok(file)
-        };
-        create().with_context(|| format!("creating {}", self.path(name).display()))
+        let made = create(dir, file_name, 0o644);
+        made.with_context(|| format!("creating {}", self.path(name).display()))
     }
 
     /// Opens a file of the bundle.
@@ -153,8 +149,7 @@ impl Staging {
         let adopt = || -> Result<bool> {
             let file = create(dir, file_name, 0o600)?;
             if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
-                set_mode(&file, 0o444)?;
-                file.sync_all()?;
+                self.finish_copy(&file)?;
                 return Ok(true);
             }
             rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
@@ -165,13 +160,22 @@ impl Staging {
                     return Ok(true);
                 }
             }
-            let right = copy(from, create(dir, file_name, 0o600)?)? == *blake3;
-            if !right {
+            let (file, hash) = copy(from, create(dir, file_name, 0o600)?)?;
+            if hash != *blake3 {
                 rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
+                return Ok(false);
             }
-            Ok(right)
+            self.finish_copy(&file)?;
+            Ok(true)
         };
         adopt().with_context(|| self.path(name).display().to_string())
+    }
+
+    /// Brings a layer to the disk that nobody writes any more. Who may read it is who may
+    /// read the bundle's directory, which the umask has said.
+    fn finish_copy(&self, file: &File) -> io::Result<()> {
+        set_mode(file, 0o444 & self.bundle.metadata()?.mode())?;
+        file.sync_all()
     }
 
     /// Brings all but the layers to the disk, at once: that is little, and each
@@ -300,18 +304,16 @@ fn is_own(file: &File) -> io::Result<bool> {
     Ok(own && metadata.mode() & 0o022 == 0)
 }
 
-/// Copies `from` into `file`, which is new, and returns the hash of what came.
-fn copy(from: &File, file: File) -> Result<blake3::Hash> {
+/// Copies `from` into `file`, which is new, and returns it with the hash of what came.
+fn copy(from: &File, file: File) -> Result<(File, blake3::Hash)> {
     let mut from = from.try_clone()?;
     from.rewind()?;
     let size = from.metadata()?.len();
     let (file, hash, _) = sink::copy(&mut from, size, file)?;
-    set_mode(&file, 0o444)?;
-    file.sync_all()?;
-    Ok(hash)
+    Ok((file, hash))
 }
 
-/// A new file `name` in `dir`, for reading and writing.
+/// A new file `name` in `dir`, for reading and writing, with `mode` less the umask.
 fn create(dir: &File, name: &str, mode: u32) -> io::Result<File> {
     if name.contains('/') || matches!(name, "" | "." | "..") {
         // Nothing below this asks for one; no bundle of somebody else's may, either.
@@ -321,12 +323,11 @@ fn create(dir: &File, name: &str, mode: u32) -> io::Result<File> {
     Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?.into())
 }
 
-/// A new directory `name` in `dir`, whatever the umask is.
-fn make_dir(dir: &File, name: &str, mode: u32) -> io::Result<File> {
-    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?;
-    let made = open_dir(dir, name)?;
-    set_mode(&made, mode)?;
-    Ok(made)
+/// A new directory `name` in `dir`, open to whom the umask leaves it, and never for others
+/// to write.
+fn make_dir(dir: &File, name: &str) -> io::Result<File> {
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
+    open_dir(dir, name)
 }
 
 /// Writes a small file of the bundle.
