@@ -14,6 +14,7 @@ import time
 from checks import check
 from checks.boot import KRUNFW
 from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, need, same_files, scratch
+from checks.filesystems import on
 from checks.registry import bench, noise
 from checks.run import runs
 
@@ -330,6 +331,24 @@ def modes():
                 # Those may be the cache's own files, which are for all who may enter its directory.
                 for layer in os.listdir(os.path.join(out, 'layers')):
                     need(not mode('layers', layer) & 0o022, '%s, umask %s: a layer has %o' % (name, umask, mode('layers', layer)))
+
+
+@check('foreign-shared-blocks')
+def shared_blocks():
+    """Where a copy shares the blocks of its source, another user's object is hashed all the same."""
+    with open_scratch() as at, on('xfs', at()) as place:
+        builds(at('good'))
+        os.chmod(place, 0o777)
+        cache = os.path.join(place, 'cache')
+        os.mkdir(cache)
+        os.chmod(cache, 0o1777)
+        builds(os.path.join(place, 'alice'), cache=cache, uid=ALICE)
+        damaged = max(layer_files(cache, '.erofs'), key=os.path.getsize)
+        flip(damaged, 5000)
+        for out in ('root', 'again'):
+            p = builds(os.path.join(place, out), cache=cache)
+            need('(4 cached)' in p.stderr and 'damaged, and is rebuilt' in p.stderr, p.stderr)
+            same_files(at('good'), os.path.join(place, out), out)
 
 
 @check('foreign-umask')

@@ -24,6 +24,7 @@ use fsimage::io::temporary::set_mode;
 use fsimage::io::{flock, regular, sink, threads};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use super::content::Content;
 use super::leftover::{self, LOCK};
 use super::made::{FILES, unlink};
 use super::open::Place;
@@ -142,13 +143,18 @@ impl Staging {
     /// shared blocks, else a second name, else a copy, which is hashed on its way.
     ///
     /// A file that somebody else owns gets no second name here: its owner could
-    /// write to the bundle through it. Returns false, and leaves nothing, if what was
-    /// copied has another hash.
+    /// write to the bundle through it. Nor is it believed to have its hash, because its
+    /// owner could write to it a moment ago: its copy is. Returns false, and leaves
+    /// nothing, if what was copied has another hash.
     pub fn adopt(&self, from: &File, blake3: &blake3::Hash, name: &str) -> Result<bool> {
         let (dir, file_name) = self.at(name);
         let adopt = || -> Result<bool> {
             let file = create(dir, file_name, 0o600)?;
             if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
+                if !is_own(from)? && !has_hash(&file, blake3) {
+                    rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
+                    return Ok(false);
+                }
                 self.finish_copy(&file)?;
                 return Ok(true);
             }
@@ -298,10 +304,15 @@ impl Directory {
 }
 
 /// Whether `file` belongs to this user, and nobody else may write to it.
-fn is_own(file: &File) -> io::Result<bool> {
+pub fn is_own(file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     Ok(own && metadata.mode() & 0o022 == 0)
+}
+
+/// Whether `file` has the BLAKE3 `blake3`.
+fn has_hash(file: &File, blake3: &blake3::Hash) -> bool {
+    Content::Blake3(blake3.to_hex().to_string()).check_file(file).is_ok()
 }
 
 /// Copies `from` into `file`, which is new, and returns it with the hash of what came.

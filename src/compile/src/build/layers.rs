@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
-use bundle::staging::Staging;
+use bundle::staging::{Staging, is_own};
 use fsimage::digest::DiffId;
 use fsimage::erofs::plan::Form;
 use fsimage::erofs::read::Reader;
@@ -86,45 +86,28 @@ fn one_layer(
     let layer = &image.layers[i];
     let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
     let slot = cache.slot(layer.diff_id, &say)?;
-    let known = match slot.object()? {
-        Some(object) => match read_object(&object, budgets, u64::MAX) {
-            Ok(tree) => Some((object, tree)),
-            Err(error) => {
-                let text = format!("a cached layer is rebuilt: {error:#}");
-                reporter.event(Event::Warning(text));
-                None
-            }
-        },
+    let mut known = match slot.object()? {
+        Some(object) => cached_layer(object, layer.diff_id, budgets, staging, &say)?,
         None => None,
     };
     if known.is_some() {
         image.check_size(i)?;
+    } else {
+        known = shared::fetch(request, budgets, layer.diff_id, &slot, reporter);
+        if let Some((object, _)) = &known
+            && !place(object, layer.diff_id, staging)?
+        {
+            say(DAMAGED);
+            known = None;
+        }
     }
-    let known = match known {
-        Some(known) => Some(known),
-        None => shared::fetch(request, budgets, layer.diff_id, &slot, reporter),
-    };
-    let place = |object: &Object| match staging {
-        Some(staging) => {
-            let path = bundle::layer_path(layer.diff_id);
-            staging.adopt(&object.file, &object.record.blake3.0, &path)
-        }
-        None => Ok(true),
-    };
-    let known = match known {
-        Some((object, _)) if !place(&object)? => {
-            let text = "a cached layer is damaged, and is rebuilt".to_owned();
-            reporter.event(Event::Warning(text));
-            None
-        }
-        known => known,
-    };
     let cached = known.is_some();
     let (object, tree) = match known {
         Some(known) => known,
         None => {
             let made = make_object(request, budgets, image, i, &slot, reporter)?;
-            ensure!(place(&made.0)?, "its object in the cache changed while it was copied");
+            let placed = place(&made.0, layer.diff_id, staging)?;
+            ensure!(placed, "its object in the cache changed while it was copied");
             if !made.0.kept {
                 say(&format!(
                     "the cache has another user's file in place of the layer {}, which is damaged",
@@ -144,6 +127,47 @@ fn one_layer(
         cached,
         file: object.file.into(),
     })
+}
+
+const DAMAGED: &str = "a cached layer is damaged, and is rebuilt";
+
+/// Puts `object` into the bundle that is being made, if one is; says whether it is what
+/// its record says.
+fn place(object: &Object, diff_id: DiffId, staging: Option<&Staging>) -> Result<bool> {
+    let Some(staging) = staging else {
+        return Ok(true);
+    };
+    staging.adopt(&object.file, &object.record.blake3.0, &bundle::layer_path(diff_id))
+}
+
+/// Puts the cache's `object` into the bundle that is being made, if one is, and reads it.
+/// None, and `say` is told, if it is of no use.
+fn cached_layer(
+    mut object: Object,
+    diff_id: DiffId,
+    budgets: &Budgets,
+    staging: Option<&Staging>,
+    say: &dyn Fn(&str),
+) -> Result<Option<(Object, Tree<Extents>)>> {
+    if !place(&object, diff_id, staging)? {
+        say(DAMAGED);
+        return Ok(None);
+    }
+    let path = bundle::layer_path(diff_id);
+    if let Some(staging) = staging
+        && !is_own(&object.file)?
+    {
+        // Its owner can write to it at any time: from here on, the bundle's copy counts.
+        object.file = staging.open(&path).with_context(|| path.clone())?;
+    }
+    match read_object(&object, budgets, u64::MAX) {
+        Ok(tree) => Ok(Some((object, tree))),
+        Err(error) => {
+            say(&format!("a cached layer is rebuilt: {error:#}"));
+            staging.map_or(Ok(()), |staging| staging.discard(&path)).context(path)?;
+            Ok(None)
+        }
+    }
 }
 
 /// The tree of `object`, which may take `most` bytes of the metadata's budget. One that

@@ -136,6 +136,8 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
         entry(bundle::UPPER, size, upper),
     ];
+    // It has layers open, which may be those of the bundle.
+    drop(patched);
     let mut named = HashSet::new();
     for (layer, device) in entries.iter().zip(&devices) {
         if named.insert(&layer.path) {
