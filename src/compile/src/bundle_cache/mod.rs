@@ -106,7 +106,8 @@ impl Place {
     /// The answer, if there is one whose inputs are as they were.
     pub fn find(&self) -> Option<Found> {
         let dir = self.open().ok()?;
-        let mut record = read_record(&dir)?;
+        let read = record_bytes(&dir)?;
+        let mut record = parse_record(&dir, &read)?;
         let bundle = self.bundle(record.bundle);
         let number = dir.sub(record.bundle.to_string()).and_then(Dir::own).ok()?;
         number.sub(&self.name).and_then(Dir::own).ok()?;
@@ -121,7 +122,7 @@ impl Place {
         // looks older than it is.
         if touched {
             record.made = looked;
-            let _ = write_record(&dir, &record);
+            let _ = refresh(&dir, &read, &record);
         } else {
             let _ = regular::open_at(dir.file(), RECORD)
                 .and_then(|file| file.set_modified(SystemTime::now()));
@@ -176,15 +177,37 @@ const RECORD: &str = "record.json";
 fn read_record(dir: &Dir) -> Option<Record> {
     let file = regular::open_at(dir.file(), RECORD).ok()?;
     if file.metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
+    parse_record(dir, &record_bytes(dir)?)
+}
+
+/// What the record's file of the place `dir` holds, if it is this user's.
+fn record_bytes(dir: &Dir) -> Option<Vec<u8>> {
         return None;
     }
-    let bytes = regular::bytes(&file, MAX_RECORD).ok()?;
-    let record: Record = seal::read(&subject(dir), &bytes)?;
+    regular::bytes(&file, MAX_RECORD).ok()
+}
+
+fn parse_record(dir: &Dir, bytes: &[u8]) -> Option<Record> {
+    let record: Record = seal::read(&subject(dir), bytes)?;
     (record.version == VERSION).then_some(record)
 }
 
 fn write_record(dir: &Dir, record: &Record) -> Result<()> {
     let json = seal::write(&subject(dir), record)?;
+/// Writes `record` in place of the one that was read as `read`: neither over the record
+/// of a newer bundle, nor while one is being compiled, for which the old one is wanted.
+fn refresh(dir: &Dir, read: &[u8], record: &Record) -> Result<()> {
+    let lock = shared_dir::open_lock(dir, "lock")?;
+    let Some(lock) = lock.file.filter(|_| lock.writable) else {
+        return Ok(());
+    };
+    let is_free = flock::try_lock(&lock, flock::Kind::Exclusive)?;
+    if is_free && record_bytes(dir).is_some_and(|there| there == read) {
+        write_record(dir, record)?;
+    }
+    Ok(())
+}
+
     let written = atomic_file::write_shared(dir, RECORD.as_ref(), &json);
     written.with_context(|| dir.path.join(RECORD).display().to_string())
 }

@@ -1,3 +1,4 @@
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -59,6 +60,34 @@ fn an_input_is_as_it_was_until_its_content_changes() {
     assert_eq!(input.check(old), Some(false));
     fs::write(&tree, "a file").unwrap();
     assert_eq!(input.check(old), None);
+}
+
+#[test]
+fn a_record_is_refreshed_unless_another_came_or_is_coming() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = Dir::followed(tmp.path()).unwrap();
+    let record = |bundle: u64| {
+        let origin = Origin { digest: Digest::of(b""), daemon: None };
+        Record { version: VERSION, bundle, origin, made: 7, inputs: Vec::new() }
+    };
+    write_record(&dir, &record(1)).unwrap();
+    let read = record_bytes(&dir).unwrap();
+    let there = || read_record(&dir).map(|record| (record.bundle, record.made)).unwrap();
+    refresh(&dir, &read, &Record { made: 8, ..record(1) }).unwrap();
+    assert_eq!(there(), (1, 8));
+    // It is not what was read any more.
+    refresh(&dir, &read, &Record { made: 9, ..record(1) }).unwrap();
+    assert_eq!(there(), (1, 8));
+    let read = record_bytes(&dir).unwrap();
+    write_record(&dir, &record(2)).unwrap();
+    refresh(&dir, &read, &Record { made: 9, ..record(1) }).unwrap();
+    assert_eq!(there(), (2, 7));
+    // Another bundle is being compiled.
+    let lock = shared_dir::open_lock(&dir, "lock").unwrap().file.unwrap();
+    assert!(flock::try_lock(&lock, flock::Kind::Exclusive).unwrap());
+    let read = record_bytes(&dir).unwrap();
+    refresh(&dir, &read, &Record { made: 9, ..record(2) }).unwrap();
+    assert_eq!(there(), (2, 7));
 }
 
 #[test]
