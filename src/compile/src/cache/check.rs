@@ -10,7 +10,7 @@ use fsimage::erofs::read::Reader;
 use fsimage::io::checked::Checked;
 use fsimage::io::{mmap, regular, temporary};
 
-use super::record::{self, Record};
+use super::record::{self, Record, Stamp};
 use super::{Slot, layers_dir};
 
 /// What files are called that belong to one layer: an object, its record and lock, and
@@ -91,11 +91,12 @@ fn is_right(slot: &Slot, object: &str, record: &str, metadata_bytes: u64) -> Res
     let file = regular::open_at(slot.dir.file(), object)?;
     let size = file.metadata()?.len();
     ensure!(size == record.size, "it has {size} bytes, its record says {}", record.size);
+    let stamp = Stamp::of(&file)?;
     let bytes = mmap::file(&file)?;
     let hash = blake3::hash(&bytes);
     ensure!(hash == record.blake3.0, "it has the BLAKE3 {hash}, not that of its record");
     Reader::new(&bytes)?.tree(Form::Object, &Budget::new(metadata_bytes))?;
-    let object = slot.object_of(file, hash, record.uncompressed)?;
+    let object = slot.object_since(stamp, file, &record)?;
     // From now on, it is known to be right. Should that not be written, it is so again later.
     let _ = slot.record(&object);
     Ok(())

@@ -29,6 +29,7 @@ use fsimage::io::{flock, mmap, regular};
 
 pub use self::check::check;
 pub use self::record::Record;
+use self::record::Stamp;
 
 /// A directory of compiled layers. Any number of builds may share it.
 pub struct Cache {
@@ -146,10 +147,12 @@ impl Slot {
         if record.is_fresh(&file)? {
             return Ok(Some(Object { file, record, kept: true }));
         }
+        // Before it is hashed: what is written meanwhile is not what was hashed.
+        let stamp = Stamp::of(&file)?;
         if blake3::hash(&mmap::file(&file)?) != record.blake3.0 {
             return Ok(None);
         }
-        let object = self.object_of(file, record.blake3.0, record.uncompressed)?;
+        let object = self.object_since(stamp, file, &record)?;
         match self.record(&object) {
             // It is hashed each time, then.
             Err(error) if !may_not_write(&error) => Err(error).with_context(|| self.recording()),
@@ -199,6 +202,13 @@ impl Slot {
 
     fn object_of(&self, file: File, blake3: blake3::Hash, uncompressed: u64) -> Result<Object> {
         let record = Record::new(&file, blake3, uncompressed);
+        let record = record.with_context(|| self.path("erofs").display().to_string())?;
+        Ok(Object { file, record, kept: true })
+    }
+
+    /// The object `file`, which was seen to be what `record` says since it had `stamp`.
+    fn object_since(&self, stamp: Stamp, file: File, record: &Record) -> Result<Object> {
+        let record = Record::since(stamp, &file, record.blake3.0, record.uncompressed);
         let record = record.with_context(|| self.path("erofs").display().to_string())?;
         Ok(Object { file, record, kept: true })
     }

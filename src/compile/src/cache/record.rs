@@ -53,23 +53,34 @@ impl TryFrom<String> for Blake3 {
 /// a name, as with each bundle that is made or removed, does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stamp {
+pub struct Stamp {
     ino: u64,
     mtime: i64,
     mtime_nsec: i64,
 }
 
 impl Stamp {
-    fn of(file: &File) -> io::Result<Self> {
+    pub fn of(file: &File) -> io::Result<Self> {
         let m = file.metadata()?;
         Ok(Self { ino: m.ino(), mtime: m.mtime(), mtime_nsec: m.mtime_nsec() })
     }
 }
 
 impl Record {
-    /// Of `file`, which was just seen to have the hash `blake3`.
+    /// Of `file`, which nobody else writes to and has the hash `blake3`.
     pub fn new(file: &File, blake3: blake3::Hash, uncompressed: u64) -> io::Result<Self> {
-        let (size, stamp) = (file.metadata()?.len(), Stamp::of(file)?);
+        Self::since(Stamp::of(file)?, file, blake3, uncompressed)
+    }
+
+    /// Of `file`, which was seen to have the hash `blake3` since it had the stamp `stamp`.
+    /// Whatever was written meanwhile has changed that, and is looked at again.
+    pub fn since(
+        stamp: Stamp,
+        file: &File,
+        blake3: blake3::Hash,
+        uncompressed: u64,
+    ) -> io::Result<Self> {
+        let size = file.metadata()?.len();
         Ok(Self { size, blake3: Blake3(blake3), uncompressed, stamp, checked: now() })
     }
 
@@ -119,6 +130,18 @@ mod tests {
             assert_eq!(record.is_fresh(&file).unwrap(), fresh, "{checked}");
         }
         file.set_modified(UNIX_EPOCH).unwrap();
+        assert!(!record.is_fresh(&file).unwrap());
+    }
+
+    #[test]
+    fn what_is_written_while_an_object_is_hashed_is_looked_at_again() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_modified(UNIX_EPOCH).unwrap();
+        let stamp = Stamp::of(&file).unwrap();
+        let record = Record::since(stamp, &file, blake3::hash(b""), 7).unwrap();
+        assert!(record.is_fresh(&file).unwrap());
+        file.set_len(1).unwrap();
+        let record = Record::since(stamp, &file, blake3::hash(b""), 7).unwrap();
         assert!(!record.is_fresh(&file).unwrap());
     }
 
