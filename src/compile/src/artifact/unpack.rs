@@ -34,7 +34,7 @@ pub fn unpack(
     json: &[u8],
     pieces: Vec<Piece<'_>>,
     staging: &Staging,
-    adopt: &dyn Fn(&Index, &FileEntry) -> Result<bool>,
+    adopt: &dyn Fn(&FileEntry) -> Result<bool>,
     keys: &[Key],
     metadata_bytes: u64,
 ) -> Result<Index> {
@@ -53,7 +53,7 @@ pub fn unpack(
     for entry in &index.files {
         let path = &entry.path;
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
-        if adopt(&index, entry)? {
+        if adopt(entry)? {
             continue;
         }
         file(&piece, entry, staging, &expansion).with_context(|| path.clone())?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bundle::content::Content;
 use bundle::index::{FileEntry, Index};
-use bundle::layer_path;
+use bundle::layer_at;
 use bundle::open::{OpenBundle, Place};
 use bundle::seal::MAX_INDEX;
 use bundle::signature::Key;
@@ -176,7 +176,7 @@ pub fn pull(
             Ok(Piece { path, media_type, size, open: Box::new(move || found.blob(descriptor)) })
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
-        let adopt = |index: &Index, entry: &FileEntry| adopt(cache, &staging, index, entry, say);
+        let adopt = |entry: &FileEntry| adopt(cache, &staging, entry, say);
         let (keys, memory) = (&target.keys, target.metadata_bytes);
         let index = artifact::unpack(&json, pieces, &staging, &adopt, keys, memory)?;
         staging.publish(target.force)?;
@@ -189,14 +189,14 @@ pub fn pull(
 fn adopt(
     cache: &Cache,
     staging: &Staging,
-    index: &Index,
     entry: &FileEntry,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<bool> {
-    let Some(layer) = index.layers.iter().find(|l| layer_path(l.diff_id) == entry.path) else {
+    // An index has no other files that are called so than those of its layers.
+    let Some(diff_id) = layer_at(&entry.path) else {
         return Ok(false);
     };
-    let slot = cache.slot(layer.diff_id, say)?;
+    let slot = cache.slot(diff_id, say)?;
     let Some(object) = slot.object()? else {
         return Ok(false);
     };
@@ -212,7 +212,7 @@ fn adopt(
         }
         staging.discard(path).with_context(|| path.clone())?;
     }
-    say(&format!("the cache's layer {} is damaged, and not used", layer.diff_id));
+    say(&format!("the cache's layer {diff_id} is damaged, and not used"));
     Ok(false)
 }
 
