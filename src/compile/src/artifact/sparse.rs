@@ -44,24 +44,35 @@ pub fn each(file: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> 
         let end = (at - at % RECORD + RECORD).min(size);
         let chunk = &mut buffer[..(end - at) as usize];
         file.read_exact_at(chunk, at)?;
-        let mut rest = &chunk[..];
-        while !rest.is_empty() {
-            let count = |zero: bool, bytes: &[u8]| {
-                let blocks = bytes.chunks(BLOCK as usize).take_while(|b| is_zero(b) == zero);
-                blocks.map(<[u8]>::len).sum::<usize>()
-            };
-            let zeros = count(true, rest);
-            let start = at + zeros as u64;
-            rest = &rest[zeros..];
-            let full = count(false, rest);
-            if full > 0 {
-                take(start, &rest[..full])?;
-            }
-            rest = &rest[full..];
-            at = start + full as u64;
-        }
+        runs(at, chunk, &mut take)?;
+        at = end;
     }
     Ok(size)
+}
+
+/// Hands every run of blocks of `bytes`, which are at `at`, that are not all zero to
+/// `take`, with its offset.
+fn runs(
+    mut at: u64,
+    bytes: &[u8],
+    mut take: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let count = |zero: bool, bytes: &[u8]| {
+        let blocks = bytes.chunks(BLOCK as usize).take_while(|b| is_zero(b) == zero);
+        blocks.map(<[u8]>::len).sum::<usize>()
+    };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (zeros, after) = rest.split_at(count(true, rest));
+        let (full, after) = after.split_at(count(false, after));
+        at += zeros.len() as u64;
+        if !full.is_empty() {
+            take(at, full)?;
+        }
+        at += full.len() as u64;
+        rest = after;
+    }
+    Ok(())
 }
 
 /// Reads such a stream into `file`, which is empty and is to have `size` bytes.
@@ -91,12 +102,15 @@ pub fn read(stream: &mut impl Read, file: &File, size: u64) -> io::Result<()> {
         let chunk = buffer.get_mut(..usize::try_from(len).unwrap_or(usize::MAX));
         let chunk = chunk.ok_or_else(|| bad("a record is too long"))?;
         stream.read_exact(chunk)?;
-        file.write_all_at(chunk, offset)?;
+        // Zeros cost next to nothing in a stream, and are to take no space on the disk.
+        runs(offset, chunk, |at, bytes| file.write_all_at(bytes, at))?;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -118,6 +132,16 @@ mod tests {
             bytes
         };
         assert!(bytes(&file) == bytes(&back));
+        // Nor does a stream that has zeros make them data.
+        let mut zeros = Vec::new();
+        for (offset, len) in [(0, 1 << 20), (size, 0)] {
+            zeros.extend([offset, len].map(u64::to_le_bytes).concat());
+            zeros.resize(zeros.len() + len as usize, 0);
+        }
+        let empty = tempfile::tempfile().unwrap();
+        read(&mut &zeros[..], &empty, size).unwrap();
+        let metadata = empty.metadata().unwrap();
+        assert_eq!((metadata.len(), metadata.blocks()), (size, 0));
         // Written zeros make no difference.
         back.write_all_at(&[0; 100_000], 2 << 20).unwrap();
         let mut again = Vec::new();

@@ -12,6 +12,7 @@ use bundle::staging::{Staging, write_file};
 use bundle::{INDEX, SIGNATURE, UPPER, seal};
 use fsimage::budget::{Budget, EXPANSION, MAX_SPARSE};
 use fsimage::io::sink;
+use fsimage::units::BLOCK_SIZE;
 
 use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
 
@@ -49,7 +50,7 @@ pub fn unpack(
         // Before any file is brought.
         signature::check(json, signature.as_deref(), keys)?;
     }
-    let expansion = Budget::new(MAX_EXPANSION);
+    let expansion = Expansion { zeros: Budget::new(MAX_ZEROS), others: Budget::new(MAX_OTHERS) };
     for entry in &index.files {
         let path = &entry.path;
         let piece = pieces.remove(path).ok_or_else(|| anyhow!("the artifact has no {path}"))?;
@@ -88,9 +89,19 @@ fn signature_of(piece: &Piece<'_>) -> Result<Vec<u8>> {
 /// Bytes of a file at most: more than any layer may have by default.
 const MAX_FILE: u64 = 256 << 30;
 
-/// Bytes by which all files may be longer than [`EXPANSION`] times their blobs: the
-/// zeros that a build may have for sparse files, and what else may be zero.
-const MAX_EXPANSION: u64 = MAX_SPARSE + (16 << 30);
+/// Zeros by which all files may be longer than [`EXPANSION`] times their blobs: those
+/// that a build may have for sparse files, and what else may be zero. They become holes.
+const MAX_ZEROS: u64 = MAX_SPARSE + (16 << 30);
+
+/// Other bytes by which they may be longer, which is what a build allows. They take space
+/// on the disk before anybody sees that the hash is another.
+const MAX_OTHERS: u64 = 16 << 30;
+
+/// By how much all files may be longer than [`EXPANSION`] times their blobs.
+struct Expansion {
+    zeros: Budget,
+    others: Budget,
+}
 
 /// What a blob decompresses to, of which more than a share is taken from a budget:
 /// 10 MiB of zstd can stand for 320 GiB.
@@ -98,19 +109,28 @@ struct Bounded<'b, R> {
     inner: R,
     /// Bytes that cost nothing.
     free: u64,
-    expansion: &'b Budget<'b>,
+    expansion: &'b Expansion,
 }
 
 impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        let beyond = (n as u64).saturating_sub(self.free);
-        self.free = self.free.saturating_sub(n as u64);
-        if self.expansion.take(beyond).is_err() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the blobs expand to more than {EXPANSION} times their size"),
-            ));
+        let free = self.free.min(n as u64) as usize;
+        self.free -= free as u64;
+        let blocks = buffer[free..n].chunks(BLOCK_SIZE as usize);
+        let zeros = blocks.filter(|block| sink::is_zero(block)).map(<[u8]>::len).sum::<usize>();
+        let others = n - free - zeros;
+        let Expansion { zeros: of_zeros, others: of_others } = self.expansion;
+        for (budget, bytes, what) in [(of_zeros, zeros, "zeros"), (of_others, others, "others")] {
+            let taken = budget.take(bytes as u64);
+            taken.map_err(|_| {
+                let (kind, limit) = (io::ErrorKind::InvalidData, budget.limit());
+                let text = "the blobs stand for more than";
+                io::Error::new(
+                    kind,
+                    format!("{text} {EXPANSION} times their bytes, and {limit} {what} beyond that"),
+                )
+            })?;
         }
         Ok(n)
     }
@@ -121,7 +141,12 @@ pub fn largest_blob(size: u64) -> u64 {
     size.saturating_add(size / 64).saturating_add(1 << 20)
 }
 
-fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging, expansion: &Budget) -> Result<()> {
+fn file(
+    piece: &Piece<'_>,
+    entry: &FileEntry,
+    staging: &Staging,
+    expansion: &Expansion,
+) -> Result<()> {
     // What is not sparse takes space, and so does hashing what is.
     let is_sparse = entry.path == UPPER;
     ensure!(
@@ -169,4 +194,24 @@ fn file(piece: &Piece<'_>, entry: &FileEntry, staging: &Staging, expansion: &Bud
     io::copy(&mut blob, &mut io::sink())?;
     file.sync_all()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_may_be_many_and_what_takes_space_may_not() {
+        let read = |byte: u8, len: u64| {
+            let expansion = Expansion { zeros: Budget::new(1 << 20), others: Budget::new(8192) };
+            let inner = io::repeat(byte).take(len);
+            let mut bounded = Bounded { inner, free: 100_000, expansion: &expansion };
+            io::copy(&mut bounded, &mut io::sink())
+        };
+        for (byte, len) in [(0, 100_000 + (1 << 20)), (1, 100_000 + 8192)] {
+            assert_eq!(read(byte, len).unwrap(), len);
+            let error = read(byte, len + 1).unwrap_err().to_string();
+            assert!(error.contains("1024 times their bytes"), "{error}");
+        }
+    }
 }
