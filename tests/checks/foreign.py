@@ -12,7 +12,7 @@ import subprocess
 import time
 
 from checks import check
-from checks.boot import KRUNFW
+from checks.boot import BOOT, KRUNFW
 from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, need, same_files, scratch
 from checks.filesystems import on
 from checks.registry import bench, noise
@@ -312,6 +312,32 @@ def planted_answer():
         flip(damaged, 2000)
         p = call(BINARY, 'cache', 'verify', '--remove', '--cache-dir', r.cache, ok=(1,))
         need('belongs to the user %d' % ALICE in p.stdout and os.path.exists(damaged), p.stdout)
+
+
+@check('foreign-renamed-answer')
+def renamed_answer():
+    """`run` starts the bundle that it looked at, or made, if whoever owns the cache puts his own in its place before the machine has opened it."""
+    with runs() as r:
+        at = lambda *names: os.path.join(r.tmp, *names)
+        planted = put(at('planted.yaml'), 'image: oci:%s:latest\nplatform: linux/amd64\nboot: { hostname: planted }\n' % os.path.join(TOP, 'testimages/hello'))
+        bundle, _ = r.run(HELLO, says='5 layers')
+        place = os.path.dirname(os.path.dirname(bundle))
+        os.makedirs(at('theirs/1'))
+        builds(at('theirs/1/hello'), cache=at('other'), manifest=planted)
+        call('chown', '-R', '%d:%d' % (ALICE, ALICE), at('theirs'))
+        put(at('bin/rootfs-boot'), '#!/bin/sh\nmv %s %s && cp -a %s %s || exit 9\nexec %s --dry-run --engine qemu "$@"\n' % (place, at('aside'), at('theirs'), place, BOOT))
+        for what in ('known', 'made anew'):
+            p = call(r.binary, 'run', '--cache-dir', r.cache, HELLO, env=r.env)
+            told = json.loads(p.stdout)
+            need(told['bundle'] == bundle and told['command']['hostname'] == 'hello', '%s: another bundle is started: %s' % (what, p.stdout))
+            need(('5 layers' in p.stderr) == (what != 'known'), '%s: %s' % (what, p.stderr))
+            shutil.rmtree(place)
+            shutil.rmtree(at('aside'))
+        # What is no descriptor of a bundle.
+        os.mkdir(at('empty'))
+        for fd, words in (('2', 'descriptor 2'), ('9', 'descriptor 9'), ('-1', '-1'), ('x', 'x')):
+            p = call(BOOT, '--dry-run', at('empty'), '--bundle-fd=' + fd, ok=(125,), env=r.env)
+            need(words in p.stderr and 'panicked' not in p.stderr, p.stderr)
 
 
 @check('foreign-modes')

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU8;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -125,6 +126,10 @@ pub struct Cli {
     /// Print what would be launched, as JSON
     #[arg(long)]
     pub dry_run: bool,
+    /// The bundle's directory, which this process was started with, open as a descriptor:
+    /// then its path only names it
+    #[arg(long, value_name = "FD", hide = true)]
+    pub bundle_fd: Option<RawFd>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -159,6 +164,7 @@ impl Cli {
         let volumes = self.volume.iter().map(|text| volume(text.as_bytes()));
         Ok(Options {
             bundle: self.bundle,
+            bundle_fd: self.bundle_fd,
             engine: match self.engine {
                 EngineArg::Auto => None,
                 EngineArg::Libkrun => Some(Engine::Libkrun),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU8;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const LONGEST_OF_BUNDLES: Duration = Duration::from_secs(10 * 60);
 pub struct Options {
     /// The bundle's directory or its descriptor.
     pub bundle: PathBuf,
+    /// The directory of the bundle, open already: then the path only names it.
+    pub bundle_fd: Option<RawFd>,
     /// None is whichever works.
     pub engine: Option<Engine>,
     pub krunfw: Option<PathBuf>,

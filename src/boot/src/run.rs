@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use bundle::boot::Memory;
 use bundle::index::Index;
-use bundle::open::OpenBundle;
+use bundle::open::{OpenBundle, Place};
 use bundle::signature::{self, Key};
 use bundle::sound::Depth;
 use oci::Platform;
@@ -98,7 +98,10 @@ fn open(options: &Options) -> Result<OpenBundle> {
     // A signature covers the files only if they are what the index says.
     let all = options.verify || !asked.is_empty();
     let depth = if all { Depth::Full } else { Depth::Boot };
-    let bundle = OpenBundle::open(&options.bundle, depth)?;
+    let bundle = match options.bundle_fd {
+        None => OpenBundle::open(&options.bundle, depth)?,
+        Some(fd) => OpenBundle::open_found(Place::given(options.bundle.clone(), fd)?, depth)?,
+    };
     let signed = || -> Result<()> {
         let signature = bundle.signature()?;
         asked.iter().try_for_each(|keys| signature::check(&bundle.json, signature.as_deref(), keys))

@@ -41,9 +41,13 @@ impl Upper {
         // On the bundle's own file system blocks can be shared.
         let places = [bundle.dir.clone(), std::env::temp_dir(), "/var/tmp".into()];
         let mut failed = None;
-        for place in &places {
+        for (i, place) in places.iter().enumerate() {
             let copy = || -> io::Result<File> {
-                let file = Temporary::create(place, 0o600)?.file().try_clone()?;
+                // The bundle is where it was opened, whatever its path leads to by now.
+                let file = match i {
+                    0 => bundle.scratch()?,
+                    _ => Temporary::create(place, 0o600)?.into_file(),
+                };
                 copy_sparse(&bundle.upper.file, &file, bundle.upper.size)?;
                 file.set_len(size)?;
                 Ok(file)

@@ -8,15 +8,18 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::budget::Budget;
+use fsimage::io::dir::{Dir, open_dir};
 use fsimage::io::regular;
-use rustix::fs::{Mode, OFlags};
+use fsimage::io::temporary::Temporary;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::content::Content;
 use super::index::Index;
@@ -133,6 +136,24 @@ impl Place {
         Ok(Self::at(dir, at.into()))
     }
 
+    /// The bundle whose directory is `dir`, whatever its path leads to by now.
+    pub fn of(dir: &Dir) -> Result<Self> {
+        let at = open_dir(dir.file(), ".").with_context(|| dir.path.display().to_string())?;
+        Ok(Self::at(dir.path.clone(), at))
+    }
+
+    /// The bundle whose directory this process was started with, open as the descriptor
+    /// `fd`, which is taken. `dir` is what it is called.
+    pub fn given(dir: PathBuf, fd: RawFd) -> Result<Self> {
+        ensure!(fd > 2, "descriptor {fd} is not that of a bundle");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = rustix::fs::open(format!("/proc/self/fd/{fd}"), flags, Mode::empty());
+        let at = at.with_context(|| format!("{}, as the descriptor {fd}", dir.display()))?;
+        // SAFETY: it is open, and nothing of this process has it: who started it did.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Self::at(dir, at.into()))
+    }
+
     /// The bundle whose directory is open as `at`, and called `dir` in messages.
     pub(super) fn at(dir: PathBuf, at: File) -> Self {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -158,17 +179,35 @@ impl Place {
         signature::read(&self.at)
     }
 
-    /// Opens the file of the bundle that its index calls `path`.
-    pub(super) fn open(&self, path: &str) -> Result<OpenFile> {
-        let opened = match path.split_once('/') {
-            None => regular::open_at(&self.at, path),
+    /// The directory of the file that the index calls `path`, and its name there.
+    fn name_of<'p>(&self, path: &'p str) -> Result<(&File, &'p str)> {
+        match path.split_once('/') {
+            None => Ok((&self.at, path)),
             Some((LAYERS, name)) if !name.contains('/') => match &self.layers {
-                Ok(layers) => regular::open_at(layers, name),
+                Ok(layers) => Ok((layers, name)),
                 Err(error) => bail!("{LAYERS} is not a directory of the bundle: {error}"),
             },
             Some(_) => bail!("the path leads out of the bundle"),
+        }
+    }
+
+    /// Whether the file of the bundle that its index calls `path` is there, with `size`
+    /// bytes. What is in it is not looked at.
+    pub fn has(&self, path: &str, size: u64) -> bool {
+        let Ok((dir, name)) = self.name_of(path) else {
+            return false;
         };
-        let file = opened.map_err(missing)?;
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| {
+            let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+            is_file && u64::try_from(stat.st_size) == Ok(size)
+        })
+    }
+
+    /// Opens the file of the bundle that its index calls `path`.
+    pub(super) fn open(&self, path: &str) -> Result<OpenFile> {
+        let (dir, name) = self.name_of(path)?;
+        let file = regular::open_at(dir, name).map_err(missing)?;
         let stamp = Stamp::of(&file)?;
         Ok(OpenFile { path: path.to_owned(), size: stamp.size, file, stamp })
     }
@@ -218,6 +257,12 @@ impl OpenBundle {
         let disk = index.disk.iter().map(|extent| file(&extent.path)).collect::<Result<_>>()?;
         let (vmdk, upper) = (file(VMDK)?, file(UPPER)?);
         Ok(Self { dir: place.dir, at: place.at, json, vmdk, disk, upper, index })
+    }
+
+    /// A new file in the bundle's directory, gone with the process, on the file system
+    /// of the upper.
+    pub fn scratch(&self) -> io::Result<File> {
+        Temporary::create_in(&self.at, 0o600).map(Temporary::into_file)
     }
 
     /// Every file of the index, once, with what it holds.

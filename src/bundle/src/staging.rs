@@ -18,7 +18,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use fsimage::io::dir::open_dir;
+use fsimage::io::dir::{Dir, open_dir};
 use fsimage::io::ending::{self, Undo};
 use fsimage::io::temporary::set_mode;
 use fsimage::io::{flock, regular, sink, threads};
@@ -66,6 +66,19 @@ impl Staging {
     pub fn new(target: &Path, force: bool) -> Result<Self> {
         let target = place::resolve(target)?;
         let (parent, parent_path, name) = place::parent(&target)?;
+        Self::beside(parent, parent_path, name, force)
+    }
+
+    /// As [`Staging::new`], at `name` in the directory `parent`, whatever the path of that
+    /// leads to by now.
+    pub fn new_in(parent: &Dir, name: &OsStr, force: bool) -> Result<Self> {
+        let opened = open_dir(parent.file(), ".");
+        let opened = opened.with_context(|| parent.path.display().to_string())?;
+        Self::beside(opened, &parent.path, name, force)
+    }
+
+    fn beside(parent: File, parent_path: &Path, name: &OsStr, force: bool) -> Result<Self> {
+        let target = parent_path.join(name);
         // Locked until this ends, for one run to see the other's staging. Where it
         // cannot be locked, the later of two runs finds the bundle of the other.
         let order = parent.try_clone()?;
@@ -391,6 +404,21 @@ mod tests {
         assert_eq!(regular::bytes(&shown, 100).unwrap(), b"mine");
         drop(staging);
         assert!(name.join(BUNDLE).join(FSMETA).exists());
+    }
+
+    #[test]
+    fn a_bundle_is_made_in_the_directory_that_was_opened() {
+        let tmp = tempfile::tempdir().unwrap();
+        let at = |name: &str| tmp.path().join(name);
+        fs::create_dir(at("place")).unwrap();
+        let parent = Dir::followed(&at("place")).unwrap();
+        fs::rename(at("place"), at("aside")).unwrap();
+        fs::create_dir(at("place")).unwrap();
+        let staging = Staging::new_in(&parent, OsStr::new("out"), false).unwrap();
+        assert_eq!(fs::read_dir(at("aside")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(at("place")).unwrap().count(), 0);
+        drop(staging);
+        assert_eq!(fs::read_dir(at("aside")).unwrap().count(), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use bundle::staging::{Staging, write_file};
 use bundle::{seal, start, vmdk};
 use fsimage::digest::{DiffId, Digest};
 use fsimage::erofs::fsmeta::{self, LayerDevice};
+use fsimage::io::dir::Dir;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
@@ -89,13 +90,27 @@ struct Linked {
 
 /// Builds what `request` asks for.
 pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
+    build_by(request, &|| Staging::new(&request.output, request.force), reporter)
+}
+
+/// As [`build`], in the directory `parent`: only the last name of the output counts.
+pub fn build_in(request: &Request, parent: &Dir, reporter: &dyn Reporter) -> Result<Summary> {
+    let name = request.output.file_name().context("the bundle has no name")?;
+    build_by(request, &|| Staging::new_in(parent, name, request.force), reporter)
+}
+
+fn build_by(
+    request: &Request,
+    staging: &dyn Fn() -> Result<Staging>,
+    reporter: &dyn Reporter,
+) -> Result<Summary> {
     let manifest = &request.manifest;
     let (image, signed) = open(request, reporter)?;
     // From here on, the image is known, and its documents have their digests.
     let config = config(&image, &manifest.boot, reporter)?;
     // From here on, a machine can start with what the image says.
 
-    let staging = Staging::new(&request.output, request.force)?;
+    let staging = staging()?;
     let cache = Cache::open(&request.cache_dir)?;
     let budgets = Budgets::new(&request.limits);
     let ready = all_layers(request, &budgets, &image, &cache, Some(&staging), reporter)?;
@@ -121,6 +136,8 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
     let size = patched.size;
     let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
+    // It has layers open, which may be those of the bundle.
+    drop(patched);
     // From here on, all that a machine reads is there.
 
     let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
@@ -136,8 +153,6 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
         entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
         entry(bundle::UPPER, size, upper),
     ];
-    // It has layers open, which may be those of the bundle.
-    drop(patched);
     let mut named = HashSet::new();
     for (layer, device) in entries.iter().zip(&devices) {
         if named.insert(&layer.path) {

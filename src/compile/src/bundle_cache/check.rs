@@ -100,7 +100,7 @@ impl Check<'_> {
             }
             let bundle = dir.path.join(&name);
             let is_dir = matches!(dir.kind(&name), Ok(FileType::Directory));
-            match is_dir.then(|| sound(&bundle, self.metadata_bytes)) {
+            match is_dir.then(|| sound(&dir.sub(&name)?.own()?, self.metadata_bytes)) {
                 Some(Ok(())) => checked.good += 1,
                 Some(Err(error)) => {
                     checked.wrong(&bundle, &error, self.remove, || remove::bundle(&dir, &name));
@@ -114,8 +114,8 @@ impl Check<'_> {
     }
 }
 
-fn sound(bundle: &Path, metadata_bytes: u64) -> Result<()> {
-    match verify(&Place::find(bundle)?.within(metadata_bytes), &[]).first() {
+fn sound(bundle: &Dir, metadata_bytes: u64) -> Result<()> {
+    match verify(&Place::of(bundle)?.within(metadata_bytes), &[]).first() {
         None => Ok(()),
         Some((file, what)) => Err(anyhow!("{file}: {what}")),
     }

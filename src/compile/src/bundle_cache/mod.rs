@@ -11,14 +11,16 @@
 //! used. All of it may be deleted at any time.
 //!
 //! A place is its user's own: whatever another user owns in it is no answer, and
-//! neither used nor removed.
+//! neither used nor removed. Others may be able to rename what is above it: a place and
+//! a bundle are opened once, and what was opened is what is looked at, made and started,
+//! whatever its path leads to by then.
 
 mod check;
 mod input;
 mod remove;
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ use fsimage::digest::Digest;
 use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::dir::Dir;
 use fsimage::io::{atomic_file, flock, regular, seal, shared_dir, temporary};
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +83,7 @@ const MAX_RECORD: u64 = 64 << 20;
 /// A bundle that answers the question, and what was compiled for it.
 #[derive(Clone, Debug)]
 pub struct Found {
-    pub bundle: PathBuf,
+    pub bundle: Dir,
     pub origin: Origin,
 }
 
@@ -108,9 +110,8 @@ impl Place {
         let dir = self.open().ok()?;
         let read = record_bytes(&dir)?;
         let mut record = parse_record(&dir, &read)?;
-        let bundle = self.bundle(record.bundle);
         let number = dir.sub(record.bundle.to_string()).and_then(Dir::own).ok()?;
-        number.sub(&self.name).and_then(Dir::own).ok()?;
+        let bundle = number.sub(&self.name).and_then(Dir::own).ok()?;
         if !is_whole(&bundle) {
             return None;
         }
@@ -154,20 +155,20 @@ impl Place {
     /// write beside it, and not in it.
     fn create(&self) -> Result<Dir> {
         let bundles = shared_dir::create(&self.root, &self.root.join(BUNDLES))?;
-        let name = self.dir.file_name().unwrap_or_default();
-        match rustix::fs::mkdirat(bundles.file(), name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let own = bundles.sub(name)?.own();
-        own.context(
-            "the bundles of `run` are each user's own: remove it, or choose another --cache-dir",
-        )
+        make(&bundles, self.dir.file_name().unwrap_or_default())
     }
+}
 
-    fn bundle(&self, number: u64) -> PathBuf {
-        self.dir.join(number.to_string()).join(&self.name)
+/// Opens the directory `name` of `dir`, which is made if need be, and is this user's own.
+fn make(dir: &Dir, name: &OsStr) -> Result<Dir> {
+    match rustix::fs::mkdirat(dir.file(), name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error).with_context(|| dir.path.join(name).display().to_string()),
     }
+    let own = dir.sub(name)?.own();
+    own.context(
+        "the bundles of `run` are each user's own: remove it, or choose another --cache-dir",
+    )
 }
 
 /// The file of a place that says which bundle is the answer.
@@ -175,13 +176,13 @@ const RECORD: &str = "record.json";
 
 /// The record of the place `dir`, if it is as this user wrote it.
 fn read_record(dir: &Dir) -> Option<Record> {
-    let file = regular::open_at(dir.file(), RECORD).ok()?;
-    if file.metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
     parse_record(dir, &record_bytes(dir)?)
 }
 
 /// What the record's file of the place `dir` holds, if it is this user's.
 fn record_bytes(dir: &Dir) -> Option<Vec<u8>> {
+    let file = regular::open_at(dir.file(), RECORD).ok()?;
+    if file.metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
         return None;
     }
     regular::bytes(&file, MAX_RECORD).ok()
@@ -192,8 +193,6 @@ fn parse_record(dir: &Dir, bytes: &[u8]) -> Option<Record> {
     (record.version == VERSION).then_some(record)
 }
 
-fn write_record(dir: &Dir, record: &Record) -> Result<()> {
-    let json = seal::write(&subject(dir), record)?;
 /// Writes `record` in place of the one that was read as `read`: neither over the record
 /// of a newer bundle, nor while one is being compiled, for which the old one is wanted.
 fn refresh(dir: &Dir, read: &[u8], record: &Record) -> Result<()> {
@@ -208,6 +207,8 @@ fn refresh(dir: &Dir, read: &[u8], record: &Record) -> Result<()> {
     Ok(())
 }
 
+fn write_record(dir: &Dir, record: &Record) -> Result<()> {
+    let json = seal::write(&subject(dir), record)?;
     let written = atomic_file::write_shared(dir, RECORD.as_ref(), &json);
     written.with_context(|| dir.path.join(RECORD).display().to_string())
 }
@@ -229,6 +230,8 @@ pub struct Attempt<'g> {
     place: &'g Place,
     dir: &'g Dir,
     number: u64,
+    /// The directory of that number.
+    parent: Dir,
     made: i64,
     inputs: Vec<Input>,
 }
@@ -242,7 +245,8 @@ impl Guard<'_> {
         let made = now();
         let inputs = inputs.iter().map(|path| Input::now(path)).collect::<Result<_>>()?;
         let number = last.map_or(1, |last| last.wrapping_add(1));
-        Ok(Attempt { place, dir: &self.dir, number, made, inputs })
+        let parent = make(&self.dir, number.to_string().as_ref())?;
+        Ok(Attempt { place, dir: &self.dir, number, parent, made, inputs })
     }
 
     /// Removes what runs left that were killed, and answers before the last.
@@ -269,19 +273,33 @@ fn numbered(dir: &Dir) -> io::Result<Vec<OsString>> {
 }
 
 impl Attempt<'_> {
+    /// The directory that the bundle is to be in.
+    pub fn parent(&self) -> &Dir {
+        &self.parent
+    }
+
     /// Where the bundle is to be.
     pub fn target(&self) -> PathBuf {
-        self.place.bundle(self.number)
+        self.parent.path.join(&self.place.name)
     }
 
-    /// The directory that is to be removed, empty, if there will be no bundle.
-    pub fn dir(&self) -> PathBuf {
-        self.place.dir.join(self.number.to_string())
+    /// Removes the directory that the bundle is to be in, which is empty if there will be
+    /// none.
+    pub fn removal(&self) -> impl Fn() + Send + use<> {
+        let (dir, number) = (self.dir.clone(), self.number.to_string());
+        move || {
+            let _ = rustix::fs::unlinkat(dir.file(), &number, AtFlags::REMOVEDIR);
+        }
     }
 
-    /// Makes the bundle that is now at the target the answer.
+    /// The bundle that was made.
+    pub fn bundle(&self) -> Result<Dir> {
+        Ok(self.parent.sub(&self.place.name)?.own()?)
+    }
+
+    /// Makes the bundle that was made the answer.
     pub fn publish(self, origin: Origin) -> Result<Found> {
-        let bundle = self.target();
+        let bundle = self.bundle()?;
         let record = Record {
             version: VERSION,
             bundle: self.number,
@@ -296,14 +314,13 @@ impl Attempt<'_> {
 
 /// Whether all files of the bundle are there with their sizes; what is in them is
 /// checked by whoever boots it.
-fn is_whole(dir: &Path) -> bool {
-    let Ok(index) = open::read_index(dir) else {
-        return false;
+fn is_whole(bundle: &Dir) -> bool {
+    let whole = || -> Result<bool> {
+        let place = open::Place::of(bundle)?;
+        let (_, index) = place.index()?;
+        Ok(index.files.iter().all(|file| place.has(&file.path, file.size)))
     };
-    let is = |path: &str, size: u64| {
-        fs::metadata(dir.join(path)).is_ok_and(|metadata| metadata.len() == size)
-    };
-    dir.join(bundle::VMDK).is_file() && index.files.iter().all(|file| is(&file.path, file.size))
+    whole().unwrap_or(false)
 }
 
 /// `name` as the name of a machine, and of a directory.

@@ -12,10 +12,11 @@ const HEADING: &str = "Machine (the options of rootfs-boot)";
 /// What `rootfs-boot` is to be told.
 pub struct MachineArgs(pub Vec<OsString>);
 
-/// All options of `rootfs-boot`.
+/// All options of `rootfs-boot` but those that only `run` itself uses.
 fn options() -> Vec<Arg> {
     let command = Cli::command();
-    command.get_arguments().filter(|arg| !arg.is_positional()).cloned().collect()
+    let is_option = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set();
+    command.get_arguments().filter(is_option).cloned().collect()
 }
 
 impl Args for MachineArgs {

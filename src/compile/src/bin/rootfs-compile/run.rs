@@ -1,15 +1,15 @@
 //! `run`: compiles unless that is done, and becomes `rootfs-boot`.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
-use std::{env, fs};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bundle::open::read_index;
 use clap::Parser as _;
 use fsimage::io::ending;
 use oci::{ImageRef, Platform, Transport};
@@ -19,6 +19,7 @@ use rootfs_compile::build::{self, Request};
 use rootfs_compile::bundle_cache::{Found, Origin, Place};
 use rootfs_compile::manifest::{LockUse, Manifest};
 use rootfs_compile::word::Word;
+use rustix::io::FdFlags;
 
 use crate::args::{PullPolicy, Run};
 use crate::asked::Asked;
@@ -47,7 +48,10 @@ pub fn run(args: &Run) -> Result<u8> {
             compile(args, &asked, &place, manifest, known)?
         }
     };
-    let error = command(args, &program, &found.bundle).exec();
+    // What was looked at is started: others may be able to rename what leads to it.
+    let fd = found.bundle.file();
+    rustix::io::fcntl_setfd(fd, FdFlags::empty()).context("passing on the bundle")?;
+    let error = command(args, &program, &found.bundle.path, Some(fd.as_raw_fd())).exec();
     Err(anyhow!("{}: {error}", program.display()))
 }
 
@@ -143,14 +147,13 @@ fn compile(
     };
     let attempt = guard.attempt(&inputs(asked, &request.manifest))?;
     request.output = attempt.target();
-    let dir = attempt.dir();
-    let undo = ending::undo(move || drop(fs::remove_dir(dir)));
+    let undo = ending::undo(attempt.removal());
     let reporter = show::reporter(given.progress, given.quiet, false);
-    let summary = build::build(&request, &*reporter);
+    let summary = build::build_in(&request, attempt.parent(), &*reporter);
     drop(undo);
-    let summary = summary.inspect_err(|_| drop(fs::remove_dir(attempt.dir())))?;
+    let summary = summary.inspect_err(|_| attempt.removal()())?;
     say_done(&args.image.to_string_lossy(), given, &summary, false, started);
-    let index = read_index(&request.output)?;
+    let (_, index) = bundle::open::Place::of(&attempt.bundle()?)?.index()?;
     let digest = index.image.manifest_digest.unwrap_or(index.image.config_digest);
     attempt.publish(Origin { digest, daemon })
 }
@@ -177,10 +180,11 @@ fn inputs(asked: &Asked, manifest: &Manifest) -> Vec<PathBuf> {
     inputs
 }
 
-/// What becomes the machine.
-fn command(args: &Run, program: &Path, bundle: &Path) -> Command {
+/// What becomes the machine. The bundle is open as the descriptor `fd`, once it is there.
+fn command(args: &Run, program: &Path, bundle: &Path, fd: Option<RawFd>) -> Command {
     let mut command = Command::new(program);
     command.arg0(PROGRAM).arg(bundle).args(&args.machine.0);
+    command.args(fd.map(|fd| format!("--bundle-fd={fd}")));
     if !args.command.is_empty() {
         command.arg("--").args(&args.command);
     }
@@ -190,7 +194,7 @@ fn command(args: &Run, program: &Path, bundle: &Path) -> Command {
 /// Tells before anything is compiled what would keep the machine from starting.
 fn machine_can_be(args: &Run, program: &Path) -> Result<()> {
     // The bundle is not there yet, and does not matter.
-    let command = command(args, program, Path::new("bundle"));
+    let command = command(args, program, Path::new("bundle"), None);
     let typed = std::iter::once(OsStr::new(PROGRAM)).chain(command.get_args());
     let parsed = Cli::try_parse_from(typed);
     let parsed = parsed.map_err(|e| anyhow!("{}", e.to_string().trim_start_matches("error: ")))?;
