@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blake2::{Blake2b512, Digest as _};
 use fsimage::digest::Digest;
-use fsimage::io::temporary::{self, Temporary};
 use fsimage::io::atomic_file;
+use fsimage::io::temporary::{self, Temporary};
 use minisign::{KeyPair, SecretKeyBox};
 use ring::signature::Ed25519KeyPair;
 

@@ -14,7 +14,6 @@ use fsimage::tree::extents::Extents;
 use fsimage::tree::{GuestPath, InodeId, Kind, Tree};
 use fsimage::units::BLOCK_SIZE;
 use rootfs_compile::build::{Request, build};
-use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::Manifest;
 use rootfs_compile::progress::Silent;
 
@@ -127,20 +126,9 @@ fn an_independent_reader_sees_the_same_tree() {
     let scratch = Scratch(std::env::temp_dir().join(format!("independent-{}", std::process::id())));
     let output = scratch.0.join("bundle");
     let top = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let request = Request {
-        manifest: Manifest::load(&top.join("manifests/hello.yaml"), &Default::default()).unwrap(),
-        output: output.clone(),
-        force: false,
-        cache_dir: scratch.0.join("cache"),
-        jobs: 2,
-        platform: Some("linux/amd64".parse().unwrap()),
-        limits: Limits::default(),
-        source_date_epoch: None,
-        access: Default::default(),
-        lock: Default::default(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-    };
+    let manifest = Manifest::load(&top.join("manifests/hello.yaml"), &Default::default()).unwrap();
+    let mut request = Request::new(manifest, &output, scratch.0.join("cache"));
+    request.platform = Some("linux/amd64".parse().unwrap());
     build(&request, &Silent).unwrap();
     let index = bundle::open::read_index(&output).unwrap();
     let layers: Vec<Vec<u8>> =

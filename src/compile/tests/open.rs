@@ -7,7 +7,6 @@ use std::path::Path;
 use bundle::open::OpenBundle;
 use bundle::sound::Depth;
 use rootfs_compile::build::{Request, build};
-use rootfs_compile::layer::Limits;
 use rootfs_compile::manifest::Manifest;
 use rootfs_compile::progress::Silent;
 
@@ -15,20 +14,9 @@ fn hello(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
     let scratch = std::env::temp_dir().join(format!("open-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&scratch);
     let top = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let request = Request {
-        manifest: Manifest::load(&top.join("manifests/hello.yaml"), &Default::default()).unwrap(),
-        output: scratch.join("bundle"),
-        force: false,
-        cache_dir: scratch.join("cache"),
-        jobs: 1,
-        platform: Some("linux/amd64".parse().unwrap()),
-        limits: Limits::default(),
-        source_date_epoch: None,
-        access: Default::default(),
-        lock: Default::default(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-    };
+    let manifest = Manifest::load(&top.join("manifests/hello.yaml"), &Default::default()).unwrap();
+    let mut request = Request::new(manifest, scratch.join("bundle"), scratch.join("cache"));
+    request.platform = Some("linux/amd64".parse().unwrap());
     build(&request, &Silent).unwrap();
     (scratch.clone(), scratch.join("bundle"))
 }

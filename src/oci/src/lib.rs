@@ -67,13 +67,13 @@ pub use self::image::Image;
 pub use self::layer::Layer;
 #[cfg(feature = "images")]
 pub use self::names::REF_NAME;
+#[cfg(feature = "images")]
+pub use self::not_there::NotThere;
 pub use self::platform::{BadPlatform, Platform};
 #[cfg(feature = "images")]
 pub use self::reference::{BadReference, ImageRef, Transport};
 #[cfg(feature = "images")]
 pub use self::registry::{Access, Credentials, Repository};
-#[cfg(feature = "images")]
-pub use self::not_there::NotThere;
 #[cfg(feature = "images")]
 pub use self::signed::ImageKey;
 #[cfg(feature = "images")]

@@ -99,8 +99,8 @@ const MAX_OTHERS: u64 = 16 << 30;
 
 /// By how much all files may be longer than [`EXPANSION`] times their blobs.
 struct Expansion {
-    zeros: Budget,
-    others: Budget,
+    zeros: Budget<'static>,
+    others: Budget<'static>,
 }
 
 /// What a blob decompresses to, of which more than a share is taken from a budget:

@@ -58,6 +58,31 @@ pub struct Request {
     pub cache_to: Vec<Reference>,
 }
 
+impl Request {
+    /// A build of `manifest` into `output`, with its layers cached in `cache_dir`, and
+    /// everything else as the program has it without options.
+    pub fn new(
+        manifest: Manifest,
+        output: impl Into<PathBuf>,
+        cache_dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            manifest,
+            output: output.into(),
+            force: false,
+            cache_dir: cache_dir.into(),
+            jobs: 0,
+            platform: None,
+            limits: Limits::default(),
+            source_date_epoch: None,
+            access: Access::default(),
+            lock: LockUse::default(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+        }
+    }
+}
+
 /// What a build made.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {

@@ -1,0 +1,66 @@
+//! A build from code: an image and some patches become a bundle, as `rootfs-compile build` does it.
+//!
+//! ```sh
+//! cargo run -p rootfs-compile --example build_bundle -- bundle && rootfs-boot bundle -- cat /etc/motd
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use rootfs_compile::build::{Request, Summary, build};
+use rootfs_compile::manifest::Manifest;
+use rootfs_compile::progress::{Event, Reporter};
+
+/// Prints what a person may want to know, and leaves out how far it is.
+struct Lines;
+
+impl Reporter for Lines {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Stage(stage) => println!("{stage}"),
+            Event::Warning(text) => println!("warning: {text}"),
+            _ => {}
+        }
+    }
+}
+
+/// Builds the image that comes with the project, with another motd, into `output`. `cache`
+/// keeps compiled layers.
+fn hello(output: &Path, cache: &Path) -> Result<Summary> {
+    // A manifest is read from a file, as its paths are relative to that.
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let dir = output.parent().context("the output has no directory")?;
+    let file = dir.join("example.yaml");
+    let image = top.join("testimages/hello");
+    fs::write(
+        &file,
+        format!(
+            "image: oci:{}:latest\nplatform: linux/amd64\npatches:\n- write: {{ path: /etc/motd, content: \
+             \"from code\\n\" }}\n",
+            image.display()
+        ),
+    )?;
+    let manifest = Manifest::load(&file, &Default::default())?;
+    build(&Request::new(manifest, output, cache), &Lines)
+}
+
+fn main() -> Result<()> {
+    let output = std::env::args_os().nth(1).context("usage: build_bundle DIR")?;
+    let output = std::path::absolute(PathBuf::from(output))?;
+    let summary = hello(&output, &output.with_extension("cache"))?;
+    println!("{}: {} layers, {} inodes", output.display(), summary.layers, summary.inodes);
+    Ok(())
+}
+
+#[test]
+fn the_bundle_is_sound() {
+    use bundle::open::OpenBundle;
+    use bundle::sound::Depth;
+
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("bundle");
+    let summary = hello(&output, &dir.path().join("cache")).unwrap();
+    assert_eq!(summary.layers, 5);
+    OpenBundle::open(&output, Depth::Full).unwrap();
+}
