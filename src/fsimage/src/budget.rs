@@ -105,6 +105,43 @@ impl Budget<'_> {
     }
 }
 
+/// Weight that a [`Tally`] takes from its budget at once: a share of it that does not
+/// matter, and so much that threads do not wait for each other.
+const PAID_AT_ONCE: u64 = 1 << 18;
+
+/// Takes from a budget what comes in many small pieces.
+///
+/// Invariant: what was counted and not yet paid is less than [`PAID_AT_ONCE`], so a
+/// reader that counts each piece before the next keeps no more than the budget has.
+#[derive(Debug)]
+pub struct Tally<'b> {
+    budget: &'b Budget,
+    due: u64,
+}
+
+impl<'b> Tally<'b> {
+    pub fn new(budget: &'b Budget) -> Self {
+        Self { budget, due: 0 }
+    }
+
+    /// Counts `bytes` that are kept.
+    ///
+    /// # Errors
+    /// When the budget has no more.
+    pub fn count(&mut self, bytes: u64) -> Result<(), Exhausted> {
+        self.due = self.due.saturating_add(bytes);
+        if self.due < PAID_AT_ONCE { Ok(()) } else { self.pay() }
+    }
+
+    /// Takes from the budget what was counted since the last time.
+    ///
+    /// # Errors
+    /// When the budget has no more.
+    pub fn pay(&mut self) -> Result<(), Exhausted> {
+        self.budget.take(std::mem::take(&mut self.due))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,10 +45,16 @@ impl Extents {
 
 impl Weigh for Extents {
     fn weight(&self) -> u64 {
-        match &self.runs {
-            Runs::One(_) => 0,
+        self.runs.weight()
+    }
+}
+
+impl Weigh for Runs {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::One(_) => 0,
             // A vector that grows has room for as many again.
-            Runs::Many(many) => 2 * size_of_val(&**many) as u64,
+            Self::Many(many) => 2 * size_of_val(&**many) as u64,
         }
     }
 }

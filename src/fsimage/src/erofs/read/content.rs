@@ -8,6 +8,7 @@ use crate::erofs::disk::{
 use crate::erofs::read::error::{ReadError, bad};
 use crate::erofs::read::reader::Reader;
 use crate::tree::extents::{Extent, Extents, Runs};
+use crate::tree::weight::Weigh as _;
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, Nid, align_up, blocks_of};
 
 /// A name in a directory.
@@ -17,8 +18,9 @@ pub struct RawEntry<'d> {
     pub file_type: u8,
 }
 
-/// The blocks of an inode whose content lies among the metadata.
-fn flat<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<Vec<&'d [u8]>> {
+/// The whole blocks of an inode whose content lies among the metadata, and what is
+/// behind them.
+fn flat<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<(&'d [u8], &'d [u8])> {
     let size = inode.disk.size;
     let (plain, tail) = match inode.disk.layout {
         disk::LAYOUT_FLAT_PLAIN => (size, 0),
@@ -27,17 +29,17 @@ fn flat<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<Vec<&'d [u8]>> 
     };
     let past = || bad(inode.nid, "content past the end of the file");
     let at = u64::from(inode.disk.u) * BLOCK_SIZE;
-    let mut blocks = Vec::new();
+    let (mut blocks, mut rest): (&[u8], &[u8]) = (&[], &[]);
     if plain > 0 {
-        blocks.extend(reader.bytes(at, plain).ok_or_else(past)?.chunks(BLOCK_SIZE as usize));
+        blocks = reader.bytes(at, plain).ok_or_else(past)?;
     }
     if tail > 0 {
         if inode.tail_at % BLOCK_SIZE + tail > BLOCK_SIZE {
             return Err(bad(inode.nid, "an inline tail crosses a block's end"));
         }
-        blocks.push(reader.bytes(inode.tail_at, tail).ok_or_else(past)?);
+        rest = reader.bytes(inode.tail_at, tail).ok_or_else(past)?;
     }
-    Ok(blocks)
+    Ok((blocks, rest))
 }
 
 /// The target of a symbolic link.
@@ -46,32 +48,48 @@ pub fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8>> {
     if inode.disk.size >= 4096 {
         return Err(bad(inode.nid, format!("a link of {} bytes", inode.disk.size)));
     }
-    let target = flat(reader, inode)?.concat();
+    let (blocks, rest) = flat(reader, inode)?;
+    let target = [blocks, rest].concat();
     if target.is_empty() || target.contains(&0) {
         return Err(bad(inode.nid, "a link's target is empty or holds a NUL"));
     }
     Ok(target)
 }
 
-/// All entries of a directory, in order.
-pub fn entries<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<Vec<RawEntry<'d>>> {
-    let mut all: Vec<RawEntry<'d>> = Vec::new();
-    for block in flat(reader, inode)? {
-        block_entries(inode.nid, block, &mut all)?;
-    }
-    for pair in all.windows(2) {
-        if pair[0].name >= pair[1].name {
+/// Hands each entry of a directory to `each`, in order.
+///
+/// None is kept here: a directory of many blocks may be a few bytes of an archive, and
+/// only `each` knows what it keeps.
+pub fn entries<'d>(
+    reader: &Reader<'d>,
+    inode: &RawInode<'_>,
+    mut each: impl FnMut(RawEntry<'d>) -> Result<()>,
+) -> Result<()> {
+    let mut before: Option<&[u8]> = None;
+    let mut each = |entry: RawEntry<'d>| {
+        if before.is_some_and(|before| before >= entry.name) {
             return Err(ReadError::Dirent {
                 nid: inode.nid,
-                name: pair[1].name.escape_ascii().to_string(),
+                name: entry.name.escape_ascii().to_string(),
                 what: "it is not behind the one before it".into(),
             });
         }
+        before = Some(entry.name);
+        each(entry)
+    };
+    let (blocks, rest) = flat(reader, inode)?;
+    let rest = (!rest.is_empty()).then_some(rest);
+    for block in blocks.chunks(BLOCK_SIZE as usize).chain(rest) {
+        block_entries(inode.nid, block, &mut each)?;
     }
-    Ok(all)
+    Ok(())
 }
 
-fn block_entries<'d>(nid: Nid, block: &'d [u8], all: &mut Vec<RawEntry<'d>>) -> Result<()> {
+fn block_entries<'d>(
+    nid: Nid,
+    block: &'d [u8],
+    each: &mut impl FnMut(RawEntry<'d>) -> Result<()>,
+) -> Result<()> {
     let cut = || bad(nid, "a directory block's entries do not fit it");
     let dirent = |i: usize| {
         let bytes = block.get(i * DIRENT_SIZE..)?.first_chunk()?;
@@ -93,7 +111,7 @@ fn block_entries<'d>(nid: Nid, block: &'d [u8], all: &mut Vec<RawEntry<'d>>) -> 
             start + rest.iter().position(|b| *b == 0).unwrap_or(rest.len())
         };
         let name = block.get(start..end).filter(|_| start >= first).ok_or_else(cut)?;
-        all.push(RawEntry { name, nid: Nid(this.nid), file_type: this.file_type });
+        each(RawEntry { name, nid: Nid(this.nid), file_type: this.file_type })?;
     }
     Ok(())
 }
@@ -109,8 +127,13 @@ pub fn index_bytes(inode: &RawInode<'_>) -> Option<u64> {
     }
 }
 
-/// Where a regular file's bytes lie, on devices that hold them.
-pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
+/// Where a regular file's bytes lie, on devices that hold them. `keep` is told the
+/// weight of each run as it comes, of all together that of the extents.
+pub fn extents(
+    reader: &Reader<'_>,
+    inode: &RawInode<'_>,
+    mut keep: impl FnMut(u64) -> Result<()>,
+) -> Result<Extents> {
     let size = inode.disk.size;
     let blocks = blocks_of(size);
     let mut runs = Runs::default();
@@ -139,8 +162,9 @@ pub fn extents(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Extents> {
             last.len = last.len.checked_add(len).ok_or_else(past)?;
             return Ok(());
         }
+        let before = runs.weight();
         runs.push(Extent { file_block, device: DeviceId(device), start: BlockAddr(start), len });
-        Ok(())
+        keep(runs.weight() - before)
     };
     match inode.disk.layout {
         _ if size == 0 => {}

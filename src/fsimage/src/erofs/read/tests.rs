@@ -262,3 +262,100 @@ fn what_is_kept_of_a_tree_has_a_budget_that_names_its_option() {
         assert!(error.contains("--max-metadata-bytes"), "{error}");
     }
 }
+
+/// An object without data, the offset of its root, and the number of a fifo in it.
+fn fifos() -> (Vec<u8>, usize, u64) {
+    let mut tree = Tree::new(Stat::IMPLIED_DIR);
+    for i in 0..100 {
+        add(&mut tree, InodeId::ROOT, &format!("name-{i:0>100}"), Kind::Fifo);
+    }
+    let mut writer = ObjectWriter::new(scratch()).unwrap();
+    let start = writer.data().position();
+    let plan = crate::erofs::plan::Plan::new(&tree, Form::Object, start).unwrap();
+    let base = u64::from(plan.meta_blkaddr) * BLOCK_SIZE;
+    let fifo = (plan.node(InodeId(1)).offset - base) / NID_SLOT;
+    let root = plan.node(InodeId::ROOT).offset as usize;
+    (bytes_of(writer.finish(&tree, Digest::of(b"x")).unwrap().0), root, fifo)
+}
+
+/// The object with `blocks`, one behind the other, as the entries of its root.
+fn with_root((mut bytes, root, _): (Vec<u8>, usize, u64), blocks: &[u8]) -> Vec<u8> {
+    let size = if DiskInode::decode(&bytes[root..]).unwrap().extended { 8 } else { 4 };
+    bytes[root + 8..][..size].copy_from_slice(&(blocks.len() as u64).to_le_bytes()[..size]);
+    let first = (bytes.len() as u64 / BLOCK_SIZE) as u32;
+    bytes[root + 16..][..4].copy_from_slice(&first.to_le_bytes());
+    bytes.extend_from_slice(blocks);
+    let mut head: [u8; HEAD_SIZE] = *bytes.first_chunk().unwrap();
+    let mut superblock = SuperBlock::decode(head[SUPER_OFFSET..].first_chunk().unwrap()).unwrap();
+    superblock.blocks = (bytes.len() as u64 / BLOCK_SIZE) as u32;
+    superblock.seal(&mut head);
+    bytes[..HEAD_SIZE].copy_from_slice(&head);
+    bytes
+}
+
+/// A directory's block with `names`, all of the fifo `nid`.
+fn block_of(names: &[String], nid: u64) -> Vec<u8> {
+    let mut block = Vec::new();
+    let mut nameoff = names.len() * DIRENT_SIZE;
+    for name in names {
+        let nameoff16 = nameoff as u16;
+        DiskDirent { nid, nameoff: nameoff16, file_type: 5 }.encode(&mut block);
+        nameoff += name.len();
+    }
+    names.iter().for_each(|name| block.extend_from_slice(name.as_bytes()));
+    block.resize(BLOCK_SIZE as usize, 0);
+    block
+}
+
+#[test]
+fn entries_are_weighed_before_the_next_is_read() {
+    let object = fifos();
+    let fifo = object.2;
+    let refused = |blocks: &[u8], budget: u64| {
+        let bytes = with_root(object.clone(), blocks);
+        let tree = Reader::new(&bytes).unwrap().tree(Form::Object, &Budget::new(budget));
+        tree.unwrap_err().to_string()
+    };
+    // 85 000 entries, of which no two may be alike, and none may be like these.
+    let error = refused(&block_of(&vec![String::new(); 85], fifo).repeat(1000), 1 << 30);
+    assert!(error.contains("a name is empty"), "{error}");
+    // In order but for the last, which is not reached.
+    let names = |i: u32| (0..40).map(|j| format!("n{i:06}{j:03}")).collect::<Vec<_>>();
+    let mut blocks: Vec<u8> = (0..1000).flat_map(|i| block_of(&names(i), fifo)).collect();
+    blocks.extend(block_of(&names(0), fifo));
+    let error = refused(&blocks, 1 << 30);
+    assert!(error.contains("not behind the one before it"), "{error}");
+    let error = refused(&blocks, 1 << 20);
+    assert!(error.contains("--max-metadata-bytes"), "{error}");
+}
+
+#[test]
+fn extents_are_weighed_before_the_next_is_read() {
+    let mut tree = Tree::new(Stat::IMPLIED_DIR);
+    let run = |at: u64| Extent {
+        file_block: at,
+        device: DeviceId::PRIMARY,
+        // No two are neighbours.
+        start: BlockAddr(2 + at as u32 % 2 * 2),
+        len: 1,
+    };
+    let runs: Vec<Extent> = (0..20_000).map(run).collect();
+    let file = Kind::File(Extents { size: 20_000 << 10, runs: runs[..].into() });
+    add(&mut tree, InodeId::ROOT, "file", file);
+    let mut writer = ObjectWriter::new(scratch()).unwrap();
+    writer.data().data(&[1; 8192]).unwrap();
+    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let mut bytes = bytes_of(object);
+    let read = |bytes: &[u8], budget| {
+        Reader::new(bytes).unwrap().tree(Form::Object, &Budget::new(budget)).map(drop)
+    };
+    read(&bytes, 1 << 20).unwrap();
+    // The last index leads nowhere, and is not reached.
+    let index = [&[0, 0, 0xff, 0][..], &4u32.to_le_bytes()].concat();
+    let good = [&[0, 0, 0, 0][..], &4u32.to_le_bytes()].concat();
+    let last = bytes.windows(8).rposition(|window| window == good).unwrap();
+    bytes[last..last + 8].copy_from_slice(&index);
+    let error = |budget| read(&bytes, budget).unwrap_err().to_string();
+    assert!(error(1 << 20).contains("not in the table"), "{}", error(1 << 20));
+    assert!(error(400 << 10).contains("--max-metadata-bytes"), "{}", error(400 << 10));
+}

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Exhausted, Tally};
 use crate::erofs::disk;
 use crate::erofs::plan::Form;
 use crate::erofs::read::content;
@@ -29,8 +29,7 @@ impl Reader<'_> {
             ids: FxHashMap::default(),
             met: Vec::new(),
             named: 0,
-            kept: 0,
-            budget,
+            kept: Tally::new(budget),
         };
         walk.run()?;
         let inodes = walk.tree.len() as u64;
@@ -68,13 +67,9 @@ struct Walk<'r, 'd> {
     /// Bytes of directories, links' targets and chunk indexes, which belong to one
     /// inode each.
     named: u64,
-    /// Weight of what is kept and not yet taken from the budget.
-    kept: u64,
-    budget: &'r Budget<'r>,
+    /// Weight of what is kept.
+    kept: Tally<'r>,
 }
-
-/// Weight that is taken from the budget at once: a share of it that does not matter.
-const PAID_AT_ONCE: u64 = 1 << 18;
 
 impl<'d> Walk<'_, 'd> {
     fn run(&mut self) -> Result<()> {
@@ -90,7 +85,7 @@ impl<'d> Walk<'_, 'd> {
         while let Some((id, raw, parent)) = dirs.pop() {
             self.dir(id, &raw, parent, &mut dirs)?;
         }
-        self.pay(root_nid)?;
+        self.kept.pay().map_err(|error| exhausted(root_nid, error))?;
         for Met { nid, told, counted, .. } in &self.met {
             if told != counted {
                 return Err(bad(*nid, format!("nlink is {told}, but {counted} entries lead here")));
@@ -107,10 +102,9 @@ impl<'d> Walk<'_, 'd> {
         parent: Nid,
         dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
     ) -> Result<()> {
-        let listing = content::entries(self.reader, raw)?;
         let (mut dot, mut dotdot) = (None, None);
-        let mut found = Vec::with_capacity(listing.len());
-        for entry in listing {
+        let mut found = Vec::new();
+        content::entries(self.reader, raw, |entry| {
             let wrong = |what: String| ReadError::Dirent {
                 nid: raw.nid,
                 name: entry.name.escape_ascii().to_string(),
@@ -130,7 +124,8 @@ impl<'d> Walk<'_, 'd> {
                     found.push((name, child));
                 }
             }
-        }
+            Ok(())
+        })?;
         if dot != Some(raw.nid) || dotdot != Some(parent) {
             return Err(bad(raw.nid, "\".\" or \"..\" is missing or leads elsewhere"));
         }
@@ -185,20 +180,18 @@ impl<'d> Walk<'_, 'd> {
         let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
         let kind = self.kind(&raw, &mut xattrs)?;
         let inode = Inode { stat, xattrs, kind };
-        self.keep(nid, inode.weight())?;
+        // Each extent was counted as it came.
+        let counted = match &inode.kind {
+            Kind::File(extents) => extents.weight(),
+            _ => 0,
+        };
+        self.keep(nid, inode.weight() - counted)?;
         Ok((raw, inode))
     }
 
     /// Counts what is kept of the inode `nid`.
     fn keep(&mut self, nid: Nid, weight: u64) -> Result<()> {
-        self.kept += weight;
-        if self.kept < PAID_AT_ONCE { Ok(()) } else { self.pay(nid) }
-    }
-
-    /// Takes what was kept since the last time from the budget.
-    fn pay(&mut self, nid: Nid) -> Result<()> {
-        let kept = std::mem::take(&mut self.kept);
-        self.budget.take(kept).map_err(|error| bad(nid, error.to_string()))
+        self.kept.count(weight).map_err(|error| exhausted(nid, error))
     }
 
     /// Counts the bytes that `raw` names as its own, before they are read. All
@@ -220,7 +213,7 @@ impl<'d> Walk<'_, 'd> {
         }
     }
 
-    fn kind(&self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
+    fn kind(&mut self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
         let object = self.form == Form::Object;
         let mut mark = |name| if object { xattrs.remove(name) } else { None };
         Ok(match raw.disk.mode & disk::S_IFMT {
@@ -233,7 +226,11 @@ impl<'d> Walk<'_, 'd> {
                 Some(target) => Kind::LowerLink(
                     GuestPath::parse(&target).map_err(|e| bad(raw.nid, e.to_string()))?,
                 ),
-                None => Kind::File(content::extents(self.reader, raw)?),
+                None => {
+                    let reader = self.reader;
+                    let keep = |weight| self.keep(raw.nid, weight);
+                    Kind::File(content::extents(reader, raw, keep)?)
+                }
             },
             disk::S_IFLNK => Kind::Symlink(content::target(self.reader, raw)?.into()),
             disk::S_IFCHR => {
@@ -249,4 +246,8 @@ impl<'d> Walk<'_, 'd> {
             _ => return Err(bad(raw.nid, format!("mode {:o} is no file type", raw.disk.mode))),
         })
     }
+}
+
+fn exhausted(nid: Nid, error: Exhausted) -> ReadError {
+    bad(nid, error.to_string())
 }
