@@ -133,7 +133,9 @@ pub(super) fn file(
             }
             match path {
                 FSMETA => merged(&file, place, index, depth)?,
-                UPPER if depth.reads_trees() => ext4::read::check(&file.file)?,
+                UPPER if depth.reads_trees() => {
+                    ext4::read::check(&file.file, &Budget::new(place.metadata_bytes))?;
+                }
                 UPPER => {}
                 _ => layer(&file, place, depth)?,
             }

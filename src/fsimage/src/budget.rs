@@ -4,6 +4,7 @@
 //! xattr of 64 KiB to each of a million files. So whatever a build keeps of its
 //! layers is weighed as it comes, and the sum has one limit.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Zeros that the readers of bundles hash at most for files whose data lie far apart,
@@ -116,29 +117,30 @@ const PAID_AT_ONCE: u64 = 1 << 18;
 #[derive(Debug)]
 pub struct Tally<'b> {
     budget: &'b Budget,
-    due: u64,
+    due: Cell<u64>,
 }
 
 impl<'b> Tally<'b> {
     pub fn new(budget: &'b Budget) -> Self {
-        Self { budget, due: 0 }
+        Self { budget, due: Cell::new(0) }
     }
 
     /// Counts `bytes` that are kept.
     ///
     /// # Errors
     /// When the budget has no more.
-    pub fn count(&mut self, bytes: u64) -> Result<(), Exhausted> {
-        self.due = self.due.saturating_add(bytes);
-        if self.due < PAID_AT_ONCE { Ok(()) } else { self.pay() }
+    pub fn count(&self, bytes: u64) -> Result<(), Exhausted> {
+        let due = self.due.get().saturating_add(bytes);
+        self.due.set(due);
+        if due < PAID_AT_ONCE { Ok(()) } else { self.pay() }
     }
 
     /// Takes from the budget what was counted since the last time.
     ///
     /// # Errors
     /// When the budget has no more.
-    pub fn pay(&mut self) -> Result<(), Exhausted> {
-        self.budget.take(std::mem::take(&mut self.due))
+    pub fn pay(&self) -> Result<(), Exhausted> {
+        self.budget.take(self.due.take())
     }
 }
 

@@ -47,8 +47,13 @@ impl Weigh for GuestPath {
 impl Weigh for Xattrs {
     fn weight(&self) -> u64 {
         // The writer holds a second copy of those that several inodes share.
-        self.iter().map(|x| XATTR + 2 * (x.name.len() + x.value.len()) as u64).sum()
+        self.iter().map(|x| xattr(x.name.len(), x.value.len())).sum()
     }
+}
+
+/// Weight of an xattr whose name and value have so many bytes.
+pub fn xattr(name: usize, value: usize) -> u64 {
+    XATTR + 2 * (name + value) as u64
 }
 
 impl<C: Weigh> Weigh for Inode<C> {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, symlin
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fsimage::budget::Budget;
 use fsimage::ext4::read::{FileData, Reader};
 use fsimage::tree::{InodeId, Kind, Name, Rdev, Tree};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, XattrFlags};
@@ -259,7 +260,8 @@ fn same_inode(tree: &Tree<FileData>, reader: &Reader<'_>, id: InodeId, path: &Pa
 /// Reads the image and compares it with what the kernel shows.
 fn judge(scratch: &Scratch, what: &dyn std::fmt::Debug) {
     let file = File::open(scratch.image()).unwrap();
-    let reader = Reader::new(&file).unwrap_or_else(|error| panic!("{what:?}: {error}"));
+    let memory = Budget::default();
+    let reader = Reader::new(&file, &memory).unwrap_or_else(|error| panic!("{what:?}: {error}"));
     let tree = reader.tree().unwrap_or_else(|error| panic!("{what:?}: {error}"));
     scratch.mount("ro,loop");
     compare(&tree, &reader, &scratch.mnt());
@@ -308,7 +310,8 @@ fn what_stands_in_the_journal_is_read_as_the_kernel_replays_it() {
         drop(orphan);
         scratch.unmount();
         let file = File::open(copy.image()).unwrap();
-        let reader = Reader::new(&file).unwrap();
+        let memory = Budget::default();
+        let reader = Reader::new(&file, &memory).unwrap();
         assert!(reader.superblock().needs_recovery(), "{features:?} {mode}");
         let tree = reader.tree().unwrap_or_else(|error| panic!("{features:?} {mode}: {error}"));
         // The kernel replays in the file that is still open here: into a copy.
@@ -393,7 +396,7 @@ fn one_flipped_bit_is_an_error_or_another_tree_but_never_a_panic() {
 /// returns how often that is an error.
 fn flip(image: &Path, most: usize, count: u32, random: &mut Random) -> u32 {
     let file = File::options().read(true).write(true).open(image).unwrap();
-    let read = || Reader::new(&file).and_then(|reader| reader.tree());
+    let read = || Reader::new(&file, &Budget::default()).and_then(|reader| reader.tree());
     let blocks = data_blocks(&file, most).unwrap();
     let mut refused = 0;
     for _ in 0..count {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
+use fsimage::budget::Budget;
 use fsimage::ext4::read::{self, FileData, OnDisk, Reader, with_marks};
 use fsimage::ext4::{self, Options};
 use fsimage::io::sink::{FileSink, Sink};
@@ -154,8 +155,9 @@ fn what_was_written_comes_back_and_makes_the_same_bytes_again() {
     for size in [16 * MIB, 200 * MIB + 4096 * 777] {
         for tree in [empty().0, sample()] {
             let file = image(&tree, size);
-            read::check(&file).unwrap();
-            let reader = Reader::new(&file).unwrap();
+            read::check(&file, &Budget::default()).unwrap();
+            let memory = Budget::default();
+            let reader = Reader::new(&file, &memory).unwrap();
             let found = with_marks(reader.tree().unwrap());
             same(&tree, &found, &reader);
             let again = found.map_files(|data| OnDisk { reader: &reader, data });
@@ -167,7 +169,7 @@ fn what_was_written_comes_back_and_makes_the_same_bytes_again() {
 #[test]
 fn an_upper_of_any_size_is_sound() {
     for size in [16 * MIB, 128 * MIB + 4096, 128 * 16 * MIB + 8192, 4 << 30, 1 << 40, 8 << 40] {
-        read::check(&image(&empty().0, size)).unwrap();
+        read::check(&image(&empty().0, size), &Budget::default()).unwrap();
     }
 }
 
@@ -185,9 +187,70 @@ fn deep_extent_trees_and_many_directory_blocks_are_sound() {
         add(&mut tree, dir, at.as_bytes(), Stat::IMPLIED_DIR, Kind::Fifo);
     }
     let file = image(&tree, 600 * MIB);
-    read::check(&file).unwrap();
+    read::check(&file, &Budget::default()).unwrap();
     let (clean, text) = fsck(&file);
     assert!(clean, "{text}");
+}
+
+#[test]
+fn what_is_kept_of_an_upper_has_a_budget_that_names_its_option() {
+    let file = image(&sample(), 16 * MIB);
+    let budget = Budget::default();
+    read::check(&file, &budget).unwrap();
+    let used = budget.used();
+    read::check(&file, &Budget::new(used)).unwrap();
+    for less in [used - 1, used / 2, 0] {
+        let error = read::check(&file, &Budget::new(less)).unwrap_err().to_string();
+        assert!(error.contains("--max-metadata-bytes"), "{error}");
+    }
+}
+
+#[test]
+fn all_that_an_upper_is_made_of_is_weighed() {
+    let with = |fill: &dyn Fn(&mut Tree<Sparse>, InodeId)| {
+        let (tree, upper) = empty();
+        let mut tree = tree.map_files(Sparse);
+        fill(&mut tree, upper);
+        tree
+    };
+    let one = |tree: &mut Tree<Sparse>, dir, i: u32, kind| {
+        add(tree, dir, format!("{i:06}").as_bytes(), Stat::IMPLIED_DIR, kind)
+    };
+    let inodes = with(&|tree, upper| {
+        for i in 0..2000 {
+            one(tree, upper, i, Kind::Fifo);
+        }
+    });
+    let dirs = with(&|tree, upper| {
+        for i in 0..2000 {
+            one(tree, upper, i, Kind::Dir(Dir::default()));
+        }
+    });
+    let names = with(&|tree, upper| {
+        let id = one(tree, upper, 0, Kind::Fifo);
+        let entries = &mut tree.dir_mut(upper).unwrap().entries;
+        entries.extend((1..2000).map(|i| (name(format!("{i:0>200}").as_bytes()), id)));
+    });
+    let xattrs = with(&|tree, upper| {
+        for i in 0..200 {
+            let id = one(tree, upper, i, Kind::Fifo);
+            tree.inode_mut(id).xattrs.set(*b"user.a", vec![1; 3000]);
+        }
+    });
+    let runs = with(&|tree, upper| {
+        for i in 0..5 {
+            one(tree, upper, i, Kind::File(Sparse(vec![255])));
+        }
+    });
+    let all = [(inodes, 240), (dirs, 500), (names, 300), (xattrs, 600), (runs, 130)];
+    for (i, (tree, kib)) in all.into_iter().enumerate() {
+        let file = image(&tree, 200 * MIB);
+        let budget = Budget::default();
+        read::check(&file, &budget).unwrap();
+        assert!(budget.used() > kib << 10, "case {i}: {} bytes", budget.used());
+        let error = read::check(&file, &Budget::new(kib << 10)).unwrap_err().to_string();
+        assert!(error.contains("--max-metadata-bytes"), "{error}");
+    }
 }
 
 /// Every second block has data; as many of them as its one byte says, times seven.

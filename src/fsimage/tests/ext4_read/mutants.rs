@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use fsimage::budget::Budget;
 use fsimage::ext4::read::{self, FileData, Reader};
 use fsimage::tree::{InodeId, Kind as Type};
 use rustix::fs::SeekFrom;
@@ -33,7 +34,7 @@ fn upper() -> Image {
     let bytes = (0..20 * 4096).map(|i| u8::from(i / 4096 % 2 == 0)).collect();
     super::add(&mut tree, upper, b"sparse", fsimage::tree::Stat::IMPLIED_DIR, Type::File(bytes));
     let file = image(&tree.map_files(super::Holes), 16 * MIB);
-    read::check(&file).unwrap();
+    read::check(&file, &Budget::default()).unwrap();
     let (clean, text) = fsck(&file);
     assert!(clean, "{text}");
     let content = content(&file);
@@ -43,7 +44,7 @@ fn upper() -> Image {
 /// Where regular files lie, in bytes.
 fn content(file: &File) -> Vec<std::ops::Range<u64>> {
     let mut ranges = Vec::new();
-    for inode in Reader::new(file).unwrap().tree().unwrap().into_inodes() {
+    for inode in Reader::new(file, &Budget::default()).unwrap().tree().unwrap().into_inodes() {
         if let Type::File(FileData::Runs { runs, .. }) = inode.kind {
             ranges.extend(runs.iter().map(|run| run.start * 4096..(run.start + run.len) * 4096));
         }
@@ -87,7 +88,8 @@ fn every_changed_byte_of_metadata_is_seen() {
             Kind::Plain => "plain",
             _ => "fixed",
         });
-        let accepted = image.changed(at, value, None, |file| read::check(file).is_ok());
+        let accepted =
+            image.changed(at, value, None, |file| read::check(file, &Budget::default()).is_ok());
         // Nothing but the link and the file system's own hash protects a target.
         let free = kind == Kind::Plain && is_target(&image, at);
         assert!(accepted == Some(false) || free, "{kind:?} at {at:#x}");
@@ -123,8 +125,9 @@ fn a_fault_is_told_with_its_place() {
         (Kind::Inode, upper_inode + 0x1a, 9, "inode 12 (/upper): i_links_count is not as a build"),
         (Kind::Inode, upper_inode + 0x08, 9, "inode 12 (/upper): i_atime is not as a build"),
     ] {
-        let told = image
-            .changed(at, value, Some(kind), |file| read::check(file).map_err(|e| e.to_string()));
+        let told = image.changed(at, value, Some(kind), |file| {
+            read::check(file, &Budget::default()).map_err(|e| e.to_string())
+        });
         let told = told.expect("the value is another one").expect_err(text);
         assert!(told.contains(text), "{told}");
     }
@@ -148,11 +151,11 @@ fn every_changed_byte_of_many_groups_is_seen() {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).unwrap();
             file.write_all_at(&[byte[0] ^ 1 << (random.next() % 8)], at).unwrap();
-            assert!(read::check(&file).is_err(), "{at:#x}");
+            assert!(read::check(&file, &Budget::default()).is_err(), "{at:#x}");
             file.write_all_at(&byte, at).unwrap();
         }
     }
-    read::check(&file).unwrap();
+    read::check(&file, &Budget::default()).unwrap();
 }
 
 /// Whether a byte is of the target of a link: it is `x` there.
@@ -171,8 +174,9 @@ fn what_is_accepted_although_changed_and_signed_again_is_sound_for_e2fsck() {
     let mut accepted: BTreeMap<String, u32> = BTreeMap::new();
     let mut unsound = Vec::new();
     for (at, kind, value) in list {
-        let judged = image
-            .changed(at, value, Some(kind), |file| read::check(file).is_ok().then(|| fsck(file)));
+        let judged = image.changed(at, value, Some(kind), |file| {
+            read::check(file, &Budget::default()).is_ok().then(|| fsck(file))
+        });
         if let Some(Some((clean, text))) = judged {
             if !clean {
                 unsound.push(format!("{kind:?} at {at:#x} becomes {value:#x}: {text}"));

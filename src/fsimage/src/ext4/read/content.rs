@@ -8,6 +8,7 @@ use crate::ext4::disk::BLOCK;
 use crate::ext4::read::error::Result;
 use crate::ext4::read::reader::Reader;
 use crate::io::sink::Sink;
+use crate::tree::weight::Weigh;
 
 /// What a regular file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,16 @@ pub enum FileData {
     Inline(Box<[u8]>),
     /// `size` bytes, zero outside of the runs, none of which begins behind the end.
     Runs { size: u64, runs: Box<[Run]> },
+}
+
+impl Weigh for FileData {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            // The mapping counted them as they came.
+            Self::Runs { .. } => 0,
+        }
+    }
 }
 
 impl FileData {

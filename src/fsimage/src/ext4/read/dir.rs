@@ -4,9 +4,9 @@
 //! entries to those who do not know them, so all blocks can be read in order.
 
 use super::fields::Fields;
-use super::inode::{INDEX_FL, RawInode};
-use super::mapping::Mapping;
-use crate::ext4::read::error::{Result, bad};
+use super::mapping::Run;
+use crate::ext4::disk::{I_BLOCK, Seed};
+use crate::ext4::read::error::{ReadError, Result, bad};
 use crate::ext4::read::reader::Reader;
 
 const HEAD: usize = 8;
@@ -14,52 +14,85 @@ const TAIL: usize = 12;
 
 /// A name in a directory.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RawEntry {
-    pub name: Vec<u8>,
+pub struct RawEntry<'b> {
+    pub name: &'b [u8],
     pub ino: u32,
     /// 0 if the file system does not keep it.
     pub file_type: u8,
 }
 
+/// Where the entries of a directory are: what is kept of it until they are read.
+pub enum Listing {
+    Blocks {
+        size: u64,
+        /// Of the inode.
+        seed: Seed,
+        /// Whether blocks of a tree of hashes are among them.
+        hashed: bool,
+        runs: Box<[Run]>,
+    },
+    /// What the inode holds, `i_block` first.
+    Inline(Box<[u8]>),
+}
+
+/// Who gets the entries, one by one. None is kept here: blocks that are all alike are a
+/// few bytes of an archive.
+type Each<'e> = &'e mut dyn FnMut(RawEntry<'_>) -> Result<()>;
+
 impl Reader<'_> {
-    /// The entries of a directory whose content is `mapping`, in order.
-    pub(super) fn entries(&self, inode: &RawInode, mapping: &Mapping) -> Result<Vec<RawEntry>> {
+    /// Hands the entries of the directory `ino` to `each`, in order.
+    pub(super) fn entries(&self, ino: u32, listing: &Listing, each: Each<'_>) -> Result<()> {
+        let (size, seed, hashed, runs) = match listing {
+            Listing::Blocks { size, seed, hashed, runs } => (*size, *seed, *hashed, runs),
+            Listing::Inline(bytes) => return self.inline_entries(ino, bytes, each),
+        };
         let block_size = self.superblock.block_size as u64;
-        if !inode.size().is_multiple_of(block_size) {
-            return Err(bad(inode.ino, format!("a directory of {} bytes", inode.size())));
+        if !size.is_multiple_of(block_size) {
+            return Err(bad(ino, format!("a directory of {size} bytes")));
         }
-        let mut entries = Vec::new();
         let mut next = 0;
-        for run in &mapping.runs {
+        for run in runs {
             if run.file_block != next {
-                return Err(bad(inode.ino, format!("a directory with a hole at block {next}")));
+                return Err(bad(ino, format!("a directory with a hole at block {next}")));
             }
             for block in run.start..run.start + run.len {
                 let bytes = self.block(block)?;
                 let nth = next + (block - run.start);
-                self.directory_block(inode, nth, &bytes, &mut entries)?;
+                let fail = |what: &str| bad(ino, format!("directory block {nth}: {what}"));
+                let room = self.room(seed, hashed, nth, &bytes, &fail)?;
+                self.records(room, &fail, each)?;
             }
             next += run.len;
         }
-        if next * block_size != inode.size() {
-            let text = format!("a directory of {} bytes in {next} blocks", inode.size());
-            return Err(bad(inode.ino, text));
+        if next * block_size != size {
+            return Err(bad(ino, format!("a directory of {size} bytes in {next} blocks")));
         }
-        Ok(entries)
+        Ok(())
     }
 
-    /// Adds the entries of the directory's block number `nth`.
-    fn directory_block(
+    /// The parent's number stands for "." and "..", then come two lists.
+    fn inline_entries(&self, ino: u32, bytes: &[u8], each: Each<'_>) -> Result<()> {
+        let fail = |what: &str| bad(ino, what);
+        let (i_block, rest) = bytes
+            .split_first_chunk::<I_BLOCK>()
+            .ok_or_else(|| fail("a directory in its inode is cut"))?;
+        each(RawEntry { name: b".", ino, file_type: 2 })?;
+        each(RawEntry { name: b"..", ino: Fields(i_block).u32(0), file_type: 2 })?;
+        self.records(&i_block[4..], &fail, each)?;
+        self.records(rest, &fail, each)
+    }
+
+    /// The part of a directory's block number `nth` that has entries, its checksum proven.
+    fn room<'b>(
         &self,
-        inode: &RawInode,
+        seed: Seed,
+        hashed: bool,
         nth: u64,
-        bytes: &[u8],
-        entries: &mut Vec<RawEntry>,
-    ) -> Result<()> {
-        let fail = |what: &str| bad(inode.ino, format!("directory block {nth}: {what}"));
+        bytes: &'b [u8],
+        fail: &dyn Fn(&str) -> ReadError,
+    ) -> Result<&'b [u8]> {
         let mut room = bytes;
         if self.superblock.has_metadata_csum() {
-            let hashed = inode.has(INDEX_FL);
             let first = Fields(bytes);
             // The root of the hash tree, and its other nodes.
             let node = hashed && first.u32(0) == 0 && rec_len(bytes, 4) == bytes.len();
@@ -72,25 +105,26 @@ impl Reader<'_> {
                 }
             }
             .ok_or_else(|| fail("there is no place for its checksum"))?;
-            let sum = covered.iter().fold(inode.seed, |seed, part| seed.then(part)).sum();
+            let sum = covered.iter().fold(seed, |seed, part| seed.then(part)).sum();
             if sum != tail {
                 let text = format!("its checksum is {sum:#010x}, but {tail:#010x} is written");
                 return Err(fail(&text));
             }
         }
-        self.records(room, entries).map_err(|what| fail(&what))
+        Ok(room)
     }
 
-    /// Adds the entries that fill `bytes`.
-    pub(super) fn records(
+    /// Hands on the entries that fill `bytes`.
+    fn records(
         &self,
         mut bytes: &[u8],
-        entries: &mut Vec<RawEntry>,
-    ) -> Result<(), String> {
+        fail: &dyn Fn(&str) -> ReadError,
+        each: Each<'_>,
+    ) -> Result<()> {
         let whole = bytes.len();
         while !bytes.is_empty() {
             let at = whole - bytes.len();
-            let cut = || format!("the entry at byte {at} does not fit");
+            let cut = || fail(&format!("the entry at byte {at} does not fit"));
             let head = bytes.get(..HEAD).ok_or_else(cut)?;
             let (child, len) = (Fields(head).u32(0), rec_len(bytes, 4));
             let name_len = usize::from(head[6]);
@@ -99,12 +133,12 @@ impl Reader<'_> {
                 return Err(cut());
             }
             if child != 0 {
-                let name = bytes[HEAD..HEAD + name_len].to_vec();
+                let name = &bytes[HEAD..HEAD + name_len];
                 if child > self.superblock.inodes_count {
                     let (name, inodes) = (name.escape_ascii(), self.superblock.inodes_count);
-                    return Err(format!("\"{name}\" leads to inode {child} of {inodes}"));
+                    return Err(fail(&format!("\"{name}\" leads to inode {child} of {inodes}")));
                 }
-                entries.push(RawEntry { name, ino: child, file_type: head[7] });
+                each(RawEntry { name, ino: child, file_type: head[7] })?;
             }
             bytes = &bytes[len..];
         }

@@ -18,6 +18,10 @@ const MAX_DEPTH: u16 = 5;
 /// Blocks that an inode names itself, without an indirect block.
 const DIRECT: usize = 12;
 
+/// Weight of a run, or of a block that holds runs, while it is kept and mapped again.
+/// The first run of an inode is part of the inode's own weight.
+const RUN: u64 = 72;
+
 /// Neighbouring blocks of the disk that hold neighbouring blocks of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -147,7 +151,11 @@ impl Walk<'_> {
         }
         self.reader.bounds(self.ino, start, len)?;
         let run = Run { file_block: first, start, len };
-        if written { &mut mapping.runs } else { &mut mapping.unwritten }.push(run);
+        let runs = if written { &mut mapping.runs } else { &mut mapping.unwritten };
+        if !runs.is_empty() {
+            self.reader.keep(self.ino, RUN)?;
+        }
+        runs.push(run);
         Ok(first + len)
     }
 
@@ -176,6 +184,7 @@ impl Walk<'_> {
                 format!("its extent tree's block {block} does not begin where it is said to");
             return Err(bad(self.ino, text));
         }
+        self.reader.keep(self.ino, RUN)?;
         mapping.nodes.push((depth, block));
         self.node(&bytes, depth, range, mapping)
     }
@@ -215,13 +224,19 @@ impl BlockMap<'_> {
                 {
                     last.len += 1;
                 }
-                _ => mapping.runs.push(Run { file_block: next, start: block, len: 1 }),
+                last => {
+                    if last.is_some() {
+                        self.reader.keep(self.ino, RUN)?;
+                    }
+                    mapping.runs.push(Run { file_block: next, start: block, len: 1 });
+                }
             }
             return Ok(end);
         }
         if !self.seen.insert(block) {
             return Err(bad(self.ino, format!("it names block {block} twice")));
         }
+        self.reader.keep(self.ino, RUN)?;
         mapping.nodes.push((depth - 1, block));
         let bytes = self.reader.block(block)?;
         let mut at = next;

@@ -5,17 +5,18 @@ use std::fs::File;
 use super::error::{ReadError, Result};
 use super::journal;
 use super::reader::Reader;
+use crate::budget::Budget;
 
 impl<'f> Reader<'f> {
     /// Checks the superblock, and that the file holds the whole file system. Where its
     /// journal holds changes, everything is read as it will be after the next mount;
-    /// the file stays as it is.
+    /// the file stays as it is. What is kept of it in memory is taken from `memory`.
     ///
     /// # Errors
     /// Also when the file system has a feature that changes how it is to be read
     /// and that this reader does not know.
-    pub fn new(file: &'f File) -> Result<Self> {
-        let mut reader = Self::without_journal(file)?;
+    pub fn new(file: &'f File, memory: &'f Budget) -> Result<Self> {
+        let mut reader = Self::without_journal(file, memory)?;
         if reader.superblock.needs_recovery() {
             let ino = reader.superblock.journal_ino;
             reader.overlay = journal::overlay(&reader, ino)?;

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
-use crate::ext4::read::error::{ReadError, Result};
+use crate::budget::{Budget, Tally};
+use crate::ext4::read::error::{ReadError, Result, bad};
 use crate::ext4::read::overlay::Overlay;
 use crate::ext4::read::superblock::Superblock;
 
@@ -20,13 +21,20 @@ pub struct Reader<'f> {
     pub(super) overlay: Overlay,
     /// Metadata blocks that may still be read.
     pub(super) budget: Cell<u64>,
+    /// Of memory, for what is kept.
+    kept: Tally<'f>,
 }
 
 impl<'f> Reader<'f> {
     /// As [`Reader::new`], but reads everything in its place, whatever the journal holds.
-    pub(super) fn without_journal(file: &'f File) -> Result<Self> {
-        let (superblock, budget) = (Superblock::default(), Cell::new(0));
-        let mut reader = Self { file, superblock, overlay: Overlay::default(), budget };
+    pub(super) fn without_journal(file: &'f File, memory: &'f Budget) -> Result<Self> {
+        let mut reader = Self {
+            file,
+            superblock: Superblock::default(),
+            overlay: Overlay::default(),
+            budget: Cell::new(0),
+            kept: Tally::new(memory),
+        };
         reader.superblock = reader.read_superblock()?;
         // Invariant: the file's allocated blocks bound the work. Some file systems
         // compress, hence the factor.
@@ -50,6 +58,16 @@ impl<'f> Reader<'f> {
             return Err(ReadError::Superblock(text));
         }
         Ok(superblock)
+    }
+
+    /// Counts `weight` bytes of memory that are kept of inode `ino`, before they are.
+    pub(super) fn keep(&self, ino: u32, weight: u64) -> Result<()> {
+        self.kept.count(weight).map_err(|error| bad(ino, error.to_string()))
+    }
+
+    /// Takes from the budget of memory what was counted, now that inode `ino` is read.
+    pub(super) fn pay(&self, ino: u32) -> Result<()> {
+        self.kept.pay().map_err(|error| bad(ino, error.to_string()))
     }
 
     pub fn superblock(&self) -> &Superblock {

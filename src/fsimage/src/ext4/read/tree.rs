@@ -4,9 +4,9 @@ use rustc_hash::FxHashMap;
 
 use super::claims::Claims;
 use super::content::FileData;
-use super::dir::RawEntry;
+use super::dir::{Listing, RawEntry};
 use super::fields::Fields;
-use super::inode::{EA_INODE_FL, INLINE_DATA_FL, Inodes, RawInode, S_IFMT, has_extents};
+use super::inode::{EA_INODE_FL, INDEX_FL, INLINE_DATA_FL, Inodes, RawInode, S_IFMT, has_extents};
 use super::mapping::Mapping;
 use super::superblock::INCOMPAT_INLINE_DATA;
 use super::xattr::XattrReader;
@@ -17,6 +17,7 @@ use crate::ext4::read::reader::Reader;
 use crate::tree::arena::Tree;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat};
 use crate::tree::name::Name;
+use crate::tree::weight::Weigh as _;
 
 pub const S_IFIFO: u16 = 0o010_000;
 pub const S_IFCHR: u16 = 0o020_000;
@@ -26,8 +27,9 @@ pub const S_IFREG: u16 = 0o100_000;
 pub const S_IFLNK: u16 = 0o120_000;
 pub const S_IFSOCK: u16 = 0o140_000;
 
-/// Bytes of xattrs that even a small file may have, each counted for each inode.
-const LEAST_XATTRS: u64 = 256 << 20;
+/// Weight of an entry beyond what it weighs in the tree and the bytes of its name:
+/// a directory that is checked is written once more into memory.
+const WRITTEN_AGAIN: u64 = 40;
 
 /// What overlayfs marks a directory with that hides the one below.
 pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
@@ -62,17 +64,17 @@ impl Walked {
 
 impl Reader<'_> {
     /// The whole tree, every inode and entry of it checked. Overlayfs's marks are
-    /// devices and xattrs here; [`with_marks`] makes of them what they mean.
+    /// devices and xattrs here; [`with_marks`] makes of them what they mean. All that is
+    /// kept is taken from the reader's budget of memory as it comes.
     pub fn tree(&self) -> Result<Tree<FileData>> {
         Ok(self.walk()?.tree)
     }
 
     pub(super) fn walk(&self) -> Result<Walked> {
-        let most = (self.budget.get() / 4).saturating_mul(self.superblock.block_size as u64);
         let mut walk = Walk {
             reader: self,
             inodes: Inodes::new(self),
-            xattrs: XattrReader::new(self, most.max(LEAST_XATTRS)),
+            xattrs: XattrReader::new(self),
             done: Walked {
                 tree: Tree::new(Stat::IMPLIED_DIR),
                 inos: vec![ROOT_INO],
@@ -99,22 +101,21 @@ struct Walk<'r> {
 /// A directory that is to be read.
 struct Pending {
     id: InodeId,
-    entries: Vec<RawEntry>,
+    listing: Listing,
 }
 
 impl Walk<'_> {
     fn run(&mut self) -> Result<()> {
         self.done.ids.insert(ROOT_INO, InodeId::ROOT);
-        let (root, entries) = self.inode(ROOT_INO)?;
-        if !matches!(root.kind, Kind::Dir(_)) {
+        let (root, Some(listing)) = self.inode(ROOT_INO)? else {
             return Err(bad(ROOT_INO, "the root is not a directory"));
-        }
+        };
         *self.done.tree.inode_mut(InodeId::ROOT) = root;
-        let mut dirs = vec![Pending { id: InodeId::ROOT, entries }];
+        let mut dirs = vec![Pending { id: InodeId::ROOT, listing }];
         while let Some(dir) = dirs.pop() {
             self.dir(dir, &mut dirs)?;
         }
-        Ok(())
+        self.reader.pay(ROOT_INO)
     }
 
     /// Walks what a directory names; new subdirectories go onto `dirs`.
@@ -122,15 +123,18 @@ impl Walk<'_> {
         let ino = self.done.inos[dir.id.0 as usize];
         let parent = self.done.parents[dir.id.0 as usize];
         let (mut dot, mut dotdot) = (None, None);
-        for entry in dir.entries {
+        let reader = self.reader;
+        reader.entries(ino, &dir.listing, &mut |entry| {
             let wrong = |what: String| {
                 bad(ino, format!("the name \"{}\": {what}", entry.name.escape_ascii()))
             };
-            let once = match &entry.name[..] {
+            let once = match entry.name {
                 b"." => dot.replace(entry.ino).is_none(),
                 b".." => dotdot.replace(entry.ino).is_none(),
                 bytes => {
                     let name = Name::new(bytes).map_err(|error| wrong(error.to_string()))?;
+                    let again = WRITTEN_AGAIN + bytes.len() as u64;
+                    reader.keep(ino, name.weight() + again)?;
                     let child = self.child(dir.id, ino, &name, &entry, dirs)?;
                     let entries = &mut self.done.tree.dir_mut(dir.id).expect("a directory").entries;
                     entries.insert(name, child).is_none()
@@ -139,7 +143,8 @@ impl Walk<'_> {
             if !once {
                 return Err(wrong("it is there twice".into()));
             }
-        }
+            Ok(())
+        })?;
         if dot != Some(ino) || dotdot != Some(parent) {
             return Err(bad(ino, "\".\" or \"..\" is missing or leads elsewhere"));
         }
@@ -152,7 +157,7 @@ impl Walk<'_> {
         dir: InodeId,
         dir_ino: u32,
         name: &Name,
-        entry: &RawEntry,
+        entry: &RawEntry<'_>,
         dirs: &mut Vec<Pending>,
     ) -> Result<InodeId> {
         let wrong = |what: &str| Err(bad(dir_ino, format!("the name \"{name}\": {what}")));
@@ -183,27 +188,26 @@ impl Walk<'_> {
         &mut self,
         dir: InodeId,
         dir_ino: u32,
-        entry: &RawEntry,
+        entry: &RawEntry<'_>,
         dirs: &mut Vec<Pending>,
     ) -> Result<InodeId> {
-        let (inode, entries) = self.inode(entry.ino)?;
-        let is_dir = matches!(inode.kind, Kind::Dir(_));
+        let (inode, listing) = self.inode(entry.ino)?;
         let full = |error: crate::tree::TooManyInodes| bad(entry.ino, error.to_string());
         let done = &mut self.done;
         let id = done.tree.push(inode).map_err(full)?;
         done.ids.insert(entry.ino, id);
         done.inos.push(entry.ino);
-        done.links.push(if is_dir { 2 } else { 1 });
+        done.links.push(if listing.is_some() { 2 } else { 1 });
         done.parents.push(dir_ino);
-        if is_dir {
+        if let Some(listing) = listing {
             done.links[dir.0 as usize] += 1;
-            dirs.push(Pending { id, entries });
+            dirs.push(Pending { id, listing });
         }
         Ok(id)
     }
 
-    /// Reads an inode, and its entries if it is a directory.
-    fn inode(&mut self, ino: u32) -> Result<(Inode<FileData>, Vec<RawEntry>)> {
+    /// Reads an inode, and where its entries are if it is a directory.
+    fn inode(&mut self, ino: u32) -> Result<(Inode<FileData>, Option<Listing>)> {
         let raw = self.inodes.get(ino)?;
         let stat =
             Stat { mode: raw.mode() & 0o7777, uid: raw.uid(), gid: raw.gid(), mtime: raw.mtime()? };
@@ -214,10 +218,10 @@ impl Walk<'_> {
             return Err(bad(ino, "it has a name, but holds the value of an xattr"));
         }
         let super::xattr::InodeXattrs { xattrs, inline } = self.xattrs.all(&raw)?;
-        let mut entries = Vec::new();
+        let mut listing = None;
         let kind = match raw.file_type() {
             S_IFDIR => {
-                entries = self.entries(&raw, inline)?;
+                listing = Some(self.listing(&raw, inline)?);
                 Kind::Dir(Dir::default())
             }
             S_IFREG => Kind::File(self.file(&raw, inline)?),
@@ -228,7 +232,10 @@ impl Walk<'_> {
             S_IFSOCK => Kind::Socket,
             _ => return Err(bad(ino, format!("the mode {:o} has no file type", raw.mode()))),
         };
-        Ok((Inode { stat, xattrs, kind }, entries))
+        let inode = Inode { stat, xattrs, kind };
+        // The xattrs were counted as they came.
+        self.reader.keep(ino, inode.weight() - inode.xattrs.weight())?;
+        Ok((inode, listing))
     }
 
     /// The blocks of an inode, which nothing else may have.
@@ -258,25 +265,18 @@ impl Walk<'_> {
         Ok(bytes)
     }
 
-    fn entries(&mut self, raw: &RawInode, rest: Vec<u8>) -> Result<Vec<RawEntry>> {
-        if !self.is_inline(raw) {
-            let mapping = self.mapping(raw)?;
-            if !mapping.unwritten.is_empty() {
-                return Err(bad(raw.ino, "a directory with blocks that were never written"));
-            }
-            return self.reader.entries(raw, &mapping);
+    fn listing(&mut self, raw: &RawInode, rest: Vec<u8>) -> Result<Listing> {
+        if self.is_inline(raw) {
+            let bytes = [&raw.i_block()[..], &rest].concat();
+            self.reader.keep(raw.ino, bytes.len() as u64)?;
+            return Ok(Listing::Inline(bytes.into()));
         }
-        // The parent's number stands for "." and "..", then come two lists.
-        let i_block = raw.i_block();
-        let parent = Fields(i_block).u32(0);
-        let mut entries = vec![
-            RawEntry { name: b".".to_vec(), ino: raw.ino, file_type: 2 },
-            RawEntry { name: b"..".to_vec(), ino: parent, file_type: 2 },
-        ];
-        for part in [&i_block[4..], &rest[..]] {
-            self.reader.records(part, &mut entries).map_err(|what| bad(raw.ino, what))?;
+        let mapping = self.mapping(raw)?;
+        if !mapping.unwritten.is_empty() {
+            return Err(bad(raw.ino, "a directory with blocks that were never written"));
         }
-        Ok(entries)
+        let (size, seed, hashed) = (raw.size(), raw.seed, raw.has(INDEX_FL));
+        Ok(Listing::Blocks { size, seed, hashed, runs: mapping.runs.into() })
     }
 
     fn file(&mut self, raw: &RawInode, inline: Vec<u8>) -> Result<FileData> {

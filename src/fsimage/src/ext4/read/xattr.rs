@@ -8,6 +8,7 @@ use super::fields::Fields;
 use super::inode::{EA_INODE_FL, Inodes, RawInode};
 use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::reader::Reader;
+use crate::tree::weight;
 use crate::tree::xattrs::Xattrs;
 
 const MAGIC: u32 = 0xea02_0000;
@@ -46,9 +47,6 @@ pub struct XattrReader<'r> {
     inodes: Inodes<'r>,
     /// Values by the inodes that hold them; several inodes may share one.
     values: FxHashMap<u32, Vec<u8>>,
-    /// Bytes of names and values that may still come. Blocks and values are shared,
-    /// so that a small file could otherwise make any number of them.
-    budget: u64,
 }
 
 /// One list of entries.
@@ -63,11 +61,12 @@ struct List<'a> {
 }
 
 impl<'r> XattrReader<'r> {
-    /// A reader of at most `budget` bytes.
-    pub fn new(reader: &'r Reader<'_>, budget: u64) -> Self {
-        Self { reader, inodes: Inodes::new(reader), values: FxHashMap::default(), budget }
+    pub fn new(reader: &'r Reader<'_>) -> Self {
+        Self { reader, inodes: Inodes::new(reader), values: FxHashMap::default() }
     }
 
+    /// The xattrs of `inode`, whose weight is counted here. Blocks and values are shared,
+    /// so that a small file can give any number of them to its inodes.
     pub fn all(&mut self, inode: &RawInode) -> Result<InodeXattrs> {
         let mut found = InodeXattrs::default();
         let behind = inode.behind();
@@ -126,10 +125,7 @@ impl<'r> XattrReader<'r> {
             if u64::from(size) > MAX_VALUE {
                 return Err(fail(&format!("a value of {size} bytes")));
             }
-            self.budget = self
-                .budget
-                .checked_sub(name.len() as u64 + u64::from(size))
-                .ok_or_else(|| fail("more of them than the file system could hold"))?;
+            self.reader.keep(ino, weight::xattr(full.len(), size as usize))?;
             let value = match entry.u32(4) {
                 0 => {
                     let start = list.base + usize::from(entry.u16(2));

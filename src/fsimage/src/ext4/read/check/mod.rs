@@ -19,19 +19,20 @@ mod super_block;
 use std::fs::File;
 
 use super::inode::Inodes;
+use crate::budget::Budget;
 use crate::ext4::disk::{FIRST_INO, JOURNAL_INO, ROOT_INO, Seed};
 use crate::ext4::read::error::Result;
 use crate::ext4::read::reader::Reader;
 
 /// Checks the upper of a bundle: an ext4 with just the features, the geometry and
 /// the records of the writer, never mounted, in which `/upper` and `/work` are the
-/// directories that overlayfs gets.
+/// directories that overlayfs gets. What is kept of it in memory is taken from `memory`.
 ///
 /// # Errors
 /// The first thing that is not so, with the inode, block group or path it is about.
-pub fn check(file: &File) -> Result<()> {
+pub fn check(file: &File, memory: &Budget) -> Result<()> {
     // No build leaves changes in the journal, so everything is read in its place.
-    let reader = Reader::without_journal(file)?;
+    let reader = Reader::without_journal(file, memory)?;
     let (superblock, geometry) = super_block::profile(&reader)?;
     let walked = reader.walk()?;
     let last_ino = superblock.inodes_count - superblock.free_inodes_count;
