@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use anyhow::{Result, ensure};
 use fsimage::budget::MAX_SPARSE;
 use fsimage::digest::HASHED;
-use fsimage::io::{mmap, threads};
+use fsimage::io::hash;
 use rustix::fs::SeekFrom;
 use serde::{Deserialize, Serialize};
 
@@ -64,15 +64,7 @@ impl Content {
         match self {
             Self::Blake3(_) => {
                 has_few_holes(file)?;
-                let mut hasher = blake3::Hasher::new();
-                let bytes = mmap::file(file)?;
-                if bytes.len() < HASHED {
-                    hasher.update(&bytes);
-                } else {
-                    threads::pool()?;
-                    hasher.update_rayon(&bytes);
-                }
-                Ok(Self::Blake3(hasher.finalize().to_hex().to_string()))
+                Ok(Self::Blake3(hash::of_file_by_all(file)?.to_hex().to_string()))
             }
             Self::Blake3NonzeroBlocks(_) => nonzero_blocks(file),
         }

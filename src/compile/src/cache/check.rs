@@ -8,7 +8,7 @@ use fsimage::budget::Budget;
 use fsimage::erofs::plan::Form;
 use fsimage::erofs::read::Reader;
 use fsimage::io::checked::Checked;
-use fsimage::io::{mmap, regular, temporary};
+use fsimage::io::{hash, mmap, regular, temporary};
 
 use super::record::{self, Record, Stamp};
 use super::{Slot, layers_dir};
@@ -92,10 +92,9 @@ fn is_right(slot: &Slot, object: &str, record: &str, metadata_bytes: u64) -> Res
     let size = file.metadata()?.len();
     ensure!(size == record.size, "it has {size} bytes, its record says {}", record.size);
     let stamp = Stamp::of(&file)?;
-    let bytes = mmap::file(&file)?;
-    let hash = blake3::hash(&bytes);
+    let hash = hash::of_file(&file)?;
     ensure!(hash == record.blake3.0, "it has the BLAKE3 {hash}, not that of its record");
-    Reader::new(&bytes)?.tree(Form::Object, &Budget::new(metadata_bytes))?;
+    Reader::new(&mmap::file(&file)?)?.tree(Form::Object, &Budget::new(metadata_bytes))?;
     let object = slot.object_since(stamp, file, &record)?;
     // From now on, it is known to be right. Should that not be written, it is so again later.
     let _ = slot.record(&object);

@@ -25,7 +25,7 @@ use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::dir::Dir;
 use fsimage::io::shared_dir::{self, LockFile, may_not_write};
 use fsimage::io::temporary::{Temporary, set_mode};
-use fsimage::io::{flock, mmap, regular};
+use fsimage::io::{flock, hash, regular};
 
 pub use self::check::check;
 pub use self::record::Record;
@@ -149,7 +149,7 @@ impl Slot {
         }
         // Before it is hashed: what is written meanwhile is not what was hashed.
         let stamp = Stamp::of(&file)?;
-        if blake3::hash(&mmap::file(&file)?) != record.blake3.0 {
+        if hash::of_file(&file)? != record.blake3.0 {
             return Ok(None);
         }
         let object = self.object_since(stamp, file, &record)?;

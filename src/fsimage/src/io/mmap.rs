@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -22,8 +23,9 @@ impl Deref for Mapped {
 /// Maps all of `file` for reading.
 ///
 /// Somebody may make the file shorter meanwhile: whoever touches a page beyond its
-/// new end gets SIGBUS. A program that has called [`survive_truncation`] says so then,
-/// and exits; any other is ended by the signal.
+/// new end gets SIGBUS, and so does whoever touches one that the disk cannot read, or
+/// that the host's memory has no room for. A program that has called
+/// [`survive_truncation`] says so then, and exits; any other is ended by the signal.
 pub fn file(file: &File) -> io::Result<Mapped> {
     if file.metadata()?.len() == 0 {
         return Ok(Mapped(None));
@@ -35,7 +37,7 @@ pub fn file(file: &File) -> io::Result<Mapped> {
     Ok(Mapped(Some(map)))
 }
 
-/// How a program ends whose mapped file became shorter.
+/// How a program ends whose mapped file cannot be read any more.
 struct Ending {
     /// What its messages begin with.
     prefix: &'static str,
@@ -44,8 +46,11 @@ struct Ending {
 
 static ENDING: OnceLock<Ending> = OnceLock::new();
 
-/// Has this process exit with `code` when a file became shorter that it has mapped,
-/// and a message that begins with `prefix` and names the file.
+/// Whether a thread is about to end the process.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Has this process exit with `code` when a file became shorter that it has mapped, or
+/// cannot be read, and a message that begins with `prefix` and names the file.
 pub fn survive_truncation(prefix: &'static str, code: u8) {
     if ENDING.set(Ending { prefix, code }).is_err() {
         return;
@@ -71,7 +76,13 @@ extern "C" fn on_sigbus(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         && code == libc::BUS_ADRERR
         && let Some(name) = line.of_mapped(address)
     {
-        let after = b" became shorter while it was read\n";
+        while ENDED.swap(true, Ordering::Relaxed) {
+            // Another thread says it, and ends this one too.
+            // SAFETY: it may be called in a handler.
+            unsafe { libc::pause() };
+        }
+        let after = b" could not be read: it became shorter meanwhile, or its disk or the \
+            memory failed\n";
         for part in [ending.prefix.as_bytes(), name, after] {
             // What cannot be said need not be: the exit code tells.
             let _ = rustix::io::write(rustix::stdio::stderr(), part);
@@ -149,7 +160,7 @@ mod tests {
 
     const CHILD: &str = "ROOTFS_COMPILE_TEST_TRUNCATED";
 
-    /// A process that maps a file, makes it shorter, and reads on.
+    /// A process that maps a file, makes it shorter, and reads on, in all its threads.
     #[test]
     fn a_file_that_becomes_shorter_ends_the_process_by_name() {
         if let Some(path) = std::env::var_os(CHILD) {
@@ -159,7 +170,13 @@ mod tests {
             open.set_len(100).unwrap();
             // Its first page is still there.
             assert_eq!(bytes[99], b'x');
-            std::process::exit(i32::from(bytes[bytes.len() - 1]));
+            let read = || std::process::exit(i32::from(bytes[bytes.len() - 1]));
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(read);
+                }
+            });
+            unreachable!("each thread ends the process");
         }
         let mut victim = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut victim, &vec![b'x'; 1 << 20]).unwrap();
@@ -168,8 +185,11 @@ mod tests {
         child.arg("io::mmap::tests::a_file_that_becomes_shorter_ends_the_process_by_name");
         let ended = child.env(CHILD, victim.path()).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
-        let expected =
-            format!("error: {} became shorter while it was read\n", victim.path().display());
+        let expected = format!(
+            "error: {} could not be read: it became shorter meanwhile, or its disk or the memory \
+             failed\n",
+            victim.path().display()
+        );
         assert_eq!((ended.status.code(), &*said), (Some(7), &*expected));
     }
 }

@@ -5,6 +5,7 @@ pub mod checked;
 pub mod dir;
 pub mod ending;
 pub mod flock;
+pub mod hash;
 pub mod mmap;
 pub mod printable;
 pub mod process;
