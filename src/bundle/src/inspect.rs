@@ -1,7 +1,5 @@
 //! What a bundle holds, for a person or a program.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result};
 use fsimage::budget::Budget;
 use fsimage::digest::DiffId;
@@ -39,6 +37,9 @@ fn is_none(count: &u64) -> bool {
 
 /// Names that are listed because others differ from them only by case.
 const MAX_CONFLICTS: usize = 10_000;
+
+/// Bytes of their paths, which are four times as long where they are no text.
+const MAX_CONFLICT_BYTES: usize = 4 << 20;
 
 /// A layer, and what was noted of it.
 #[derive(Debug, Serialize)]
@@ -120,7 +121,8 @@ fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
 /// Names of one directory that differ only by case; of so many in all that a report
 /// can be read.
 fn case_conflicts(tree: &Tree<Extents>) -> (Vec<Vec<String>>, u64) {
-    let (mut conflicts, mut names_left, mut left_out) = (Vec::new(), MAX_CONFLICTS, 0);
+    let (mut conflicts, mut left_out) = (Vec::new(), 0);
+    let (mut names_left, mut bytes_left) = (MAX_CONFLICTS, MAX_CONFLICT_BYTES);
     let mut path = GuestPath::default();
     // With the depth of the directory that each is in.
     let mut dirs = vec![(0, None, InodeId::ROOT)];
@@ -128,26 +130,83 @@ fn case_conflicts(tree: &Tree<Extents>) -> (Vec<Vec<String>>, u64) {
         path.0.truncate(depth);
         path.0.extend(name);
         let depth = path.0.len();
-        let entries = tree.dir(id).into_iter().flat_map(|dir| &dir.entries);
-        let mut folded: BTreeMap<String, Vec<&Name>> = BTreeMap::new();
-        for (name, child) in entries {
-            let fold = String::from_utf8_lossy(name.as_bytes()).to_lowercase();
-            folded.entry(fold).or_default().push(name);
+        let Some(dir) = tree.dir(id) else { continue };
+        for (name, child) in &dir.entries {
             if tree.dir(*child).is_some() {
                 dirs.push((depth, Some(name.clone()), *child));
             }
         }
-        for names in folded.into_values().filter(|names| names.len() > 1) {
-            match names_left.checked_sub(names.len()) {
-                Some(left) => {
-                    names_left = left;
-                    let names = names.into_iter().map(|name| path.join(name).to_string());
-                    conflicts.push(names.collect());
-                }
-                None => left_out += 1,
-            }
+        for names in alike(dir.entries.keys()) {
+            let own: usize = names.iter().map(|name| name.as_bytes().len()).sum();
+            let above: usize = path.0.iter().map(|name| name.as_bytes().len() + 1).sum();
+            let bytes = own.saturating_add(above.saturating_mul(names.len()));
+            let left = names_left.checked_sub(names.len()).zip(bytes_left.checked_sub(bytes));
+            let Some(left) = left else {
+                left_out += 1;
+                continue;
+            };
+            (names_left, bytes_left) = left;
+            let names = names.into_iter().map(|name| path.join(name).to_string());
+            conflicts.push(names.collect());
         }
     }
     conflicts.sort();
     (conflicts, left_out)
+}
+
+/// Those of `names` that are alike but for case, together, in their order.
+fn alike<'t>(names: impl ExactSizeIterator<Item = &'t Name>) -> Vec<Vec<&'t Name>> {
+    // A digest takes less memory than a name that is folded.
+    let fold = |name: &Name| {
+        let folded = String::from_utf8_lossy(name.as_bytes()).to_lowercase();
+        *blake3::hash(folded.as_bytes()).as_bytes()
+    };
+    let mut folded: Vec<([u8; 32], &Name)> = names.map(|name| (fold(name), name)).collect();
+    folded.sort_unstable();
+    let groups = folded.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
+    let mut groups: Vec<Vec<&Name>> =
+        groups.map(|group| group.iter().map(|(_, name)| *name).collect()).collect();
+    groups.sort_unstable();
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use fsimage::tree::{Dir, Inode, Stat, Xattrs};
+
+    use super::*;
+
+    fn add(tree: &mut Tree<Extents>, dir: InodeId, name: &[u8], kind: Kind<Extents>) -> InodeId {
+        let inode = Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind };
+        let id = tree.push(inode).unwrap();
+        tree.dir_mut(dir).unwrap().entries.insert(Name::new(name).unwrap(), id);
+        id
+    }
+
+    #[test]
+    fn names_that_differ_by_case_are_listed_together_within_a_bound() {
+        let mut tree = Tree::new(Stat::IMPLIED_DIR);
+        let mut at = InodeId::ROOT;
+        for name in [&b"b"[..], b"B", b"a", "\u{c4}".as_bytes(), "\u{e4}".as_bytes(), b"A", b"c"] {
+            add(&mut tree, at, name, Kind::Fifo);
+        }
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let umlauts = texts(&["\\xc3\\x84", "\\xc3\\xa4"]);
+        let expected: Vec<Vec<String>> = vec![texts(&["A", "a"]), texts(&["B", "b"]), umlauts];
+        assert_eq!(case_conflicts(&tree), (expected, 0));
+
+        // Long paths are fewer than short ones, and those that are left out are counted.
+        for _ in 0..200 {
+            at = add(&mut tree, at, &[0xff; 255], Kind::Dir(Dir::default()));
+        }
+        for i in 0..200 {
+            add(&mut tree, at, format!("x{i}").as_bytes(), Kind::Fifo);
+            add(&mut tree, at, format!("X{i}").as_bytes(), Kind::Fifo);
+        }
+        let (listed, left_out) = case_conflicts(&tree);
+        let bytes: usize = listed.iter().flatten().map(String::len).sum();
+        assert!(bytes <= 4 * MAX_CONFLICT_BYTES, "{bytes}");
+        assert_eq!(listed.len() as u64 + left_out, 203);
+        assert!(left_out > 100, "{left_out}");
+    }
 }
