@@ -36,12 +36,17 @@ class Tree(Base):
         if node.kind != 'file':
             raise Wrong('no file')
         if 'owner' in f:
-            self.own(node, f['owner'])          # mode and xattrs stay; only chown is said to clear any
+            self.own(node, f['owner'])          # mode and other xattrs stay; only chown is said to clear any
         if 'mode' in f:
             self.no_acl(node)
             node.mode = mode_of(f['mode'], node.mode, False)
         if node.data != data:
-            node.data, node.mtime = data, self.now
+            self.rewrite(node, data)
+
+    def rewrite(self, node, data):
+        """The file `node` gets another content; the kernel takes capabilities away when a file is written to."""
+        node.data, node.mtime = data, self.now
+        node.xattrs.pop(b'security.capability', None)
 
     def file(self, path):
         node = self.existing(raw(path)).node
@@ -52,7 +57,7 @@ class Tree(Base):
     def op_append(self, f, host):
         node, data = self.file(f['path']), self.content(f, host)
         if data:
-            node.data, node.mtime = node.data + data, self.now
+            self.rewrite(node, node.data + data)
 
     def op_copy(self, f, host):
         path = raw(f['path'])
@@ -177,7 +182,7 @@ class Tree(Base):
                     raise Unclear('whether a directory goes with the last file')
                 del place.parent.names[place.name]
                 continue
-            place.node.data, place.node.mtime = front + new, self.now
+            self.rewrite(place.node, front + new)
 
     def op_replace(self, f, host):
         node = self.file(f['path'])
@@ -188,7 +193,7 @@ class Tree(Base):
             raise Wrong('too few matches')
         data = expr.sub(groups, node.data, count=count or 0)
         if data != node.data:
-            node.data, node.mtime = data, self.now
+            self.rewrite(node, data)
 
     def op_mkdir(self, f, host):
         path, parents = raw(f['path']), f.get('parents', False)

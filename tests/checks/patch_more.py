@@ -147,7 +147,7 @@ case('forty-links', '- symlink: { path: /l1, target: etc }\n' + ''.join('- symli
 # Content.
 case('hard-links-content', r'''
 - append: { path: /usr/share/doc/hello/README.en, content: "more\n" }
-- write: { path: /lib/app/probe, content: "#!/bin/sh\n", mode: "0700" }       # its capability stays
+- write: { path: /lib/app/probe, content: "#!/bin/sh\n", mode: "0700" }       # its capability goes, as with every write
 - chmod: { path: /bin/cat, mode: "0711" }
 - rename: { from: /bin/ls, path: /usr/ls }
 - remove: { path: /bin/cp }
@@ -157,7 +157,7 @@ case('hard-links-content', r'''
 - append: { path: /bin/mv2, content: "own\n" }
 ''', r'''
 echo more >>usr/share/doc/hello/README
-echo '#!/bin/sh' >usr/lib/app/probe; chmod 700 usr/lib/app/probe; setcap cap_net_raw+ep usr/lib/app/probe
+echo '#!/bin/sh' >usr/lib/app/probe; chmod 700 usr/lib/app/probe
 chmod 711 bin/cat; mv bin/ls usr/ls; rm bin/cp bin/mv; printf 'own\nown\n' >bin/mv; chmod 640 bin/mv; chown 1:1 bin/mv; ln bin/mv bin/mv2
 ''', host='echo f >f; chmod 640 f')
 case('hard-links-removed', r'''

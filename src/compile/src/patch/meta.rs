@@ -10,7 +10,7 @@ use super::work::{Work, kind_name};
 use crate::manifest::patch::{Chmod, Chown, Xattr};
 use crate::manifest::xattr_value;
 
-const CAPABILITY: &[u8] = b"security.capability";
+pub const CAPABILITY: &[u8] = b"security.capability";
 
 impl Work<'_> {
     pub fn chmod(&mut self, op: &Chmod) -> Result<()> {

@@ -58,7 +58,10 @@ fn patches(yaml: &str) -> Vec<Patch> {
 }
 
 fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
-    let (tree, disks) = image(lines);
+    run_on(image(lines), yaml)
+}
+
+fn run_on((tree, disks): (Tree<Extents>, Disks), yaml: &str) -> Result<Patched> {
     let limits = Limits::default();
     let scratch = || Ok(tempfile::tempfile()?);
     let environment = Environment {
@@ -266,6 +269,25 @@ fn files_are_edited_by_expression_and_by_diff() {
     assert!(odd.contains("/etc/conf: hunk 1 (line 3 of the diff) does not fit"), "{odd}");
     let strip = error(&IMAGE, &diff.replace("- diff:\n", "- diff:\n    strip: 3\n"));
     assert!(strip.contains("has no 3 components to strip"), "{strip}");
+}
+
+#[test]
+fn another_content_has_no_capabilities() {
+    let mut image = image(&IMAGE);
+    let id = image.0.lookup(&GuestPath::parse(b"etc/conf").unwrap()).unwrap();
+    image.0.inode_mut(id).xattrs.set(*b"security.capability", *b"c");
+    image.0.inode_mut(id).xattrs.set(*b"user.a", *b"b");
+    for (patch, names) in [
+        ("write: { path: /etc/conf, content: y }", 1),
+        ("append: { path: /etc/conf, content: y }", 1),
+        ("replace: { path: /etc/conf, find: x, with: y }", 1),
+        ("write: { path: /etc/conf, content: \"x=1\\ny=2\\n\", mode: \"600\" }", 2),
+    ] {
+        let patched = run_on((image.0.clone(), Disks(image.1.0.clone())), &format!("- {patch}\n"));
+        let patched = patched.unwrap();
+        let id = patched.upper.lookup(&GuestPath::parse(b"etc/conf").unwrap()).unwrap();
+        assert_eq!(patched.upper.inode(id).xattrs.iter().len(), names, "{patch}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use fsimage::xattr::acl;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::content::{Content, Disks, HostFile, Part};
+use super::meta::CAPABILITY;
 use super::{Change, Environment, What};
 
 /// An image's tree while it is patched.
@@ -149,7 +150,8 @@ impl<'e> Work<'e> {
         true
     }
 
-    /// Gives the file `id` another content, and the patches' time.
+    /// Gives the file `id` another content, and the patches' time. Its capabilities were
+    /// granted to the old content, and go with it, as they do when a kernel writes.
     pub fn set_content(&mut self, id: InodeId, content: Content) -> Result<()> {
         let limit = self.environment.limits.file_bytes;
         let size = content.size();
@@ -158,6 +160,7 @@ impl<'e> Work<'e> {
         let inode = self.touch(id);
         inode.kind = Kind::File(content);
         inode.stat.mtime = mtime;
+        inode.xattrs.remove(CAPABILITY);
         Ok(())
     }
 
