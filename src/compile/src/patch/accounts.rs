@@ -13,33 +13,56 @@ pub const GROUP: &str = "/etc/group";
 /// Bytes of a file of accounts: more would be no such file.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The lines of a file of accounts, apart at their colons.
-pub struct Table(Vec<Vec<u8>>);
+/// A file of accounts. Its lines are taken apart when they are looked at: a list of
+/// them would take many times what a file of empty ones has.
+#[derive(Default)]
+pub struct Table(Vec<u8>);
 
-impl Table {
-    pub fn parse(bytes: &[u8]) -> Self {
-        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-        Self(lines.map(<[u8]>::to_vec).collect())
+/// A line of a [`Table`].
+#[derive(Clone, Copy)]
+pub struct Row<'t>(&'t [u8]);
+
+impl<'t> Row<'t> {
+    pub fn new(line: &'t [u8]) -> Self {
+        Self(line)
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = Vec<&[u8]>> {
-        self.0.iter().map(|line| line.split(|b| *b == b':').collect())
+    /// What stands behind the first `column` colons, up to the next.
+    fn field(self, column: usize) -> Option<&'t [u8]> {
+        self.0.split(|b| *b == b':').nth(column)
+    }
+
+    pub fn name(self) -> &'t [u8] {
+        self.field(0).unwrap_or_default()
+    }
+
+    /// The number in column `column`.
+    pub fn number(self, column: usize) -> Option<u32> {
+        std::str::from_utf8(self.field(column)?).ok()?.parse().ok()
+    }
+}
+
+impl Table {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.0.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(Row)
     }
 
     /// The number in column `column` of the line that begins with `name`.
     pub fn number(&self, name: &str, column: usize) -> Option<u32> {
-        let row = self.rows().find(|row| row[0] == name.as_bytes())?;
-        std::str::from_utf8(row.get(column)?).ok()?.parse().ok()
+        self.rows().find(|row| row.name() == name.as_bytes())?.number(column)
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.rows().any(|row| row[0] == name.as_bytes())
+        self.rows().any(|row| row.name() == name.as_bytes())
     }
 
     /// The first line whose `column` is the number `id`.
-    pub fn of_number(&self, id: u32, column: usize) -> Option<Vec<&[u8]>> {
-        let is = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u32>().ok();
-        self.rows().find(|row| row.get(column).and_then(|field| is(field)) == Some(id))
+    pub fn of_number(&self, id: u32, column: usize) -> Option<Row<'_>> {
+        self.rows().find(|row| row.number(column) == Some(id))
     }
 }
 
@@ -65,7 +88,7 @@ impl Work<'_> {
 
     pub fn table(&mut self, path: &str) -> Result<Table> {
         let file = self.account_file(path)?;
-        Ok(Table::parse(&file.map_or(Vec::new(), |(_, bytes)| bytes)))
+        Ok(Table::new(file.map_or(Vec::new(), |(_, bytes)| bytes)))
     }
 
     pub fn group_id(&mut self, id: &Id) -> Result<u32> {
@@ -82,7 +105,7 @@ impl Work<'_> {
     pub fn ids(&mut self, owner: &Owner) -> Result<(Option<u32>, Option<u32>)> {
         let login = matches!(owner.group, Some(Group::Login));
         let named = matches!(owner.user, Some(Id::Name(_)));
-        let users = if login || named { self.table(PASSWD)? } else { Table::parse(&[]) };
+        let users = if login || named { self.table(PASSWD)? } else { Table::default() };
         let uid = match &owner.user {
             None => None,
             Some(Id::Number(number)) => Some(*number),
@@ -99,8 +122,7 @@ impl Work<'_> {
                     Id::Name(name) => (users.number(name, 3), name.clone()),
                     Id::Number(uid) => {
                         let row = users.of_number(*uid, 2);
-                        let field = row.and_then(|row| std::str::from_utf8(row.get(3)?).ok());
-                        (field.and_then(|field| field.parse().ok()), uid.to_string())
+                        (row.and_then(|row| row.number(3)), uid.to_string())
                     }
                 };
                 let none = || anyhow!("the image's {PASSWD} has no login group of {shown:?}");

@@ -272,6 +272,23 @@ fn files_are_edited_by_expression_and_by_diff() {
 }
 
 #[test]
+fn a_new_account_takes_the_place_of_lines_that_have_its_name() {
+    let lines = [
+        "d /etc 755",
+        "f /etc/passwd 644 root:x:0:0:::|",
+        "f /etc/group 644 root:x:0:|a:x:5:b|",
+        "f /etc/shadow 640 root:*:1::::::|app:$6$known$hash:1::::::|apple:!:::::::|app:again|",
+        "f /etc/gshadow 640 app:known::|a:!::b",
+    ];
+    let found = upper(&lines, "- user: { name: app, groups: [a] }\n");
+    let has = |line: &str| assert!(found.iter().any(|l| l == line), "{line}: {found:?}");
+    has("/etc/passwd file 644 1:2 5 root:x:0:0:::\\napp:x:1000:1000::/home/app:/bin/sh\\n");
+    has("/etc/group file 644 1:2 5 root:x:0:\\na:x:5:b,app\\napp:x:1000:\\n");
+    has("/etc/shadow file 640 1:2 5 root:*:1::::::\\napple:!:::::::\\napp:!:0:0:99999:7:::\\n");
+    has("/etc/gshadow file 640 1:2 5 a:!::b,app\\napp:!::\\n");
+}
+
+#[test]
 fn another_content_has_no_capabilities() {
     let mut image = image(&IMAGE);
     let id = image.0.lookup(&GuestPath::parse(b"etc/conf").unwrap()).unwrap();

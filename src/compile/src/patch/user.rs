@@ -1,10 +1,10 @@
 //! Users: lines in passwd, group, shadow and gshadow.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use fsimage::tree::{Dir, Kind};
+use fsimage::tree::{self, Dir, Kind};
 
 use super::What;
-use super::accounts::{GROUP, PASSWD, Table};
+use super::accounts::{GROUP, PASSWD, Row, Table};
 use super::content::Content;
 use super::resolve::{Last, Parents};
 use super::work::{Work, kind_name, shown};
@@ -19,9 +19,8 @@ const FIRST_ID: u32 = 1000;
 
 /// The first number from [`FIRST_ID`] on that `taken` does not have.
 fn free(taken: &Table) -> Result<u32> {
-    let ids = taken.rows();
-    let ids = ids.filter_map(|row| std::str::from_utf8(row.get(2)?).ok()?.parse::<u32>().ok());
-    let ids: std::collections::BTreeSet<u32> = ids.collect();
+    let ids: std::collections::BTreeSet<u32> =
+        taken.rows().filter_map(|row| row.number(2)).collect();
     let free = (FIRST_ID..u32::MAX).find(|id| !ids.contains(id));
     free.context("every id is taken")
 }
@@ -37,7 +36,7 @@ impl Work<'_> {
             None => free(&users)?,
         };
         if let Some(row) = users.of_number(uid, 2) {
-            bail!("the uid {uid} is {}'s already", row[0].escape_ascii());
+            bail!("the uid {uid} is {}'s already", tree::shown(row.name()));
         }
         let gid = match &op.group {
             Some(group) => {
@@ -58,7 +57,7 @@ impl Work<'_> {
                     None => free(&groups)?,
                 };
                 if let Some(row) = groups.of_number(gid, 2) {
-                    bail!("the gid {gid} is {}'s already", row[0].escape_ascii());
+                    bail!("the gid {gid} is {}'s already", tree::shown(row.name()));
                 }
                 gid
             }
@@ -67,6 +66,7 @@ impl Work<'_> {
             ensure!(groups.has(group), "the image's {GROUP} has no group {group:?}");
         }
 
+        drop((users, groups));
         let home = op.home.clone().unwrap_or_else(|| format!("/home/{name}"));
         let shell = op.shell.as_deref().unwrap_or("/bin/sh");
         let comment = op.comment.as_deref().unwrap_or_default();
@@ -85,8 +85,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Adds `member` to `groups` in the file at `path`, and `line` to its end.
-    /// A file that is missing is made only with `make`.
+    /// Adds `member` to `groups` in the file at `path`, and `line`, which is `member`'s
+    /// own, to its end. What stands there of `member` already goes: of two lines with one
+    /// name, the first counts. A file that is missing is made only with `make`.
     fn edit_accounts(
         &mut self,
         path: &str,
@@ -100,19 +101,23 @@ impl Work<'_> {
             return Ok(());
         }
         let old = file.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        let there = Table::parse(old);
-        if line.is_none() && !groups.iter().any(|group| there.has(group)) {
+        let is_meant = |name: &[u8]| groups.iter().any(|group| group.as_bytes() == name);
+        let mut lines = old.split(|b| *b == b'\n');
+        if line.is_none() && !lines.any(|text| is_meant(Row::new(text).name())) {
             return Ok(());
         }
         let mut new = Vec::new();
         for row in old.split_inclusive(|b| *b == b'\n') {
             let text = row.strip_suffix(b"\n").unwrap_or(row);
+            let name = Row::new(text).name();
+            if line.is_some() && name == member.as_bytes() {
+                continue;
+            }
             new.extend_from_slice(text);
-            let group = text.split(|b| *b == b':').next().unwrap_or_default();
-            if groups.iter().any(|name| name.as_bytes() == group) {
-                let fields: Vec<&[u8]> = text.split(|b| *b == b':').collect();
+            if is_meant(name) {
+                let fields: Vec<&[u8]> = text.splitn(5, |b| *b == b':').collect();
                 let [_, _, _, members] = fields[..] else {
-                    bail!("{path}: the line of {} has not four fields", group.escape_ascii());
+                    bail!("{path}: the line of {} has not four fields", tree::shown(name));
                 };
                 let mut members = members.split(|b| *b == b',');
                 if !members.clone().any(|known| known == member.as_bytes()) {
