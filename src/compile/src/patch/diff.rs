@@ -5,6 +5,7 @@ use fsimage::tree::{InodeId, Kind};
 
 use super::content::Content;
 use super::edit::MAX_EDIT;
+use super::hunks;
 use super::resolve::{Found, Last, Parents};
 use super::unified::{self, FileDiff};
 use super::work::{Work, kind_name, shown};
@@ -54,7 +55,7 @@ impl Work<'_> {
             return self.diff_changed(path, file);
         }
         found.is_free()?;
-        let new = unified::apply(&[], &file.hunks)?;
+        let new = hunks::apply(&[], &file.hunks)?;
         let kind = Kind::File(Content::bytes(new));
         let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
         self.note(What::Made, &found.path);
@@ -65,7 +66,7 @@ impl Work<'_> {
     fn diff_deleted(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
         let (found, id) = self.diff_file(path)?;
         ensure!(!found.linked, "the diff deletes it, and it is a symbolic link");
-        let rest = unified::apply(&self.text(id)?, &file.hunks)?;
+        let rest = hunks::apply(&self.text(id)?, &file.hunks)?;
         ensure!(rest.is_empty(), "the diff deletes it, and there is more in it");
         let name = found.entry()?.clone();
         self.entries_mut(found.dir).remove(&name);
@@ -76,7 +77,7 @@ impl Work<'_> {
     fn diff_changed(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
         let (found, id) = self.diff_file(path)?;
         let old = self.text(id)?;
-        let new = unified::apply(&old, &file.hunks)?;
+        let new = hunks::apply(&old, &file.hunks)?;
         let mut changes = new != old;
         if changes {
             self.set_content(id, Content::bytes(new))?;

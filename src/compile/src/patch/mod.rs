@@ -13,6 +13,7 @@ mod diff;
 mod edit;
 mod extract;
 mod glob;
+mod hunks;
 mod meta;
 mod names;
 mod resolve;

@@ -1,7 +1,6 @@
 //! The format of unified diffs, those of diff(1) and of git.
 //!
-//! Facts: POSIX `diff -u`, git's extended headers, and how GNU patch finds the
-//! place of a hunk.
+//! Facts: POSIX `diff -u`, and git's extended headers.
 
 use anyhow::{Result, anyhow, bail, ensure};
 
@@ -23,13 +22,13 @@ pub struct Hunk {
     /// Line of the diff, from 1.
     pub at: usize,
     /// Line of the file before, from 1; with no old lines, the one before them.
-    old_start: usize,
+    pub old_start: usize,
     /// With their line ends.
-    old: Vec<Vec<u8>>,
-    new: Vec<Vec<u8>>,
+    pub old: Vec<Vec<u8>>,
+    pub new: Vec<Vec<u8>>,
     /// Lines of context at the start and at the end.
-    prefix: usize,
-    suffix: usize,
+    pub prefix: usize,
+    pub suffix: usize,
 }
 
 struct Lines<'d> {
@@ -275,70 +274,9 @@ fn hunk(lines: &mut Lines<'_>) -> Result<Hunk> {
     Ok(hunk)
 }
 
-/// `text` after all `hunks`, in order. A hunk may have moved; its old lines must
-/// all be there.
-pub fn apply(text: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
-    let old: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').collect();
-    let mut new: Vec<&[u8]> = Vec::new();
-    // Lines of `old` that are done, and by how much the last hunk had moved.
-    let (mut done, mut offset) = (0usize, 0isize);
-    for (i, hunk) in hunks.iter().enumerate() {
-        let guess = hunk.first().saturating_add_signed(offset);
-        let at = hunk.place(&old, done, guess).ok_or_else(|| {
-            anyhow!(
-                "hunk {} (line {} of the diff) does not fit: its lines are not at line {}, nor elsewhere",
-                i + 1,
-                hunk.at,
-                hunk.old_start
-            )
-        })?;
-        offset = at.cast_signed() - hunk.first().cast_signed();
-        new.extend(&old[done..at]);
-        new.extend(hunk.new.iter().map(Vec::as_slice));
-        done = at + hunk.old.len();
-    }
-    new.extend(&old[done..]);
-    let inner = new.len().saturating_sub(1);
-    ensure!(
-        new[..inner].iter().all(|line| line.ends_with(b"\n")),
-        "a hunk that is of a file's end does not fit: there are lines behind it"
-    );
-    Ok(new.concat())
-}
-
-impl Hunk {
-    /// Index of the first old line in the file that the diff was made of.
-    fn first(&self) -> usize {
-        if self.old.is_empty() { self.old_start } else { self.old_start.saturating_sub(1) }
-    }
-
-    /// Index in `lines` at which the old lines stand, at `done` or behind: the
-    /// nearest to `guess`. A hunk with less context at one end than at the other
-    /// was made at the file's start or end, and fits nowhere else.
-    fn place(&self, lines: &[&[u8]], done: usize, guess: usize) -> Option<usize> {
-        let last = lines.len().checked_sub(self.old.len()).filter(|last| *last >= done)?;
-        if self.old.is_empty() {
-            return Some(guess).filter(|guess| (done..=last).contains(guess));
-        }
-        let fits = |at: &usize| lines[*at..].iter().zip(&self.old).all(|(a, b)| *a == &b[..]);
-        let at_start = self.prefix < self.suffix && self.old_start <= 1;
-        let at_end = self.suffix < self.prefix;
-        if at_start || at_end {
-            let at = if at_start { 0 } else { last };
-            return Some(at).filter(|at| *at >= done && fits(at));
-        }
-        let guess = guess.clamp(done, last);
-        let nearest = |distance: usize| {
-            let up = guess.checked_add(distance).filter(|at| *at <= last);
-            let down = guess.checked_sub(distance).filter(|at| *at >= done);
-            up.filter(fits).or_else(|| down.filter(fits))
-        };
-        (0..=last - done).find_map(nearest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::hunks::apply;
     use super::*;
 
     fn patched(text: &str, diff: &str) -> Result<String> {
