@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
 /// How the lines of a text begin behind its first one.
 pub const INDENT: &str = "    ";
@@ -37,6 +38,31 @@ pub fn line(text: &str) -> Cow<'_, str> {
 /// `value` as indented JSON that is safe to look at.
 pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
     Ok(json_escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// Writes `value` as [`json`] has it, and keeps none of it: it may be much.
+pub fn write_json(out: impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(Escaping(out), value).map_err(io::Error::from)
+}
+
+/// JSON on its way, in pieces that are whole characters.
+struct Escaping<W>(W);
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let text = std::str::from_utf8(piece);
+        let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if text.contains(|c| c != '\n' && is_obeyed(c)) {
+            self.0.write_all(json_escaped(text).as_bytes())?;
+        } else {
+            self.0.write_all(piece)?;
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// `value` as JSON on one line.
@@ -100,7 +126,10 @@ mod tests {
     #[test]
     fn json_stays_what_it_is() {
         let evil = "a\u{1b}[31mb\u{9b}2J\r\u{7f}\u{202e}c\td\né";
-        for json in [json(&evil).unwrap(), json_line(&evil).unwrap()] {
+        let mut written = Vec::new();
+        write_json(&mut written, &evil).unwrap();
+        let written = String::from_utf8(written).unwrap();
+        for json in [json(&evil).unwrap(), json_line(&evil).unwrap(), written] {
             assert!(!json.chars().any(is_obeyed), "{json:?}");
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), evil);
         }
