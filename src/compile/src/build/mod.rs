@@ -5,7 +5,6 @@ mod shared;
 mod upper;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -157,8 +156,9 @@ fn build_by(
     drop(fsmeta);
 
     reporter.event(Event::Stage("patch"));
-    let own = staging.directories();
-    let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
+    let linked = (tree, disks);
+    let patched =
+        upper::patch(request, &image, &cache, Some(&staging), linked, &budgets, reporter)?;
     let size = patched.size;
     let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
     // It has layers open, which may be those of the bundle.
@@ -219,9 +219,7 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     reporter.event(Event::Stage("merge"));
     let Linked { tree, disks, .. } = link(request, &budgets, &image, ready, reporter)?;
     reporter.event(Event::Stage("patch"));
-    let own = std::fs::metadata(&request.output).map(|there| (there.dev(), there.ino()));
-    let own: Vec<_> = own.into_iter().collect();
-    let patched = upper::patch(request, &image, &cache, &own, (tree, disks), &budgets, reporter)?;
+    let patched = upper::patch(request, &image, &cache, None, (tree, disks), &budgets, reporter)?;
     Ok(Preview { upper: patched.size, changes: patched.changes })
 }
 

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, bail};
 use bundle::content::{Content as Hash, NonzeroBlocks};
+use bundle::staging::Staging;
 use fsimage::ext4;
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::extents::Extents;
@@ -72,25 +74,33 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
 }
 
 /// Applies the patches of `request` to `tree`, whose contents lie on `disks`.
-/// `own` are the directories that the bundle is made in.
+/// The bundle is made in `staging`; without it, what patches change is told.
 pub fn patch(
     request: &Request,
     image: &Image,
     cache: &Cache,
-    own: &[(u64, u64)],
+    staging: Option<&Staging>,
     (tree, disks): (Tree<Extents>, Disks),
     budgets: &Budgets,
     reporter: &dyn Reporter,
 ) -> Result<Patched> {
     let manifest = &request.manifest;
     let created = image.config.created().as_deref();
+    let own = match staging {
+        Some(staging) => staging.directories(),
+        None => {
+            let there = std::fs::metadata(&request.output);
+            there.map(|there| (there.dev(), there.ino())).into_iter().collect()
+        }
+    };
     let environment = Environment {
         time: patch_time(request.source_date_epoch, created),
         limits: &request.limits,
         budgets,
-        own,
+        own: &own,
         check_xattrs: &|xattrs| Ok(ext4::check_xattrs(xattrs)?),
         scratch: &|| cache.scratch(),
+        tells: staging.is_none(),
     };
     let patched = patch::apply(tree, disks, &manifest.patches, &environment)?;
     for warning in patched.warnings {

@@ -310,6 +310,16 @@ impl Content {
         }
     }
 
+    /// Bytes of it that are in memory.
+    pub fn in_memory(&self) -> u64 {
+        let Self::Made(parts) = self else { return 0 };
+        let bytes = parts.iter().map(|part| match part {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            Part::Stored(_) | Part::Host(_) => 0,
+        });
+        bytes.sum()
+    }
+
     /// Puts `more` behind this content.
     pub fn append(&mut self, more: Content) {
         if let Self::Stored(extents) = self {

@@ -109,7 +109,7 @@ impl Work<'_> {
         if found.is_free()? {
             let kind = Kind::Dir(Dir::default());
             let inode = self.fresh(job.mode(metadata), job.owner, kind);
-            self.note(What::Made, &found.path);
+            self.note(What::Made, &found.path)?;
             return self.add(found.dir, found.entry()?.clone(), inode);
         }
         let id = found.existing()?;
@@ -175,9 +175,9 @@ impl Work<'_> {
         if let Some(id) = job.links.get(&key).copied() {
             if found.id != Some(id) {
                 let what = self.replaced(found)?;
-                self.note(what, &found.path);
+                self.note(what, &found.path)?;
                 let name = found.entry()?.clone();
-                self.entries_mut(found.dir).insert(name, id);
+                self.entries_mut(found.dir)?.insert(name, id);
             }
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl Work<'_> {
         {
             return Ok(id);
         }
-        self.note(what, &found.path);
+        self.note(what, &found.path)?;
         self.add(found.dir, found.entry()?.clone(), inode)
     }
 

@@ -58,7 +58,7 @@ impl Work<'_> {
         let new = hunks::apply(&[], &file.hunks)?;
         let kind = Kind::File(Content::bytes(new));
         let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
-        self.note(What::Made, &found.path);
+        self.note(What::Made, &found.path)?;
         self.add(found.dir, found.entry()?.clone(), inode)?;
         Ok(())
     }
@@ -69,8 +69,8 @@ impl Work<'_> {
         let rest = hunks::apply(&self.text(id)?, &file.hunks)?;
         ensure!(rest.is_empty(), "the diff deletes it, and there is more in it");
         let name = found.entry()?.clone();
-        self.entries_mut(found.dir).remove(&name);
-        self.note(What::Removed, &found.path);
+        self.entries_mut(found.dir)?.remove(&name);
+        self.note(What::Removed, &found.path)?;
         Ok(())
     }
 
@@ -80,17 +80,17 @@ impl Work<'_> {
         let new = hunks::apply(&old, &file.hunks)?;
         let mut changes = new != old;
         if changes {
-            self.set_content(id, Content::bytes(new))?;
+            self.set_edited(id, new)?;
         }
         if let Some(mode) = file.mode {
             let mut stat = self.tree.inode(id).stat;
             stat.mode = stat.mode & 0o7000 | mode;
-            changes |= self.set_stat(id, stat);
+            changes |= self.set_stat(id, stat)?;
         }
         // A diff may have more than one section on a file.
         let change = Change { what: What::Changed, path: found.path };
         if changes && !self.changes.contains(&change) {
-            self.changes.push(change);
+            self.note(change.what, &change.path)?;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ impl Work<'_> {
             let owner = self.owner(op.owner.as_ref(), (0, 0))?;
             let mode = op.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
             let inode = self.fresh(mode, owner, Kind::File(Content::bytes([])));
-            self.note(What::Made, &found.path);
+            self.note(What::Made, &found.path)?;
             let id = self.add(found.dir, found.entry()?.clone(), inode)?;
             return self.set_content(id, content);
         };
@@ -57,9 +57,9 @@ impl Work<'_> {
         if changes {
             self.set_content(id, content)?;
         }
-        changes |= self.describe(id, op.mode.as_ref(), owner);
+        changes |= self.describe(id, op.mode.as_ref(), owner)?;
         if changes {
-            self.note(What::Changed, &found.path);
+            self.note(What::Changed, &found.path)?;
         }
         Ok(())
     }
@@ -70,14 +70,14 @@ impl Work<'_> {
         if more.size() == 0 {
             return Ok(());
         }
-        let Kind::File(content) = &mut self.touch(id).kind else {
+        let Kind::File(content) = &mut self.touch(id)?.kind else {
             unreachable!("only files are found");
         };
         // Taken out, it can grow in place.
         let mut content = std::mem::replace(content, Content::bytes([]));
         content.append(more);
         self.set_content(id, content)?;
-        self.note(What::Changed, &found.path);
+        self.note(What::Changed, &found.path)?;
         Ok(())
     }
 
@@ -88,6 +88,8 @@ impl Work<'_> {
         };
         let size = content.size();
         ensure!(size <= MAX_EDIT, "it has {size} bytes; files up to {MAX_EDIT} can be edited");
+        // As it is, and what it becomes.
+        self.hold(2 * size)?;
         Ok(content.read(&self.disks)?)
     }
 
@@ -112,8 +114,8 @@ impl Work<'_> {
         new.extend_from_slice(&text[done..]);
         ensure!(new.len() as u64 <= MAX_EDIT, "it would have more than {MAX_EDIT} bytes");
         if new != text {
-            self.set_content(id, Content::bytes(new))?;
-            self.note(What::Changed, &found.path);
+            self.set_edited(id, new)?;
+            self.note(What::Changed, &found.path)?;
         }
         Ok(())
     }

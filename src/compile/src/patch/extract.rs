@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use fsimage::budget::Budget;
 use fsimage::io::regular;
 use fsimage::tree::merge::{Merger, on_device};
-use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
 
 use super::What;
 use super::content::Content;
 use super::resolve::{Last, Parents};
-use super::work::{Work, kind_name, shown};
+use super::work::{Work, kind_name, shown, whole_weight};
 use crate::layer;
 use crate::manifest::patch::Extract;
 
@@ -58,18 +56,18 @@ impl Work<'_> {
             self.warnings
                 .push(format!("{from}: {path} loses xattrs an image cannot have: {names}"));
         }
+        self.hold(changed.values().map(whole_weight).sum())?;
         for (id, inode) in &changed {
-            self.keep(*id, inode);
+            self.keep(*id, inode)?;
         }
-        self.note_extracted(&changed, &budgets.metadata).with_context(from)
+        if !self.environment.tells {
+            return Ok(());
+        }
+        self.note_extracted(&changed).with_context(from)
     }
 
     /// Takes down how the directories `changed` differ from what they were.
-    fn note_extracted(
-        &mut self,
-        changed: &BTreeMap<InodeId, Inode<Content>>,
-        budget: &Budget,
-    ) -> Result<()> {
+    fn note_extracted(&mut self, changed: &BTreeMap<InodeId, Inode<Content>>) -> Result<()> {
         let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
         while let Some((id, path)) = dirs.pop() {
             let inode = self.tree.inode(id);
@@ -79,8 +77,7 @@ impl Work<'_> {
                 let children: Vec<_> =
                     dir.entries.iter().map(|(name, id)| (*id, path.join(name))).collect();
                 for (id, path) in children {
-                    budget.take(2 * path.weight())?;
-                    self.note(What::Made, &path);
+                    self.note(What::Made, &path)?;
                     if self.tree.dir(id).is_some() {
                         dirs.push((id, path));
                     }
@@ -111,8 +108,7 @@ impl Work<'_> {
                 }
             }
             for (what, path) in notes {
-                budget.take(2 * path.weight())?;
-                self.note(what, &path);
+                self.note(what, &path)?;
             }
         }
         Ok(())

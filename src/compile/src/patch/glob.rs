@@ -1,10 +1,12 @@
 //! Globs over the tree.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::{Result, ensure};
-use fsimage::tree::{InodeId, Name};
+use fsimage::tree::InodeId;
+use fsimage::tree::weight::Weigh as _;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::resolve::{Found, Last, Nowhere, Parents};
@@ -56,34 +58,40 @@ impl Work<'_> {
                 part if is_glob(part.as_bytes()) => Some(Pattern::Glob(matcher(part)?)),
                 _ => None,
             };
-            let mut next = Vec::new();
-            for path in paths {
+            let mut next = Paths { all: Vec::new(), weight: weight(&paths) };
+            for path in &paths {
                 let join = |name: &[u8]| [&path[..], b"/", name].concat();
+                if pattern.is_none() {
+                    next.push(self, join(part.as_bytes()))?;
+                    continue;
+                }
+                let found = self.find(path, Last::Follow, Parents::Need);
+                let Some(dir) = found.ok().and_then(|found| found.id) else { continue };
                 match &pattern {
-                    None => next.push(join(part.as_bytes())),
+                    Some(Pattern::Any) => self.dirs_below(dir, path, &mut next)?,
                     Some(Pattern::Glob(matcher)) => {
-                        let names = self.names(&path);
-                        next.extend(
-                            names
-                                .iter()
-                                .filter(|n| fits(matcher, n.as_bytes()))
-                                .map(|n| join(n.as_bytes())),
-                        );
+                        let names = self.tree.dir(dir).into_iter().flat_map(|d| d.entries.keys());
+                        for name in names.filter(|name| fits(matcher, name.as_bytes())) {
+                            next.push(self, join(name.as_bytes()))?;
+                        }
                     }
-                    Some(Pattern::Any) => next.extend(self.dirs_below(&path)),
+                    None => {}
                 }
             }
             // Two of `**` come to a directory on many ways.
-            next.sort();
-            next.dedup();
-            paths = next;
+            next.all.sort();
+            next.all.dedup();
+            paths = next.all;
         }
+        let mut held = weight(&paths);
         let mut all: Vec<Found> = Vec::new();
         for path in paths {
             // A literal part behind a glob need not be there below each match.
             if let Ok(found) = self.find(&path, last, Parents::Need)
                 && found.id.is_some()
             {
+                held += size_of::<Found>() as u64 + found.path.weight();
+                self.hold(held)?;
                 all.push(found);
             }
         }
@@ -93,29 +101,48 @@ impl Work<'_> {
         Ok(all)
     }
 
-    /// The names in the directory that `path` leads to; none if it is no directory.
-    fn names(&mut self, path: &[u8]) -> Vec<Name> {
-        let id = self.find(path, Last::Follow, Parents::Need).ok().and_then(|found| found.id);
-        let dir = id.and_then(|id| self.tree.dir(id));
-        dir.map_or_else(Vec::new, |dir| dir.entries.keys().cloned().collect())
-    }
-
-    /// `path` and every directory below it, symbolic links not followed.
-    fn dirs_below(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
-        let id = self.find(path, Last::Follow, Parents::Need).ok().and_then(|found| found.id);
-        let Some(id) = id.filter(|id| self.tree.dir(*id).is_some()) else {
-            return Vec::new();
-        };
-        let mut all = Vec::new();
-        let mut dirs: Vec<(InodeId, Vec<u8>)> = vec![(id, path.to_vec())];
-        while let Some((id, path)) = dirs.pop() {
+    /// Adds `path`, which leads to `id`, and every directory below it, symbolic links
+    /// not followed; nothing if it is no directory.
+    fn dirs_below(&self, id: InodeId, path: &[u8], all: &mut Paths) -> Result<()> {
+        let mut at = all.all.len();
+        if self.tree.dir(id).is_none() {
+            return Ok(());
+        }
+        all.push(self, path.to_vec())?;
+        // The directories whose paths `all` has from `at` on.
+        let mut dirs = VecDeque::from([id]);
+        while let Some(id) = dirs.pop_front() {
             for (name, child) in self.entries(id) {
                 if self.tree.dir(*child).is_some() {
-                    dirs.push((*child, [&path[..], b"/", name.as_bytes()].concat()));
+                    all.push(self, [&all.all[at][..], b"/", name.as_bytes()].concat())?;
+                    dirs.push_back(*child);
                 }
             }
-            all.push(path);
+            at += 1;
         }
-        all
+        Ok(())
+    }
+}
+
+/// Bytes of a path in a list of them, beyond its own.
+const PATH: u64 = 64;
+
+fn weight(paths: &[Vec<u8>]) -> u64 {
+    paths.iter().map(|path| PATH + path.len() as u64).sum()
+}
+
+/// Paths that fit the part of a pattern, and those that fit the part before it.
+struct Paths {
+    all: Vec<Vec<u8>>,
+    /// Of both.
+    weight: u64,
+}
+
+impl Paths {
+    fn push(&mut self, work: &Work<'_>, path: Vec<u8>) -> Result<()> {
+        self.weight += PATH + path.len() as u64;
+        work.hold(self.weight)?;
+        self.all.push(path);
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Operations on metadata: permissions, owners, xattrs.
 
+use std::ops::Bound;
+
 use anyhow::{Result, anyhow, bail, ensure};
-use fsimage::tree::{GuestPath, InodeId, Kind};
+use fsimage::tree::{GuestPath, InodeId, Kind, Name};
 use fsimage::xattr::acl;
 
 use super::What;
@@ -12,62 +14,85 @@ use crate::manifest::xattr_value;
 
 pub const CAPABILITY: &[u8] = b"security.capability";
 
+/// What is done to an inode at a path.
+type Each<'f, W> = &'f mut dyn FnMut(&mut W, InodeId, &GuestPath) -> Result<()>;
+
 impl Work<'_> {
     pub fn chmod(&mut self, op: &Chmod) -> Result<()> {
-        for found in self.glob(&op.path, Last::Follow)? {
-            for (id, path) in self.targets(found.existing()?, &found.path, op.recursive) {
-                let inode = self.tree.inode(id);
-                // Linux has no other mode for symbolic links.
-                if matches!(inode.kind, Kind::Symlink(_)) {
-                    continue;
-                }
-                let mut stat = inode.stat;
-                stat.mode = op.mode.apply(stat.mode, matches!(inode.kind, Kind::Dir(_)));
-                if self.set_stat(id, stat) {
-                    self.note(What::Changed, &path);
-                }
+        self.each_target(&op.path, op.recursive, &mut |work, id, path| {
+            let inode = work.tree.inode(id);
+            // Linux has no other mode for symbolic links.
+            if matches!(inode.kind, Kind::Symlink(_)) {
+                return Ok(());
             }
-        }
-        Ok(())
+            let mut stat = inode.stat;
+            stat.mode = op.mode.apply(stat.mode, matches!(inode.kind, Kind::Dir(_)));
+            if work.set_stat(id, stat)? {
+                work.note(What::Changed, path)?;
+            }
+            Ok(())
+        })
     }
 
     pub fn chown(&mut self, op: &Chown) -> Result<()> {
         let (uid, gid) = self.ids(&op.owner)?;
-        for found in self.glob(&op.path, Last::Follow)? {
-            for (id, path) in self.targets(found.existing()?, &found.path, op.recursive) {
-                let mut stat = self.tree.inode(id).stat;
-                let before = (stat.uid, stat.gid);
-                (stat.uid, stat.gid) = (uid.unwrap_or(stat.uid), gid.unwrap_or(stat.gid));
-                if before == (stat.uid, stat.gid) {
-                    continue;
+        self.each_target(&op.path, op.recursive, &mut |work, id, path| {
+            let mut stat = work.tree.inode(id).stat;
+            let before = (stat.uid, stat.gid);
+            (stat.uid, stat.gid) = (uid.unwrap_or(stat.uid), gid.unwrap_or(stat.gid));
+            if before == (stat.uid, stat.gid) {
+                return Ok(());
+            }
+            if !matches!(work.tree.inode(id).kind, Kind::Dir(_) | Kind::Symlink(_)) {
+                // What was granted to the old owner's program is not the new one's.
+                stat.mode &= !0o4000;
+                if stat.mode & 0o010 != 0 {
+                    stat.mode &= !0o2000;
                 }
-                if !matches!(self.tree.inode(id).kind, Kind::Dir(_) | Kind::Symlink(_)) {
-                    // What was granted to the old owner's program is not the new one's.
-                    stat.mode &= !0o4000;
-                    if stat.mode & 0o010 != 0 {
-                        stat.mode &= !0o2000;
-                    }
-                    self.touch(id).xattrs.remove(CAPABILITY);
-                }
-                self.set_stat(id, stat);
-                self.note(What::Changed, &path);
+                work.touch(id)?.xattrs.remove(CAPABILITY);
+            }
+            work.set_stat(id, stat)?;
+            work.note(What::Changed, path)
+        })
+    }
+
+    /// Calls `each` with what the path or glob `pattern` names, and if asked for with all
+    /// that is below it, every directory before what is in it. `each` changes no names.
+    fn each_target(&mut self, pattern: &str, all: bool, each: Each<'_, Self>) -> Result<()> {
+        for found in self.glob(pattern, Last::Follow)? {
+            let id = found.existing()?;
+            each(self, id, &found.path)?;
+            if all {
+                self.each_below(id, found.path, each)?;
             }
         }
         Ok(())
     }
 
-    /// `id`, and if asked for all that is below it.
-    fn targets(&self, id: InodeId, path: &GuestPath, all: bool) -> Vec<(InodeId, GuestPath)> {
-        let mut targets = vec![(id, path.clone())];
-        let mut at = 0;
-        while all && at < targets.len() {
-            let (id, path) = targets[at].clone();
-            if let Some(dir) = self.tree.dir(id) {
-                targets.extend(dir.entries.iter().map(|(name, id)| (*id, path.join(name))));
-            }
-            at += 1;
+    /// One path grows and shrinks: all of them, kept at once, could be many times as
+    /// large as the tree.
+    fn each_below(&mut self, id: InodeId, mut path: GuestPath, each: Each<'_, Self>) -> Result<()> {
+        // The directories that the walk is in, and which name of the last was the last.
+        let mut dirs = vec![id];
+        let mut last: Option<Name> = None;
+        while let Some(dir) = dirs.last().and_then(|dir| self.tree.dir(*dir)) {
+            let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let next = dir.entries.range::<Name, _>((behind, Bound::Unbounded)).next();
+            let Some((name, id)) = next.map(|(name, id)| (name.clone(), *id)) else {
+                dirs.pop();
+                last = path.0.pop();
+                continue;
+            };
+            path.0.push(name);
+            each(self, id, &path)?;
+            last = if self.tree.dir(id).is_some() {
+                dirs.push(id);
+                None
+            } else {
+                path.0.pop()
+            };
         }
-        targets
+        Ok(())
     }
 
     pub fn xattr(&mut self, op: &Xattr) -> Result<()> {
@@ -97,9 +122,9 @@ impl Work<'_> {
             (self.environment.check_xattrs)(&xattrs)?;
             let there = self.tree.inode(id);
             if (stat, &xattrs) != (there.stat, &there.xattrs) {
-                let inode = self.touch(id);
+                let inode = self.touch(id)?;
                 (inode.stat, inode.xattrs) = (stat, xattrs);
-                self.note(What::Changed, &found.path);
+                self.note(What::Changed, &found.path)?;
             }
         }
         Ok(())

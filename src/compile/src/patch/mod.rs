@@ -40,7 +40,7 @@ pub struct Environment<'e> {
     /// The time of what they make and rewrite.
     pub time: Timestamp,
     pub limits: &'e Limits,
-    /// Of the build: archives take from what its layers leave.
+    /// Of the build: archives, and what patches keep, take from what its layers leave.
     pub budgets: &'e Budgets,
     /// Directories that the build itself is making, by device and inode: no copy
     /// of what is around them takes them.
@@ -50,6 +50,8 @@ pub struct Environment<'e> {
     /// A new file that is gone with the process; archives are taken apart into
     /// one.
     pub scratch: &'e dyn Fn() -> Result<File>,
+    /// Whether what each patch changes is told.
+    pub tells: bool,
 }
 
 /// What became of the image's tree.
@@ -61,7 +63,7 @@ pub struct Patched {
     pub disks: Disks,
     /// A hash of the upper: of names, metadata and contents.
     pub fingerprint: blake3::Hash,
-    /// For each patch.
+    /// For each patch, if they are told.
     pub changes: Vec<Vec<Change>>,
     pub warnings: Vec<String>,
 }

@@ -17,7 +17,7 @@ impl Work<'_> {
             let owner = self.owner(op.owner.as_ref(), (0, 0))?;
             let mode = op.mode.as_ref().map_or(0o755, |mode| mode.apply(0o755, true));
             let inode = self.fresh(mode, owner, Kind::Dir(Dir::default()));
-            self.note(What::Made, &found.path);
+            self.note(What::Made, &found.path)?;
             self.add(found.dir, found.entry()?.clone(), inode)?;
             return Ok(());
         }
@@ -27,8 +27,8 @@ impl Work<'_> {
         ensure!(is_dir, "{} is there and is {}", shown(&found.path), kind_name(kind));
         ensure!(op.parents, "{} is there (parents: true allows it)", shown(&found.path));
         let owner = self.owner_of(id, op.owner.as_ref())?;
-        if self.describe(id, op.mode.as_ref(), owner) {
-            self.note(What::Changed, &found.path);
+        if self.describe(id, op.mode.as_ref(), owner)? {
+            self.note(What::Changed, &found.path)?;
         }
         Ok(())
     }
@@ -41,7 +41,12 @@ impl Work<'_> {
 
     /// Gives what is there the mode and the owner that were said; says whether
     /// that changed anything.
-    pub fn describe(&mut self, id: InodeId, mode: Option<&Mode>, (uid, gid): (u32, u32)) -> bool {
+    pub fn describe(
+        &mut self,
+        id: InodeId,
+        mode: Option<&Mode>,
+        (uid, gid): (u32, u32),
+    ) -> Result<bool> {
         let mut stat = Stat { uid, gid, ..self.tree.inode(id).stat };
         if let Some(mode) = mode {
             stat.mode = mode.apply(stat.mode, self.tree.dir(id).is_some());
@@ -76,7 +81,7 @@ impl Work<'_> {
         let what = self.free(&found, op.force)?;
         let owner = self.owner(op.owner.as_ref(), (0, 0))?;
         let inode = self.fresh(0o777, owner, Kind::Symlink(target));
-        self.note(what, &found.path);
+        self.note(what, &found.path)?;
         self.add(found.dir, found.entry()?.clone(), inode)?;
         Ok(())
     }
@@ -90,9 +95,9 @@ impl Work<'_> {
             return Ok(());
         }
         let what = self.free(&found, op.force)?;
-        self.note(what, &found.path);
+        self.note(what, &found.path)?;
         let name = found.entry()?.clone();
-        self.entries_mut(found.dir).insert(name, id);
+        self.entries_mut(found.dir)?.insert(name, id);
         Ok(())
     }
 
@@ -115,7 +120,7 @@ impl Work<'_> {
         let owner = self.owner(op.owner.as_ref(), (0, 0))?;
         let mode = op.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
         let inode = self.fresh(mode, owner, kind);
-        self.note(What::Made, &found.path);
+        self.note(What::Made, &found.path)?;
         self.add(found.dir, found.entry()?.clone(), inode)?;
         Ok(())
     }
@@ -139,8 +144,8 @@ impl Work<'_> {
                 let path = shown(&found.path);
                 bail!("{path} is a directory that is not empty (recursive: true removes it)");
             }
-            self.entries_mut(found.dir).remove(&name);
-            self.note(What::Removed, &found.path);
+            self.entries_mut(found.dir)?.remove(&name);
+            self.note(What::Removed, &found.path)?;
         }
         Ok(())
     }
@@ -177,10 +182,10 @@ impl Work<'_> {
                 ),
             }
         }
-        self.entries_mut(from.dir).remove(&old);
-        self.entries_mut(to.dir).insert(new, id);
-        self.note(What::Removed, &from.path);
-        self.note(if to.id.is_some() { What::Changed } else { What::Made }, &to.path);
+        self.entries_mut(from.dir)?.remove(&old);
+        self.entries_mut(to.dir)?.insert(new, id);
+        self.note(What::Removed, &from.path)?;
+        self.note(if to.id.is_some() { What::Changed } else { What::Made }, &to.path)?;
         Ok(())
     }
 }

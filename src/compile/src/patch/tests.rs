@@ -58,11 +58,15 @@ fn patches(yaml: &str) -> Vec<Patch> {
 }
 
 fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
-    run_on(image(lines), yaml)
+    run_on(image(lines), yaml, Limits::default().metadata_bytes)
 }
 
-fn run_on((tree, disks): (Tree<Extents>, Disks), yaml: &str) -> Result<Patched> {
-    let limits = Limits::default();
+fn run_on(
+    (tree, disks): (Tree<Extents>, Disks),
+    yaml: &str,
+    metadata_bytes: u64,
+) -> Result<Patched> {
+    let limits = Limits { metadata_bytes, ..Limits::default() };
     let scratch = || Ok(tempfile::tempfile()?);
     let environment = Environment {
         time: T,
@@ -71,6 +75,7 @@ fn run_on((tree, disks): (Tree<Extents>, Disks), yaml: &str) -> Result<Patched> 
         own: &[],
         check_xattrs: &|_| Ok(()),
         scratch: &scratch,
+        tells: true,
     };
     let mut patches = patches(yaml);
     for patch in &mut patches {
@@ -300,11 +305,64 @@ fn another_content_has_no_capabilities() {
         ("replace: { path: /etc/conf, find: x, with: y }", 1),
         ("write: { path: /etc/conf, content: \"x=1\\ny=2\\n\", mode: \"600\" }", 2),
     ] {
-        let patched = run_on((image.0.clone(), Disks(image.1.0.clone())), &format!("- {patch}\n"));
-        let patched = patched.unwrap();
+        let image = (image.0.clone(), Disks(image.1.0.clone()));
+        let patched = run_on(image, &format!("- {patch}\n"), 1 << 20).unwrap();
         let id = patched.upper.lookup(&GuestPath::parse(b"etc/conf").unwrap()).unwrap();
         assert_eq!(patched.upper.inode(id).xattrs.iter().len(), names, "{patch}");
     }
+}
+
+#[test]
+fn what_patches_keep_is_taken_from_the_budget_of_the_build() {
+    let mut lines = vec!["d /many 755".to_owned(), "f /text 644 a|b|c|".to_owned()];
+    lines.extend((0..1000).map(|i| format!("f /many/{i:0>100} 644 x")));
+    // Directories below each other, all of whose paths are many times their names.
+    let mut deep = String::from("/deep");
+    for _ in 0..60 {
+        lines.push(format!("d {deep} 755"));
+        deep += &format!("/{}", "d".repeat(200));
+    }
+    lines.push(format!("f /large 644 {}", "x|".repeat(50_000)));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let image = image(&lines);
+    let with = |yaml: &str, metadata_bytes| {
+        let image = (image.0.clone(), Disks(image.1.0.clone()));
+        run_on(image, yaml, metadata_bytes).map(drop).map_err(|error| format!("{error:#}"))
+    };
+    for (patches, least) in [
+        ("- chown: { path: /many, owner: \"7:7\", recursive: true }\n", 600 << 10),
+        ("- chmod: { path: /many, mode: \"0711\" }\n", 100 << 10),
+        ("- mkdir: { path: /many/new }\n", 100 << 10),
+        ("- remove: { path: \"/many/*\" }\n", 400 << 10),
+        ("- chmod: { path: /deep, mode: u+x, recursive: true }\n", 0),
+        ("- chown: { path: /deep, owner: \"7:7\", recursive: true }\n", 800 << 10),
+        ("- remove: { path: \"/deep/**/*.pyc\", missing: ok }\n", 300 << 10),
+        ("- replace: { path: /large, find: x, with: y }\n", 200 << 10),
+        ("- replace: { path: /text, find: b, with: y }\n", 0),
+    ] {
+        assert_eq!(with(patches, 8 << 20), Ok(()), "{patches}");
+        if least > 0 {
+            let error = with(patches, least).unwrap_err();
+            assert!(
+                error.starts_with("m:3: ") && error.contains("--max-metadata-bytes"),
+                "{error}"
+            );
+        } else {
+            assert_eq!(with(patches, 2 << 10), Ok(()), "{patches}");
+        }
+    }
+    // What one patch holds only while it goes on, the next has again.
+    let again = "- remove: { path: \"/deep/**/*.pyc\", missing: ok }\n".repeat(50)
+        + &"- replace: { path: /large, find: x, with: y, count: 1 }\n".repeat(50);
+    assert_eq!(with(&again, 3 << 20), Ok(()));
+}
+
+#[test]
+fn what_is_below_a_directory_comes_in_order() {
+    let lines = ["d /d 700", "d /d/b 700", "f /d/a 600 x", "f /d/b/c 600 x", "f /d/d 600 x"];
+    let patched = run(&lines, "- chmod: { path: /d, mode: \"0755\", recursive: true }\n").unwrap();
+    let changed: Vec<String> = patched.changes[0].iter().map(Change::shown).collect();
+    assert_eq!(changed, ["/d", "/d/a", "/d/b", "/d/b/c", "/d/d"]);
 }
 
 #[test]

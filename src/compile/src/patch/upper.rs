@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::Result;
 use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
+use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -66,6 +67,7 @@ pub fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
             let inode = work.tree.inode(visit.id);
             let kind = Kind::Dir(Dir { opaque: visit.opaque, ..Dir::default() });
             let inode = Inode { stat: inode.stat, xattrs: inode.xattrs.clone(), kind };
+            work.take(inode.weight() + name.weight())?;
             dirs[at] = upper.push(inode)?;
             insert(&mut upper, dirs[visit.parent], name, dirs[at]);
         }
@@ -77,12 +79,17 @@ pub fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
             }
             let copy = match files.get(id) {
                 Some(copy) => *copy,
-                None => upper.push(work.tree.inode(*id).clone())?,
+                None => {
+                    work.take(work.tree.inode(*id).weight())?;
+                    upper.push(work.tree.inode(*id).clone())?
+                }
             };
+            work.take(name.weight())?;
             files.insert(*id, copy);
             insert(&mut upper, dirs[at], name, copy);
         }
         for name in gone(work, visit) {
+            work.take(name.weight())?;
             let whiteout = whiteouts.next(&mut upper)?;
             insert(&mut upper, dirs[at], name, whiteout);
         }

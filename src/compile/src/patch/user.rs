@@ -139,12 +139,12 @@ impl Work<'_> {
         let found = self.find(path.as_bytes(), Last::Follow, Parents::Make)?;
         match file {
             Some((id, _)) => {
-                self.set_content(id, Content::bytes(new))?;
-                self.note(What::Changed, &found.path);
+                self.set_edited(id, new)?;
+                self.note(What::Changed, &found.path)?;
             }
             None => {
                 let inode = self.fresh(0o644, (0, 0), Kind::File(Content::bytes(new)));
-                self.note(What::Made, &found.path);
+                self.note(What::Made, &found.path)?;
                 self.add(found.dir, found.entry()?.clone(), inode)?;
             }
         }
@@ -155,7 +155,7 @@ impl Work<'_> {
         let found = self.find(home.as_bytes(), Last::Follow, Parents::Make)?;
         let Some(id) = found.id else {
             let inode = self.fresh(0o700, owner, Kind::Dir(Dir::default()));
-            self.note(What::Made, &found.path);
+            self.note(What::Made, &found.path)?;
             self.add(found.dir, found.entry()?.clone(), inode)?;
             return Ok(());
         };

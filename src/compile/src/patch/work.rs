@@ -1,10 +1,13 @@
 //! The tree that patches work on, and what it was before.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use fsimage::budget::Exhausted;
 use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
+use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 use fsimage::xattr::acl;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -26,7 +29,9 @@ pub struct Work<'e> {
     pub environment: &'e Environment<'e>,
     /// Files of the host that the present patch uses.
     hosts: Vec<HostFile>,
-    /// Of the present patch.
+    /// Bytes of memory that were taken for what an operation holds while it goes on.
+    held: Cell<u64>,
+    /// Of the present patch, if anybody is to be told.
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
 }
@@ -57,9 +62,33 @@ impl<'e> Work<'e> {
             scratch_hashes: BTreeMap::new(),
             environment,
             hosts: Vec::new(),
+            held: Cell::new(0),
             changes: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+
+    /// Takes `bytes` of memory, which stay until the upper is written, from what the
+    /// layers have left of the build's.
+    pub fn take(&self, bytes: u64) -> Result<()> {
+        let taken = self.environment.budgets.metadata.take(bytes);
+        taken.map_err(|Exhausted(limit)| {
+            anyhow!(
+                "what patches keep in memory, with what is kept of the image, has more than \
+                 {limit} bytes (raise --max-metadata-bytes to allow it)"
+            )
+        })
+    }
+
+    /// Takes `bytes` of memory, which an operation holds in all at this moment: what one
+    /// had, the next has again.
+    pub fn hold(&self, bytes: u64) -> Result<()> {
+        let more = bytes.saturating_sub(self.held.get());
+        if more > 0 {
+            self.take(more)?;
+            self.held.set(bytes);
+        }
+        Ok(())
     }
 
     /// The image's own inode `id` as it was before all patches; `None` if a
@@ -87,18 +116,22 @@ impl<'e> Work<'e> {
     }
 
     /// The inode `id`, to be changed.
-    pub fn touch(&mut self, id: InodeId) -> &mut Inode<Content> {
+    pub fn touch(&mut self, id: InodeId) -> Result<&mut Inode<Content>> {
         if id.0 < self.lower && !self.before.contains_key(&id) {
-            self.before.insert(id, self.tree.inode(id).clone());
+            let inode = self.tree.inode(id);
+            self.take(whole_weight(inode))?;
+            self.before.insert(id, inode.clone());
         }
-        self.tree.inode_mut(id)
+        Ok(self.tree.inode_mut(id))
     }
 
     /// Keeps `inode` as what `id` was, if it is the first to be kept.
-    pub fn keep(&mut self, id: InodeId, inode: &Inode<Content>) {
-        if id.0 < self.lower {
-            self.before.entry(id).or_insert_with(|| inode.clone());
+    pub fn keep(&mut self, id: InodeId, inode: &Inode<Content>) -> Result<()> {
+        if id.0 < self.lower && !self.before.contains_key(&id) {
+            self.take(whole_weight(inode))?;
+            self.before.insert(id, inode.clone());
         }
+        Ok(())
     }
 
     pub fn entries(&self, dir: InodeId) -> &BTreeMap<Name, InodeId> {
@@ -106,9 +139,9 @@ impl<'e> Work<'e> {
     }
 
     /// The entries of the directory `dir`, to be changed.
-    pub fn entries_mut(&mut self, dir: InodeId) -> &mut BTreeMap<Name, InodeId> {
-        match &mut self.touch(dir).kind {
-            Kind::Dir(dir) => &mut dir.entries,
+    pub fn entries_mut(&mut self, dir: InodeId) -> Result<&mut BTreeMap<Name, InodeId>> {
+        match &mut self.touch(dir)?.kind {
+            Kind::Dir(dir) => Ok(&mut dir.entries),
             _ => unreachable!("the caller has a directory"),
         }
     }
@@ -116,7 +149,7 @@ impl<'e> Work<'e> {
     /// Adds an inode under `name`, in the place of what is there.
     pub fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Content>) -> Result<InodeId> {
         let id = self.tree.push(inode)?;
-        self.entries_mut(dir).insert(name, id);
+        self.entries_mut(dir)?.insert(name, id);
         Ok(id)
     }
 
@@ -129,25 +162,25 @@ impl<'e> Work<'e> {
     /// Adds a directory that nobody describes.
     pub fn add_plain_dir(&mut self, dir: InodeId, name: Name, path: &GuestPath) -> Result<InodeId> {
         let inode = self.fresh(0o755, (0, 0), Kind::Dir(Dir::default()));
-        self.note(What::Made, path);
+        self.note(What::Made, path)?;
         self.add(dir, name, inode)
     }
 
     /// Sets owner and mode, and with the mode what an ACL says of it; says
     /// whether anything changed.
-    pub fn set_stat(&mut self, id: InodeId, stat: Stat) -> bool {
+    pub fn set_stat(&mut self, id: InodeId, stat: Stat) -> Result<bool> {
         let there = self.tree.inode(id);
         if there.stat == stat {
-            return false;
+            return Ok(false);
         }
         let acl = there.xattrs.get(acl::ACCESS.as_bytes()).and_then(acl::parse);
-        let inode = self.touch(id);
+        let inode = self.touch(id)?;
         if let Some(entries) = acl.filter(|_| inode.stat.mode != stat.mode) {
             let entries = acl::with_mode(&entries, stat.mode);
             inode.xattrs.set(acl::ACCESS.as_bytes(), acl::encode(&entries));
         }
         inode.stat = stat;
-        true
+        Ok(true)
     }
 
     /// Gives the file `id` another content, and the patches' time. Its capabilities were
@@ -157,11 +190,21 @@ impl<'e> Work<'e> {
         let size = content.size();
         ensure!(size <= limit, "{size} bytes in one file (raise --max-file-bytes to allow it)");
         let mtime = self.environment.time;
-        let inode = self.touch(id);
+        let inode = self.touch(id)?;
         inode.kind = Kind::File(content);
         inode.stat.mtime = mtime;
         inode.xattrs.remove(CAPABILITY);
         Ok(())
+    }
+
+    /// The same with a content that was made of the image's own, and is in memory.
+    pub fn set_edited(&mut self, id: InodeId, new: Vec<u8>) -> Result<()> {
+        let held = match &self.tree.inode(id).kind {
+            Kind::File(old) => old.in_memory(),
+            _ => 0,
+        };
+        self.take((new.len() as u64).saturating_sub(held))?;
+        self.set_content(id, Content::bytes(new))
     }
 
     /// The content of a file of the host.
@@ -182,10 +225,24 @@ impl<'e> Work<'e> {
         Ok(())
     }
 
-    /// Takes down what the present patch does.
-    pub fn note(&mut self, what: What, path: &GuestPath) {
-        self.changes.push(Change { what, path: path.clone() });
+    /// Takes down what the present patch does, if anybody is to be told.
+    pub fn note(&mut self, what: What, path: &GuestPath) -> Result<()> {
+        if self.environment.tells {
+            // Once here, and once as it is printed.
+            self.take(2 * path.weight())?;
+            self.changes.push(Change { what, path: path.clone() });
+        }
+        Ok(())
     }
+}
+
+/// Weight of an inode with its entries.
+pub fn whole_weight(inode: &Inode<Content>) -> u64 {
+    let names = match &inode.kind {
+        Kind::Dir(dir) => dir.entries.keys().map(|name| name.weight()).sum(),
+        _ => 0,
+    };
+    inode.weight() + names
 }
 
 /// What an inode is, in a word.

@@ -255,7 +255,7 @@ pub struct LimitArgs {
     /// Zeros on the disk for sparse files whose data lie far apart, of all layers; at most 32GiB [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = sparse_size)]
     pub max_sparse_bytes: Option<u64>,
-    /// Memory for names, links, xattrs and extents of all layers [default: 1280MiB]
+    /// Memory for names, links, xattrs and extents of all layers, and for patches [default: 1280MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_metadata_bytes: Option<u64>,
     /// Bytes of all layers beyond 1024 times their blobs' [default: 16GiB]
