@@ -6,6 +6,7 @@ import socketserver
 import threading
 
 import exhaust
+from layout import Layout, tagged
 from checks import check
 from checks.common import BINARY, need, scratch
 
@@ -41,12 +42,17 @@ NARROW = {
 
 
 def image(name, tmp, n):
-    """The layout of an attack, made by a process of its own: what this one has in memory, its children would count as theirs."""
+    """The layout of an attack."""
+    return apart(tmp, name, lambda path: exhaust.write(name, path, n))
+
+
+def apart(tmp, name, write):
+    """A layout that a process of its own makes: what this one has in memory, its children would count as theirs."""
     path = os.path.join(tmp, name)
     pid = os.fork()
     if not pid:
         try:
-            exhaust.write(name, path, n)
+            write(path)
             os._exit(0)
         finally:
             os._exit(1)
@@ -86,6 +92,48 @@ def full():
             need(used.status == 0 or '--max-' in used.said, '%s: the error names no option: %s' % (name, used))
             most[name] = used
     return '; '.join('%s: %d MiB, %.0f s' % (name, used.memory >> 20, used.cpu) for name, used in most.items())
+
+
+def deep(count):
+    """So many directories 400 components of 255 bytes below /srv: each has a path of 100 kB."""
+    links = [exhaust.entry('l%d' % i, b'2', records={'linkpath': '/'.join(['l%d' % (i - 1) if i else 'srv'] + ['n' * 255] * 15)}) for i in range(27)]
+    return [exhaust.d('srv'), *links] + [exhaust.d('l26/%d' % i) for i in range(count)]
+
+
+DIFF = '--- a/f\n+++ b/f\n@@ -1,0 +2 @@\n+new\n'
+LINES = 'a\n' * (4 << 20)
+# What patches are applied to, the patch, and whether narrow limits end it.
+PATCHED = {
+    'a hunk in a file of line ends': (lambda: [exhaust.f('f', '\n' * (32 << 20))], {'diff': {'content': DIFF}}, False),
+    'accounts of line ends': (lambda: [exhaust.f('etc/' + name, LINES) for name in ('passwd', 'group', 'shadow', 'gshadow')], {'user': {'name': 'app'}}, False),
+    'a mode of deep directories': (lambda: deep(4000), {'chmod': {'path': '/srv', 'mode': 'g-w', 'recursive': True}}, False),
+    'an owner of deep directories': (lambda: deep(4000), {'chown': {'path': '/srv', 'owner': '5:5', 'recursive': True}}, False),
+    'a glob over deep directories': (lambda: deep(4000), {'remove': {'path': '/srv/**/*.pyc', 'missing': 'ok'}}, True),
+    'all names of a directory': (lambda: [exhaust.f('d/a')] + [exhaust.at('d/' + 'n' * 240 + '%06d' % i, b'1', link='d/a') for i in range(60_000)], {'remove': {'path': '/d/*'}}, True),
+    'large files that are edited': (lambda: [exhaust.f('f%d' % i, '%d' % i * (20 << 20)) for i in range(4)],
+                                    *[{'replace': {'path': '/f%d' % i, 'find': '^.', 'with': 'x'}} for i in range(4)], True),
+}
+
+
+@check('budgets-patches')
+def patched():
+    """Images whose patches take much: little memory, or an error that names the limit."""
+    most = 0
+    for number, (name, (entries, *patches, ends)) in enumerate(PATCHED.items()):
+        with scratch() as tmp:
+            def write(path):
+                out = Layout(path)
+                out.index(tagged(out.image([exhaust.gathered(entries())])))
+            manifest = os.path.join(tmp, 'm.yaml')
+            with open(manifest, 'w') as file:
+                json.dump({'image': apart(tmp, 'layout%d' % number, write), 'patches': patches}, file)
+            cmd = [BINARY, 'build', manifest, '-o', os.path.join(tmp, 'out'), '--cache-dir', os.path.join(tmp, 'cache'), '--quiet',
+                   '--max-metadata-bytes', '120MiB']
+            used = exhaust.measured(cmd, memory=4 << 30, cpu=MOST_TIME)
+            need(used.status == ends and ('--max-metadata-bytes' in used.said) == ends, '%s: %s' % (name, used))
+            need(used.memory <= LITTLE_MEMORY, '%s takes too much memory: %s' % (name, used))
+            most = max(most, used.memory)
+    return '%d cases, %d MiB at most' % (len(PATCHED), most >> 20)
 
 
 YAML = {
