@@ -7,7 +7,9 @@
 //! and a hard link's target are resolved at the entry's own place. A target is
 //! what is there by then, else what was below, else what comes later.
 
-use std::collections::{HashMap, HashSet};
+mod hide;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::MergeError;
 use super::journal::{Damaged, Entry, PLINKS};
@@ -34,6 +36,10 @@ pub struct Replay<'m, C> {
     first: u32,
     /// What directories of the tree below had under the names that changed.
     was: HashMap<(InodeId, Name), Option<InodeId>>,
+    /// All that those had, when it was taken away, of which everything is hidden: their
+    /// own maps, because copies would be a second tree. What changes later is not in
+    /// [`Replay::was`].
+    had: HashMap<InodeId, BTreeMap<Name, InodeId>>,
     described: HashMap<InodeId, (Stat, Xattrs)>,
     announced: HashSet<InodeId>,
     /// Files that aufs kept for hard links, by path.
@@ -91,6 +97,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             max_depth,
             first,
             was: HashMap::new(),
+            had: HashMap::new(),
             described: HashMap::new(),
             announced: HashSet::new(),
             plinks: HashMap::new(),
@@ -113,116 +120,6 @@ impl<'m, C: Weigh> Replay<'m, C> {
         self.notes.append(self.hiding_notes);
         self.notes.sort();
         Ok(self.notes)
-    }
-
-    /// Takes away what the layer hides.
-    fn hide(&mut self, entries: &[Entry<C>]) -> Result<()> {
-        if !entries.iter().any(|entry| hides(&entry.inode)) {
-            return Ok(());
-        }
-        let mut hidden = Vec::new();
-        for entry in entries {
-            let (path, inode) = (&path_of(entry)?, &entry.inode);
-            if hides(inode) {
-                for (dir, name) in self.hidden_by(path, inode)? {
-                    self.hide_lower(dir, &name);
-                    hidden.push((dir, name));
-                }
-                continue;
-            }
-            // Only what it is, and not what it holds, decides where a path leads.
-            let kind = match &inode.kind {
-                Kind::Dir(_) => Kind::Dir(Dir::default()),
-                Kind::Symlink(target) => Kind::Symlink(target.clone()),
-                Kind::LowerLink(target) => Kind::LowerLink(target.clone()),
-                _ => Kind::Fifo,
-            };
-            let (stat, xattrs) = (inode.stat, Xattrs::default());
-            // Any other error is told when the entry itself is applied.
-            let applied = self.entry(path, Inode { stat, xattrs, kind });
-            if let Err(error @ MergeError::Exhausted(_)) = applied {
-                return Err(error);
-            }
-        }
-        self.undo();
-        for (dir, name) in hidden {
-            if dir.0 < self.first {
-                self.set(dir, &name, None);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes away what layers below have under `name` in `dir`, and leaves what this
-    /// layer put there by now. Returns whether something is left.
-    fn hide_lower(&mut self, dir: InodeId, name: &Name) -> bool {
-        let Some(id) = self.child(View::Now, dir, name) else {
-            return false;
-        };
-        if id.0 >= self.first {
-            return true;
-        }
-        // Only directories in which the layer has something need to be looked into.
-        if self.touched.contains(&id) {
-            if !self.emptied.insert(id) {
-                return true;
-            }
-            let names = self.tree.dir(id).into_iter().flat_map(|dir| dir.entries.keys());
-            let names: Vec<Name> = names.cloned().collect();
-            let left = names.iter().filter(|name| self.hide_lower(id, name)).count();
-            if left > 0 {
-                return true;
-            }
-        }
-        self.set(dir, name, None);
-        false
-    }
-
-    /// The names that a whiteout or an opaque mark hides.
-    fn hidden_by(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Vec<(InodeId, Name)>> {
-        let Kind::Whiteout = inode.kind else {
-            let Some(found) = self.walk(path, View::Now, Missing::Stop, path)? else {
-                return Ok(Vec::new());
-            };
-            if !self.emptied.insert(found.dir) {
-                return Ok(Vec::new());
-            }
-            self.announce_all(&found.path);
-            let names = self.tree.dir(found.dir).into_iter().flat_map(|dir| dir.entries.keys());
-            return Ok(names.map(|name| (found.dir, name.clone())).collect());
-        };
-        let Some((name, parent)) = path.0.split_last() else {
-            return Ok(Vec::new());
-        };
-        let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Stop, path)?;
-        let Some(found) = found.filter(|found| self.child(View::Now, found.dir, name).is_some())
-        else {
-            return Ok(Vec::new());
-        };
-        self.announce_all(&found.path);
-        if found.through_link {
-            self.hiding_notes.through_link(path, &found.path.join(name));
-        }
-        Ok(vec![(found.dir, name.clone())])
-    }
-
-    /// Undoes what was applied so far; the inodes stay behind, unnamed.
-    fn undo(&mut self) {
-        for ((dir, name), id) in std::mem::take(&mut self.was) {
-            if let Some(dir) = self.tree.dir_mut(dir) {
-                match id {
-                    Some(id) => drop(dir.entries.insert(name, id)),
-                    None => drop(dir.entries.remove(&name)),
-                }
-            }
-        }
-        for (id, (stat, xattrs)) in std::mem::take(&mut self.described) {
-            let inode = self.tree.inode_mut(id);
-            (inode.stat, inode.xattrs) = (stat, xattrs);
-        }
-        self.plinks.clear();
-        self.pending.clear();
-        self.notes.forget();
     }
 
     /// Applies an entry that hides nothing.
@@ -366,11 +263,15 @@ impl<'m, C: Weigh> Replay<'m, C> {
 
     /// What `name` in `dir` leads to.
     fn child(&self, view: View, dir: InodeId, name: &Name) -> Option<InodeId> {
-        let was = if view == View::Below { self.was.get(&(dir, name.clone())) } else { None };
-        match was {
-            Some(was) => *was,
-            None => self.tree.dir(dir)?.entries.get(name).copied(),
+        if view == View::Below {
+            if let Some(was) = self.was.get(&(dir, name.clone())) {
+                return *was;
+            }
+            if let Some(had) = self.had.get(&dir) {
+                return had.get(name).copied();
+            }
         }
+        self.tree.dir(dir)?.entries.get(name).copied()
     }
 
     /// The directory at `path`, every symbolic link followed inside the root, for an
@@ -466,7 +367,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             Some(id) => entries.insert(name.clone(), id),
             None => entries.remove(name),
         };
-        if dir.0 < self.first {
+        if dir.0 < self.first && !self.had.contains_key(&dir) {
             self.was.entry((dir, name.clone())).or_insert(old);
         }
     }

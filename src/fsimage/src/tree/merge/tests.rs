@@ -202,7 +202,8 @@ fn what_the_merge_makes_has_a_budget() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let used = |limit| {
         let budget = Budget::new(limit);
-        let added = Merger::new(&budget, 1024).add(on_device(layer(&lines), DeviceId(1)));
+        let mut merger = Merger::new(&budget, 1024);
+        let added = merger.add(on_device(layer(&lines), DeviceId(1)));
         added.map(|_| budget.used())
     };
     let all = used(u64::MAX).unwrap();
@@ -210,4 +211,28 @@ fn what_the_merge_makes_has_a_budget() {
     assert!(all > 500 * 300, "{all}");
     let error = used(all / 2).unwrap_err().to_string();
     assert!(error.contains("--max-metadata-bytes"), "{error}");
+}
+
+#[test]
+fn what_an_opaque_mark_hides_is_not_copied() {
+    let mut base: Tree<Extents> = Tree::new(Stat::IMPLIED_DIR);
+    let stat = Stat::IMPLIED_DIR;
+    let inode = |kind| Inode { stat, xattrs: Xattrs::default(), kind };
+    let dir = base.push(inode(Kind::Dir(Dir::default()))).unwrap();
+    let file = base.push(inode(Kind::File(Extents::default()))).unwrap();
+    let names = (0..10_000).map(|i| Name::new(format!("{i:0250}").as_bytes()).unwrap());
+    base.dir_mut(dir).unwrap().entries = names.map(|name| (name, file)).collect();
+    let first = base.dir(dir).unwrap().entries.keys().next().unwrap().clone();
+    let d = Name::new(b"d").unwrap();
+    base.dir_mut(InodeId::ROOT).unwrap().entries.insert(d.clone(), dir);
+    let budget = Budget::new(100_000);
+    let mut merger = Merger::over(base, &budget, 1024);
+    // What the layer has in the directory stays, and what was there is still linked to.
+    let lines = ["f d/a 7", "o d", &format!("h d/b d/{first}")];
+    merger.add(layer(&lines)).unwrap();
+    let tree = merger.finish();
+    let left: Vec<_> = tree.dir(dir).unwrap().entries.keys().map(Name::to_string).collect();
+    assert_eq!(left, ["a", "b"]);
+    let b = tree.lookup(&GuestPath(vec![d, Name::new(b"b").unwrap()]));
+    assert_eq!(b, Some(file));
 }

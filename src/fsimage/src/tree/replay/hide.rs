@@ -1,0 +1,170 @@
+//! What a layer hides of those below, and the rehearsal that tells where.
+
+use std::collections::BTreeMap;
+
+use super::{MergeError, Missing, Replay, Result, View, hides, path_of};
+use crate::tree::inode::{Dir, Inode, InodeId, Kind};
+use crate::tree::journal::Entry;
+use crate::tree::name::{GuestPath, Name};
+use crate::tree::weight::Weigh;
+use crate::tree::xattrs::Xattrs;
+
+/// What a whiteout or an opaque mark hides.
+enum Hidden {
+    Name(InodeId, Name),
+    /// All that is in a directory.
+    All(InodeId),
+}
+
+impl<C: Weigh> Replay<'_, C> {
+    /// Takes away what the layer hides.
+    pub(super) fn hide(&mut self, entries: &[Entry<C>]) -> Result<()> {
+        if !entries.iter().any(|entry| hides(&entry.inode)) {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        for entry in entries {
+            let (path, inode) = (&path_of(entry)?, &entry.inode);
+            if hides(inode) {
+                all.extend(self.rehearse_hiding(path, inode)?);
+                continue;
+            }
+            // Only what it is, and not what it holds, decides where a path leads.
+            let kind = match &inode.kind {
+                Kind::Dir(_) => Kind::Dir(Dir::default()),
+                Kind::Symlink(target) => Kind::Symlink(target.clone()),
+                Kind::LowerLink(target) => Kind::LowerLink(target.clone()),
+                _ => Kind::Fifo,
+            };
+            let (stat, xattrs) = (inode.stat, Xattrs::default());
+            // Any other error is told when the entry itself is applied.
+            let applied = self.entry(path, Inode { stat, xattrs, kind });
+            if let Err(error @ MergeError::Exhausted(_)) = applied {
+                return Err(error);
+            }
+        }
+        self.undo();
+        for hidden in all {
+            match hidden {
+                Hidden::Name(dir, name) if dir.0 < self.first => self.set(dir, &name, None),
+                Hidden::All(dir) if dir.0 < self.first => {
+                    let all = self.take_all(dir);
+                    self.had.insert(dir, all);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what an entry that hides something does, and returns what that is.
+    fn rehearse_hiding(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Option<Hidden>> {
+        let hidden = self.hidden_by(path, inode)?;
+        match &hidden {
+            Some(Hidden::Name(dir, name)) => {
+                // Its name is kept twice: here, and with what it led to.
+                self.budget.take(2 * name.weight())?;
+                if !self.hide_lower(self.child(View::Now, *dir, name))? {
+                    self.set(*dir, name, None);
+                }
+            }
+            Some(Hidden::All(dir)) => {
+                self.empty(*dir)?;
+            }
+            None => {}
+        }
+        Ok(hidden)
+    }
+
+    /// What a whiteout or an opaque mark hides, if anything is there.
+    fn hidden_by(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Option<Hidden>> {
+        let Kind::Whiteout = inode.kind else {
+            let found = self.walk(path, View::Now, Missing::Stop, path)?;
+            let Some(found) = found.filter(|found| self.emptied.insert(found.dir)) else {
+                return Ok(None);
+            };
+            self.announce_all(&found.path);
+            return Ok(Some(Hidden::All(found.dir)));
+        };
+        let Some((name, parent)) = path.0.split_last() else {
+            return Ok(None);
+        };
+        let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Stop, path)?;
+        let Some(found) = found.filter(|found| self.child(View::Now, found.dir, name).is_some())
+        else {
+            return Ok(None);
+        };
+        self.announce_all(&found.path);
+        if found.through_link {
+            self.hiding_notes.through_link(path, &found.path.join(name));
+        }
+        Ok(Some(Hidden::Name(found.dir, name.clone())))
+    }
+
+    /// Whether something is left of `id` when what layers below have there is taken
+    /// away: what this layer put there by now.
+    fn hide_lower(&mut self, id: Option<InodeId>) -> Result<bool> {
+        match id {
+            None => Ok(false),
+            Some(id) if id.0 >= self.first => Ok(true),
+            // Only directories in which the layer has something need to be looked into.
+            Some(id) if self.touched.contains(&id) => {
+                Ok(!self.emptied.insert(id) || self.empty(id)?)
+            }
+            Some(_) => Ok(false),
+        }
+    }
+
+    /// Takes away what layers below have in the directory `dir`. Returns whether
+    /// something is left.
+    fn empty(&mut self, dir: InodeId) -> Result<bool> {
+        let all = self.take_all(dir);
+        let mut left = BTreeMap::new();
+        for (name, id) in &all {
+            if self.hide_lower(Some(*id))? {
+                self.budget.take(name.weight())?;
+                left.insert(name.clone(), *id);
+            }
+        }
+        let is_left = !left.is_empty();
+        if let Some(dir) = self.tree.dir_mut(dir) {
+            dir.entries = left;
+        }
+        if dir.0 < self.first {
+            self.had.entry(dir).or_insert(all);
+        }
+        Ok(is_left)
+    }
+
+    /// Takes every name out of the directory `dir`.
+    fn take_all(&mut self, dir: InodeId) -> BTreeMap<Name, InodeId> {
+        self.announce(dir);
+        let entries = self.tree.dir_mut(dir).map(|dir| std::mem::take(&mut dir.entries));
+        entries.unwrap_or_default()
+    }
+
+    /// Undoes what was applied so far; the inodes stay behind, unnamed.
+    fn undo(&mut self) {
+        for (dir, entries) in std::mem::take(&mut self.had) {
+            if let Some(dir) = self.tree.dir_mut(dir) {
+                dir.entries = entries;
+            }
+        }
+        // What changed before all was taken away, is changed in what was taken.
+        for ((dir, name), id) in std::mem::take(&mut self.was) {
+            if let Some(dir) = self.tree.dir_mut(dir) {
+                match id {
+                    Some(id) => drop(dir.entries.insert(name, id)),
+                    None => drop(dir.entries.remove(&name)),
+                }
+            }
+        }
+        for (id, (stat, xattrs)) in std::mem::take(&mut self.described) {
+            let inode = self.tree.inode_mut(id);
+            (inode.stat, inode.xattrs) = (stat, xattrs);
+        }
+        self.plinks.clear();
+        self.pending.clear();
+        self.notes.forget();
+    }
+}
