@@ -33,7 +33,7 @@ KNOWN = {name: why for why, names in {
                                                'config-upper-case config-variant-number',
     'goes by the media type': 'media-type-disagrees',
     'links in the order of the tar': 'link-before-target link-chain-backwards link-chain-to-lower',
-    'knows no old GNU sparse files, contiguous files, global headers':
+    'knows no old GNU sparse files, contiguous files, global headers': 'name-before-global-header '
         'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
         'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',
     'inherits default ACLs; knows no ACL text, no LIBARCHIVE record, no empty value, no SELinux label':
@@ -41,6 +41,8 @@ KNOWN = {name: why for why, names in {
     'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '
                                                                      'whiteout-dir-after-own-dir',
     'keeps the marks of this project': 'xattr-own-marks-dropped',
+    'sets the mode before the ACL': 'acl-against-mode',
+    'refuses what Docker passes over': 'xattr-of-other-kinds',
     'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after aufs-link-before',
     'fails on a directory implied over a file':
         'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',

@@ -33,6 +33,22 @@ case('sparse-map-overlaps', 14, [gnu_sparse('the-file', [(0, b'x' * 1024), (512,
 case('sparse-more-data-than-map', 14,
      [pax([('GNU.sparse.major', '1'), ('GNU.sparse.minor', '0'), ('GNU.sparse.name', 'the-file'), ('GNU.sparse.realsize', '4096')])
       + f('GNUSparseFile.0/the-file', pad(b'1\n0\nnot a number\n'))], says=['the-file'])
+SPARSE = [('GNU.sparse.map', '4,1'), ('GNU.sparse.numblocks', '1')]
+case('sparse-name-alone', 14, [f('a', '1', records={'GNU.sparse.name': 'b'}), d('c', records={'GNU.sparse.name': 'e', 'GNU.sparse.size': '9'})],
+     tree={'/a': F('1'), '/c': D()}, about='Go: a record of a sparse file says nothing of what is none')
+case('sparse-size-alone', 14, [f('a', records={'GNU.sparse.size': '10'}), f('b', '1', records={'GNU.sparse.realsize': '10'})],
+     tree={'/a': F(), '/b': F('1')}, about='Go')
+case('sparse-version-unknown', 14, [f('a', '1', records=[('GNU.sparse.major', '2'), ('GNU.sparse.minor', '0'), ('GNU.sparse.name', 'b'), *SPARSE])],
+     tree={'/a': F('1')}, about='Go')
+case('sparse-realsize-and-map', 14, [f('a', 'x', records=[('GNU.sparse.realsize', '9'), *SPARSE])], tree={'/a': F(b'\0\0\0\0x\0\0\0\0')}, about='Go')
+case('sparse-of-two-sizes', 14,
+     [f('a', pad(b'1\n0\n1\n') + b'z', records=[('GNU.sparse.major', '1'), ('GNU.sparse.minor', '0'), ('GNU.sparse.realsize', '5'), ('GNU.sparse.size', '7')])],
+     tree={'/a': F(b'z' + bytes(6))}, about='Go')
+case('sparse-name-with-slash', 14, [f('a', 'x', records=[('GNU.sparse.size', '5'), ('GNU.sparse.name', 'b/'), *SPARSE])],
+     tree={'/b': F(b'\0\0\0\0x')}, about='only the name in force before it can make an old directory of it: Go')
+case('sparse-without-numblocks', 14, [f('the-file', 'x', records=[('GNU.sparse.size', '5'), SPARSE[0]])], says=['the-file', 'numblocks'], about='Go')
+case('sparse-more-blocks-told', 14, [f('the-file', 'x', records=[('GNU.sparse.size', '5'), SPARSE[0], ('GNU.sparse.numblocks', '2')])], says=['the-file', 'numblocks'])
+case('sparse-directory', 14, [d('the-dir', records=[('GNU.sparse.size', '5'), *SPARSE])], says=['the-dir', 'sparse'], about='Go')
 case('zero-blocks-are-content', 14, [f('a', bytes(100000)), f('b', bytes(4096) + b'x' + bytes(4095))],
      tree={'/a': F(bytes(100000)), '/b': F(bytes(4096) + b'x' + bytes(4095))})
 
@@ -55,6 +71,12 @@ case('name-255-pax', 15, [f('short', '1', records={'path': LONG})], tree={'/' + 
 case('name-255-bytes-not-utf8', 15, [long_name(b'\xfe' * 255, f, '1')], tree={b'/' + b'\xfe' * 255: F('1')})
 case('name-256', 15, [long_name('n' * 256, f, '1')], says=['n' * 40, '255'])
 case('path-gnu-long', 15, [long_name(DEEP + '/x', f, '1')], tree={**DEEP_TREE, '/' + DEEP + '/x': F('1')})
+case('name-gnu-over-pax', 15,
+     [gnu_long(b'L', 'gnu') + f('header', '1', records={'path': 'pax'}), pax({'path': 'pax2'}) + gnu_long(b'L', 'gnu2') + f('header2', '2')],
+     tree={'/gnu': F('1'), '/gnu2': F('2')}, about='Go')
+case('link-gnu-over-pax', 15, [gnu_long(b'K', 'gnu') + sym('s', 'header', records={'linkpath': 'pax'})], tree={'/s': S('gnu')}, about='Go')
+case('name-before-global-header', 15, [pax({'path': 'pax'}) + pax({'comment': 'x'}, kind=b'g') + f('header', '1')], tree={'/header': F('1')},
+     about='Go takes a global header for a member, so what is said before it is said of that')
 case('link-gnu-long', 15, [f('t', '1'), gnu_long(b'K', DEEP) + sym('s', 'cut', magic=GNU)], tree={'/t': F('1'), '/s': S(DEEP)})
 case('both-gnu-long', 15, [long_name(DEEP + '/x', f, '1'), gnu_long(b'K', DEEP + '/x') + long_name(LONG, hard, 'cut')],
      tree={**DEEP_TREE, '/' + DEEP + '/x': F('1'), '/' + LONG: H('/' + DEEP + '/x')})

@@ -7,7 +7,7 @@ use tar::Header;
 use super::header::{self, BLOCK};
 use super::limits::Limits;
 use super::pax::Pax;
-use super::sparse::{self, SparseMap};
+use super::sparse::{self, Form, SparseMap};
 use super::stream::Stream;
 use super::{number, xattr};
 
@@ -67,9 +67,9 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
         };
         let kind = header.as_old().linkflag[0];
         if !matches!(kind, b'x' | b'g' | b'L' | b'K' | b'V') {
-            let path = path(&header, &extensions);
-            let name = shown(&path).to_string();
-            return entry(&header, path, extensions, stream, limits).context(name).map(Some);
+            let meant = meant(&header, &extensions);
+            let name = shown(&meant.path).to_string();
+            return entry(&header, meant, extensions, stream, limits).context(name).map(Some);
         }
         let size = header::size(&header)?;
         ensure!(
@@ -83,10 +83,14 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
             b'L' => extensions.path = long(&bytes),
             b'K' => extensions.link = long(&bytes),
             // Global headers hold a comment in archives of git. Docker and containerd
-            // pass over them, once Go's archive/tar has read them.
-            b'g' => drop(Pax::parse(bytes)?),
+            // pass over them, once Go's archive/tar has read them. It takes them for
+            // members, so what stands before one says nothing of what follows it.
+            b'g' => {
+                drop(Pax::parse(bytes)?);
+                extensions = Extensions::default();
+            }
             // A volume header, which holds a label.
-            _ => {}
+            _ => extensions = Extensions::default(),
         }
     }
 }
@@ -96,19 +100,34 @@ fn long(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(header::until_nul(bytes).to_vec()).filter(|name| !name.is_empty())
 }
 
-fn path(header: &Header, extensions: &Extensions) -> Vec<u8> {
+/// What a member is, by all that its headers say together.
+struct Meant {
+    path: Vec<u8>,
+    /// The type, which archives from before the one for directories leave to the name.
+    kind: u8,
+    /// Of a sparse file.
+    form: Option<Form>,
+}
+
+/// As Go's archive/tar has it: GNU's long names win over PAX, wherever they stand, and
+/// a sparse file's own name over both, the one in its header being made up.
+fn meant(header: &Header, extensions: &Extensions) -> Meant {
     let pax = &extensions.pax;
-    // The name that a sparse file has in the header is a made-up one.
-    let long = pax.field("GNU.sparse.name").or_else(|| pax.field("path"));
-    match long.or(extensions.path.as_deref()) {
-        Some(path) => path.to_vec(),
-        None => header::path(header),
-    }
+    let long = extensions.path.as_deref().or_else(|| pax.field("path"));
+    let path = long.map_or_else(|| header::path(header), <[u8]>::to_vec);
+    let kind = match header.as_old().linkflag[0] {
+        0 if path.ends_with(b"/") => b'5',
+        0 => b'0',
+        kind => kind,
+    };
+    let form = sparse::form(kind, pax);
+    let own = pax.field("GNU.sparse.name").filter(|_| form.is_some_and(|form| form.is_pax()));
+    Meant { path: own.map_or(path, <[u8]>::to_vec), kind, form }
 }
 
 fn entry(
     header: &Header,
-    path: Vec<u8>,
+    Meant { path, kind, form }: Meant,
     extensions: Extensions,
     stream: &mut Stream<'_>,
     limits: &Limits,
@@ -121,16 +140,13 @@ fn entry(
         path.len()
     );
     let stat = stat(header, pax)?;
-    let xattrs = xattr::from_pax(pax, limits.xattr_bytes)?;
-    let link = || match pax.field("linkpath").or(extensions.link.as_deref()) {
+    let link = || match extensions.link.as_deref().or_else(|| pax.field("linkpath")) {
         Some(link) => link.to_vec(),
         None => header::until_nul(&header.as_old().linkname).to_vec(),
     };
-    let kind = header.as_old().linkflag[0];
     let what = match kind {
-        // Archives from before the type for directories.
-        0 if path.ends_with(b"/") => What::Dir,
-        b'0' | 0 | b'7' | b'S' => What::File(stored(header, pax, stream, limits)?),
+        b'0' | b'7' | b'S' => What::File(stored(header, pax, form, stream, limits)?),
+        _ if form.is_some() => bail!("the records of a sparse file, and it is not a file"),
         b'1' => What::HardLink(link()),
         b'2' => What::Symlink(link()),
         b'3' => What::Char(header::rdev(header)?),
@@ -153,6 +169,7 @@ fn entry(
         _ if kind == b'D' => 0,
         _ => header::size(header).unwrap_or(0),
     };
+    let xattrs = xattr::from_pax(pax, limits.xattr_bytes)?;
     Ok(Entry { path, stat, xattrs, what, announced })
 }
 
@@ -187,7 +204,13 @@ fn stat(header: &Header, pax: &Pax) -> Result<Stat> {
     })
 }
 
-fn stored(header: &Header, pax: &Pax, stream: &mut Stream<'_>, limits: &Limits) -> Result<Stored> {
+fn stored(
+    header: &Header,
+    pax: &Pax,
+    form: Option<Form>,
+    stream: &mut Stream<'_>,
+    limits: &Limits,
+) -> Result<Stored> {
     let in_stream = match pax.field("size") {
         Some(value) => number::unsigned(value)?,
         None => header::size(header)?,
@@ -195,13 +218,15 @@ fn stored(header: &Header, pax: &Pax, stream: &mut Stream<'_>, limits: &Limits) 
     let end = in_stream.checked_next_multiple_of(BLOCK);
     let padding = end.ok_or_else(|| anyhow!("a file of {in_stream} bytes"))? - in_stream;
     let mut stored = in_stream;
-    let map = if header.as_old().linkflag[0] == b'S' {
-        Some(sparse::old_gnu(header, stream)?)
-    } else if let Some((map, taken)) = sparse::before_data(pax, in_stream, stream)? {
-        stored -= taken;
-        Some(map)
-    } else {
-        sparse::from_records(pax)?
+    let map = match form {
+        None => None,
+        Some(Form::OldGnu) => Some(sparse::old_gnu(header, stream)?),
+        Some(Form::Records) => Some(sparse::from_records(pax, in_stream)?),
+        Some(Form::BeforeData) => {
+            let (map, taken) = sparse::before_data(pax, in_stream, stream)?;
+            stored -= taken;
+            Some(map)
+        }
     };
     if let Some(map) = &map {
         map.check(stored)?;
@@ -214,4 +239,153 @@ fn stored(header: &Header, pax: &Pax, stream: &mut Stream<'_>, limits: &Limits) 
     // Far beyond any limit that makes sense, but sums of offsets stay in range.
     ensure!(size < 1 << 62, "a file of {size} bytes");
     Ok(Stored { stored, map, padding })
+}
+
+#[cfg(test)]
+mod tests {
+    use fsimage::budget::Budget;
+
+    use super::super::stream::{Allowed, with_stream};
+    use super::*;
+
+    fn padded(bytes: &[u8]) -> Vec<u8> {
+        let mut padded = bytes.to_vec();
+        padded.resize(bytes.len().next_multiple_of(512), 0);
+        padded
+    }
+
+    fn member(name: &str, kind: u8, link: &str, data: &[u8]) -> Vec<u8> {
+        let mut header = Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header.as_old_mut().linkflag[0] = kind;
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_cksum();
+        [header.as_bytes(), &padded(data)[..]].concat()
+    }
+
+    fn file(name: &str, data: &[u8]) -> Vec<u8> {
+        member(name, b'0', "", data)
+    }
+
+    fn long(kind: u8, value: &str) -> Vec<u8> {
+        member("././@LongLink", kind, "", &[value.as_bytes(), b"\0"].concat())
+    }
+
+    fn pax_of(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
+        let record = |(key, value): &(&str, &str)| {
+            let body = format!(" {key}={value}\n");
+            let len = (1..).find(|digits| (body.len() + digits).to_string().len() == *digits);
+            format!("{}{body}", body.len() + len.unwrap())
+        };
+        member("pax", kind, "", records.iter().map(record).collect::<String>().as_bytes())
+    }
+
+    fn pax(records: &[(&str, &str)]) -> Vec<u8> {
+        pax_of(b'x', records)
+    }
+
+    /// Of each member: its path, what it links to or the bytes of the file, and of
+    /// those the runs that are stored.
+    fn read(parts: &[Vec<u8>]) -> Result<Vec<String>> {
+        let tar = [parts.concat(), vec![0; 1024]].concat();
+        let (limits, budget) = (Limits::default(), Budget::default());
+        let allowed = Allowed { most: u64::MAX, expansion: &budget };
+        let take = |stream: &mut Stream<'_>| {
+            let mut lines = Vec::new();
+            while let Some(entry) = next(stream, &limits)? {
+                let what = match entry.what {
+                    What::File(Stored { stored, map, padding }) => {
+                        stream.skip(stored + padding)?;
+                        match map {
+                            Some(SparseMap { size, runs }) => format!("{size} {runs:?}"),
+                            None => stored.to_string(),
+                        }
+                    }
+                    What::HardLink(to) | What::Symlink(to) => String::from_utf8(to)?,
+                    What::Dir => "/".to_owned(),
+                    _ => "?".to_owned(),
+                };
+                lines.push(format!("{}: {what}", shown(&entry.path)));
+            }
+            Ok(lines)
+        };
+        with_stream(&tar[..], allowed, &|_| {}, take).0
+    }
+
+    #[track_caller]
+    fn check(parts: &[Vec<u8>], lines: &[&str]) {
+        assert_eq!(read(parts).unwrap(), lines);
+    }
+
+    #[test]
+    fn the_names_of_gnu_win_over_those_of_pax() {
+        let (gnu, of_pax) = (long(b'L', "gnu"), pax(&[("path", "pax"), ("linkpath", "to-pax")]));
+        check(&[gnu.clone(), of_pax.clone(), file("header", b"x")], &["gnu: 1"]);
+        check(&[of_pax.clone(), gnu, file("header", b"x")], &["gnu: 1"]);
+        let link = || member("header", b'2', "to-header", b"");
+        check(&[long(b'K', "to-gnu"), of_pax.clone(), link()], &["pax: to-gnu"]);
+        check(&[of_pax.clone(), long(b'K', "to-gnu"), link()], &["pax: to-gnu"]);
+        check(&[of_pax, link()], &["pax: to-pax"]);
+        // What stands before a global header says nothing of what follows it.
+        let global = pax_of(b'g', &[("comment", "x")]);
+        check(&[pax(&[("path", "lost")]), global.clone(), file("header", b"x")], &["header: 1"]);
+        check(&[long(b'L', "lost"), global, file("header", b"x")], &["header: 1"]);
+    }
+
+    #[test]
+    fn records_of_sparse_files_mean_something_on_those_alone() {
+        let sparse = |records: &[(&str, &str)], data: &[u8]| [pax(records), file("h", data)];
+        let name = ("GNU.sparse.name", "own");
+        check(&sparse(&[name], b"x"), &["h: 1"]);
+        check(&sparse(&[name, ("GNU.sparse.size", "10")], b"x"), &["h: 1"]);
+        // Versions that Go does not know.
+        for (major, minor) in [("0", "2"), ("1", "1"), ("2", "0"), ("1", ""), ("", "0")] {
+            let version = [("GNU.sparse.major", major), ("GNU.sparse.minor", minor)];
+            let map = ("GNU.sparse.map", "0,1");
+            check(&sparse(&[version[0], version[1], name, map], b"x"), &["h: 1"]);
+        }
+        let one = [("GNU.sparse.map", "4,1"), ("GNU.sparse.numblocks", "1")];
+        let size = |key| [name, (key, "9"), one[0], one[1]];
+        check(&sparse(&size("GNU.sparse.size"), b"x"), &["own: 9 [(4, 1)]"]);
+        check(&sparse(&size("GNU.sparse.realsize"), b"x"), &["own: 9 [(4, 1)]"]);
+        // The runs of version 0.0 are a map too, and win over one.
+        let runs = [("GNU.sparse.offset", "5"), ("GNU.sparse.numbytes", "1")];
+        let both = [runs[0], runs[1], one[0], one[1], ("GNU.sparse.size", "9")];
+        check(&sparse(&both, b"x"), &["h: 9 [(5, 1)]"]);
+        // The name of an old directory is told from the one that it has in any case.
+        let old = [pax(&[("path", "p"), ("GNU.sparse.name", "own/"), one[0], one[1]])];
+        let old = [&old[..], &[member("h", 0, "", b"x")]].concat();
+        assert!(read(&old).unwrap_err().to_string().contains("own/"), "one byte, in a file");
+        check(&[pax(&[name]), member("h/", 0, "", b"")], &["h/: /"]);
+        check(&[pax(&[name]), member("h", b'5', "", b"")], &["h: /"]);
+        // In version 1.0, both sizes may stand there.
+        let version = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")];
+        let sizes = [("GNU.sparse.realsize", "5"), ("GNU.sparse.size", "7")];
+        let data = [padded(b"1\n0\n1\n"), b"z".to_vec()].concat();
+        check(&sparse(&[version[0], version[1], sizes[0], sizes[1]], &data), &["h: 7 [(0, 1)]"]);
+        check(&sparse(&[version[0], version[1], sizes[0], name], &data), &["own: 5 [(0, 1)]"]);
+    }
+
+    #[test]
+    fn what_go_takes_for_a_damaged_sparse_file_is_an_error() {
+        let fails = |records: &[(&str, &str)], kind, words: &str| {
+            let error = read(&[pax(records), member("h", kind, "", b"")]).unwrap_err();
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+        };
+        let map = ("GNU.sparse.map", "0,1");
+        fails(&[map], b'0', "GNU.sparse.numblocks is missing");
+        fails(&[map, ("GNU.sparse.numblocks", "2")], b'0', "GNU.sparse.numblocks is 2");
+        fails(&[("GNU.sparse.map", "0,1,")], b'0', "odd");
+        fails(&[("GNU.sparse.offset", "1")], b'0', "take turns");
+        fails(&[("GNU.sparse.numbytes", "1"), ("GNU.sparse.offset", "1")], b'0', "take turns");
+        for kind in *b"123456D" {
+            fails(&[map, ("GNU.sparse.numblocks", "1")], kind, "not a file");
+            fails(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")], kind, "not a file");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// Keys of which the last value alone counts.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "path",
     "linkpath",
     "size",
@@ -18,6 +18,7 @@ const FIELDS: [&str; 12] = [
     "GNU.sparse.major",
     "GNU.sparse.minor",
     "GNU.sparse.realsize",
+    "GNU.sparse.numblocks",
 ];
 
 /// What keys begin with of which each record counts.

@@ -43,6 +43,43 @@ impl SparseMap {
     }
 }
 
+/// Where the map of a sparse file stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// In the header, and in blocks behind it.
+    OldGnu,
+    /// In PAX records: versions 0.0 and 0.1.
+    Records,
+    /// Before the data, and PAX records say so: version 1.0.
+    BeforeData,
+}
+
+impl Form {
+    /// Whether PAX records tell the file's name and size.
+    pub fn is_pax(self) -> bool {
+        self != Self::OldGnu
+    }
+}
+
+/// Which form a member of the type `kind` is in, if it is sparse.
+///
+/// Go's archive/tar decides so, and takes a version that it does not know for none: the
+/// file is what is stored, with the name that it has in any case.
+pub fn form(kind: u8, pax: &Pax) -> Option<Form> {
+    if kind == b'S' {
+        return Some(Form::OldGnu);
+    }
+    match (pax.field("GNU.sparse.major"), pax.field("GNU.sparse.minor")) {
+        (Some(b"0"), Some(b"0" | b"1")) => Some(Form::Records),
+        (Some(b"1"), Some(b"0")) => Some(Form::BeforeData),
+        (None, None) => {
+            let has_map = pax.field("GNU.sparse.map").is_some() || runs(pax).next().is_some();
+            has_map.then_some(Form::Records)
+        }
+        _ => None,
+    }
+}
+
 /// The old GNU form: four runs in the header, more in blocks behind it.
 pub fn old_gnu(header: &tar::Header, stream: &mut Stream<'_>) -> Result<SparseMap> {
     let gnu = header.as_gnu().ok_or_else(|| anyhow!("a sparse entry without GNU header"))?;
@@ -72,52 +109,57 @@ fn field(bytes: &[u8]) -> Result<u64> {
     u64::try_from(number::header_number(bytes)?).map_err(|_| anyhow!("a sparse map is negative"))
 }
 
-/// A map from PAX records, versions 0.0 and 0.1; `None` if there is none.
-pub fn from_records(pax: &Pax) -> Result<Option<SparseMap>> {
-    let Some(size) = pax.field("GNU.sparse.size") else {
-        return Ok(None);
+/// A map from PAX records, versions 0.0 and 0.1. The file has `stored` bytes unless
+/// they say otherwise.
+pub fn from_records(pax: &Pax, stored: u64) -> Result<SparseMap> {
+    let mut map = SparseMap { size: size(pax, stored)?, runs: Vec::new() };
+    let mut count = 0;
+    let mut add = |offset: &[u8], len: &[u8]| {
+        count += 1;
+        map.push(number::unsigned(offset)?, number::unsigned(len)?)
     };
-    let mut map = SparseMap { size: number::unsigned(size)?, runs: Vec::new() };
-    if let Some(text) = pax.get("GNU.sparse.map") {
-        let mut numbers = text.split(|b| *b == b',').filter(|part| !part.is_empty());
-        while let Some(offset) = numbers.next() {
-            let len = numbers.next().ok_or_else(|| anyhow!("GNU.sparse.map is odd"))?;
-            map.push(number::unsigned(offset)?, number::unsigned(len)?)?;
-        }
-        return Ok(Some(map));
-    }
-    let mut offset = None;
-    for (key, value) in pax.iter() {
-        match key {
-            b"GNU.sparse.offset" => offset = Some(number::unsigned(value)?),
-            b"GNU.sparse.numbytes" => {
-                let at =
-                    offset.take().ok_or_else(|| anyhow!("GNU.sparse.numbytes without offset"))?;
-                map.push(at, number::unsigned(value)?)?;
+    let mut records = runs(pax).peekable();
+    if records.peek().is_some() {
+        while let Some((key, offset)) = records.next() {
+            match (key, records.next()) {
+                (OFFSET, Some((LEN, len))) => add(offset, len)?,
+                _ => bail!("GNU.sparse.offset and GNU.sparse.numbytes do not take turns"),
             }
-            _ => {}
+        }
+    } else if let Some(text) = pax.field("GNU.sparse.map") {
+        let mut numbers = text.split(|b| *b == b',');
+        while let Some(offset) = numbers.next() {
+            add(offset, numbers.next().ok_or_else(|| anyhow!("GNU.sparse.map is odd"))?)?;
         }
     }
-    Ok(Some(map))
+    let told = pax.field("GNU.sparse.numblocks");
+    let told = told.ok_or_else(|| anyhow!("GNU.sparse.numblocks is missing"))?;
+    ensure!(
+        number::unsigned(told)? == count,
+        "GNU.sparse.numblocks is {}, and the map has {count} runs",
+        shown(told)
+    );
+    Ok(map)
+}
+
+const OFFSET: &[u8] = b"GNU.sparse.offset";
+const LEN: &[u8] = b"GNU.sparse.numbytes";
+
+/// The records of version 0.0, of which each two are a run.
+fn runs(pax: &Pax) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pax.iter().filter(|(key, _)| [OFFSET, LEN].contains(key))
+}
+
+/// Bytes of the file that a PAX header says to be sparse.
+fn size(pax: &Pax, stored: u64) -> Result<u64> {
+    let told = pax.field("GNU.sparse.size").or_else(|| pax.field("GNU.sparse.realsize"));
+    told.map_or(Ok(stored), number::unsigned)
 }
 
 /// Version 1.0: the map stands before the data, as decimal lines padded to
-/// whole blocks. Returns it with how many bytes it took; `None` if the records
-/// name no such map.
-pub fn before_data(
-    pax: &Pax,
-    stored: u64,
-    stream: &mut Stream<'_>,
-) -> Result<Option<(SparseMap, u64)>> {
-    match (pax.field("GNU.sparse.major"), pax.field("GNU.sparse.minor")) {
-        (Some(b"1"), Some(b"0")) => {}
-        (None, _) | (Some(b"0"), _) => return Ok(None),
-        (Some(major), _) => bail!("sparse format {}.x is not known", shown(major)),
-    }
-    let size = pax
-        .field("GNU.sparse.realsize")
-        .ok_or_else(|| anyhow!("GNU.sparse.realsize is missing"))?;
-    let mut map = SparseMap { size: number::unsigned(size)?, runs: Vec::new() };
+/// whole blocks. Returns it with how many bytes it took.
+pub fn before_data(pax: &Pax, stored: u64, stream: &mut Stream<'_>) -> Result<(SparseMap, u64)> {
+    let mut map = SparseMap { size: size(pax, stored)?, runs: Vec::new() };
     let mut lines = Lines { stream, left: stored, block: Vec::new(), at: 0, taken: 0 };
     let count = lines.number()?;
     ensure!(count <= MAX_RUNS as u64, "a sparse file in more than {MAX_RUNS} pieces");
@@ -126,7 +168,7 @@ pub fn before_data(
         map.push(offset, len)?;
     }
     let taken = lines.taken;
-    Ok(Some((map, taken)))
+    Ok((map, taken))
 }
 
 /// Decimal lines in blocks of a stream.
