@@ -10,7 +10,7 @@ use std::io::{self, Read, Write as _};
 
 use bundle::vmdk;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use fsimage::budget::Budget;
+use fsimage::budget::{Budget, Steps};
 use fsimage::digest::{Digest, HashingReader, TreeHash};
 use fsimage::erofs::fsmeta;
 use fsimage::erofs::plan::{Form, Plan};
@@ -155,8 +155,8 @@ fn entries(c: &mut Criterion) {
     let layers = || (1..=LAYERS).map(|n| on_device(on_blocks(), DeviceId(n))).collect::<Vec<_>>();
     group.bench_function(format!("merge {LAYERS} layers"), |b| {
         let merge = |layers: Vec<_>| {
-            let budget = Budget::default();
-            let mut merger = Merger::new(&budget, limits.depth);
+            let (budget, steps) = (Budget::default(), Steps::default());
+            let mut merger = Merger::new(&budget, &steps, limits.depth);
             for layer in layers {
                 merger.add(layer).expect("no links");
             }

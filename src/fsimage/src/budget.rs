@@ -116,12 +116,12 @@ const PAID_AT_ONCE: u64 = 1 << 18;
 /// reader that counts each piece before the next keeps no more than the budget has.
 #[derive(Debug)]
 pub struct Tally<'b> {
-    budget: &'b Budget,
+    budget: &'b Budget<'b>,
     due: Cell<u64>,
 }
 
 impl<'b> Tally<'b> {
-    pub fn new(budget: &'b Budget) -> Self {
+    pub fn new(budget: &'b Budget<'b>) -> Self {
         Self { budget, due: Cell::new(0) }
     }
 
@@ -144,9 +144,65 @@ impl<'b> Tally<'b> {
     }
 }
 
+/// Work on names, of all layers and patches of a build together: components of
+/// paths, of symbolic links on them, and records of extended headers.
+///
+/// Forty links can stand on one path, each with two thousand components, and an
+/// entry with such a path costs a layer some bytes.
+#[derive(Debug)]
+pub struct Steps(Budget<'static>);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT)
+    }
+}
+
+/// More work on names than the limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its paths, with those of the other layers and of patches, take more than {0} steps, of which \
+     each component, each one of a symbolic link on the way, and each record of an extended header \
+     is one (raise --max-steps to allow it)"
+)]
+pub struct TooManySteps(pub u64);
+
+impl Steps {
+    /// A hundred for each of five million paths.
+    pub const DEFAULT: u64 = 1 << 29;
+
+    pub const fn new(limit: u64) -> Self {
+        Self(Budget::new(limit))
+    }
+
+    /// Takes `steps`.
+    ///
+    /// # Errors
+    /// When they are more than what is left.
+    pub fn take(&self, steps: usize) -> Result<(), TooManySteps> {
+        self.0.take(steps as u64).map_err(|Exhausted(limit)| TooManySteps(limit))
+    }
+
+    /// Whether more were ever wanted than there are: for those who try a path and go
+    /// on where it leads nowhere.
+    ///
+    /// # Errors
+    /// When they were.
+    pub fn check(&self) -> Result<(), TooManySteps> {
+        self.take(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_that_were_refused_are_remembered() {
+        let steps = Steps::new(10);
+        assert_eq!((steps.take(10), steps.check()), (Ok(()), Ok(())));
+        assert_eq!((steps.take(1), steps.check()), (Err(TooManySteps(10)), Err(TooManySteps(10))));
+    }
 
     #[test]
     fn what_is_used_up_stays_so() {

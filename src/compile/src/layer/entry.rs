@@ -1,6 +1,7 @@
 //! Tar headers to entries: what a member is, before it has a place in a tree.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fsimage::budget::Steps;
 use fsimage::tree::{Rdev, Stat, Timestamp, Xattrs, shown};
 use tar::Header;
 
@@ -59,7 +60,7 @@ struct Extensions {
 /// extended header that nothing follows is passed over.
 ///
 /// The stream then stands at the member's bytes, which are the caller's to take.
-pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
+pub fn next(stream: &mut Stream<'_>, limits: &Limits, steps: &Steps) -> Result<Option<Entry>> {
     let mut extensions = Extensions::default();
     loop {
         let Some(header) = header::next(stream)? else {
@@ -68,6 +69,7 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
         let kind = header.as_old().linkflag[0];
         if !matches!(kind, b'x' | b'g' | b'L' | b'K' | b'V') {
             let meant = meant(&header, &extensions);
+            steps.take(1 + meant.path.iter().filter(|b| **b == b'/').count())?;
             let name = shown(&meant.path).to_string();
             return entry(&header, meant, extensions, stream, limits).context(name).map(Some);
         }
@@ -79,14 +81,17 @@ pub fn next(stream: &mut Stream<'_>, limits: &Limits) -> Result<Option<Entry>> {
         let bytes = stream.bytes(size)?;
         stream.skip_padding(size.next_multiple_of(BLOCK) - size)?;
         match kind {
-            b'x' => extensions.pax = Pax::parse(bytes)?,
+            b'x' => {
+                extensions.pax = Pax::parse(bytes)?;
+                steps.take(extensions.pax.records)?;
+            }
             b'L' => extensions.path = long(&bytes),
             b'K' => extensions.link = long(&bytes),
             // Global headers hold a comment in archives of git. Docker and containerd
             // pass over them, once Go's archive/tar has read them. It takes them for
             // members, so what stands before one says nothing of what follows it.
             b'g' => {
-                drop(Pax::parse(bytes)?);
+                steps.take(Pax::parse(bytes)?.records)?;
                 extensions = Extensions::default();
             }
             // A volume header, which holds a label.
@@ -293,11 +298,11 @@ mod tests {
     /// those the runs that are stored.
     fn read(parts: &[Vec<u8>]) -> Result<Vec<String>> {
         let tar = [parts.concat(), vec![0; 1024]].concat();
-        let (limits, budget) = (Limits::default(), Budget::default());
+        let (limits, steps, budget) = (Limits::default(), Steps::new(1000), Budget::default());
         let allowed = Allowed { most: u64::MAX, expansion: &budget };
         let take = |stream: &mut Stream<'_>| {
             let mut lines = Vec::new();
-            while let Some(entry) = next(stream, &limits)? {
+            while let Some(entry) = next(stream, &limits, &steps)? {
                 let what = match entry.what {
                     What::File(Stored { stored, map, padding }) => {
                         stream.skip(stored + padding)?;
@@ -387,5 +392,17 @@ mod tests {
             fails(&[map, ("GNU.sparse.numblocks", "1")], kind, "not a file");
             fails(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")], kind, "not a file");
         }
+    }
+
+    #[test]
+    fn paths_and_records_are_steps() {
+        let fails = |parts: &[Vec<u8>]| {
+            let error = read(parts).unwrap_err().to_string();
+            assert!(error.contains("--max-steps"), "{error}");
+        };
+        fails(&[long(b'L', &"d/".repeat(1000)), file("h", b"")]);
+        fails(&[pax(&[("a", "b"); 1001]), file("h", b"")]);
+        fails(&[pax_of(b'g', &[("a", "b"); 1001]), file("h", b"")]);
+        check(&[pax(&[("a", "b"); 900]), file("h", b"")], &["h: 0"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Bounds against layers that are made to exhaust the machine.
 
-use fsimage::budget::{Budget, EXPANSION};
+use anyhow::{Result, ensure};
+use fsimage::budget::{Budget, EXPANSION, Steps};
 
 /// What a layer may cost at most. Past one of them it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +18,8 @@ pub struct Limits {
     pub depth: u64,
     /// Bytes of all xattrs of one inode, names included.
     pub xattr_bytes: u64,
-    /// Zeros that all layers have to hold for sparse files whose data lie far apart:
-    /// [`fsimage::budget::MAX_SPARSE`] at most.
+    /// Zeros and chunk indexes that all layers have to hold for sparse files whose data
+    /// lie far apart: [`fsimage::budget::MAX_SPARSE`] at most.
     pub sparse_bytes: u64,
     /// Bytes of memory for what is kept of all layers.
     pub metadata_bytes: u64,
@@ -26,6 +27,8 @@ pub struct Limits {
     pub expansion: u64,
     /// Bytes of all layers that are more than that.
     pub expansion_bytes: u64,
+    /// Steps on the paths of all layers and patches: see [`Steps`].
+    pub steps: u64,
 }
 
 /// What the layers of one build may use up together.
@@ -38,6 +41,7 @@ pub struct Budgets {
     /// As much again, for compiled layers that somebody else offers: what these claim is
     /// nothing that a layer lacks which is compiled instead.
     pub offered: Budget<'static>,
+    pub steps: Steps,
 }
 
 impl Budgets {
@@ -47,8 +51,20 @@ impl Budgets {
             sparse: Budget::new(limits.sparse_bytes),
             expansion: Budget::new(limits.expansion_bytes),
             offered: Budget::new(limits.expansion_bytes),
+            steps: Steps::new(limits.steps),
         }
     }
+}
+
+/// Takes `bytes` from the budget for sparse files.
+pub fn take_sparse(sparse: &Budget, bytes: u64) -> Result<()> {
+    ensure!(
+        sparse.take(bytes).is_ok(),
+        "sparse files need more than {} bytes of zeros and chunk indexes on the disk, because \
+         their data lie too far apart (raise --max-sparse-bytes to allow it)",
+        sparse.limit()
+    );
+    Ok(())
 }
 
 impl Default for Limits {
@@ -64,6 +80,7 @@ impl Default for Limits {
             metadata_bytes: Budget::DEFAULT,
             expansion: EXPANSION,
             expansion_bytes: 16 << 30,
+            steps: Steps::DEFAULT,
         }
     }
 }

@@ -108,7 +108,7 @@ fn ingest(
     budgets: &Budgets,
     base: &GuestPath,
 ) -> Result<Tree<Extents>> {
-    let mut placer = Placer::new(limits, &budgets.metadata);
+    let mut placer = Placer::new(limits, &budgets.metadata, &budgets.steps);
     let mut contents = Contents::new(data, &budgets.sparse)?;
     let mut entries = 0u64;
     let base = base.to_bytes();
@@ -118,13 +118,16 @@ fn ingest(
         }
     };
     let mut before: Option<String> = None;
-    while let Some(mut entry) = entry::next(stream, limits).map_err(|error| match &before {
-        Some(before) => error.context(before.clone()),
-        None => error,
-    })? {
+    while let Some(mut entry) =
+        entry::next(stream, limits, &budgets.steps).map_err(|error| match &before {
+            Some(before) => error.context(before.clone()),
+            None => error,
+        })?
+    {
         below(&mut entry.path);
         if let What::HardLink(target) = &mut entry.what {
             below(target);
+            budgets.steps.take(target.iter().filter(|b| **b == b'/').count())?;
         }
         entries += 1;
         ensure!(

@@ -38,6 +38,8 @@ pub struct Pax {
     fields: [Option<Range<usize>>; FIELDS.len()],
     /// Keys and values, in order.
     listed: Vec<(Range<usize>, Range<usize>)>,
+    /// How many there were, whether they mean something or not.
+    pub records: usize,
 }
 
 impl Pax {
@@ -65,6 +67,7 @@ impl Pax {
                 pax.listed.push((key, value));
             }
             at += len;
+            pax.records += 1;
         }
         pax.bytes = bytes;
         Ok(pax)

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use fsimage::budget::Budget;
+use fsimage::budget::{Budget, Steps};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::journal::{Journal, PLINKS};
 use fsimage::tree::links::{self, MAX_LINKS, Step};
@@ -29,6 +29,7 @@ pub struct Placer<'b> {
     journal: Option<Journal>,
     max_depth: u64,
     budget: &'b Budget<'b>,
+    steps: &'b Steps,
 }
 
 /// What an entry is called.
@@ -99,11 +100,11 @@ impl Target {
 const AUFS: &[u8] = b".wh..wh.";
 
 impl<'b> Placer<'b> {
-    pub fn new(limits: &Limits, budget: &'b Budget<'b>) -> Self {
+    pub fn new(limits: &Limits, budget: &'b Budget<'b>, steps: &'b Steps) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
         let (whiteouts, plinks) = (Vec::new(), HashMap::new());
-        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth, budget }
+        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth, budget, steps }
     }
 
     /// The root's own entry.
@@ -334,6 +335,7 @@ impl<'b> Placer<'b> {
     }
 
     fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<InodeId>> {
+        self.steps.take(path.0.len())?;
         let mut stack = vec![InodeId::ROOT];
         let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
         let mut followed = 0;
@@ -358,7 +360,9 @@ impl<'b> Placer<'b> {
                     if target.starts_with(b"/") {
                         stack.truncate(1);
                     }
-                    steps.extend(links::steps(target)?);
+                    let more = links::steps(target)?;
+                    self.steps.take(more.len())?;
+                    steps.extend(more);
                 }
                 None if on == OnTheWay::Stop => return Ok(None),
                 Some(_) if on != OnTheWay::Replace => return Ok(None),
@@ -390,8 +394,8 @@ mod tests {
     /// What a layer uses up of its budget.
     fn used(fill: impl Fn(&mut Placer<'_>) -> Result<()>) -> u64 {
         let use_up = |limit| {
-            let budget = Budget::new(limit);
-            let mut placer = Placer::new(&Limits::default(), &budget);
+            let (budget, steps) = (Budget::new(limit), Steps::default());
+            let mut placer = Placer::new(&Limits::default(), &budget, &steps);
             fill(&mut placer)?;
             placer.finish()?;
             Ok::<_, anyhow::Error>(budget.used())
@@ -432,11 +436,32 @@ mod tests {
     }
 
     #[test]
+    fn steps_through_links_have_a_limit() {
+        let path = |text: &str| GuestPath::parse(text.as_bytes()).unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let (budget, steps) = (Budget::default(), Steps::new(200_000));
+        let mut placer = Placer::new(&Limits::default(), &budget, &steps);
+        let root = GuestPath::default();
+        // Each of the links goes to and fro in `d` on the way to the next one.
+        placer.dir(&root, name("d"), Stat::IMPLIED_DIR, Xattrs::default()).unwrap();
+        for i in 0..39 {
+            let to =
+                if i == 38 { "d".into() } else { format!("{}l{}", "d/../".repeat(810), i + 1) };
+            let kind = Kind::Symlink(to.into_bytes().into());
+            placer.inode(&root, name(&format!("l{i}")), Inode { kind, ..file() }).unwrap();
+        }
+        let mut add = |i: u32| placer.inode(&path("l0"), name(&i.to_string()), file());
+        (0..3).try_for_each(&mut add).unwrap();
+        let error = add(3).unwrap_err().to_string();
+        assert!(error.contains("--max-steps"), "{error}");
+    }
+
+    #[test]
     fn whiteouts_in_each_other_are_looked_into_once() {
         let path = |depth: usize| GuestPath::parse("d/".repeat(depth).as_bytes()).unwrap();
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
-        let budget = Budget::default();
-        let mut placer = Placer::new(&Limits::default(), &budget);
+        let (budget, steps) = (Budget::default(), Steps::default());
+        let mut placer = Placer::new(&Limits::default(), &budget, &steps);
         for depth in 0..1000 {
             placer.whiteout(&path(depth), name("d")).unwrap();
         }

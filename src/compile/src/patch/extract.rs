@@ -40,7 +40,7 @@ impl Work<'_> {
         self.scratch_hashes.insert(number, loose.blake3);
         let layer = on_device(loose.tree, DeviceId(number)).map_files(Content::Stored);
         let tree = std::mem::replace(&mut self.tree, Tree::new(Stat::IMPLIED_DIR));
-        let mut merger = Merger::over(tree, &budgets.metadata, limits.depth);
+        let mut merger = Merger::over(tree, &budgets.metadata, &budgets.steps, limits.depth);
         // What the archive brings is numbered from here on.
         let shift = merger.len();
         let mut changed: BTreeMap<InodeId, Inode<Content>> = BTreeMap::new();

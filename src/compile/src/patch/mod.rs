@@ -114,7 +114,10 @@ pub fn apply(
     let mut work = Work::new(tree, disks, environment);
     let mut changes = Vec::new();
     for patch in patches {
-        work.run(&patch.op).and_then(|()| work.see()).with_context(|| patch.to_string())?;
+        let done = work.run(&patch.op).and_then(|()| work.see());
+        // A glob passes over what leads nowhere, and does not tell this from the limit.
+        let done = environment.budgets.steps.check().map_err(Into::into).and(done);
+        done.with_context(|| patch.to_string())?;
         changes.push(std::mem::take(&mut work.changes));
     }
     let upper = upper::upper(&work)?;

@@ -72,8 +72,10 @@ impl Found {
 impl Work<'_> {
     /// Finds what `path` names.
     pub fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Found> {
+        let budget = &self.environment.budgets.steps;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
         let mut steps = links::steps(path)?;
+        budget.take(steps.len())?;
         let mut followed = 0;
         let mut linked = false;
         while let Some(step) = steps.pop() {
@@ -88,12 +90,15 @@ impl Work<'_> {
                 Some((_, Kind::Symlink(target))) if !is_last || last == Last::Follow => {
                     followed += 1;
                     linked |= is_last;
-                    let here = shown(&below(&stack, &name));
-                    ensure!(followed <= MAX_LINKS, "{here}: symbolic links lead in a circle");
+                    let here = || shown(&below(&stack, &name));
+                    ensure!(followed <= MAX_LINKS, "{}: symbolic links lead in a circle", here());
+                    let more = links::steps(target);
+                    let more = more.map_err(|error| anyhow!("{}: {error}", here()))?;
+                    budget.take(more.len())?;
                     if target.starts_with(b"/") {
                         stack.clear();
                     }
-                    steps.extend(links::steps(target).map_err(|error| anyhow!("{here}: {error}"))?);
+                    steps.extend(more);
                 }
                 Some((id, Kind::Dir(_))) => stack.push((id, name)),
                 _ if is_last => {

@@ -1,7 +1,7 @@
 //! Why layers do not make a tree.
 
 use super::journal;
-use crate::budget::Exhausted;
+use crate::budget::{Exhausted, TooManySteps};
 use crate::tree::arena::TooManyInodes;
 
 /// Why layers do not make a tree.
@@ -24,6 +24,8 @@ pub enum MergeError {
     TooDeep { path: String, max: u64 },
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    #[error(transparent)]
+    Steps(#[from] TooManySteps),
     #[error(transparent)]
     Journal(#[from] journal::Damaged),
     #[error(transparent)]

@@ -12,7 +12,7 @@ use super::journal;
 pub use super::notes::Notes;
 use super::replay::Replay;
 use super::weight::Weigh;
-use crate::budget::Budget;
+use crate::budget::{Budget, Steps};
 use crate::tree::arena::{TooManyInodes, Tree};
 use crate::tree::inode::{Inode, InodeId, Kind, Stat};
 use crate::tree::name::GuestPath;
@@ -23,6 +23,7 @@ use crate::units::DeviceId;
 pub struct Merger<'b, C> {
     tree: Tree<C>,
     budget: &'b Budget<'b>,
+    steps: &'b Steps,
     /// Components that a path may have when its symbolic links are followed.
     max_depth: u64,
     /// Those of the topmost layer, empty, but for what they count.
@@ -41,14 +42,15 @@ pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
 
 impl<'b, C: Weigh> Merger<'b, C> {
     /// Begins with an empty directory. What the merge makes is taken from `budget`;
-    /// that what it is given was, is for the caller.
-    pub fn new(budget: &'b Budget<'b>, max_depth: u64) -> Self {
-        Self::over(Tree::new(Stat::IMPLIED_DIR), budget, max_depth)
+    /// that what it is given was, is for the caller. What it has to walk is taken from
+    /// `steps`.
+    pub fn new(budget: &'b Budget<'b>, steps: &'b Steps, max_depth: u64) -> Self {
+        Self::over(Tree::new(Stat::IMPLIED_DIR), budget, steps, max_depth)
     }
 
     /// As [`Merger::new`], but begins with what is merged already.
-    pub fn over(tree: Tree<C>, budget: &'b Budget<'b>, max_depth: u64) -> Self {
-        Self { tree, budget, max_depth, notes: Notes::default() }
+    pub fn over(tree: Tree<C>, budget: &'b Budget<'b>, steps: &'b Steps, max_depth: u64) -> Self {
+        Self { tree, budget, steps, max_depth, notes: Notes::default() }
     }
 
     /// How many inodes the arena holds so far.
@@ -75,8 +77,8 @@ impl<'b, C: Weigh> Merger<'b, C> {
     ) -> Result<Notes, MergeError> {
         let mut notes = Notes::above(&self.notes);
         if let Some(entries) = journal::take(&mut layer)? {
-            let (tree, budget) = (&mut self.tree, self.budget);
-            let notes = Replay::new(tree, before, budget, self.max_depth, notes)?.run(entries)?;
+            let bounds = (self.budget, self.steps, self.max_depth);
+            let notes = Replay::new(&mut self.tree, before, bounds, notes)?.run(entries)?;
             self.notes = notes.counts();
             return Ok(notes);
         }

@@ -15,7 +15,7 @@ use super::error::MergeError;
 use super::journal::{Damaged, Entry, PLINKS};
 use super::links::{self, MAX_LINKS, Step};
 use super::weight::Weigh;
-use crate::budget::Budget;
+use crate::budget::{Budget, Steps};
 use crate::tree::arena::{TooManyInodes, Tree};
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
 use crate::tree::name::{GuestPath, Name};
@@ -30,6 +30,7 @@ pub struct Replay<'m, C> {
     /// Sees a directory of the tree below before it is changed.
     before: &'m mut dyn FnMut(InodeId, &Inode<C>),
     budget: &'m Budget<'m>,
+    steps: &'m Steps,
     /// Components that a path may have when its symbolic links are followed.
     max_depth: u64,
     /// Inodes from here on are the layer's own.
@@ -85,8 +86,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
     pub fn new(
         tree: &'m mut Tree<C>,
         before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-        budget: &'m Budget<'m>,
-        max_depth: u64,
+        (budget, steps, max_depth): (&'m Budget<'m>, &'m Steps, u64),
         notes: Notes,
     ) -> Result<Self> {
         let first = u32::try_from(tree.len()).map_err(|_| TooManyInodes)?;
@@ -94,6 +94,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             tree,
             before,
             budget,
+            steps,
             max_depth,
             first,
             was: HashMap::new(),
@@ -277,7 +278,8 @@ impl<'m, C: Weigh> Replay<'m, C> {
     /// The directory at `path`, every symbolic link followed inside the root, for an
     /// entry of the layer.
     /// Terminates because each step consumes a component or follows a link, and
-    /// links are counted.
+    /// links are counted. All that it costs is in proportion to the steps, of which a
+    /// build has so many: forty links can have eighty thousand.
     fn walk(
         &mut self,
         path: &GuestPath,
@@ -285,6 +287,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         missing: Missing,
         entry: &GuestPath,
     ) -> Result<Option<Reached>> {
+        self.steps.take(path.0.len())?;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
         let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
         let (mut followed, mut through_link) = (0, false);
@@ -324,6 +327,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
                 return Err(MergeError::Loop(entry.shown()));
             }
             let more = links::steps(target).map_err(|_| MergeError::LinkTarget(entry.shown()))?;
+            self.steps.take(more.len())?;
             if target.starts_with(b"/") {
                 stack.clear();
             }

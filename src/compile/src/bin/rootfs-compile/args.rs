@@ -252,7 +252,7 @@ pub struct LimitArgs {
     /// Bytes of one file's xattrs [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_xattr_bytes: Option<u64>,
-    /// Zeros on the disk for sparse files whose data lie far apart, of all layers; at most 32GiB [default: 16GiB]
+    /// Zeros and indexes on the disk for sparse files whose data lie far apart, of all layers; at most 32GiB [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = sparse_size)]
     pub max_sparse_bytes: Option<u64>,
     /// Memory for names, links, xattrs and extents of all layers, and for patches [default: 1280MiB]
@@ -261,6 +261,9 @@ pub struct LimitArgs {
     /// Bytes of all layers beyond 1024 times their blobs' [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_expansion_bytes: Option<u64>,
+    /// Components of all paths, those of symbolic links on them, and records of extended headers [default: 536870912]
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
     /// Bytes of indexes, manifests and configs that are read to find an image [default: 512MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_document_bytes: Option<u64>,
@@ -312,6 +315,7 @@ impl LimitArgs {
             metadata_bytes: self.max_metadata_bytes.unwrap_or(default.metadata_bytes),
             expansion: default.expansion,
             expansion_bytes: self.max_expansion_bytes.unwrap_or(default.expansion_bytes),
+            steps: self.max_steps.unwrap_or(default.steps),
         }
     }
 }

@@ -58,8 +58,8 @@ fn layer(lines: &[&str]) -> Tree<Extents> {
 }
 
 fn merged(layers: &[&[&str]]) -> Result<Vec<String>, MergeError> {
-    let budget = Budget::default();
-    let mut merger = Merger::new(&budget, 1024);
+    let (budget, steps) = (Budget::default(), Steps::default());
+    let mut merger = Merger::new(&budget, &steps, 1024);
     for lines in layers {
         merger.add(on_device(layer(lines), DeviceId(1)))?;
     }
@@ -186,8 +186,8 @@ fn a_path_is_as_deep_as_its_links_lead() {
     let deep = "d/".repeat(20);
     let link = format!("l s {deep}");
     let merged = |depth| {
-        let budget = Budget::default();
-        let mut merger = Merger::new(&budget, depth);
+        let (budget, steps) = (Budget::default(), Steps::default());
+        let mut merger = Merger::new(&budget, &steps, depth);
         merger.add(on_device(layer(&[&link]), DeviceId(1)))?;
         merger.add(on_device(layer(&["f s/x/y 1"]), DeviceId(2)))
     };
@@ -201,8 +201,8 @@ fn what_the_merge_makes_has_a_budget() {
     let lines: Vec<String> = (0..100).map(|i| format!("f {i}/a/b/c/x 1")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let used = |limit| {
-        let budget = Budget::new(limit);
-        let mut merger = Merger::new(&budget, 1024);
+        let (budget, steps) = (Budget::new(limit), Steps::default());
+        let mut merger = Merger::new(&budget, &steps, 1024);
         let added = merger.add(on_device(layer(&lines), DeviceId(1)));
         added.map(|_| budget.used())
     };
@@ -211,6 +211,28 @@ fn what_the_merge_makes_has_a_budget() {
     assert!(all > 500 * 300, "{all}");
     let error = used(all / 2).unwrap_err().to_string();
     assert!(error.contains("--max-metadata-bytes"), "{error}");
+}
+
+#[test]
+fn steps_through_links_have_a_limit() {
+    // Each of the links goes to and fro in `d` on the way to the next one.
+    let links = (0..38).map(|i| format!("l l{i} {}l{}", "d/../".repeat(810), i + 1));
+    let links: Vec<String> = links.chain(["l l38 d".to_owned(), "d d 755".to_owned()]).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let merged = |limit, lines: &[&str]| {
+        let (budget, steps) = (Budget::default(), Steps::new(limit));
+        let mut merger = Merger::new(&budget, &steps, 1024);
+        merger.add(on_device(layer(&links), DeviceId(1)))?;
+        merger.add(on_device(layer(lines), DeviceId(2)))
+    };
+    let once = 38 * (2 * 810 + 1);
+    let lines = ["f l0/x 1", "f l0/y 1", "f l0/z 1"];
+    merged(3 * once + 100, &lines).unwrap();
+    // Where nothing would be hidden either, that it is not known is an error.
+    for lines in [&lines[..], &["w l0/x", "w l0/y", "w l0/z"], &["h a l0/x", "f d/x 1", "w d/y"]] {
+        let error = merged(2 * once, lines).unwrap_err().to_string();
+        assert!(error.contains("--max-steps"), "{error}");
+    }
 }
 
 #[test]
@@ -225,8 +247,8 @@ fn what_an_opaque_mark_hides_is_not_copied() {
     let first = base.dir(dir).unwrap().entries.keys().next().unwrap().clone();
     let d = Name::new(b"d").unwrap();
     base.dir_mut(InodeId::ROOT).unwrap().entries.insert(d.clone(), dir);
-    let budget = Budget::new(100_000);
-    let mut merger = Merger::over(base, &budget, 1024);
+    let (budget, steps) = (Budget::new(100_000), Steps::default());
+    let mut merger = Merger::over(base, &budget, &steps, 1024);
     // What the layer has in the directory stays, and what was there is still linked to.
     let lines = ["f d/a 7", "o d", &format!("h d/b d/{first}")];
     merger.add(layer(&lines)).unwrap();

@@ -39,7 +39,7 @@ impl<C: Weigh> Replay<'_, C> {
             let (stat, xattrs) = (inode.stat, Xattrs::default());
             // Any other error is told when the entry itself is applied.
             let applied = self.entry(path, Inode { stat, xattrs, kind });
-            if let Err(error @ MergeError::Exhausted(_)) = applied {
+            if let Err(error @ (MergeError::Exhausted(_) | MergeError::Steps(_))) = applied {
                 return Err(error);
             }
         }
