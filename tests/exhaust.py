@@ -7,6 +7,7 @@ Blobs are put together of gzip members, because most of their bytes repeat and P
 """
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.append(os.path.join(TOP, 'testimages/cases'))
 
 from layout import CONFIG, LAYER, MANIFEST, Layer, Layout, tagged, zstd_frame  # noqa: E402, F401
-from tarfmt import END, d, entry, f, hard, header, pax, pax_record, sym  # noqa: E402
+from tarfmt import END, d, entry, f, hard, header, opq, pax, pax_record, sym  # noqa: E402
 
 MIB = 1 << 20
 
@@ -154,6 +155,51 @@ def sparse(name, runs, size):
 @attack('sparse-runs', 65_536, 65_536)
 def sparse_runs(n):
     return [gathered([sparse('f', range(0, 1 << 40, (1 << 40) // n), 1 << 40)])]
+
+
+@attack('sparse-indexes', 40_000, 600)
+def sparse_indexes(n):
+    """Files of a byte at the end of holes: each has 65,536 chunk indexes in the layer, and again in fsmeta."""
+    size = 65_535 << 24
+    return [gathered(sparse('%06d' % i, [size], size + 1) for i in range(n))]
+
+
+@attack('small-sparse-files', 300_000, 4000)
+def small_sparse_files(n):
+    """A byte on each page: equal files, and a hundred thousand bytes of zeros for each."""
+    return [gathered(sparse('%06d' % i, range(0, 128 << 10, 4096), 128 << 10) for i in range(n))]
+
+
+@attack('same-indexes-often', 400, 20)
+def same_indexes_often(n):
+    """One layer again and again, whose files a link of the layer between leads to another directory each time."""
+    size = 65_535 << 24
+    files = gathered(sparse('s/%06d' % i, [size], size + 1) for i in range(100 if n > 100 else 20))
+    return [layer for i in range(n) for layer in (Layer(d('d%d' % i), sym('s', 'd%d' % i)), files)]
+
+
+def to_and_fro(links):
+    """Links of which each goes to and fro in `d`, and leads to the next one."""
+    yield d('d')
+    for i in range(links):
+        yield entry('l%d' % i, b'2', records={'linkpath': 'd/../' * 810 + ('l%d' % (i + 1) if i + 1 < links else 'd')})
+
+
+@attack('links-to-and-fro', 1_000_000, 2000)
+def links_to_and_fro(n):
+    return [gathered(itertools.chain(to_and_fro(38), (f('l0/f') for _ in range(n))))]
+
+
+@attack('links-to-and-fro-below', 1_000_000, 1000)
+def links_to_and_fro_below(n):
+    return [gathered(to_and_fro(38)), gathered(f('l0/f') for _ in range(n))]
+
+
+@attack('opaque-over-names', 2_200_000, 250_000)
+def opaque_over_names(n):
+    """Long names of one inode, and a mark that hides them in a layer that does not describe their directory."""
+    names = (at('d/' + '%0255d' % i, b'1', link=b'd/f') for i in range(n))
+    return [gathered(itertools.chain([d('./'), d('d'), f('d/f')], names), 20_000), Layer(opq('d'))]
 
 
 @attack('names-through-a-deep-link', 200_000, 5000)

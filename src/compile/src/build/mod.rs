@@ -15,11 +15,12 @@ use bundle::staging::{Staging, write_file};
 use bundle::{seal, start, vmdk};
 use fsimage::digest::{DiffId, Digest};
 use fsimage::erofs::fsmeta::{self, LayerDevice};
+use fsimage::erofs::plan::index_bytes;
 use fsimage::io::dir::Dir;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{Stat, Tree};
+use fsimage::tree::{Kind, Stat, Tree};
 use fsimage::units::DeviceId;
 use oci::{Access, Image, ImageKey, Platform, Transport};
 use oci_spec::distribution::Reference;
@@ -27,7 +28,7 @@ use oci_spec::distribution::Reference;
 use self::layers::{Ready, layers};
 pub use self::upper::patch_time;
 use crate::cache::Cache;
-use crate::layer::{Budgets, Limits};
+use crate::layer::{Budgets, Limits, take_sparse};
 use crate::manifest::{LockUse, Manifest};
 use crate::patch::Change;
 use crate::patch::content::Disks;
@@ -334,6 +335,10 @@ fn link(
             }
             false => std::mem::replace(&mut ready.tree, Tree::new(Stat::IMPLIED_DIR)),
         };
+        // Each layer again, also one that is there twice: symbolic links can lead the
+        // same entries to other directories.
+        take_sparse(&budgets.sparse, indexes(&tree))
+            .with_context(|| format!("layer {} ({})", i + 1, layer.label()))?;
         let device = DeviceId(u16::try_from(i + 1).context("more than 65535 layers")?);
         let notes = merger
             .add(on_device(tree, device))
@@ -370,6 +375,15 @@ fn link(
         entries.push(entry);
     }
     Ok(Linked { tree: merger.finish(), devices, disks, entries, summary })
+}
+
+/// Bytes of the chunk indexes that the files of a layer have in fsmeta.
+fn indexes(tree: &Tree<Extents>) -> u64 {
+    let of = |id| match &tree.inode(id).kind {
+        Kind::File(extents) => index_bytes(extents),
+        _ => 0,
+    };
+    tree.ids().map(of).fold(0, u64::saturating_add)
 }
 
 fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {

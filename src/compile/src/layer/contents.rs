@@ -9,6 +9,7 @@ use std::io;
 
 use anyhow::{Context as _, Result, ensure};
 use fsimage::budget::Budget;
+use fsimage::erofs::plan::index_bytes;
 use fsimage::io::sink::{FileSink, Sink, is_zero};
 use fsimage::tree::extents::{Extent, Extents, Runs};
 use fsimage::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
@@ -17,6 +18,7 @@ use polyval::universal_hash::UniversalHash as _;
 use rustc_hash::FxHashMap;
 use rustix::rand::GetRandomFlags;
 
+use super::limits::take_sparse;
 use super::sparse::SparseMap;
 use super::stream::Stream;
 
@@ -35,7 +37,8 @@ pub struct Contents<'d> {
     known: FxHashMap<[u64; 2], BlockAddr>,
     key: Polyval,
     scratch: Vec<u8>,
-    /// For zeros of sparse files that are written because they share a part with data.
+    /// For what sparse files take beyond what is stored of them: zeros that share a part
+    /// with data, and chunk indexes.
     sparse: &'d Budget<'d>,
 }
 
@@ -65,29 +68,35 @@ impl<'d> Contents<'d> {
 
     /// As [`Contents::add`], for a file of which `stream` has only what `map` says.
     pub fn add_sparse(&mut self, stream: &mut Stream<'_>, map: &SparseMap) -> Result<Extents> {
-        if map.size > MAX_EQUAL {
-            let sparse = self.sparse;
-            let mut paid = 0;
-            // A run of one byte costs a part of zeros, which may be long.
-            let mut pay = |zeros: u64| -> Result<()> {
-                ensure!(
-                    sparse.take(zeros - std::mem::replace(&mut paid, zeros)).is_ok(),
-                    "sparse files need more than {} bytes of zeros on the disk, because their data \
-                     lie too far apart (raise --max-sparse-bytes to allow it)",
-                    sparse.limit()
-                );
-                Ok(())
-            };
-            let mut file = self.file(map.size)?;
-            for (offset, len) in &map.runs {
-                file.zeros(offset - file.position())?;
-                stream.each(*len, |bytes| file.data(bytes))?;
-                pay(file.zeros_written)?;
-            }
-            file.zeros(map.size - file.position())?;
+        let extents = match map.size > MAX_EQUAL {
+            true => self.add_large_sparse(stream, map)?,
+            false => self.add_small_sparse(stream, map)?,
+        };
+        // Those in the layer: those in the image are for who makes it.
+        take_sparse(self.sparse, index_bytes(&extents))?;
+        Ok(extents)
+    }
+
+    fn add_large_sparse(&mut self, stream: &mut Stream<'_>, map: &SparseMap) -> Result<Extents> {
+        let sparse = self.sparse;
+        let mut paid = 0;
+        // A run of one byte costs a part of zeros, which may be long.
+        let mut pay = |zeros: u64| take_sparse(sparse, zeros - std::mem::replace(&mut paid, zeros));
+        let mut file = self.file(map.size)?;
+        for (offset, len) in &map.runs {
+            file.zeros(offset - file.position())?;
+            stream.each(*len, |bytes| file.data(bytes))?;
             pay(file.zeros_written)?;
-            return file.finish();
         }
+        file.zeros(map.size - file.position())?;
+        pay(file.zeros_written)?;
+        file.finish()
+    }
+
+    /// They take their zeros too where equal ones are on the disk already: each is made,
+    /// and a patch can make each a file of its own.
+    fn add_small_sparse(&mut self, stream: &mut Stream<'_>, map: &SparseMap) -> Result<Extents> {
+        take_sparse(self.sparse, zeros_beside_data(map))?;
         let mut bytes = Vec::new();
         for (offset, len) in &map.runs {
             bytes.resize(*offset as usize, 0);
@@ -164,6 +173,17 @@ fn part_of(size: u64) -> u64 {
     let fair = size.saturating_mul(16).isqrt().next_power_of_two();
     let few = (size / MAX_PARTS).next_power_of_two();
     fair.max(few).max(PAGE_SIZE)
+}
+
+/// Zeros on the pages on which a small file has data, by a map that was checked.
+fn zeros_beside_data(map: &SparseMap) -> u64 {
+    let (mut zeros, mut end) = (0, 0);
+    for (offset, len) in &map.runs {
+        let begin = (offset - offset % PAGE_SIZE).max(end);
+        end = (offset + len).next_multiple_of(PAGE_SIZE).min(map.size);
+        zeros += end.saturating_sub(begin);
+    }
+    zeros - map.runs.iter().map(|(_, len)| len).sum::<u64>()
 }
 
 /// A file whose bytes arrive in order. A part of zeros becomes a hole.
@@ -312,6 +332,7 @@ fn sum(key: &Polyval, bytes: &[u8]) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::{Allowed, with_stream};
     use super::*;
 
     /// Keeps what is written, as a layer's data would be.
@@ -399,6 +420,50 @@ mod tests {
         let [run] = &*extents.runs else { panic!("{extents:?}") };
         assert_eq!((run.file_block + u64::from(run.len)) * BLOCK_SIZE, 1 << 40);
         assert_eq!(disk.0.len() as u64, part_of(1 << 40));
+    }
+
+    #[test]
+    fn zeros_of_small_sparse_files_are_counted_by_the_page() {
+        let zeros =
+            |size, runs: &[(u64, u64)]| zeros_beside_data(&SparseMap { size, runs: runs.to_vec() });
+        assert_eq!(zeros(100_000, &[]), 0);
+        assert_eq!(zeros(100_000, &[(0, 1), (1, 1), (4000, 90)]), 4096 - 92);
+        assert_eq!(zeros(100_000, &[(4095, 2), (8191, 1)]), 8192 - 3);
+        assert_eq!(zeros(8192 + 10, &[(5, 4), (8193, 1)]), 4096 + 10 - 5);
+        assert_eq!(zeros(8192, &[(0, 8192)]), 0);
+    }
+
+    /// What is taken from the budget for sparse files, of which each has data in `runs`.
+    fn sparse_bytes(size: u64, runs: &[(u64, u64)]) -> u64 {
+        let stored: u64 = runs.iter().map(|(_, len)| len).sum();
+        let map = SparseMap { size, runs: runs.to_vec() };
+        map.check(stored).unwrap();
+        let (tar, expansion) = (vec![b'x'; stored as usize], Budget::default());
+        let allowed = Allowed { most: u64::MAX, expansion: &expansion };
+        let add = |limit| {
+            let sparse = Budget::new(limit);
+            let mut data = FileSink::new(tempfile::tempfile()?);
+            let take = |stream: &mut Stream<'_>| {
+                Contents::new(&mut data, &sparse)?.add_sparse(stream, &map).map(drop)
+            };
+            with_stream(&tar[..], allowed, &|_| {}, take).0.map(|()| sparse.used())
+        };
+        let used = add(u64::MAX).unwrap();
+        let error = add(used - 1).unwrap_err().to_string();
+        assert!(error.contains("--max-sparse-bytes"), "{error}");
+        used
+    }
+
+    #[test]
+    fn sparse_files_pay_for_zeros_and_indexes() {
+        // One byte at the end: a part of that alone, and 65,535 chunks that are holes.
+        let parts = 65_535;
+        assert_eq!(sparse_bytes(parts * (16 << 20) + 1, &[(parts * (16 << 20), 1)]), 65_536 * 8);
+        // A byte on each of 32 pages.
+        let runs: Vec<_> = (0..32).map(|page| (page * PAGE_SIZE, 1)).collect();
+        assert_eq!(sparse_bytes(32 * PAGE_SIZE, &runs), 32 * (PAGE_SIZE - 1));
+        // A page of data between two of holes.
+        assert_eq!(sparse_bytes(3 * PAGE_SIZE, &[(PAGE_SIZE, PAGE_SIZE)]), 3 * 8);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use fsimage::tree::{GuestPath, Inode, Kind, Stat, Tree, shown};
 
 use self::contents::Contents;
 use self::entry::{Entry, Stored, What};
-pub use self::limits::{Budgets, Limits};
+pub use self::limits::{Budgets, Limits, take_sparse};
 use self::place::{Placer, Target};
 pub use self::stream::BlobSeen;
 use self::stream::{Allowed, Stream};

@@ -53,6 +53,7 @@ pub struct Stream<'a> {
 }
 
 /// How long the tar stream may be.
+#[derive(Clone, Copy)]
 pub struct Allowed<'a> {
     /// Bytes of it.
     pub most: u64,

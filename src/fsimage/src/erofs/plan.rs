@@ -365,15 +365,30 @@ fn file_content(extents: &Extents, form: Form) -> Result<Content, PlanError> {
     {
         return Ok(Content::Plain { start: run.start.0, size: extents.size });
     }
-    // Each chunk is one hole or one run of blocks, so every boundary between
-    // runs is a boundary of chunks.
+    let (bits, count) = chunks(extents);
+    Ok(Content::Chunks { bits, count, size: extents.size })
+}
+
+/// How a file is divided: log2 of the blocks in a chunk, and how many there are. Each
+/// is one hole or one run of blocks, so every boundary between runs is one of chunks.
+fn chunks(extents: &Extents) -> (u32, u64) {
+    let blocks = blocks_of(extents.size);
     let boundaries = extents
         .runs
         .iter()
-        .flat_map(|run| [run.file_block, run.file_block + u64::from(run.len)])
+        .flat_map(|run| [run.file_block, run.file_block.saturating_add(run.len.into())])
         .filter(|at| *at != 0 && *at != blocks);
     let bits = boundaries.map(u64::trailing_zeros).fold(MAX_CHUNK_BITS, u32::min);
-    Ok(Content::Chunks { bits, count: blocks.div_ceil(1 << bits), size: extents.size })
+    (bits, blocks.div_ceil(1 << bits))
+}
+
+/// Bytes of the chunk indexes that a file of several chunks has in a layer, and again
+/// in the image: few bytes of data far apart can make half a mebibyte of them.
+pub fn index_bytes(extents: &Extents) -> u64 {
+    match chunks(extents).1 {
+        ..=1 => 0,
+        count => count.saturating_mul(CHUNK_INDEX_SIZE),
+    }
 }
 
 fn at_path<C>(tree: &Tree<C>, id: InodeId, source: PlanError) -> PlanError {

@@ -152,6 +152,12 @@ impl<C> Tree<C> {
         Tree { inodes: inodes.collect() }
     }
 
+    /// Every inode of the arena, reachable or not.
+    pub fn ids(&self) -> impl Iterator<Item = InodeId> + use<C> {
+        // There are no more: `push` sees to that.
+        (0..self.inodes.len() as u32).map(InodeId)
+    }
+
     pub fn inodes_mut(&mut self) -> impl Iterator<Item = &mut Inode<C>> {
         self.inodes.iter_mut()
     }
