@@ -58,15 +58,22 @@ fn patches(yaml: &str) -> Vec<Patch> {
 }
 
 fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
-    run_on(image(lines), yaml, Limits::default().metadata_bytes)
+    run_within(Limits::default(), image(lines), yaml)
 }
 
 fn run_on(
-    (tree, disks): (Tree<Extents>, Disks),
+    image: (Tree<Extents>, Disks),
     yaml: &str,
     metadata_bytes: u64,
 ) -> Result<Patched> {
-    let limits = Limits { metadata_bytes, ..Limits::default() };
+    run_within(Limits { metadata_bytes, ..Limits::default() }, image, yaml)
+}
+
+fn run_within(
+    limits: Limits,
+    (tree, disks): (Tree<Extents>, Disks),
+    yaml: &str,
+) -> Result<Patched> {
     let scratch = || Ok(tempfile::tempfile()?);
     let environment = Environment {
         time: T,
@@ -376,4 +383,26 @@ fn the_fingerprint_follows_what_the_upper_holds() {
     assert_ne!(one, of("- write: { path: /x, content: \"2\" }\n"));
     assert_ne!(one, of("- write: { path: /x, content: \"1\", mode: \"600\" }\n"));
     assert_ne!(one, of("- write: { path: /y, content: \"1\" }\n"));
+}
+
+#[test]
+fn steps_through_links_have_a_limit() {
+    // Each of the links goes to and fro in `d` on the way to the next one.
+    let links = (0..38).map(|i| format!("l l{i} {}l{}", "d/../".repeat(810), i + 1));
+    let links = links.chain((0..5).map(|i| format!("l bin/{i} /l0")));
+    let others = ["d d 755", "d bin 755", "l l38 d"].map(str::to_owned);
+    let lines: Vec<String> = others.into_iter().chain(links).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let limits = |steps| Limits { steps, ..Limits::default() };
+    // A glob passes over what leads nowhere, and `missing` too.
+    for patch in [
+        "- chmod: { path: '/bin/*', mode: go-w }",
+        "- remove: { path: '/bin/*/none', missing: ok }",
+        "- remove: { path: /bin/1/none/x, missing: ok }\n- remove: { path: /bin/2/none/x, missing: ok }",
+    ] {
+        run_within(limits(1 << 20), &lines, &format!("{patch}\n")).unwrap();
+        let error = run_within(limits(100_000), &lines, &format!("{patch}\n")).err().unwrap();
+        let error = format!("{error:#}");
+        assert!(error.contains("--max-steps"), "{patch}: {error}");
+    }
 }
