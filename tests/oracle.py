@@ -43,6 +43,7 @@ KNOWN = {name: why for why, names in {
     'keeps the marks of this project': 'xattr-own-marks-dropped',
     'sets the mode before the ACL': 'acl-against-mode',
     'refuses what Docker passes over': 'xattr-of-other-kinds',
+    'needs a file system with room for it': 'xattr-too-large-for-a-guest',
     'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after aufs-link-before',
     'fails on a directory implied over a file':
         'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',

@@ -65,6 +65,21 @@ case('acl-text', 11,
      [f('a', '1', mode=0o650,
         records=[('SCHILY.acl.access', 'user::rw-,user:app:r--:10001,group::r--,group:20:r-x,mask::r-x,other::---')])],
      tree={'/a': F('1', 0o650, xattrs={'system.posix_acl_access': ACL})}, about='umoci does not know these records')
+ALL = acl(('user::', 7, None), ('user', 7, 1000), ('group::', 7, None), ('mask', 7, None), ('other', 7, None))
+OWNERS = acl(('user::', 6, None), ('user', 7, 1000), ('group::', 7, None), ('mask', 0, None), ('other', 0, None))
+case('acl-against-mode', 11,
+     [f('a', '1', mode=0o600, xattrs={'system.posix_acl_access': ALL}), f('b', '1', mode=0o640, xattrs={'system.posix_acl_access': acl(
+         ('user::', 7, None), ('group::', 7, None), ('other', 7, None))})],
+     tree={'/a': F('1', 0o600, xattrs={'system.posix_acl_access': OWNERS}), '/b': F('1', 0o640)},
+     about='Docker and containerd set the mode behind the xattrs, umoci before them')
+case('xattr-of-other-kinds', 11,
+     [sym('s', 'x', xattrs={'user.x': '1', **NOTE}), sym('t', 'x', xattrs={'system.posix_acl_access': ALL}), fifo('p', xattrs={'user.x': '1'}),
+      chardev('c', 1, 3, xattrs={'user.x': '1'}), f('f', '1', xattrs={'system.posix_acl_default': ALL})],
+     tree={'/s': S('x', xattrs=NOTE), '/t': S('x'), '/p': P(), '/c': C(1, 3), '/f': F('1')},
+     inspect=['user.x', 'system.posix_acl_access', 'system.posix_acl_default'],
+     about='Linux lets none of them have it; in a guest the file could not be copied up')
+case('xattr-too-large-for-a-guest', 11, [f('a', '1', xattrs={'user.large': b'v' * 60000})], tree={'/a': F('1', xattrs={'user.large': b'v' * 60000})},
+     warns=['/a: its xattrs do not fit'], about='more than ext4 has room for')
 case('acl-text-default', 11, [d('a', mode=0o750, records=[('SCHILY.acl.default', 'user::rwx,group::r-x,other::---')])],
      tree={'/a': D(0o750, xattrs={'system.posix_acl_default': DEFAULT})})
 case('acl-default-not-inherited', 11, [d('a', mode=0o750, xattrs={'system.posix_acl_default': DEFAULT}), f('a/x', '1'), d('a/sub')],

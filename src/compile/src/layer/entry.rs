@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::budget::Steps;
 use fsimage::tree::{Rdev, Stat, Timestamp, Xattrs, shown};
+use fsimage::xattr::Holder;
 use tar::Header;
 
 use super::header::{self, BLOCK};
@@ -174,7 +175,14 @@ fn entry(
         _ if kind == b'D' => 0,
         _ => header::size(header).unwrap_or(0),
     };
-    let xattrs = xattr::from_pax(pax, limits.xattr_bytes)?;
+    let holder = match what {
+        // That of a hard link describe nothing.
+        What::File(_) | What::HardLink(_) => Holder::File,
+        What::Dir => Holder::Dir,
+        What::Symlink(_) => Holder::Symlink,
+        What::Char(_) | What::Block(_) | What::Fifo => Holder::Other,
+    };
+    let xattrs = xattr::from_pax(pax, holder, stat.mode, limits.xattr_bytes)?;
     Ok(Entry { path, stat, xattrs, what, announced })
 }
 

@@ -4,16 +4,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::erofs::split_xattr_name;
 use fsimage::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattr, Xattrs, shown};
 use fsimage::xattr::acl::{self, Entry};
-use fsimage::xattr::check;
+use fsimage::xattr::{Holder, check};
 
 use super::pax::Pax;
 
 /// Bytes of names that are kept of xattrs which one file lost.
 const MAX_DROPPED: usize = 16 << 10;
 
-/// The xattrs that `pax` describes. Names that no image file system may have
-/// are left out, and listed in [`DROPPED_XATTRS`].
-pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
+/// The xattrs that `pax` describes, of a `holder` whose mode is `mode`. What no image
+/// file system may have, and what Linux lets no inode of the kind have, is left out, and
+/// listed in [`DROPPED_XATTRS`]: a guest could not copy it up.
+pub fn from_pax(pax: &Pax, holder: Holder, mode: u16, max_bytes: u64) -> Result<Xattrs> {
     // In the tar's order, and whether each is set or taken away: they are sorted once,
     // however many there are.
     let mut found: Vec<(Xattr, bool)> = Vec::new();
@@ -47,13 +48,14 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
         }
         check(&name, &value).with_context(|| format!("xattr {}", shown(&name)))?;
         let ours = name.starts_with(b"trusted.overlay.") || name.starts_with(PRIVATE_XATTRS);
-        if ours || split_xattr_name(&name).is_none() {
+        if ours || split_xattr_name(&name).is_none() || !holder.can_have(&name) {
             dropped.push(name);
         } else {
             found.push((Xattr { name: name.into(), value: value.into() }, true));
         }
     }
     let mut xattrs = last_of_each(found);
+    follow_mode(&mut xattrs, mode);
     let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
     ensure!(
         bytes as u64 <= max_bytes,
@@ -71,6 +73,21 @@ pub fn from_pax(pax: &Pax, max_bytes: u64) -> Result<Xattrs> {
         xattrs.set(DROPPED_XATTRS, few.map(Vec::as_slice).collect::<Vec<_>>().join(&0));
     }
     Ok(xattrs)
+}
+
+/// Lets an access ACL say of owner, group class and others what `mode` does, as Linux
+/// would; one that then says no more than the mode is not kept. Docker and containerd
+/// set the mode behind the xattrs, so that it decides where the two do not fit.
+fn follow_mode(xattrs: &mut Xattrs, mode: u16) {
+    let Some(entries) = xattrs.get(acl::ACCESS.as_bytes()).and_then(acl::parse) else {
+        return;
+    };
+    if acl::is_plain(&entries) {
+        xattrs.remove(acl::ACCESS.as_bytes());
+    } else {
+        let entries = acl::with_mode(&entries, mode);
+        xattrs.set(acl::ACCESS.as_bytes(), acl::encode(&entries));
+    }
 }
 
 /// What is left of xattrs that are set, or taken away, one after the other.
@@ -198,7 +215,54 @@ mod tests {
 
     fn xattrs(records: &[(&str, &[u8])]) -> Xattrs {
         let bytes: Vec<u8> = records.iter().flat_map(|(k, v)| record(k, v)).collect();
-        from_pax(&Pax::parse(bytes).unwrap(), 1 << 20).unwrap()
+        from_pax(&Pax::parse(bytes).unwrap(), Holder::Dir, 0o750, 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn what_linux_lets_no_inode_of_the_kind_have_is_dropped_and_named() {
+        let acl: &[u8] = b"user::rwx,user:1000:r-x,group::r--,mask::r-x,other::---";
+        let records = [
+            ("SCHILY.acl.access", acl),
+            ("SCHILY.acl.default", acl),
+            ("SCHILY.xattr.user.x", b"1"),
+            ("SCHILY.xattr.trusted.x", b"2"),
+        ];
+        let bytes: Vec<u8> = records.iter().flat_map(|(k, v)| record(k, v)).collect();
+        let pax = Pax::parse(bytes).unwrap();
+        let dropped = |holder| {
+            let xattrs = from_pax(&pax, holder, 0o750, 1 << 20).unwrap();
+            assert_eq!(xattrs.get(b"trusted.x"), Some(&b"2"[..]));
+            let dropped = xattrs.get(DROPPED_XATTRS).unwrap_or_default();
+            assert_eq!(xattrs.get(b"user.x").is_none(), dropped.ends_with(b"user.x"));
+            String::from_utf8(dropped.to_vec()).unwrap().replace('\0', " ")
+        };
+        assert_eq!(dropped(Holder::Dir), "");
+        assert_eq!(dropped(Holder::File), "system.posix_acl_default");
+        assert_eq!(dropped(Holder::Other), "system.posix_acl_default user.x");
+        let all = "system.posix_acl_access system.posix_acl_default user.x";
+        assert_eq!(dropped(Holder::Symlink), all);
+    }
+
+    #[test]
+    fn an_access_acl_follows_the_mode() {
+        let of = |text: &str, mode| {
+            let records = record("SCHILY.acl.access", text.as_bytes());
+            let value = acl_from_text(text.as_bytes()).unwrap().unwrap();
+            let binary = record("SCHILY.xattr.system.posix_acl_access", &value);
+            let [text, binary] = [records, binary].map(|records| {
+                let pax = Pax::parse(records).unwrap();
+                let xattrs = from_pax(&pax, Holder::File, mode, 1 << 20).unwrap();
+                xattrs.get(acl::ACCESS.as_bytes()).map(|value| acl::parse(value).unwrap())
+            });
+            assert_eq!(text, binary);
+            binary.map(|entries| entries.iter().map(|entry| entry.perm).collect::<Vec<_>>())
+        };
+        let all = "user::rwx,user:1000:rwx,group::rwx,mask::rwx,other::rwx";
+        assert_eq!(of(all, 0o600), Some(vec![6, 7, 7, 0, 0]));
+        assert_eq!(of(all, 0o4777), Some(vec![7; 5]));
+        let masked = "user::rw-,user:1000:rwx,group::r--,mask::---,other::r--";
+        assert_eq!(of(masked, 0o664), Some(vec![6, 7, 4, 6, 4]));
+        assert_eq!(of("user::rwx,group::rwx,other::rwx", 0o600), None);
     }
 
     #[test]
@@ -217,7 +281,8 @@ mod tests {
     fn what_is_noted_of_lost_xattrs_fits_an_xattr() {
         let records: Vec<Vec<u8>> =
             (0..10_000).map(|i| record(&format!("SCHILY.xattr.foreign.{i:0100}"), b"")).collect();
-        let x = from_pax(&Pax::parse(records.concat()).unwrap(), 1 << 20).unwrap();
+        let pax = Pax::parse(records.concat()).unwrap();
+        let x = from_pax(&pax, Holder::File, 0o644, 1 << 20).unwrap();
         let names = x.get(DROPPED_XATTRS).unwrap();
         assert!((100..=MAX_DROPPED).contains(&names.len()));
     }

@@ -2,9 +2,9 @@
 
 use std::ops::Bound;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use fsimage::tree::{GuestPath, InodeId, Kind, Name};
-use fsimage::xattr::acl;
+use fsimage::xattr::{Holder, acl};
 
 use super::What;
 use super::resolve::Last;
@@ -133,20 +133,13 @@ impl Work<'_> {
     /// Whether Linux lets an inode of this kind have the xattr.
     fn can_have(&self, id: InodeId, name: &str) -> Result<()> {
         let kind = &self.tree.inode(id).kind;
-        let file = matches!(kind, Kind::File(_));
-        let dir = matches!(kind, Kind::Dir(_));
-        if name.starts_with("user.") {
-            ensure!(file || dir, "{} cannot have {name}", kind_name(kind));
-        }
-        if name == "security.capability" {
+        // Others can, and it means nothing there.
+        if name.as_bytes() == CAPABILITY {
+            let file = matches!(kind, Kind::File(_));
             ensure!(file, "{} cannot have capabilities", kind_name(kind));
         }
-        match name {
-            acl::DEFAULT if !dir => bail!("{} has no default ACL", kind_name(kind)),
-            acl::ACCESS if matches!(kind, Kind::Symlink(_)) => {
-                bail!("a symbolic link has no ACL")
-            }
-            _ => Ok(()),
-        }
+        let can = Holder::of(kind).can_have(name.as_bytes());
+        ensure!(can, "{} cannot have {name}", kind_name(kind));
+        Ok(())
     }
 }

@@ -400,8 +400,8 @@ fn steps_through_links_have_a_limit() {
         "- remove: { path: '/bin/*/none', missing: ok }",
         "- remove: { path: /bin/1/none/x, missing: ok }\n- remove: { path: /bin/2/none/x, missing: ok }",
     ] {
-        run_within(limits(1 << 20), &lines, &format!("{patch}\n")).unwrap();
-        let error = run_within(limits(100_000), &lines, &format!("{patch}\n")).err().unwrap();
+        run_within(limits(1 << 20), image(&lines), &format!("{patch}\n")).unwrap();
+        let error = run_within(limits(100_000), image(&lines), &format!("{patch}\n")).err().unwrap();
         let error = format!("{error:#}");
         assert!(error.contains("--max-steps"), "{patch}: {error}");
     }

@@ -4,6 +4,8 @@
 
 pub mod acl;
 
+use crate::tree::Kind;
+
 /// `XATTR_NAME_MAX`: bytes of a full name, name space included.
 pub const MAX_NAME: usize = 255;
 
@@ -49,6 +51,38 @@ pub fn check(name: &[u8], value: &[u8]) -> Result<(), Refused> {
     Ok(())
 }
 
+/// What an xattr is of, as far as Linux asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    File,
+    Dir,
+    Symlink,
+    /// A device, a fifo, a socket.
+    Other,
+}
+
+impl Holder {
+    pub fn of<C>(kind: &Kind<C>) -> Self {
+        match kind {
+            Kind::File(_) | Kind::LowerLink(_) => Self::File,
+            Kind::Dir(_) => Self::Dir,
+            Kind::Symlink(_) => Self::Symlink,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether Linux lets it have the xattr `name`, whose value [`check`] takes.
+    pub fn can_have(self, name: &[u8]) -> bool {
+        let is = |acl: &str| name == acl.as_bytes();
+        match self {
+            Self::Dir => true,
+            Self::File => !is(acl::DEFAULT),
+            Self::Other => !is(acl::DEFAULT) && !name.starts_with(b"user."),
+            Self::Symlink => !is(acl::DEFAULT) && !is(acl::ACCESS) && !name.starts_with(b"user."),
+        }
+    }
+}
+
 /// `struct vfs_cap_data` of revision 2, or `vfs_ns_cap_data` of revision 3, each
 /// of its size. Linux executes revision 1 but neither sets it nor copies it up.
 fn is_capability(value: &[u8]) -> bool {
@@ -58,6 +92,19 @@ fn is_capability(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each was tried with lsetxattr(2) on ext4, Linux 6.18.
+    #[test]
+    fn what_no_inode_of_a_kind_has_is_known() {
+        let all = [Holder::Dir, Holder::File, Holder::Other, Holder::Symlink];
+        let can = |name: &str| all.map(|holder| holder.can_have(name.as_bytes()));
+        assert_eq!(can("user.x"), [true, true, false, false]);
+        assert_eq!(can(acl::DEFAULT), [true, false, false, false]);
+        assert_eq!(can(acl::ACCESS), [true, true, true, false]);
+        assert_eq!(can("trusted.x"), [true; 4]);
+        assert_eq!(can("security.x"), [true; 4]);
+        assert_eq!(can(CAPABILITY), [true; 4]);
+    }
 
     /// Each was tried with setxattr(2) on ext4, Linux 6.18.
     #[test]
