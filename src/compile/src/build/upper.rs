@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use bundle::content::{Content as Hash, NonzeroBlocks};
 use bundle::staging::Staging;
 use fsimage::ext4;
@@ -26,6 +26,10 @@ const USUAL_SIZE: u64 = 4 << 30;
 
 /// Bytes that such an upper leaves to the guest, however much patches take.
 const FREE: u64 = 3 << 30;
+
+/// Bytes of the largest upper that is made without being asked for: a few bytes of an
+/// image can be files that take a hundred thousand times as much when patches copy them.
+const MOST_UNASKED: u64 = 64 << 30;
 
 /// An upper that is decided, and not written.
 pub struct Patched {
@@ -111,7 +115,7 @@ pub fn patch(
     let tree = with_work(tree)?;
     let least = |free| ext4::least_size(&tree, free).map_err(guest_error);
     let size = match manifest.upper.size {
-        None => USUAL_SIZE.max(least(FREE)?),
+        None => unasked(least(FREE)?)?,
         Some(size) if ext4::fits(&tree, size.0).map_err(guest_error)? => size.0,
         Some(size) => bail!(
             "{}: upper.size is {} bytes; the patches need {} MiB, without anything for the guest \
@@ -123,6 +127,18 @@ pub fn patch(
     };
     let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
     Ok(Patched { tree, size, changes: patched.changes, fingerprint })
+}
+
+/// The size of an upper that needs `least` bytes, and of which nobody said how large it
+/// is to be.
+fn unasked(least: u64) -> Result<u64> {
+    ensure!(
+        least <= MOST_UNASKED,
+        "the patches need an upper of {} GiB: if that is meant, say so in the manifest (upper: {{ \
+         size: {0}GiB }})",
+        least.div_ceil(1 << 30)
+    );
+    Ok(USUAL_SIZE.max(least))
 }
 
 /// `/upper` is `tree`, `/work` is empty.
@@ -199,6 +215,14 @@ impl Sink for Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_huge_upper_is_made_for_who_asks_for_it() {
+        assert_eq!(unasked(1).unwrap(), USUAL_SIZE);
+        assert_eq!(unasked(64 << 30).unwrap(), 64 << 30);
+        let error = unasked((64 << 30) + 1).unwrap_err().to_string();
+        assert!(error.contains("upper: { size: 65GiB }"), "{error}");
+    }
 
     #[test]
     fn the_time_is_what_was_set_else_the_images() {
