@@ -16,11 +16,12 @@ use bundle::{seal, start, vmdk};
 use fsimage::digest::{DiffId, Digest};
 use fsimage::erofs::fsmeta::{self, LayerDevice};
 use fsimage::erofs::plan::index_bytes;
+use fsimage::ext4;
 use fsimage::io::dir::Dir;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{Kind, Stat, Tree};
+use fsimage::tree::{InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
 use oci::{Access, Image, ImageKey, Platform, Transport};
 use oci_spec::distribution::Reference;
@@ -374,7 +375,9 @@ fn link(
         }
         entries.push(entry);
     }
-    Ok(Linked { tree: merger.finish(), devices, disks, entries, summary })
+    let tree = merger.finish();
+    warn_of_large_xattrs(&tree, reporter);
+    Ok(Linked { tree, devices, disks, entries, summary })
 }
 
 /// Bytes of the chunk indexes that the files of a layer have in fsmeta.
@@ -384,6 +387,31 @@ fn indexes(tree: &Tree<Extents>) -> u64 {
         _ => 0,
     };
     tree.ids().map(of).fold(0, u64::saturating_add)
+}
+
+/// Xattrs of fewer bytes find their place in an ext4, however they are cut.
+const SMALL_XATTRS: usize = 2048;
+
+/// Tells of files that no machine can write to, because their xattrs do not fit into its
+/// upper when the file is copied there.
+fn warn_of_large_xattrs(tree: &Tree<Extents>, reporter: &dyn Reporter) {
+    let too_large = |id: &InodeId| {
+        let xattrs = &tree.inode(*id).xattrs;
+        let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+        bytes > SMALL_XATTRS && ext4::check_xattrs(xattrs).is_err()
+    };
+    let mut large = tree.ids().filter(too_large);
+    // What layers above have hidden has no path.
+    let Some(path) = large.find_map(|id| tree.path_of(id)) else {
+        return;
+    };
+    let more = match large.count() {
+        0 => String::new(),
+        others => format!(" (and up to {others} other files)"),
+    };
+    reporter.event(Event::Warning(format!(
+        "/{path}{more}: its xattrs do not fit into the ext4 of a machine, which cannot change it"
+    )));
 }
 
 fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {
