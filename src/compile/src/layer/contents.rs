@@ -439,7 +439,7 @@ mod tests {
         let map = SparseMap { size, runs: runs.to_vec() };
         map.check(stored).unwrap();
         let (tar, expansion) = (vec![b'x'; stored as usize], Budget::default());
-        let allowed = Allowed { most: u64::MAX, expansion: &expansion };
+        let allowed = Allowed { most: u64::MAX, times: EXPANSION, expansion: &expansion };
         let add = |limit| {
             let sparse = Budget::new(limit);
             let mut data = FileSink::new(tempfile::tempfile()?);

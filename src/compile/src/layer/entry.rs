@@ -307,7 +307,7 @@ mod tests {
     fn read(parts: &[Vec<u8>]) -> Result<Vec<String>> {
         let tar = [parts.concat(), vec![0; 1024]].concat();
         let (limits, steps, budget) = (Limits::default(), Steps::new(1000), Budget::default());
-        let allowed = Allowed { most: u64::MAX, expansion: &budget };
+        let allowed = Allowed { most: u64::MAX, times: EXPANSION, expansion: &budget };
         let take = |stream: &mut Stream<'_>| {
             let mut lines = Vec::new();
             while let Some(entry) = next(stream, &limits, &steps)? {
