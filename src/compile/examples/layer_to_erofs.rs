@@ -5,7 +5,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -40,6 +40,8 @@ fn main() -> Result<()> {
 
 #[test]
 fn the_layer_is_in_the_image() {
+    use std::io::Write as _;
+
     use fsimage::budget::Budget;
     use fsimage::erofs::plan::Form;
     use fsimage::erofs::read::Reader;

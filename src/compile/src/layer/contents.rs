@@ -333,6 +333,8 @@ fn sum(key: &Polyval, bytes: &[u8]) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::super::stream::{Allowed, with_stream};
+    use fsimage::budget::EXPANSION;
+
     use super::*;
 
     /// Keeps what is written, as a layer's data would be.

@@ -259,6 +259,8 @@ mod tests {
     use fsimage::budget::Budget;
 
     use super::super::stream::{Allowed, with_stream};
+    use fsimage::budget::EXPANSION;
+
     use super::*;
 
     fn padded(bytes: &[u8]) -> Vec<u8> {

@@ -61,11 +61,7 @@ fn run(lines: &[&str], yaml: &str) -> Result<Patched> {
     run_within(Limits::default(), image(lines), yaml)
 }
 
-fn run_on(
-    image: (Tree<Extents>, Disks),
-    yaml: &str,
-    metadata_bytes: u64,
-) -> Result<Patched> {
+fn run_on(image: (Tree<Extents>, Disks), yaml: &str, metadata_bytes: u64) -> Result<Patched> {
     run_within(Limits { metadata_bytes, ..Limits::default() }, image, yaml)
 }
 
@@ -401,7 +397,8 @@ fn steps_through_links_have_a_limit() {
         "- remove: { path: /bin/1/none/x, missing: ok }\n- remove: { path: /bin/2/none/x, missing: ok }",
     ] {
         run_within(limits(1 << 20), image(&lines), &format!("{patch}\n")).unwrap();
-        let error = run_within(limits(100_000), image(&lines), &format!("{patch}\n")).err().unwrap();
+        let error =
+            run_within(limits(100_000), image(&lines), &format!("{patch}\n")).err().unwrap();
         let error = format!("{error:#}");
         assert!(error.contains("--max-steps"), "{patch}: {error}");
     }
