@@ -18,9 +18,10 @@ const ROOMS: [(&str, &[Room]); 2] = [
         &[
             ("digest", &["units"]),
             ("erofs", &["budget", "digest", "io", "tree", "units"]),
-            ("ext4", &["io", "tree", "units", "xattr"]),
+            ("ext4", &["budget", "io", "tree", "units", "xattr"]),
             ("io", &["digest", "units"]),
             ("tree", &["budget", "units"]),
+            ("xattr", &["tree"]),
         ],
     ),
     (

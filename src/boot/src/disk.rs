@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use anyhow::Result;
-use bundle::open::OpenFile;
+use bundle::opened::OpenFile;
 use bundle::vmdk;
 use fsimage::digest::Digest;
 use fsimage::erofs::layer::ObjectWriter;

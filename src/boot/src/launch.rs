@@ -258,7 +258,7 @@ pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Resul
     };
     let path = |name: &str| bundle.dir.join(name).to_string_lossy().into_owned();
     let disk =
-        |file: &bundle::open::OpenFile| json!({ "path": path(&file.path), "bytes": file.size });
+        |file: &bundle::opened::OpenFile| json!({ "path": path(&file.path), "bytes": file.size });
     let upper = match (&options.upper, command.in_memory) {
         (_, true) if command.read_only => {
             json!({ "path": path(&bundle.upper.path), "kind": "read-only" })

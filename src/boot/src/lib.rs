@@ -11,12 +11,6 @@
 //! becomes the machine; whatever happens to it, the supervisor restores the
 //! terminal and tells an exit code. Disks reach it as open descriptors.
 
-mod options;
-mod run;
-mod timings;
-
-pub use self::options::{Options, Volume};
-pub use self::run::{dry_run, run};
 pub mod args;
 mod choose;
 mod command;
@@ -30,18 +24,23 @@ mod launch;
 mod liveness;
 mod machine;
 mod notice;
+mod options;
 mod policy;
 mod qemu;
+mod run;
 mod signals;
 mod spec;
 mod streams;
 mod supervise;
 mod terminal;
+mod timings;
 mod upper;
 pub mod wire;
 
 pub use self::engine::Engine;
 pub use self::machine::enter as enter_machine;
 pub use self::notice::notice;
+pub use self::options::{Options, Volume};
+pub use self::run::{dry_run, run};
 pub use self::spec::ARGUMENT as MACHINE_ARGUMENT;
 pub use self::wire::code::{MACHINE_FAILED, TIMED_OUT};

@@ -108,7 +108,7 @@ impl Upper {
         options.read(true).write(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
         let file = options.open(path)?;
         let metadata = file.metadata()?;
-        ensure!(metadata.is_file(), "it is no regular file");
+        ensure!(metadata.is_file(), "it is not a regular file");
         let inode = |m: &std::fs::Metadata| (m.dev(), m.ino());
         for own in bundle.disk.iter().chain([&bundle.upper]) {
             let same = inode(&own.file.metadata()?) == inode(&metadata);

@@ -11,7 +11,7 @@ use fsimage::io::hash;
 use rustix::fs::SeekFrom;
 use serde::{Deserialize, Serialize};
 
-use super::INDEX;
+use crate::names::INDEX;
 
 /// A file's hash, as 64 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,9 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
-use crate::boot::{BadValue, Boot, Signal};
+use crate::boot::bad_value::BadValue;
+use crate::boot::options::Boot;
+use crate::boot::signal::Signal;
 
 /// Tells a bundle from any other directory.
 pub const FORMAT: &str = "rootfs-compile bundle";

@@ -11,9 +11,9 @@ use fsimage::tree::{GuestPath, InodeId, Kind, Name, Tree};
 use serde::Serialize;
 
 use super::index::{Index, Layer};
-use super::open::Place;
 use super::sound::{self, Depth};
-use super::{FSMETA, INDEX, LAYERS};
+use crate::names::{FSMETA, INDEX, LAYERS};
+use crate::opened::Place;
 
 /// What `inspect` tells.
 #[derive(Debug, Serialize)]

@@ -150,8 +150,8 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    use super::super::{FSMETA, INDEX, LAYERS};
     use super::*;
+    use crate::names::{FSMETA, INDEX, LAYERS};
 
     /// A place for the bundle `out`, and a staging directory as a run leaves it.
     fn left(parts: &[&str]) -> (tempfile::TempDir, PathBuf) {

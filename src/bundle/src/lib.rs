@@ -10,7 +10,10 @@ pub mod index;
 pub mod inspect;
 pub mod leftover;
 pub mod made;
+mod missing;
+mod names;
 pub mod open;
+pub mod opened;
 pub mod place;
 mod rules;
 pub mod seal;
@@ -22,30 +25,7 @@ pub mod start;
 mod swap;
 pub mod vmdk;
 
-/// The merged metadata.
-pub const FSMETA: &str = "fsmeta.erofs";
-/// The writable upper.
-pub const UPPER: &str = "upper.ext4";
-/// The disk descriptor.
-pub const VMDK: &str = "bundle.vmdk";
-/// The index.
-pub const INDEX: &str = "bundle.json";
-/// A signature over the index. A bundle need not have one, and the index does not name
-/// it.
-pub const SIGNATURE: &str = "bundle.json.minisig";
-/// The directory of layers.
-pub const LAYERS: &str = "layers";
-
-/// The layer whose file in a bundle is called `path`, which is that of [`layer_path`].
-pub fn layer_at(path: &str) -> Option<fsimage::digest::DiffId> {
-    let name = path.strip_prefix(LAYERS)?.strip_prefix("/sha256-")?;
-    format!("sha256:{}", name.strip_suffix(".erofs")?).parse().ok()
-}
-
-/// Path of a layer in its bundle.
-pub fn layer_path(diff_id: fsimage::digest::DiffId) -> String {
-    format!("{LAYERS}/sha256-{}.erofs", diff_id.hex())
-}
+pub use self::names::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, layer_at, layer_path};
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::index::FORMAT;
-use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
+use crate::names::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
 
 /// Bytes of an index at most, for earlier versions too.
 const MAX_INDEX: u64 = 256 << 20;

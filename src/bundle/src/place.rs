@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::io::dir::{names_in, open_dir};
 use rustix::fs::{Access, AtFlags};
 
-use super::LAYERS;
 use super::made::Made;
+use crate::names::LAYERS;
 
 /// The absolute path that `path` means, through links where something is. A `..`
 /// behind a name that is not there takes that name back, and nothing is made.

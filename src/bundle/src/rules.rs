@@ -10,8 +10,9 @@ use fsimage::units::BLOCK_SIZE;
 
 use super::content::Content;
 use super::index::{FileEntry, Index};
-use super::{FSMETA, UPPER, VMDK, layer_path, start, vmdk};
-use crate::boot::{ByteSize, UpperSize};
+use super::{start, vmdk};
+use crate::boot::size::{ByteSize, UpperSize};
+use crate::names::{FSMETA, UPPER, VMDK, layer_path};
 
 /// Devices of an EROFS, which has 16 bits for their numbers.
 pub const MAX_LAYERS: usize = 65_535;
@@ -44,7 +45,7 @@ fn files(index: &Index) -> Result<BTreeMap<&str, &FileEntry>> {
     if !found.iter().copied().eq(expected.iter().copied()) {
         let known: BTreeSet<&str> = found.iter().copied().collect();
         if let Some(path) = known.difference(&expected).next() {
-            bail!("its files have {path:?}, which is no file of this bundle");
+            bail!("its files have {path:?}, which is not a file of this bundle");
         }
         if let Some(path) = expected.difference(&known).next() {
             bail!("its files lack {path}");

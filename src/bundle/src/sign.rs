@@ -19,8 +19,9 @@ use ring::signature::Ed25519KeyPair;
 
 use super::signature::{Key, check, read_small};
 use super::sound::Depth;
-use super::{INDEX, SIGNATURE};
-use crate::open::{OpenBundle, Place};
+use crate::names::{INDEX, SIGNATURE};
+use crate::open::OpenBundle;
+use crate::opened::Place;
 
 /// Gives the password of a secret key that has one.
 pub const PASSWORD: &str = "ROOTFS_COMPILE_KEY_PASSWORD";

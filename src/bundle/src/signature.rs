@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::io::regular;
 use minisign_verify::{Error, PublicKey, Signature};
 
-use super::SIGNATURE;
-use super::open::missing;
+use crate::missing::missing;
+use crate::names::SIGNATURE;
 
 /// Bytes of a signature or of a key, by far.
 pub const MAX_SIGNATURE: u64 = 16 << 10;
@@ -81,7 +81,7 @@ pub(super) fn read_small(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_SIGNATURE + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= MAX_SIGNATURE, "it has more than {MAX_SIGNATURE} bytes");
-    String::from_utf8(bytes).context("it is no text")
+    String::from_utf8(bytes).context("it is not text")
 }
 
 /// Refuses the index `json`, unless `signature`, which the bundle came with, is one of

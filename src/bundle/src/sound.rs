@@ -27,9 +27,10 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::index::{FileEntry, Index};
-use super::open::{OpenFile, Place};
 use super::signature::{self, Key};
-use super::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK, vmdk};
+use super::vmdk;
+use crate::names::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
+use crate::opened::{OpenFile, Place};
 
 /// How much of a bundle is read to know that it is sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,10 +27,11 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use super::content::Content;
 use super::leftover::{self, LOCK};
 use super::made::{FILES, unlink};
-use super::open::Place;
+use super::place;
 use super::sound::{self, Depth};
 use super::swap::{self, BUNDLE};
-use super::{LAYERS, place};
+use crate::names::LAYERS;
+use crate::opened::Place;
 
 pub struct Staging {
     /// Where the bundle will be.
@@ -364,8 +365,8 @@ pub fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
 mod tests {
     use std::fs;
 
-    use super::super::FSMETA;
     use super::*;
+    use crate::names::FSMETA;
 
     #[test]
     fn a_name_that_leads_out_of_the_bundle_is_refused() {
@@ -376,7 +377,7 @@ mod tests {
         }
         assert!(staging.create("layers/x").is_ok());
         drop(staging);
-        assert!(fs::read_dir(tmp.path()).unwrap().count() == 1, "the file x is no layer's");
+        assert!(fs::read_dir(tmp.path()).unwrap().count() == 1, "the file x is not a layer's");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::borrow::Cow;
 use anyhow::{Context as _, Result, ensure};
 
 use super::index::Config;
-use crate::boot::{Boot, Signal, User, absolute, argument};
+use crate::boot::options::Boot;
+use crate::boot::signal::Signal;
+use crate::boot::value::{User, absolute, argument};
 
 /// Bytes of command, environment and all else that a bundle passes to the guest's
 /// init. The init takes more, so that there is room for options of `rootfs-boot`.

@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::made::{FILES, Made, unlink};
-use super::{INDEX, LAYERS};
+use crate::names::{INDEX, LAYERS};
 
 /// The new bundle in the staging directory, and the old one once they are swapped.
 pub const BUNDLE: &str = "bundle";
@@ -81,7 +81,7 @@ fn is_bundle(staging: &File, part: &str) -> Result<()> {
             _ => bail!("it has no {INDEX} of a bundle"),
         }
     };
-    look().context("what came there meanwhile is no bundle; it stays as it is")
+    look().context("what came there meanwhile is not a bundle; it stays as it is")
 }
 
 /// Moves the bundle `name` of `parent` into the staging directory.
@@ -168,8 +168,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{FSMETA, UPPER, VMDK};
     use super::*;
+    use crate::names::{FSMETA, UPPER, VMDK};
 
     fn bundle(dir: &Path, content: &str) {
         fs::create_dir_all(dir.join(LAYERS)).unwrap();

@@ -7,9 +7,9 @@
 
 use anyhow::{Result, bail};
 
-use super::FSMETA;
 use super::content::Content;
 use super::index::Index;
+use crate::names::FSMETA;
 
 /// Bytes in a sector, the descriptor's unit.
 pub const SECTOR: u64 = 512;

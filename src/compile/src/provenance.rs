@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use bundle::index::Index;
-use bundle::open::Place;
+use bundle::opened::Place;
 use bundle::{INDEX, place};
 use fsimage::digest::{Digest, HashingReader};
 use fsimage::io::{dir, regular};
 use rustix::fs::Access;
 use serde_json::{Value, json};
 
-use crate::manifest::Manifest;
+use crate::manifest::types::Manifest;
 
 pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// What the statement is about it.

@@ -99,13 +99,8 @@ fn sample() -> Tree<Vec<u8>> {
     }
     add(&mut tree, root, b"zeros", stat(0o600, 1, 1), Kind::File(vec![0; 10 << 20]));
     for len in [1, 59, 60, 4095] {
-        add(
-            &mut tree,
-            root,
-            format!("link-{len}").as_bytes(),
-            stat(0o777, 9, 9),
-            Kind::Symlink(vec![b'x'; len].into()),
-        );
+        let (name, target) = (format!("link-{len}"), vec![b'x'; len].into());
+        add(&mut tree, root, name.as_bytes(), stat(0o777, 9, 9), Kind::Symlink(target));
     }
     add(&mut tree, root, b"small", stat(0o640, 2, 2), Kind::Char(Rdev::new(1, 3).unwrap()));
     add(

@@ -70,7 +70,7 @@ fn ask(
     mut pace: Pace,
     take: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let name = name.to_str().context("the name is no text")?;
+    let name = name.to_str().context("the name is not text")?;
     let shown = socket.display();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     choose_tls();

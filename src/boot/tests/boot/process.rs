@@ -220,7 +220,7 @@ pub fn kill_machine(child: &Child) -> Result<(), String> {
         let fields = stat.rsplit(')').next().unwrap_or_default();
         if fields.split(' ').nth(2) == Some(&parent) {
             let pid = name.parse().ok().and_then(rustix::process::Pid::from_raw);
-            let pid = pid.ok_or_else(|| format!("{name} is no process"))?;
+            let pid = pid.ok_or_else(|| format!("{name} is not a process"))?;
             return rustix::process::kill_process(pid, rustix::process::Signal::KILL)
                 .map_err(|e| e.to_string());
         }

@@ -114,7 +114,7 @@ where
 }
 
 #[cfg(feature = "schema")]
-mod schema {
+pub(super) mod schema {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
     /// How a schema shows a number.

@@ -12,10 +12,19 @@ use super::lenient;
 #[cfg(feature = "schema")]
 use super::lenient::{Flag, Int, Text};
 use super::signal::Signal;
-use super::value::{
-    BadValue, Dns, HostEntry, Hostname, MAX_CPUS, Memory, Publish, Span, Tmpfs, User, absolute,
-    argument, variable,
-};
+use super::value::Dns;
+use super::value::HostEntry;
+use super::value::Hostname;
+use super::value::Memory;
+use super::value::Publish;
+use super::value::Span;
+use super::value::Tmpfs;
+use super::value::User;
+use super::value::absolute;
+use super::value::argument;
+use super::value::variable;
+use crate::boot::bad_value::BadValue;
+use crate::boot::bad_value::MAX_CPUS;
 
 /// Defaults of `rootfs-boot` for one bundle. What is not set is the image's, or
 /// the program's own.

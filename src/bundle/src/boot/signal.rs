@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::value::BadValue;
+use crate::boot::bad_value::BadValue;
 
 /// The names of signals 1 to 31 on Linux.
 const NAMES: [&str; 31] = [

@@ -1,9 +1,12 @@
+//! Every flipped bit of an index is noticed.
+
 use fsimage::digest::Digest;
 
 use super::*;
 use crate::content::Content;
 use crate::index::{Config, DiskExtent, FileEntry, Image, Layer};
-use crate::{FSMETA, UPPER, VMDK, layer_path, vmdk};
+use crate::names::{FSMETA, UPPER, VMDK, layer_path};
+use crate::vmdk;
 
 /// The index of an image of two layers.
 fn sample() -> Index {

@@ -4,24 +4,13 @@
 //! bundles that share layers share their blobs. What a file holds is told by
 //! `bundle.json`, what its blob holds by the manifest.
 
-mod pack;
+pub(super) mod media_type;
+pub(super) mod pack;
 pub mod sparse;
-mod unpack;
+pub(super) mod unpack;
 
+pub use self::media_type::{
+    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
+};
 pub use self::pack::{Blob, Packed, file_blob, json_blob, pack};
 pub use self::unpack::{Piece, largest_blob, unpack};
-
-/// What the artifact is.
-pub const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.bundle.v1";
-/// `bundle.json`.
-pub const INDEX_TYPE: &str = "application/vnd.rootfs-compile.bundle.index.v1+json";
-/// A file, compressed.
-pub const FILE_TYPE: &str = "application/vnd.rootfs-compile.bundle.file.v1+zstd";
-/// A file that is mostly holes, as [`sparse`] writes it, compressed.
-pub const SPARSE_TYPE: &str = "application/vnd.rootfs-compile.bundle.sparse.v1+zstd";
-/// `bundle.json.minisig`, as it is.
-pub const SIGNATURE_TYPE: &str = "application/vnd.rootfs-compile.bundle.signature.v1+minisig";
-/// The annotation with a file's path.
-pub const TITLE: &str = "org.opencontainers.image.title";
-/// A manifest of OCI.
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

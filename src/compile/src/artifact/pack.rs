@@ -13,8 +13,9 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE, sparse,
+use super::sparse;
+use crate::artifact::media_type::{
+    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
 };
 
 /// zstd's own default: twice as small as none at all, and as fast as a disk.

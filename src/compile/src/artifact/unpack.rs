@@ -14,7 +14,8 @@ use fsimage::budget::{Budget, EXPANSION, MAX_SPARSE};
 use fsimage::io::sink;
 use fsimage::units::BLOCK_SIZE;
 
-use super::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, sparse};
+use super::sparse;
+use crate::artifact::media_type::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE};
 
 /// A file of an artifact, as its manifest tells of it.
 pub struct Piece<'a> {

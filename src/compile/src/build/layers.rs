@@ -1,46 +1,28 @@
 //! The layers of an image, each from the cache or from its blob.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 use bundle::staging::{Staging, is_own};
 use fsimage::digest::DiffId;
-use fsimage::erofs::plan::Form;
-use fsimage::erofs::read::Reader;
-use fsimage::io::{mmap, threads};
+use fsimage::io::threads;
 use fsimage::tree::Tree;
 use fsimage::tree::extents::Extents;
-use oci::Image;
 
-use super::{Request, shared};
-use crate::cache::{Cache, Object, Slot};
-use crate::layer::{self, Budgets, Limits};
-use crate::progress::{Event, Reporter};
-
-/// A layer that is compiled.
-pub struct Ready {
-    pub tree: Tree<Extents>,
-    /// Its object.
-    pub file: Arc<File>,
-    pub blake3: blake3::Hash,
-    pub size: u64,
-    pub uncompressed: u64,
-    pub cached: bool,
-}
+use super::shared;
+use crate::build::context::Build;
+use crate::build::object::{Ready, read_object};
+use crate::cache::store::{Object, Slot};
+use crate::layer;
+use crate::layer::limits::Limits;
+use crate::progress::Event;
 
 /// Compiles every layer that the cache does not have, and brings all into the
 /// bundle that is being made, if one is.
-pub fn layers(
-    request: &Request,
-    budgets: &Budgets,
-    image: &Image,
-    cache: &Cache,
-    staging: Option<&Staging>,
-    reporter: &dyn Reporter,
-) -> Result<BTreeMap<DiffId, Ready>> {
+pub fn layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
+    let Build { request, image, .. } = build;
     // Equal layers are one job. The largest come first, so that none is left
     // to one core at the end.
     let mut jobs: BTreeMap<DiffId, usize> = BTreeMap::new();
@@ -61,7 +43,7 @@ pub fn layers(
                     return;
                 }
                 let layer = &image.layers[i];
-                let ready = one_layer(request, budgets, image, i, cache, staging, reporter)
+                let ready = one_layer(build, i)
                     .with_context(|| format!("layer {} ({})", i + 1, layer.label()));
                 failed.fetch_or(ready.is_err(), Ordering::Relaxed);
                 results.lock().expect("no holder panics").push((i, ready));
@@ -74,30 +56,23 @@ pub fn layers(
     ready.collect()
 }
 
-fn one_layer(
-    request: &Request,
-    budgets: &Budgets,
-    image: &Image,
-    i: usize,
-    cache: &Cache,
-    staging: Option<&Staging>,
-    reporter: &dyn Reporter,
-) -> Result<Ready> {
+/// Layer `i` of the image, from the cache, from other repositories, or from its blob.
+fn one_layer(build: &Build<'_>, i: usize) -> Result<Ready> {
+    let Build { image, staging, .. } = build;
     let layer = &image.layers[i];
-    let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
-    let slot = cache.slot(layer.diff_id, &say)?;
+    let slot = build.cache.slot(layer.diff_id, &|text| build.warn(text))?;
     let mut known = match slot.object()? {
-        Some(object) => cached_layer(object, layer.diff_id, budgets, staging, &say)?,
+        Some(object) => cached_layer(build, object, layer.diff_id)?,
         None => None,
     };
     if known.is_some() {
         image.check_size(i)?;
     } else {
-        known = shared::fetch(request, budgets, layer.diff_id, &slot, reporter);
+        known = shared::fetch(build, layer.diff_id, &slot);
         if let Some((object, _)) = &known
-            && !place(object, layer.diff_id, staging)?
+            && !place(object, layer.diff_id, *staging)?
         {
-            say(DAMAGED);
+            build.warn(DAMAGED);
             known = None;
         }
     }
@@ -105,11 +80,11 @@ fn one_layer(
     let (object, tree) = match known {
         Some(known) => known,
         None => {
-            let made = make_object(request, budgets, image, i, &slot, reporter)?;
-            let placed = place(&made.0, layer.diff_id, staging)?;
+            let made = make_object(build, i, &slot)?;
+            let placed = place(&made.0, layer.diff_id, *staging)?;
             ensure!(placed, "its object in the cache changed while it was copied");
             if !made.0.kept {
-                say(&format!(
+                build.warn(&format!(
                     "the cache has another user's file in place of the layer {}, which is damaged",
                     layer.diff_id
                 ));
@@ -118,7 +93,7 @@ fn one_layer(
         }
     };
     let record = &object.record;
-    reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
+    build.reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
     Ok(Ready {
         tree,
         blake3: record.blake3.0,
@@ -141,16 +116,15 @@ fn place(object: &Object, diff_id: DiffId, staging: Option<&Staging>) -> Result<
 }
 
 /// Puts the cache's `object` into the bundle that is being made, if one is, and reads it.
-/// None, and `say` is told, if it is of no use.
+/// None, with a warning, if it is of no use.
 fn cached_layer(
+    build: &Build<'_>,
     mut object: Object,
     diff_id: DiffId,
-    budgets: &Budgets,
-    staging: Option<&Staging>,
-    say: &dyn Fn(&str),
 ) -> Result<Option<(Object, Tree<Extents>)>> {
+    let Build { staging, budgets, .. } = *build;
     if !place(&object, diff_id, staging)? {
-        say(DAMAGED);
+        build.warn(DAMAGED);
         return Ok(None);
     }
     let path = bundle::layer_path(diff_id);
@@ -163,29 +137,16 @@ fn cached_layer(
     match read_object(&object, budgets, u64::MAX) {
         Ok(tree) => Ok(Some((object, tree))),
         Err(error) => {
-            say(&format!("a cached layer is rebuilt: {error:#}"));
+            build.warn(&format!("a cached layer is rebuilt: {error:#}"));
             staging.map_or(Ok(()), |staging| staging.discard(&path)).context(path)?;
             Ok(None)
         }
     }
 }
 
-/// The tree of `object`, which may take `most` bytes of the metadata's budget. One that
-/// cannot be read takes none of it from the layer that is compiled in its place.
-pub fn read_object(object: &Object, budgets: &Budgets, most: u64) -> Result<Tree<Extents>> {
-    let bytes = mmap::file(&object.file)?;
-    let reader = Reader::new(&bytes)?;
-    Ok(budgets.metadata.attempt(most, |part| reader.tree(Form::Object, part))?)
-}
-
-fn make_object(
-    request: &Request,
-    budgets: &Budgets,
-    image: &Image,
-    i: usize,
-    slot: &Slot,
-    reporter: &dyn Reporter,
-) -> Result<(Object, Tree<Extents>)> {
+/// Compiles layer `i` of the image into the cache.
+fn make_object(build: &Build<'_>, i: usize, slot: &Slot) -> Result<(Object, Tree<Extents>)> {
+    let Build { request, budgets, image, reporter, .. } = *build;
     let layer = &image.layers[i];
     let progress = |bytes| reporter.event(Event::Read { layer: i, bytes });
     let made = slot.create()?;

@@ -1,11 +1,13 @@
 //! A build, pass by pass.
 
+mod context;
 mod layers;
+mod object;
+mod request;
 mod shared;
 mod upper;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use bundle::boot::Boot;
@@ -24,86 +26,16 @@ use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
 use oci::{Access, Image, ImageKey, Platform, Transport};
-use oci_spec::distribution::Reference;
 
-use self::layers::{Ready, layers};
+use self::layers::layers;
+pub use self::request::{Preview, Request, Summary};
 pub use self::upper::patch_time;
-use crate::cache::Cache;
-use crate::layer::{Budgets, Limits, take_sparse};
-use crate::manifest::{LockUse, Manifest};
-use crate::patch::Change;
+use crate::build::context::Build;
+use crate::build::object::Ready;
+use crate::cache::store::Cache;
+use crate::layer::limits::{Budgets, take_sparse};
 use crate::patch::content::Disks;
 use crate::progress::{Event, LayerName, Reporter};
-
-/// What to build, where, and how.
-pub struct Request {
-    pub manifest: Manifest,
-    pub output: PathBuf,
-    /// Replace a bundle that is there.
-    pub force: bool,
-    pub cache_dir: PathBuf,
-    /// Layers at once; 0 is one for each core.
-    pub jobs: usize,
-    /// In place of the manifest's.
-    pub platform: Option<Platform>,
-    pub limits: Limits,
-    /// Seconds since 1970: the time of what patches make, in place of the
-    /// image's own.
-    pub source_date_epoch: Option<i64>,
-    /// How registries are reached; documents are kept in the cache.
-    pub access: Access,
-    pub lock: LockUse,
-    /// Repositories with compiled layers: what they have is not compiled.
-    pub cache_from: Vec<Reference>,
-    /// Repositories that get the layers of this build.
-    pub cache_to: Vec<Reference>,
-}
-
-impl Request {
-    /// A build of `manifest` into `output`, with its layers cached in `cache_dir`, and
-    /// everything else as the program has it without options.
-    pub fn new(
-        manifest: Manifest,
-        output: impl Into<PathBuf>,
-        cache_dir: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            manifest,
-            output: output.into(),
-            force: false,
-            cache_dir: cache_dir.into(),
-            jobs: 0,
-            platform: None,
-            limits: Limits::default(),
-            source_date_epoch: None,
-            access: Access::default(),
-            lock: LockUse::default(),
-            cache_from: Vec::new(),
-            cache_to: Vec::new(),
-        }
-    }
-}
-
-/// What a build made.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    pub layers: usize,
-    pub cached: usize,
-    /// Bytes of blobs that were read.
-    pub bytes_in: u64,
-    /// Bytes of fsmeta and layers.
-    pub bytes_out: u64,
-    pub inodes: usize,
-}
-
-/// What a build would change in the image.
-#[derive(Clone, Debug)]
-pub struct Preview {
-    /// Of each patch of the manifest.
-    pub changes: Vec<Vec<Change>>,
-    /// Bytes of the upper.
-    pub upper: u64,
-}
 
 /// An image whose layers are one tree.
 struct Linked {
@@ -139,12 +71,14 @@ fn build_by(
     let staging = staging()?;
     let cache = Cache::open(&request.cache_dir)?;
     let budgets = Budgets::new(&request.limits);
-    let ready = all_layers(request, &budgets, &image, &cache, Some(&staging), reporter)?;
+    let (image, cache, budgets) = (&image, &cache, &budgets);
+    let build = Build { request, image, budgets, cache, staging: Some(&staging), reporter };
+    let ready = all_layers(&build)?;
     // From here on, every layer is in the bundle, and is what its diff ID says.
-    shared::send(request, &ready, &cache, reporter);
+    shared::send(request, &ready, cache, reporter);
 
     reporter.event(Event::Stage("merge"));
-    let linked = link(request, &budgets, &image, ready, reporter)?;
+    let linked = link(&build, ready)?;
     let Linked { tree, devices, disks, entries, mut summary } = linked;
     // From here on, there is one tree, and no layer matters to it.
 
@@ -158,9 +92,7 @@ fn build_by(
     drop(fsmeta);
 
     reporter.event(Event::Stage("patch"));
-    let linked = (tree, disks);
-    let patched =
-        upper::patch(request, &image, &cache, Some(&staging), linked, &budgets, reporter)?;
+    let patched = upper::patch(&build, (tree, disks))?;
     let size = patched.size;
     let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
     // It has layers open, which may be those of the bundle.
@@ -217,11 +149,13 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     let (image, _) = open(request, reporter)?;
     let cache = Cache::open(&request.cache_dir)?;
     let budgets = Budgets::new(&request.limits);
-    let ready = all_layers(request, &budgets, &image, &cache, None, reporter)?;
+    let (image, cache, budgets) = (&image, &cache, &budgets);
+    let build = Build { request, image, budgets, cache, staging: None, reporter };
+    let ready = all_layers(&build)?;
     reporter.event(Event::Stage("merge"));
-    let Linked { tree, disks, .. } = link(request, &budgets, &image, ready, reporter)?;
+    let Linked { tree, disks, .. } = link(&build, ready)?;
     reporter.event(Event::Stage("patch"));
-    let patched = upper::patch(request, &image, &cache, None, (tree, disks), &budgets, reporter)?;
+    let patched = upper::patch(&build, (tree, disks))?;
     Ok(Preview { upper: patched.size, changes: patched.changes })
 }
 
@@ -291,17 +225,11 @@ fn signed(request: &Request, image: &Image, access: &Access) -> Result<Option<Si
     Ok(Some(Signed { digest, key: key.digest }))
 }
 
-fn all_layers(
-    request: &Request,
-    budgets: &Budgets,
-    image: &Image,
-    cache: &Cache,
-    staging: Option<&Staging>,
-    reporter: &dyn Reporter,
-) -> Result<BTreeMap<DiffId, Ready>> {
+fn all_layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
+    let Build { request, image, reporter, .. } = build;
     let names = image.layers.iter().map(|l| LayerName { digest: l.label(), bytes: l.size });
     reporter.event(Event::Layers(names.collect()));
-    let ready = layers(request, budgets, image, cache, staging, reporter);
+    let ready = layers(build);
     let reference = &request.manifest.image;
     match reference.transport {
         // Whose layer it is, where it came from afar.
@@ -311,13 +239,8 @@ fn all_layers(
 }
 
 /// Merges the layers of `image`, which are `ready`.
-fn link(
-    request: &Request,
-    budgets: &Budgets,
-    image: &Image,
-    mut ready: BTreeMap<DiffId, Ready>,
-    reporter: &dyn Reporter,
-) -> Result<Linked> {
+fn link(build: &Build<'_>, mut ready: BTreeMap<DiffId, Ready>) -> Result<Linked> {
+    let Build { request, budgets, image, reporter, .. } = *build;
     let mut summary = Summary { layers: image.layers.len(), ..Summary::default() };
     let mut entries = Vec::new();
     let mut devices = Vec::new();

@@ -21,11 +21,14 @@ use oci::{Access, ImageRef, NotThere, Repository};
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
-use super::Request;
-use super::layers::{Ready, read_object};
-use crate::artifact::{self, MANIFEST_TYPE, Packed, file_blob, json_blob};
-use crate::cache::{Cache, Object, Slot};
-use crate::layer::Budgets;
+use crate::artifact;
+use crate::artifact::media_type::MANIFEST_TYPE;
+use crate::artifact::pack::{Packed, file_blob, json_blob};
+use crate::build::context::Build;
+use crate::build::object::{Ready, read_object};
+use crate::build::request::Request;
+use crate::cache::store::{Cache, Object, Slot};
+use crate::layer::limits::Budgets;
 use crate::progress::{Event, Reporter};
 
 const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.layer.v1";
@@ -53,13 +56,8 @@ fn name(repository: &Reference, diff_id: DiffId) -> Reference {
 }
 
 /// A layer's object from the first repository that has it, whole.
-pub fn fetch(
-    request: &Request,
-    budgets: &Budgets,
-    diff_id: DiffId,
-    slot: &Slot,
-    reporter: &dyn Reporter,
-) -> Option<(Object, Tree<Extents>)> {
+pub fn fetch(build: &Build<'_>, diff_id: DiffId, slot: &Slot) -> Option<(Object, Tree<Extents>)> {
+    let Build { request, budgets, reporter, .. } = *build;
     if request.access.offline {
         return None;
     }

@@ -7,19 +7,16 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, bail, ensure};
 use bundle::content::{Content as Hash, NonzeroBlocks};
-use bundle::staging::Staging;
 use fsimage::ext4;
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Timestamp, Tree, Xattrs};
-use oci::Image;
 
-use super::Request;
-use crate::cache::Cache;
-use crate::layer::Budgets;
+use crate::build::context::Build;
+use crate::patch;
+use crate::patch::change::{Change, Environment};
 use crate::patch::content::{Content, Disks};
-use crate::patch::{self, Change, Environment};
-use crate::progress::{Event, Reporter};
+use crate::progress::Event;
 
 /// An upper of which nobody said how large it is to be.
 const USUAL_SIZE: u64 = 4 << 30;
@@ -77,17 +74,10 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
     }
 }
 
-/// Applies the patches of `request` to `tree`, whose contents lie on `disks`.
-/// The bundle is made in `staging`; without it, what patches change is told.
-pub fn patch(
-    request: &Request,
-    image: &Image,
-    cache: &Cache,
-    staging: Option<&Staging>,
-    (tree, disks): (Tree<Extents>, Disks),
-    budgets: &Budgets,
-    reporter: &dyn Reporter,
-) -> Result<Patched> {
+/// Applies the patches of the manifest to `tree`, whose contents lie on `disks`. Where no
+/// bundle is made, what they change is told.
+pub fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<Patched> {
+    let Build { request, image, budgets, cache, staging, reporter } = *build;
     let manifest = &request.manifest;
     let created = image.config.created().as_deref();
     let own = match staging {

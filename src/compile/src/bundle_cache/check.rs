@@ -5,14 +5,16 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use bundle::open::Place;
+use bundle::opened::Place;
 use bundle::sound::verify;
 use fsimage::io::checked::Checked;
 use fsimage::io::dir::Dir;
 use fsimage::io::{flock, shared_dir, temporary};
 use rustix::fs::FileType;
 
-use super::{BUNDLES, RECORD, numbered, read_record, remove};
+use super::remove;
+use crate::bundle_cache::place::BUNDLES;
+use crate::bundle_cache::record::{RECORD, numbered, read_record};
 
 /// Checks every bundle of the cache `root` that answers a question of this user;
 /// `remove` takes away what is wrong. A tree may take `metadata_bytes` of memory.
@@ -106,7 +108,8 @@ impl Check<'_> {
                     checked.wrong(&bundle, &error, self.remove, || remove::bundle(&dir, &name));
                 }
                 None => {
-                    checked.stays(&bundle, &anyhow!("it is no directory, where a bundle is to be"));
+                    checked
+                        .stays(&bundle, &anyhow!("it is not a directory, where a bundle is to be"));
                 }
             }
         }

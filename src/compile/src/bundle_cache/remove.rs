@@ -9,7 +9,7 @@ use bundle::made::{Made, unlink};
 use fsimage::io::dir::Dir;
 use rustix::fs::AtFlags;
 
-use super::{RECORD, numbered};
+use crate::bundle_cache::record::{RECORD, numbered};
 
 /// Removes every answer of the place `place`, which is locked, and its record. The
 /// record goes first: it must not speak for what is gone.

@@ -1,7 +1,19 @@
-use std::fs;
-use std::os::unix::fs::symlink;
+//! Questions, answers and what makes an answer stale.
 
-use super::*;
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use fsimage::digest::Digest;
+use fsimage::io::dir::Dir;
+use fsimage::io::{flock, shared_dir};
+
+use super::input::Input;
+use super::place::*;
+use super::record::*;
+use super::remove;
 
 #[test]
 fn questions_and_their_parts_are_told_apart() {

@@ -11,7 +11,7 @@ use fsimage::io::checked::Checked;
 use fsimage::io::{hash, mmap, regular, temporary};
 
 use super::record::{self, Record, Stamp};
-use super::{Slot, layers_dir};
+use crate::cache::store::{Slot, layers_dir};
 
 /// What files are called that belong to one layer: an object, its record and lock, and
 /// what earlier versions of this program wrote them into.

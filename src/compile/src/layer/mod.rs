@@ -8,7 +8,7 @@ mod contents;
 mod entry;
 mod header;
 mod inflate;
-mod limits;
+pub(super) mod limits;
 mod number;
 mod pax;
 pub mod place;

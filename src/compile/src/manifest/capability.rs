@@ -66,7 +66,7 @@ pub fn parse(text: &str) -> Result<Vec<u8>, String> {
     let mut clauses = 0;
     for part in text.split_ascii_whitespace() {
         clause(part, &mut sets).ok_or_else(|| {
-            format!("{part:?} are no capabilities; write them as setcap does: cap_net_raw+ep")
+            format!("{part:?} are not capabilities; write them as setcap does: cap_net_raw+ep")
         })?;
         clauses += 1;
     }

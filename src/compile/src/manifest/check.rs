@@ -167,7 +167,7 @@ fn user(op: &User) -> Result<(), String> {
     };
     for name in [&op.name].into_iter().chain(&op.groups) {
         if !is_name(name) {
-            return Err(format!("{name:?} is no name of a user or a group"));
+            return Err(format!("{name:?} is not a name of a user or a group"));
         }
     }
     let mut fields = op.home.iter().chain(&op.shell).chain(&op.comment);

@@ -7,26 +7,20 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::ManifestError;
 use super::marks::{Marks, TooMuch};
 use super::vars::Vars;
+use crate::manifest::error::ManifestError;
+use crate::manifest::step::Step;
 
 /// Bytes of a file of YAML: a list of a byte for each element takes a hundred times
 /// as many to read.
-const MAX_BYTES: u64 = 4 << 20;
+pub(super) const MAX_BYTES: u64 = 4 << 20;
 
 /// A file of YAML.
 pub struct Document {
     pub path: PathBuf,
     pub value: Value,
     marks: Marks,
-}
-
-/// A step from a value to one inside of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    Key(String),
-    Index(usize),
 }
 
 impl Document {
@@ -87,7 +81,7 @@ impl Document {
     }
 }
 
-fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {
+pub(super) fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {
     use serde_path_to_error::Segment;
     match segment {
         Segment::Seq { index } => Some(Step::Index(*index)),
@@ -98,7 +92,7 @@ fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {
 }
 
 /// On an error, `steps` lead to the value that it is about.
-fn expand(
+pub(super) fn expand(
     value: &mut Value,
     vars: &Vars,
     except: &[&str],

@@ -69,7 +69,7 @@ impl LockUse {
             return Ok(serde_json::from_slice(&text).unwrap_or_default());
         }
         let lock: Lock = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no lock of this program", shown()))?;
+            .with_context(|| format!("{} is not a lock of this program", shown()))?;
         let version = lock.version;
         ensure!(version == VERSION, "{}: version {version} is not known", shown());
         Ok(lock)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Parser};
 
-use super::document::Step;
+use crate::manifest::step::Step;
 
 /// Values in each other. Parsers take time by the square of it.
 const MAX_DEPTH: usize = 64;

@@ -43,7 +43,7 @@ enum What {
 
 /// A text that is no mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no mode; write octal digits (\"0644\") or chmod's letters (\"u=rwX,go=rX\")")]
+#[error("{0:?} is not a mode; write octal digits (\"0644\") or chmod's letters (\"u=rwX,go=rX\")")]
 pub struct BadMode(String);
 
 const ALL: u16 = 0o7777;

@@ -31,7 +31,7 @@ pub enum Group {
 /// A text that names no owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no owner; write USER, USER:GROUP, USER: or :GROUP, by name or number below 4294967295"
+    "{0:?} is not an owner; write USER, USER:GROUP, USER: or :GROUP, by name or number below 4294967295"
 )]
 pub struct BadOwner(String);
 

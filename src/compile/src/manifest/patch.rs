@@ -11,7 +11,8 @@ use bundle::boot::lenient::{self, Flag, Int};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Mode, Owner};
+use crate::manifest::mode::Mode;
+use crate::manifest::owner::Owner;
 
 /// One change. Exactly one key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

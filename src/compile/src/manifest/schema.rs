@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 
 use super::patch::Op;
-use super::{Mode, Owner, Written};
+use crate::manifest::mode::Mode;
+use crate::manifest::owner::Owner;
+use crate::manifest::written::Written;
 
 /// The schema of a manifest.
 pub fn manifest_schema() -> serde_json::Value {

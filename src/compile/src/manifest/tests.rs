@@ -1,7 +1,10 @@
+//! Manifests as people write them, and their mistakes.
+
 use std::fs;
 
-use bundle::boot::Publish;
+use bundle::boot::{Boot, Publish, UpperSize};
 
+use super::patch::Op;
 use super::*;
 
 /// A directory with files of YAML, gone with its owner.

@@ -66,7 +66,7 @@ pub fn is_name(name: &str) -> bool {
 
 /// What is wrong with a name.
 pub fn bad_name(name: &str) -> String {
-    format!("{name:?} is no name of a variable (letters, digits and _, no digit first)")
+    format!("{name:?} is not a name of a variable (letters, digits and _, no digit first)")
 }
 
 /// The variables that `text` uses, as far as it can be read.

@@ -9,7 +9,7 @@ use super::capability;
 /// An xattr that no file can have, or a value that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadXattr {
-    #[error("{0:?} is no name of an xattr (user., trusted., security. and a name, or an ACL)")]
+    #[error("{0:?} is not a name of an xattr (user., trusted., security. and a name, or an ACL)")]
     Name(String),
     #[error("{0}: overlayfs's own, which a guest would take for its bookkeeping")]
     Overlay(String),

@@ -4,8 +4,9 @@ use anyhow::{Result, anyhow, bail, ensure};
 use fsimage::tree::{InodeId, Kind};
 
 use super::resolve::{Last, Parents};
-use super::work::{Work, kind_name};
-use crate::manifest::{Group, Id, Owner};
+use super::work::Work;
+use crate::manifest::owner::{Group, Id, Owner};
+use crate::patch::shown::kind_name;
 
 pub const PASSWD: &str = "/etc/passwd";
 pub const GROUP: &str = "/etc/group";

@@ -11,12 +11,13 @@ use fsimage::io::dir;
 use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev};
 use globset::GlobMatcher;
 
-use super::What;
 use super::content::{Content, HostFile};
 use super::glob::{fits, matcher};
 use super::resolve::{Found, Last, Parents};
-use super::work::{Work, absolute, kind_name, shown};
+use super::work::Work;
 use crate::manifest::patch::Copy;
+use crate::patch::change::What;
+use crate::patch::shown::{absolute, kind_name, shown};
 
 /// A copy while it goes on.
 struct Job<'o> {

@@ -8,9 +8,10 @@ use super::edit::MAX_EDIT;
 use super::hunks;
 use super::resolve::{Found, Last, Parents};
 use super::unified::{self, FileDiff};
-use super::work::{Work, kind_name, shown};
-use super::{Change, What};
+use super::work::Work;
 use crate::manifest::patch::Diff;
+use crate::patch::change::{Change, What};
+use crate::patch::shown::{kind_name, shown};
 
 impl Work<'_> {
     pub fn diff(&mut self, op: &Diff) -> Result<()> {

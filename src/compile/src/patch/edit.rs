@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::tree::{InodeId, Kind};
 
-use super::What;
 use super::content::{Content, HostFile};
 use super::resolve::{Last, Parents};
-use super::work::{Work, kind_name, shown};
+use super::work::Work;
+use crate::manifest::check::regex;
 use crate::manifest::patch::{Append, Replace, Write};
-use crate::manifest::regex;
+use crate::patch::change::What;
+use crate::patch::shown::{kind_name, shown};
 
 /// Bytes of a file that is edited in memory, or of a diff.
 pub const MAX_EDIT: u64 = 256 << 20;
@@ -19,7 +20,7 @@ pub const MAX_EDIT: u64 = 256 << 20;
 pub fn host_file(path: &Path) -> Result<HostFile> {
     let shown = path.display();
     let metadata = std::fs::metadata(path).with_context(|| shown.to_string())?;
-    ensure!(metadata.is_file(), "{shown} is no regular file");
+    ensure!(metadata.is_file(), "{shown} is not a regular file");
     Ok(HostFile::new(path, &metadata))
 }
 

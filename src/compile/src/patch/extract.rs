@@ -8,12 +8,13 @@ use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
 
-use super::What;
 use super::content::Content;
 use super::resolve::{Last, Parents};
-use super::work::{Work, kind_name, shown, whole_weight};
+use super::work::{Work, whole_weight};
 use crate::layer;
 use crate::manifest::patch::Extract;
+use crate::patch::change::What;
+use crate::patch::shown::{kind_name, shown};
 
 impl Work<'_> {
     pub fn extract(&mut self, op: &Extract) -> Result<()> {
@@ -28,7 +29,7 @@ impl Work<'_> {
         }
         let from = || op.from.display().to_string();
         let metadata = std::fs::metadata(&op.from).with_context(from)?;
-        ensure!(metadata.is_file(), "{} is no regular file", op.from.display());
+        ensure!(metadata.is_file(), "{} is not a regular file", op.from.display());
         let blob = regular::open_followed(&op.from).with_context(from)?;
         let file = (self.environment.scratch)()?;
         let (limits, budgets) = (self.environment.limits, self.environment.budgets);

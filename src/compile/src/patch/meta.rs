@@ -4,15 +4,14 @@ use std::ops::Bound;
 
 use anyhow::{Result, anyhow, ensure};
 use fsimage::tree::{GuestPath, InodeId, Kind, Name};
-use fsimage::xattr::{Holder, acl};
+use fsimage::xattr::{CAPABILITY, Holder, acl};
 
-use super::What;
 use super::resolve::Last;
-use super::work::{Work, kind_name};
+use super::work::Work;
 use crate::manifest::patch::{Chmod, Chown, Xattr};
-use crate::manifest::xattr_value;
-
-pub const CAPABILITY: &[u8] = b"security.capability";
+use crate::manifest::xattr::xattr_value;
+use crate::patch::change::What;
+use crate::patch::shown::kind_name;
 
 /// What is done to an inode at a path.
 type Each<'f, W> = &'f mut dyn FnMut(&mut W, InodeId, &GuestPath) -> Result<()>;
@@ -49,7 +48,7 @@ impl Work<'_> {
                 if stat.mode & 0o010 != 0 {
                     stat.mode &= !0o2000;
                 }
-                work.touch(id)?.xattrs.remove(CAPABILITY);
+                work.touch(id)?.xattrs.remove(CAPABILITY.as_bytes());
             }
             work.set_stat(id, stat)?;
             work.note(What::Changed, path)
@@ -134,7 +133,7 @@ impl Work<'_> {
     fn can_have(&self, id: InodeId, name: &str) -> Result<()> {
         let kind = &self.tree.inode(id).kind;
         // Others can, and it means nothing there.
-        if name.as_bytes() == CAPABILITY {
+        if name == CAPABILITY {
             let file = matches!(kind, Kind::File(_));
             ensure!(file, "{} cannot have capabilities", kind_name(kind));
         }

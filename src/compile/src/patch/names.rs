@@ -3,11 +3,13 @@
 use anyhow::{Result, bail, ensure};
 use fsimage::tree::{Dir, InodeId, Kind, Rdev, Stat};
 
-use super::What;
 use super::resolve::{Found, Last, Nowhere, Parents};
-use super::work::{Work, absolute, kind_name, shown};
+use super::work::Work;
+use crate::manifest::mode::Mode;
+use crate::manifest::owner::Owner;
 use crate::manifest::patch::{Link, Missing, Mkdir, Mknod, NodeKind, Remove, Rename, Symlink};
-use crate::manifest::{Mode, Owner};
+use crate::patch::change::What;
+use crate::patch::shown::{absolute, kind_name, shown};
 
 impl Work<'_> {
     pub fn mkdir(&mut self, op: &Mkdir) -> Result<()> {

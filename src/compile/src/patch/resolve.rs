@@ -4,7 +4,8 @@ use anyhow::{Result, anyhow, bail, ensure};
 use fsimage::tree::links::{self, MAX_LINKS, Step};
 use fsimage::tree::{GuestPath, InodeId, Kind, Name};
 
-use super::work::{Work, kind_name, shown};
+use super::work::Work;
+use crate::patch::shown::{kind_name, shown};
 
 /// Where a path leads.
 #[derive(Clone, Debug)]

@@ -1,3 +1,5 @@
+//! Patches on small images.
+
 use std::io::{Seek as _, Write as _};
 
 use fsimage::tree::extents::Extents;
@@ -5,6 +7,9 @@ use fsimage::tree::{Dir, GuestPath, Inode, Kind, Stat, Xattrs};
 use fsimage::units::{BlockAddr, DeviceId, blocks_of};
 
 use super::*;
+use fsimage::tree::Timestamp;
+
+use crate::layer::Limits;
 use crate::manifest::Place;
 
 const T: Timestamp = Timestamp { sec: 5, nsec: 0 };

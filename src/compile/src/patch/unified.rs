@@ -153,7 +153,7 @@ fn git_file(lines: &mut Lines<'_>, names: &[u8]) -> Result<Option<FileDiff>> {
         let mode = digits.and_then(|text| u32::from_str_radix(text, 8).ok());
         match mode.map(|mode| (mode & 0o170000, mode & 0o777)) {
             Some((0o100000, permissions)) => Ok(permissions as u16),
-            _ => bail!("the mode {} is no regular file's", text.escape_ascii()),
+            _ => bail!("the mode {} is not a regular file's", text.escape_ascii()),
         }
     };
     while let Some(line) = lines.peek(0).map(<[u8]>::trim_ascii_end) {

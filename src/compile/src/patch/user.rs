@@ -3,13 +3,14 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::tree::{self, Dir, Kind};
 
-use super::What;
 use super::accounts::{GROUP, PASSWD, Row, Table};
 use super::content::Content;
 use super::resolve::{Last, Parents};
-use super::work::{Work, kind_name, shown};
-use crate::manifest::Id;
+use super::work::Work;
+use crate::manifest::owner::Id;
 use crate::manifest::patch::User;
+use crate::patch::change::What;
+use crate::patch::shown::{kind_name, shown};
 
 const SHADOW: &str = "/etc/shadow";
 const GSHADOW: &str = "/etc/gshadow";
@@ -40,7 +41,7 @@ impl Work<'_> {
         }
         let gid = match &op.group {
             Some(group) => {
-                let id: Id = group.parse().map_err(|()| anyhow!("{group:?} is no group"))?;
+                let id: Id = group.parse().map_err(|()| anyhow!("{group:?} is not a group"))?;
                 let gid = self.group_id(&id)?;
                 let known = groups.of_number(gid, 2).is_some();
                 ensure!(known, "the image's {GROUP} has no group {gid}");

@@ -9,12 +9,11 @@ use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
-use fsimage::xattr::acl;
+use fsimage::xattr::{CAPABILITY, acl};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::content::{Content, Disks, HostFile, Part};
-use super::meta::CAPABILITY;
-use super::{Change, Environment, What};
+use crate::patch::change::{Change, Environment, What};
 
 /// An image's tree while it is patched.
 pub struct Work<'e> {
@@ -34,21 +33,6 @@ pub struct Work<'e> {
     /// Of the present patch, if anybody is to be told.
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
-}
-
-/// The path as people write it; bytes that are no text, and what a terminal
-/// would take for more than text, are escaped.
-pub fn shown(path: &GuestPath) -> String {
-    let bytes = absolute(path);
-    match std::str::from_utf8(&bytes) {
-        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
-    }
-}
-
-/// The bytes of a path from the root.
-pub fn absolute(path: &GuestPath) -> Vec<u8> {
-    [b"/", &path.to_bytes()[..]].concat()
 }
 
 impl<'e> Work<'e> {
@@ -193,7 +177,7 @@ impl<'e> Work<'e> {
         let inode = self.touch(id)?;
         inode.kind = Kind::File(content);
         inode.stat.mtime = mtime;
-        inode.xattrs.remove(CAPABILITY);
+        inode.xattrs.remove(CAPABILITY.as_bytes());
         Ok(())
     }
 
@@ -243,17 +227,4 @@ pub fn whole_weight(inode: &Inode<Content>) -> u64 {
         _ => 0,
     };
     inode.weight() + names
-}
-
-/// What an inode is, in a word.
-pub fn kind_name<C>(kind: &Kind<C>) -> &'static str {
-    match kind {
-        Kind::Dir(_) => "a directory",
-        Kind::File(_) | Kind::LowerLink(_) => "a file",
-        Kind::Symlink(_) => "a symbolic link",
-        Kind::Char(_) | Kind::Whiteout => "a character device",
-        Kind::Block(_) => "a block device",
-        Kind::Fifo => "a fifo",
-        Kind::Socket => "a socket",
-    }
 }

@@ -5,15 +5,17 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bundle::open::Place;
+use bundle::opened::Place;
 use fsimage::digest::Digest;
 use fsimage::io::{atomic_file, dir, flock, regular, temporary};
 use oci::{MAX_DOCUMENT, REF_NAME};
 use serde_json::{Value, json};
 
-use super::{new_file, pack};
-use crate::artifact::{ARTIFACT_TYPE, MANIFEST_TYPE, Packed};
-use crate::cache::Cache;
+use crate::artifact::media_type::{ARTIFACT_TYPE, MANIFEST_TYPE};
+use crate::artifact::pack::Packed;
+use crate::cache::store::Cache;
+use crate::transfer::new_file::new_file;
+use crate::transfer::push::pack;
 
 /// The file of a layout that names what is in it.
 const INDEX: &str = "index.json";
@@ -48,7 +50,7 @@ fn enter(index: &mut Value, entry: Value) -> Result<()> {
     {
         let (tag, media_type) = (ours.unwrap_or_default(), &other["mediaType"]);
         bail!(
-            "its tag {tag} leads to something that is no bundle ({media_type}): --tag gives another"
+            "its tag {tag} leads to something that is not a bundle ({media_type}): --tag gives another"
         );
     }
     entries.retain(|entry| tag(entry) != ours);

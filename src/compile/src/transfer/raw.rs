@@ -4,10 +4,11 @@ use std::io::{self, Seek as _};
 use std::path::Path;
 
 use anyhow::Result;
-use bundle::open::{OpenBundle, Place};
+use bundle::open::OpenBundle;
+use bundle::opened::Place;
 use bundle::sound::Depth;
 
-use super::new_file;
+use crate::transfer::new_file::new_file;
 
 /// Writes the disk of the bundle `dir` to the new file `to`.
 pub fn to_raw(place: Place, to: &Path) -> Result<()> {

@@ -9,12 +9,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use bundle::content::Content;
-use bundle::open::{OpenBundle, Place};
+use bundle::open::OpenBundle;
+use bundle::opened::Place;
 use bundle::sound::Depth;
 use bundle::{INDEX, LAYERS, SIGNATURE};
 
-use super::new_file;
 use crate::artifact::sparse;
+use crate::transfer::new_file::new_file;
 
 const BLOCK: u64 = 512;
 /// Entries of the map in the header, and in each block behind it.

@@ -1,3 +1,5 @@
+//! What a word on the command line means.
+
 use std::path::PathBuf;
 
 use super::content::{Content, judge};

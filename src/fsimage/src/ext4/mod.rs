@@ -7,19 +7,16 @@
 //!
 //! [`read`] goes the other way, and shares only the records with the writer.
 
-mod error;
-mod limits;
-
-pub use self::error::Error;
-pub use self::limits::{MAX_FILE, MAX_SIZE, MIN_SIZE, Options};
 mod content;
 mod dirent;
 mod disk;
 mod encode;
+mod error;
 mod extent;
 mod geometry;
 mod journal;
 mod layout;
+mod limits;
 mod nodes;
 mod plan;
 pub mod read;
@@ -27,6 +24,8 @@ mod xattr;
 
 pub use content::Content;
 
+pub use self::error::Error;
+pub use self::limits::{MAX_FILE, MAX_SIZE, MIN_SIZE, Options};
 use crate::io::sink::Sink;
 use crate::tree::arena::Tree;
 use crate::tree::xattrs::Xattrs;

@@ -5,14 +5,8 @@
 
 pub(super) mod arena;
 mod error;
-pub(super) mod inode;
-pub(super) mod xattrs;
-
-pub use self::arena::{TooManyInodes, Tree};
-pub use self::error::MergeError;
-pub use self::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
-pub use self::xattrs::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattr, Xattrs};
 pub mod extents;
+pub(super) mod inode;
 pub mod journal;
 pub mod links;
 pub mod merge;
@@ -20,5 +14,10 @@ pub(super) mod name;
 mod notes;
 mod replay;
 pub mod weight;
+pub(super) mod xattrs;
 
+pub use self::arena::{TooManyInodes, Tree};
+pub use self::error::MergeError;
+pub use self::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
 pub use self::name::{BadName, GuestPath, Name, shown};
+pub use self::xattrs::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattr, Xattrs};

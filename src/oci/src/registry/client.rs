@@ -95,7 +95,7 @@ impl Client {
         let host = reference.resolve_registry();
         let connection = plain::connection(host, &access.insecure)?;
         let base = format!("{}://{host}/v2/{}/", connection.scheme, reference.repository());
-        let base: Url = base.parse().with_context(|| format!("{host} is no host and port"))?;
+        let base: Url = base.parse().with_context(|| format!("{host} is not a host and port"))?;
         let builder = || -> ClientBuilder {
             let mut builder = reqwest::Client::builder()
                 .user_agent(USER_AGENT)
@@ -153,7 +153,7 @@ impl Client {
                 crate::foreign_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
             let version = json::field(&value, "schemaVersion").ok().flatten();
             if !version.is_some_and(serde_json::Value::is_number) {
-                let what = "its answer is no manifest (is it a registry?)";
+                let what = "its answer is not a manifest (is it a registry?)";
                 return Err(Failure::fatal(self.says(what)));
             }
             let is = Digest::of(&bytes).to_string();
@@ -359,7 +359,7 @@ impl Client {
 
     /// Where `path` of the repository is.
     pub fn url(&self, path: &str) -> Result<Url, Failure> {
-        let what = || self.says(&format!("{path} is no path of a URL"));
+        let what = || self.says(&format!("{path} is not a path of a URL"));
         self.base.join(path).map_err(|_| Failure::fatal(what()))
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use bundle::boot::ByteSize;
-use bundle::open::Place;
+use bundle::opened::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fsimage::budget::MAX_SPARSE;
 use oci::{ImageRef, Platform};

@@ -153,7 +153,7 @@ fn compile(
     drop(undo);
     let summary = summary.inspect_err(|_| attempt.removal()())?;
     say_done(&args.image.to_string_lossy(), given, &summary, false, started);
-    let (_, index) = bundle::open::Place::of(&attempt.bundle()?)?.index()?;
+    let (_, index) = bundle::opened::Place::of(&attempt.bundle()?)?.index()?;
     let digest = index.image.manifest_digest.unwrap_or(index.image.config_digest);
     attempt.publish(Origin { digest, daemon })
 }

@@ -76,7 +76,7 @@ impl<'d> Walk<'_, 'd> {
         let root_nid = Nid(self.reader.superblock.root_nid.into());
         let (raw, root) = self.inode(root_nid)?;
         if !matches!(root.kind, Kind::Dir(_)) {
-            return Err(bad(root_nid, "the root is no directory"));
+            return Err(bad(root_nid, "the root is not a directory"));
         }
         *self.tree.inode_mut(InodeId::ROOT) = root;
         self.ids.insert(root_nid, InodeId::ROOT);
@@ -243,7 +243,7 @@ impl<'d> Walk<'_, 'd> {
             disk::S_IFBLK => Kind::Block(Rdev::decode(raw.disk.u)),
             disk::S_IFIFO => Kind::Fifo,
             disk::S_IFSOCK => Kind::Socket,
-            _ => return Err(bad(raw.nid, format!("mode {:o} is no file type", raw.disk.mode))),
+            _ => return Err(bad(raw.nid, format!("mode {:o} is not a file type", raw.disk.mode))),
         })
     }
 }

@@ -11,15 +11,11 @@
 //! directory has one name; so a walk ends, and its tree is no larger than a small
 //! multiple of the file's data.
 
-mod error;
-mod reader;
-
-pub use self::error::ReadError;
-pub use self::reader::Reader;
 mod check;
 mod claims;
 mod content;
 mod dir;
+mod error;
 mod fields;
 mod group;
 mod inode;
@@ -27,12 +23,15 @@ mod journal;
 mod mapping;
 mod open;
 mod overlay;
+mod reader;
 mod superblock;
 mod tree;
 mod xattr;
 
 pub use self::check::check;
 pub use self::content::{FileData, OnDisk};
+pub use self::error::ReadError;
 pub use self::mapping::Run;
+pub use self::reader::Reader;
 pub use self::superblock::Superblock;
 pub use self::tree::with_marks;

@@ -1,3 +1,5 @@
+//! Layers and the tree that they make.
+
 use super::*;
 use crate::tree::inode::{Dir, Inode, Timestamp};
 use crate::tree::journal::Journal;

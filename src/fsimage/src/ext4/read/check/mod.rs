@@ -8,16 +8,15 @@
 //! files hold, and blocks that nothing uses, are not looked at: their holes may be
 //! larger than any disk.
 
-mod upper;
-
-use self::upper::Upper;
 mod groups;
 mod marks;
 mod records;
 mod super_block;
+mod upper;
 
 use std::fs::File;
 
+use self::upper::Upper;
 use super::inode::Inodes;
 use crate::budget::Budget;
 use crate::ext4::disk::{FIRST_INO, JOURNAL_INO, ROOT_INO, Seed};

@@ -1,0 +1,81 @@
+//! What is asked of a build, and what it tells.
+
+use std::path::PathBuf;
+
+use oci::{Access, Platform};
+use oci_spec::distribution::Reference;
+
+use crate::layer::limits::Limits;
+use crate::manifest::lock::LockUse;
+use crate::manifest::types::Manifest;
+use crate::patch::change::Change;
+
+/// What to build, where, and how.
+pub struct Request {
+    pub manifest: Manifest,
+    pub output: PathBuf,
+    /// Replace a bundle that is there.
+    pub force: bool,
+    pub cache_dir: PathBuf,
+    /// Layers at once; 0 is one for each core.
+    pub jobs: usize,
+    /// In place of the manifest's.
+    pub platform: Option<Platform>,
+    pub limits: Limits,
+    /// Seconds since 1970: the time of what patches make, in place of the
+    /// image's own.
+    pub source_date_epoch: Option<i64>,
+    /// How registries are reached; documents are kept in the cache.
+    pub access: Access,
+    pub lock: LockUse,
+    /// Repositories with compiled layers: what they have is not compiled.
+    pub cache_from: Vec<Reference>,
+    /// Repositories that get the layers of this build.
+    pub cache_to: Vec<Reference>,
+}
+
+impl Request {
+    /// A build of `manifest` into `output`, with its layers cached in `cache_dir`, and
+    /// everything else as the program has it without options.
+    pub fn new(
+        manifest: Manifest,
+        output: impl Into<PathBuf>,
+        cache_dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            manifest,
+            output: output.into(),
+            force: false,
+            cache_dir: cache_dir.into(),
+            jobs: 0,
+            platform: None,
+            limits: Limits::default(),
+            source_date_epoch: None,
+            access: Access::default(),
+            lock: LockUse::default(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+        }
+    }
+}
+
+/// What a build made.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub layers: usize,
+    pub cached: usize,
+    /// Bytes of blobs that were read.
+    pub bytes_in: u64,
+    /// Bytes of fsmeta and layers.
+    pub bytes_out: u64,
+    pub inodes: usize,
+}
+
+/// What a build would change in the image.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// Of each patch of the manifest.
+    pub changes: Vec<Vec<Change>>,
+    /// Bytes of the upper.
+    pub upper: u64,
+}

@@ -1,0 +1,18 @@
+//! Where something is written: file, line and column.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A line of a manifest, or of a file that it includes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}

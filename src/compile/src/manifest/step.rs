@@ -1,0 +1,8 @@
+//! A step of a path inside a document.
+
+/// A step from a value to one inside of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Key(String),
+    Index(usize),
+}

@@ -1,0 +1,42 @@
+//! A manifest, checked.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bundle::boot::Boot;
+use oci::{ImageRef, Platform};
+
+use crate::manifest::patch::Op;
+use crate::manifest::place::Place;
+use crate::manifest::written::{Upper, VerifyImage};
+
+/// A manifest, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    pub image: ImageRef,
+    /// Who must have signed the image.
+    pub verify_image: Option<VerifyImage>,
+    /// That of the host's architecture when it is not given.
+    pub platform: Option<Platform>,
+    pub upper: Upper,
+    /// Where the manifest speaks of the upper, or its first line.
+    pub upper_at: Place,
+    pub boot: Boot,
+    /// In the order in which they are applied, those of included files in place.
+    pub patches: Vec<Patch>,
+    /// Files that the manifest includes.
+    pub included: Vec<PathBuf>,
+}
+
+/// One patch, and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    pub at: Place,
+    pub op: Op,
+}
+
+impl fmt::Display for Patch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.op)
+    }
+}

@@ -1,0 +1,65 @@
+//! What patches work with, and what they tell of their changes.
+
+use std::fs::File;
+
+use anyhow::Result;
+use fsimage::tree::{GuestPath, Timestamp, Tree, Xattrs};
+
+use crate::layer::limits::{Budgets, Limits};
+use crate::patch::content::{Content, Disks};
+use crate::patch::shown::shown;
+
+/// What patches are applied with.
+pub struct Environment<'e> {
+    /// The time of what they make and rewrite.
+    pub time: Timestamp,
+    pub limits: &'e Limits,
+    /// Of the build: archives, and what patches keep, take from what its layers leave.
+    pub budgets: &'e Budgets,
+    /// Directories that the build itself is making, by device and inode: no copy
+    /// of what is around them takes them.
+    pub own: &'e [(u64, u64)],
+    /// Whether a file of the upper can have these xattrs.
+    pub check_xattrs: &'e dyn Fn(&Xattrs) -> Result<()>,
+    /// A new file that is gone with the process; archives are taken apart into
+    /// one.
+    pub scratch: &'e dyn Fn() -> Result<File>,
+    /// Whether what each patch changes is told.
+    pub tells: bool,
+}
+
+/// What became of the image's tree.
+pub struct Patched {
+    /// What the upper's `/upper` is to hold.
+    pub upper: Tree<Content>,
+    /// Where contents of the upper lie, if not on the host: the layers, then
+    /// what archives held.
+    pub disks: Disks,
+    /// A hash of the upper: of names, metadata and contents.
+    pub fingerprint: blake3::Hash,
+    /// For each patch, if they are told.
+    pub changes: Vec<Vec<Change>>,
+    pub warnings: Vec<String>,
+}
+
+/// What a patch does to a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub what: What,
+    pub path: GuestPath,
+}
+
+impl Change {
+    /// The path from the root, printable.
+    pub fn shown(&self) -> String {
+        shown(&self.path)
+    }
+}
+
+/// Kinds of [`Change`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Made,
+    Changed,
+    Removed,
+}
