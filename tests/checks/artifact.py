@@ -215,7 +215,7 @@ def hostile():
         path = os.path.join(s.blobs, s.layer('fsmeta.erofs')['digest'][7:])
         os.unlink(path)
         os.mkfifo(path)
-    yield 'a fifo', fifo, 'no regular file'
+    yield 'a fifo', fifo, 'not a regular file'
     yield 'no title', lambda s: s.layer('bundle.vmdk').pop('annotations'), 'title'
 
 

@@ -351,7 +351,7 @@ def hostile():
     yield 'a file of the host', vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"/etc/shadow-"')), [], ['bundle.vmdk', 'not what a build writes']
     yield 'symbolic link', replace(lambda path, aside: os.symlink(aside, path)), [], ['layers/', 'symbolic link']
     yield 'layers elsewhere', move_layers, [], ['layers/', 'not a directory of the bundle']
-    yield 'fifo', replace(lambda path, aside: os.mkfifo(path)), [], ['layers/', 'no regular file']
+    yield 'fifo', replace(lambda path, aside: os.mkfifo(path)), [], ['layers/', 'not a regular file']
     yield 'missing', lambda d: os.unlink(layer(d)), [], ['layers/', 'it is missing']
     yield 'too short', cut, [], ['layers/', 'bytes, not']
     yield 'unknown layer', unknown_layer, [], ['bundle.vmdk', 'bytes, not']
@@ -468,7 +468,7 @@ def usage():
                         (['--memory', '1MiB'], '80 MiB'), (['--memory', '1x'], 'is not a size'), (['--add-host', 'x'], 'NAME:IP'), (['--dns', 'x'], 'IP address'), (['--stop-signal', 'SIGNOPE'], 'is not a signal'),
                         (['--read-only', '--ephemeral'], 'cannot be used with'), (['--cpus', '0'], 'cpus'), (['--timeout', '0'], 'seconds'), (['--timeout', '1e30'], 'seconds'), (['--hostname', 'a b'], 'host name'),
                         (['--read-only', '--upper', 'x'], 'cannot be used with'), (['--engine', 'xen'], 'libkrun'), (['--krunfw', '/nosuch'], 'libkrunfw'),
-                        (['--workdir', 'rel'], 'not absolute'), (['--upper', '/dev/null'], 'no regular file'), (['--entrypoint', ''], 'no entrypoint'), (['-e', '=x'], 'the name of a variable')):
+                        (['--workdir', 'rel'], 'not absolute'), (['--upper', '/dev/null'], 'not a regular file'), (['--entrypoint', ''], 'no entrypoint'), (['-e', '=x'], 'the name of a variable')):
         engine = [] if '--engine' in args else ['--engine', 'qemu']
         p = boot(here, *engine, *args, ok=range(256))
         need(p.returncode == 125 and words in p.stderr, '%s: exit %d, without %r: %s' % (args, p.returncode, words, p.stderr))

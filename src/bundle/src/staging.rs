@@ -342,7 +342,7 @@ fn copy(from: &File, file: File) -> Result<(File, blake3::Hash)> {
 fn create(dir: &File, name: &str, mode: u32) -> io::Result<File> {
     if name.contains('/') || matches!(name, "" | "." | "..") {
         // Nothing below this asks for one; no bundle of somebody else's may, either.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no name of a file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a name of a file"));
     }
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?.into())

@@ -5,7 +5,7 @@
 //! layers is weighed as it comes, and the sum has one limit.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Zeros that the readers of bundles hash at most for files whose data lie far apart,
 /// and so the most that a build can be allowed to write.
@@ -150,7 +150,10 @@ impl<'b> Tally<'b> {
 /// Forty links can stand on one path, each with two thousand components, and an
 /// entry with such a path costs a layer some bytes.
 #[derive(Debug)]
-pub struct Steps(Budget<'static>);
+pub struct Steps {
+    left: Budget<'static>,
+    refused: AtomicBool,
+}
 
 impl Default for Steps {
     fn default() -> Self {
@@ -172,7 +175,7 @@ impl Steps {
     pub const DEFAULT: u64 = 1 << 29;
 
     pub const fn new(limit: u64) -> Self {
-        Self(Budget::new(limit))
+        Self { left: Budget::new(limit), refused: AtomicBool::new(false) }
     }
 
     /// Takes `steps`.
@@ -180,7 +183,10 @@ impl Steps {
     /// # Errors
     /// When they are more than what is left.
     pub fn take(&self, steps: usize) -> Result<(), TooManySteps> {
-        self.0.take(steps as u64).map_err(|Exhausted(limit)| TooManySteps(limit))
+        self.left.take(steps as u64).map_err(|Exhausted(limit)| {
+            self.refused.store(true, Ordering::Relaxed);
+            TooManySteps(limit)
+        })
     }
 
     /// Whether more were ever wanted than there are: for those who try a path and go
@@ -189,7 +195,10 @@ impl Steps {
     /// # Errors
     /// When they were.
     pub fn check(&self) -> Result<(), TooManySteps> {
-        self.take(0)
+        match self.refused.load(Ordering::Relaxed) {
+            true => Err(TooManySteps(self.left.limit())),
+            false => Ok(()),
+        }
     }
 }
 

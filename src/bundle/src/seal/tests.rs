@@ -99,11 +99,11 @@ fn an_index_that_readers_would_refuse_is_not_written() {
     let cases: [(Change, &str); 14] = [
         (|i| i.version = 3, "another format or version"),
         (|i| i.layers[0].path = "layers/x".into(), "has the path"),
-        (|i| drop(i.layers.pop()), "no file of this bundle"),
+        (|i| drop(i.layers.pop()), "not a file of this bundle"),
         (|i| drop(i.files.pop()), "its files lack"),
         (|i| i.files.swap(0, 1), "not in the order"),
         (|i| i.files.insert(1, i.files[0].clone()), "there twice"),
-        (|i| i.files[1].path = "../escaped".into(), "no file of this bundle"),
+        (|i| i.files[1].path = "../escaped".into(), "not a file of this bundle"),
         (|i| i.files[1].content = Content::Blake3("A".repeat(64)), "64 lower hex digits"),
         (|i| i.files[2].content = Content::Blake3NonzeroBlocks("0".repeat(64)), "alone is hashed"),
         (|i| i.files[1].size = 1000, "whole blocks"),

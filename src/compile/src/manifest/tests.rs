@@ -148,8 +148,8 @@ fn errors_of_patches_tell_the_line() {
         ("write: { path: /a, content: x, mod: \"1\" }", ":3:", "unknown field `mod`"),
         ("write:\n      path: /a\n      content: x\n      mode: 0o644", ":6:7: ", "in quotes"),
         ("write: { path: /a, content: x, mode: 644 }", ":3:", "in quotes"),
-        ("chmod: { path: /a, mode: u+q }", ":3:", "is no mode"),
-        ("chown: { path: /a, owner: \"a:b:c\" }", ":3:", "is no owner"),
+        ("chmod: { path: /a, mode: u+q }", ":3:", "is not a mode"),
+        ("chown: { path: /a, owner: \"a:b:c\" }", ":3:", "is not an owner"),
         ("write: { path: a, content: x }", ":3: write a: ", "not absolute"),
         ("write: { path: /a }", ":3: write /a: ", "needs content"),
         ("write: { path: /a, content: x, from: y }", ":3: ", "both"),
@@ -166,9 +166,9 @@ fn errors_of_patches_tell_the_line() {
         ("mknod: { path: /a, kind: block, major: 1 }", ":3: ", "needs major and minor"),
         ("mknod: { path: /a, kind: fifo, major: 1 }", ":3: ", "has no major"),
         ("xattr: { path: /a, set: { security.capability: net_raw+ep } }", ":3: ", "cap_net_raw+ep"),
-        ("xattr: { path: /a, set: { foo.bar: x } }", ":3: ", "no name of an xattr"),
+        ("xattr: { path: /a, set: { foo.bar: x } }", ":3: ", "not a name of an xattr"),
         ("xattr: { path: /a, set: { trusted.overlay.opaque: y } }", ":3: ", "overlayfs"),
-        ("user: { name: \"a:b\" }", ":3: ", "no name of a user"),
+        ("user: { name: \"a:b\" }", ":3: ", "not a name of a user"),
         ("user: { name: a, group: b, gid: 4 }", ":3: ", "give one"),
         ("include: none.yaml", ":3: include none.yaml: ", "No such file"),
         ("include: m.yaml", ":3: ", "include each other"),
@@ -228,7 +228,7 @@ fn variables_stand_for_text_and_numbers_in_every_value() {
     let error = files.load(&[("YES", "true"), ("NOT", "x")]).unwrap_err();
     assert!(error.starts_with("--set NOT: nothing in m.yaml uses"), "{error}");
     let error = files.load(&[("1", "x")]).unwrap_err();
-    assert!(error.contains("no name of a variable"), "{error}");
+    assert!(error.contains("not a name of a variable"), "{error}");
     let circle = error_of_vars("A: \"${B}\"\n  B: \"${A}\"");
     assert!(circle.starts_with(":3:3: ") && circle.contains("not defined"), "{circle}");
     let float = error_of_vars("A: 3.10");

@@ -49,7 +49,7 @@ impl Dir {
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 let text = match self.kind(name.as_ref())? {
                     FileType::Symlink => "is a symbolic link, which is not followed here",
-                    _ => "is no directory",
+                    _ => "is not a directory",
                 };
                 let text = format!("{} {text}; it stays as it is", path.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));

@@ -112,7 +112,7 @@ pub fn bytes(file: &File, max_bytes: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-const NOT_REGULAR: &str = "is no regular file";
+const NOT_REGULAR: &str = "is not a regular file";
 
 fn other(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what.to_owned())
@@ -141,9 +141,9 @@ mod tests {
             ("file", "has 12 bytes, more than 11"),
             ("link", "is a symbolic link"),
             ("zero", "is a symbolic link"),
-            ("fifo", "is no regular file"),
-            ("socket", "is no regular file"),
-            ("dir", "is no regular file"),
+            ("fifo", "is not a regular file"),
+            ("socket", "is not a regular file"),
+            ("dir", "is not a regular file"),
         ] {
             let error = read(&at(name), 11).unwrap_err();
             assert!(error.to_string().contains(words), "{name}: {error}");

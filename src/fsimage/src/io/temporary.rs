@@ -179,7 +179,7 @@ impl Temporary {
 }
 
 fn last_name(path: &Path) -> io::Result<&OsStr> {
-    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "is no name of a file");
+    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "is not a name of a file");
     path.file_name().ok_or_else(no_name)
 }
 
