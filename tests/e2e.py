@@ -8,6 +8,7 @@ Environment: ROOTFS_COMPILE (target/release/rootfs-compile), WORK (.work: images
 import argparse
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,8 @@ def main():
     ap.add_argument('--long', action='store_true')
     ap.add_argument('--list', action='store_true')
     a = ap.parse_args()
+    # A shell starts what it puts into the background with ^C ignored, and the programs under test rightly keep to that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from checks import CHECKS, archives, artifact, boot, boot_images, budgets, cases, common, counts, crash, dry_run, faults, filesystems, first_run, foreign, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, promises, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
         from checks import long, registry_stalls                             # noqa: F401
