@@ -40,7 +40,7 @@ use crate::options::Options;
 ///
 /// # Errors
 /// When it cannot do what the options ask for.
-pub fn choose(options: &Options, krunfw: &Path) -> Result<Choice> {
+pub(crate) fn choose(options: &Options, krunfw: &Path) -> Result<Choice> {
     let needs = needs_libkrun(options);
     match (options.engine, needs) {
         (Some(Engine::Qemu), Some(what)) => {
@@ -75,7 +75,7 @@ pub fn choose(options: &Options, krunfw: &Path) -> Result<Choice> {
 
 /// Says that `auto` goes on with qemu, since libkrun failed for the reason `why`, and
 /// remembers it where that reason is KVM itself.
-pub fn fall_back(why: &str, kvm_runs_no_guest: bool, krunfw: &Path) {
+pub(crate) fn fall_back(why: &str, kvm_runs_no_guest: bool, krunfw: &Path) {
     let why = why.lines().next().unwrap_or_default();
     let mut text = format!("libkrun: {why}; software emulation (qemu) instead");
     if kvm_runs_no_guest && let Some(kvm) = Subject::now(krunfw) {

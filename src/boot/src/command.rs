@@ -26,7 +26,7 @@ const TMPFS: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
 
 /// A command for the guest's init.
 #[derive(Clone, Debug)]
-pub struct Command {
+pub(crate) struct Command {
     pub argv: Vec<OsString>,
     pub env: Vec<OsString>,
     pub user: String,
@@ -52,7 +52,11 @@ pub struct Command {
 
 impl Command {
     /// `terminal` is what the host calls its terminal, if the guest has one.
-    pub fn of(options: &Options, bundle: &OpenBundle, terminal: Option<&OsStr>) -> Result<Self> {
+    pub(crate) fn of(
+        options: &Options,
+        bundle: &OpenBundle,
+        terminal: Option<&OsStr>,
+    ) -> Result<Self> {
         let (config, boot) = (&bundle.index.config, &bundle.index.boot);
         let owned = |list: &[String]| list.iter().map(OsString::from).collect::<Vec<_>>();
         let (image_entrypoint, image_command) = start::words(config, boot);
@@ -139,7 +143,7 @@ impl Command {
     }
 
     /// The records that the guest's init reads.
-    pub fn records(&self) -> Result<Records> {
+    pub(crate) fn records(&self) -> Result<Records> {
         self.fits_exec()?;
         let mut out = Records(Vec::new());
         self.argv.iter().try_for_each(|arg| out.add(key::ARG, arg))?;
@@ -195,12 +199,12 @@ impl Command {
 }
 
 /// `key=value` and NUL, over and over.
-pub struct Records(Vec<u8>);
+pub(crate) struct Records(Vec<u8>);
 
 impl Records {
     /// # Errors
     /// When `value` holds a NUL, or there is too much in all.
-    pub fn add(&mut self, key: &str, value: impl AsRef<OsStr>) -> Result<()> {
+    pub(crate) fn add(&mut self, key: &str, value: impl AsRef<OsStr>) -> Result<()> {
         let value = value.as_ref().as_bytes();
         if value.contains(&0) {
             bail!("a NUL byte in {key}: {}", value.escape_ascii());
@@ -217,7 +221,7 @@ impl Records {
         Ok(())
     }
 
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

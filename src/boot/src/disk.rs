@@ -28,7 +28,7 @@ fn memfd(name: &str) -> Result<File> {
 }
 
 /// The disk that the guest's kernel starts from: `/init`, `/config` and mount points.
-pub fn boot_disk(config: &[u8]) -> Result<File> {
+pub(crate) fn boot_disk(config: &[u8]) -> Result<File> {
     let mut writer = ObjectWriter::new(memfd("boot")?)?;
     let mut tree = Tree::<Extents>::new(Stat::IMPLIED_DIR);
     let add = |tree: &mut Tree<Extents>, name: &str, mode, kind| -> Result<()> {
@@ -57,7 +57,7 @@ pub fn boot_disk(config: &[u8]) -> Result<File> {
 
 /// A descriptor over the open files themselves: nothing that is done to their
 /// names reaches the machine.
-pub fn private_descriptor(disk: &[Arc<OpenFile>]) -> Result<File> {
+pub(crate) fn private_descriptor(disk: &[Arc<OpenFile>]) -> Result<File> {
     let extent = |file: &Arc<OpenFile>| vmdk::Extent {
         path: format!("/proc/self/fd/{}", file.file.as_raw_fd()),
         size: file.size,

@@ -1,5 +1,7 @@
 //! The machine in this process: libkrun's C-shaped functions.
 
+#![expect(unsafe_code, reason = "libkrun is called")]
+
 use std::ffi::{CString, c_char};
 use std::ptr;
 
@@ -20,7 +22,7 @@ const TSI_HIJACK_INET: u32 = 1;
 const LOG_ERRORS: u32 = 1;
 
 /// Becomes the machine.
-pub fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
+pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
     // libkrun looks for it by name, and finds what is loaded.
     krunfw::load(spec.krunfw.as_os_str())?;
     let path = |fd: i32| c_string(format!("/proc/self/fd/{fd}"));

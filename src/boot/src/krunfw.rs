@@ -1,5 +1,7 @@
 //! libkrunfw: the guest's kernel, as a shared library.
 
+#![expect(unsafe_code, reason = "a library is loaded and asked for its kernel")]
+
 use std::ffi::{OsStr, c_char};
 #[cfg(target_arch = "x86_64")]
 use std::io::Write as _;

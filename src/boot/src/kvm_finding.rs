@@ -26,12 +26,12 @@ const MAX_SIZE: u64 = 4096;
 const OTHERS_WRITE: u32 = 0o022;
 
 /// What the finding is about.
-pub struct Subject(String);
+pub(crate) struct Subject(String);
 
 impl Subject {
     /// This host's KVM with the guest's kernel `krunfw`; none if it cannot be told
     /// from another.
-    pub fn now(krunfw: &Path) -> Option<Self> {
+    pub(crate) fn now(krunfw: &Path) -> Option<Self> {
         Self::of(Path::new("/dev/kvm"), krunfw)
     }
 
@@ -55,12 +55,12 @@ impl Subject {
     }
 
     /// Whether an earlier start found that this KVM runs no guest.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         directories().any(|dir| self.is_in(&dir))
     }
 
     /// Remembers that it runs none.
-    pub fn remember(&self) {
+    pub(crate) fn remember(&self) {
         // The first that can be written is enough, and none is no error.
         let _ = directories().any(|dir| self.write_to(&dir).is_ok());
     }
@@ -87,7 +87,7 @@ impl Subject {
 }
 
 /// Forgets what was found, whatever it was about: a guest came up.
-pub fn forget() {
+pub(crate) fn forget() {
     for dir in directories() {
         if let Ok(dir) = open(&dir) {
             // There mostly is nothing to forget.

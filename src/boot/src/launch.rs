@@ -32,7 +32,7 @@ use crate::timings::Timings;
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// A machine that is about to start, and the supervisor's ends of it.
-pub struct Launch {
+pub(crate) struct Launch {
     pub spec: Spec,
     /// The engine's ends; closed here once it runs.
     theirs: Vec<OwnedFd>,
@@ -59,7 +59,7 @@ const READ_AHEAD: u64 = 4 << 20;
 
 impl Launch {
     /// Makes everything that `engine` needs.
-    pub fn prepare(
+    pub(crate) fn prepare(
         options: &Options,
         bundle: &OpenBundle,
         engine: Engine,
@@ -151,7 +151,7 @@ impl Launch {
     }
 
     /// Starts the engine's process.
-    pub fn start(&mut self) -> Result<Child> {
+    pub(crate) fn start(&mut self) -> Result<Child> {
         let mut spec = File::from(rustix::fs::memfd_create("machine", MemfdFlags::empty())?);
         spec.write_all(&serde_json::to_vec(&self.spec)?)?;
         let output = || -> Result<Stdio> {
@@ -245,7 +245,7 @@ fn shares(options: &Options) -> Result<Vec<Share>> {
 }
 
 /// What would be launched, for people and programs.
-pub fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Result<Value> {
+pub(crate) fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Result<Value> {
     let terminal = Terminal::now();
     let Plan { command, shares, .. } = Plan::of(options, bundle, engine, &terminal)?;
     match (&options.upper, command.in_memory) {

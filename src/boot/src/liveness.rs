@@ -15,7 +15,7 @@ use rustix::process::Pid;
 use super::engine::Engine;
 
 /// How long the supervisor lets pass between two looks.
-pub const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 /// The unit of times in /proc: USER_HZ is 100 on x86-64 and on aarch64.
 const TICKS_PER_SECOND: u64 = 100;
 /// How the names of libkrun's threads begin that call KVM_RUN.
@@ -38,7 +38,7 @@ const ENDLESS_IN_SOFTWARE: u64 = 1800 * TICKS_PER_SECOND;
 
 /// What the kernel has counted for a process so far, in ticks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Processor time of the whole process.
     cpu: u64,
     /// That of its vCPUs, and the part in which they ran the guest's code.
@@ -50,7 +50,7 @@ pub struct Sample {
 
 /// Why a machine is not expected to come up any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub(crate) enum Doubt {
     /// KVM takes time and never enters the guest: it emulates its instructions
     /// one by one, until it meets one that it does not know.
     NeverEnters,
@@ -61,7 +61,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::NeverEnters => "KVM runs none of the guest's code",
             Self::Still => "the machine stands still and its guest never said a word",
@@ -71,21 +71,21 @@ impl Doubt {
 }
 
 /// What was seen of one engine's process.
-pub struct Liveness {
+pub(crate) struct Liveness {
     engine: Engine,
     cpu: u64,
     still: u32,
 }
 
 impl Liveness {
-    pub fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: Engine) -> Self {
         Self { engine, cpu: 0, still: 0 }
     }
 
     /// Judges what is counted by now. It is called every [`INTERVAL`] or, where this
     /// program has to wait for a processor itself, later: nothing here depends on
     /// how much later.
-    pub fn judge(&mut self, now: Sample) -> Option<Doubt> {
+    pub(crate) fn judge(&mut self, now: Sample) -> Option<Doubt> {
         // A tick may be what an idle engine needs for its timers.
         let idle = now.asleep && now.cpu <= self.cpu + 1;
         self.still = if idle { self.still + 1 } else { 0 };
@@ -109,7 +109,7 @@ impl Liveness {
 
 impl Sample {
     /// What is counted for process `pid`; none if it is gone or /proc says nothing.
-    pub fn of(pid: Pid) -> Option<Self> {
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
         let dir = format!("/proc/{}", pid.as_raw_pid());
         let whole = fs::read_to_string(format!("{dir}/stat")).ok()?;
         let mut sample = Self { cpu: Thread::parse(&whole)?.cpu, asleep: true, ..Self::default() };

@@ -32,7 +32,7 @@ struct Written {
 ///
 /// # Errors
 /// When there is a policy that cannot be read: then nobody knows what it asks for.
-pub fn keys() -> Result<Option<Vec<Key>>> {
+pub(crate) fn keys() -> Result<Option<Vec<Key>>> {
     read(Path::new(POLICY)).with_context(|| format!("the system's policy {POLICY}"))
 }
 

@@ -15,19 +15,19 @@ use super::spec::{Format, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod board {
-    pub const PROGRAM: &str = "qemu-system-x86_64";
-    pub const PACKAGE: &str = "qemu-system-x86";
+    pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+    pub(super) const PACKAGE: &str = "qemu-system-x86";
     /// No firmware tables: the kernel has no ACPI. Its only clock is the CMOS one.
-    pub const MACHINE: &str =
+    pub(super) const MACHINE: &str =
         "microvm,acpi=off,auto-kernel-cmdline=on,isa-serial=off,pit=on,pic=on,rtc=on";
     /// The board's many devices leave no interrupt to the clock's driver; a triple
     /// fault is the reset that qemu sees. `no_timer_check`: the kernel's test of the
     /// timer counts ticks in a fixed time, and panics where a busy host delivers too
     /// few of them ("IO-APIC + timer doesn't work").
-    pub const CMDLINE: &str =
+    pub(super) const CMDLINE: &str =
         "console=hvc0 reboot=t panic=-1 no_timer_check initcall_blacklist=cmos_init";
     /// Whether the kernel finds the last disk first.
-    pub const DISKS_BACKWARDS: bool = false;
+    pub(super) const DISKS_BACKWARDS: bool = false;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -41,7 +41,7 @@ mod board {
 }
 
 /// Becomes qemu.
-pub fn exec(spec: &Spec) -> Result<std::convert::Infallible> {
+pub(crate) fn exec(spec: &Spec) -> Result<std::convert::Infallible> {
     let program = find()?;
     // qemu opens it by name, and this process is about to be qemu.
     let mut kernel = File::from(rustix::fs::memfd_create("kernel", MemfdFlags::empty())?);

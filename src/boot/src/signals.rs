@@ -13,11 +13,11 @@ use super::supervise::event::Event;
 /// Where signals go: to the supervisor of a machine, or with none they end this program,
 /// which first removes what is unfinished.
 #[derive(Clone)]
-pub struct Signals(Arc<Mutex<Option<Sender<Event>>>>);
+pub(crate) struct Signals(Arc<Mutex<Option<Sender<Event>>>>);
 
 impl Signals {
     /// Hears signals from now on.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let signals = Self(Arc::default());
         let ignored = ignored();
         let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
@@ -32,14 +32,14 @@ impl Signals {
     }
 
     /// Leads them to a supervisor.
-    pub fn lead_to(&self, supervisor: Sender<Event>) {
+    pub(crate) fn lead_to(&self, supervisor: Sender<Event>) {
         *self.lock() = Some(supervisor);
     }
 
     /// Leads them nowhere, as before the first supervisor. What came for the last one and
     /// still lies in `received` counts too: a signal that came while a machine was given
     /// up for another must not be lost.
-    pub fn take_back(&self, received: &Receiver<Event>) {
+    pub(crate) fn take_back(&self, received: &Receiver<Event>) {
         let mut supervisor = self.lock();
         *supervisor = None;
         for event in received.try_iter() {

@@ -13,7 +13,7 @@ pub const ARGUMENT: &str = "--machine-from-descriptor";
 
 /// What the engine process needs to know.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Spec {
+pub(crate) struct Spec {
     pub engine: Engine,
     /// The supervisor: without it there is no machine.
     pub supervisor: u32,
@@ -33,7 +33,7 @@ pub struct Spec {
 
 /// A disk of the machine, an open descriptor.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Disk {
+pub(crate) struct Disk {
     pub serial: String,
     pub fd: RawFd,
     pub format: Format,
@@ -44,21 +44,21 @@ pub struct Disk {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     Raw,
     Vmdk,
 }
 
 /// A named port of the guest, a socket here.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Port {
+pub(crate) struct Port {
     pub name: String,
     pub fd: RawFd,
 }
 
 /// A directory of the host.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Share {
+pub(crate) struct Share {
     pub tag: String,
     pub path: PathBuf,
     pub read_only: bool,

@@ -18,7 +18,7 @@ use super::wire::{Order, Stream};
 const BUFFER: usize = 1 << 16;
 
 /// A stream out of the machine.
-pub struct Output {
+pub(crate) struct Output {
     state: Arc<State>,
 }
 
@@ -35,7 +35,7 @@ struct State {
 impl Output {
     /// Copies `port` to `to`: `stream` of the command.
     /// `tell` hears of all that arrives, and says whether to go on.
-    pub fn start(
+    pub(crate) fn start(
         port: UnixStream,
         to: BorrowedFd<'_>,
         stream: Stream,
@@ -72,7 +72,7 @@ impl Output {
     }
 
     /// Whether all of `bytes` arrived, or no more will.
-    pub fn has(&self, bytes: u64) -> bool {
+    pub(crate) fn has(&self, bytes: u64) -> bool {
         let state = &self.state;
         state.refused.get().is_some()
             || state.delivered.load(Ordering::Acquire) >= bytes
@@ -80,7 +80,7 @@ impl Output {
     }
 
     /// Why bytes were lost; a reader that went away lost nothing it wanted.
-    pub fn error(&self) -> Option<&io::Error> {
+    pub(crate) fn error(&self) -> Option<&io::Error> {
         self.state.refused.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 }
@@ -102,7 +102,7 @@ fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Copies standard input to `port`, and says how long it was when it ends.
-pub fn input(port: UnixStream, control: &Control) -> io::Result<()> {
+pub(crate) fn input(port: UnixStream, control: &Control) -> io::Result<()> {
     let control = control.clone();
     threads::spawn("input", move || {
         let (mut port, mut total) = (port, 0);
@@ -129,7 +129,7 @@ pub fn input(port: UnixStream, control: &Control) -> io::Result<()> {
 
 /// The last that the guest's kernel and the engine said.
 #[derive(Clone, Default)]
-pub struct Console(Arc<(Mutex<Said>, Condvar)>);
+pub(crate) struct Console(Arc<(Mutex<Said>, Condvar)>);
 
 #[derive(Default)]
 struct Said {
@@ -144,7 +144,7 @@ impl Console {
     const END: Duration = Duration::from_secs(30);
 
     /// Reads `pipe`, and copies it to `log`.
-    pub fn start(pipe: File, log: Option<File>) -> io::Result<Self> {
+    pub(crate) fn start(pipe: File, log: Option<File>) -> io::Result<Self> {
         let console = Self::default();
         let kept = console.clone();
         threads::spawn("console", move || {
@@ -169,7 +169,7 @@ impl Console {
 
     /// All that is kept of what an engine said whose process has ended: what was
     /// said last may still be in the pipe, and this waits for it.
-    pub fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let (said, ended) = &*self.0;
         let said = said.lock().expect("no holder panics");
         let waited = ended.wait_timeout_while(said, Self::END, |said| !said.over);
@@ -178,7 +178,7 @@ impl Console {
     }
 
     /// The last lines of it, for whoever has to find out what went wrong.
-    pub fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         const LINES: usize = 8;
         let text = self.last_words();
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
@@ -188,16 +188,16 @@ impl Console {
 
 /// The way to the guest's init.
 #[derive(Clone)]
-pub struct Control(Arc<UnixStream>);
+pub(crate) struct Control(Arc<UnixStream>);
 
 impl Control {
-    pub fn new(socket: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         // A guest that takes no orders must not hold up whoever can end it.
         socket.set_write_timeout(Some(Duration::from_millis(200)))?;
         Ok(Self(Arc::new(socket)))
     }
 
-    pub fn order(&self, order: Order) {
+    pub(crate) fn order(&self, order: Order) {
         // A machine that is gone takes no orders; that it is gone is told elsewhere.
         let _ = (&*self.0).write_all(&order.encode());
     }

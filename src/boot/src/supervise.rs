@@ -2,7 +2,7 @@
 //! keeps the time, and finds out how it ended.
 
 mod coming_up;
-pub mod event;
+pub(crate) mod event;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -31,7 +31,7 @@ use crate::timings::Timings;
 use crate::wire::code::{MACHINE_FAILED, TIMED_OUT};
 
 /// How it went.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// With this exit code.
     Ended(u8),
     /// The engine cannot make such a machine at all; why.
@@ -58,7 +58,11 @@ const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
 const LONGEST_START: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 * 60 });
 
 /// Starts the machine and stays until it is gone.
-pub fn supervise(mut launch: Launch, signals: &Signals, timings: &mut Timings) -> Result<Outcome> {
+pub(crate) fn supervise(
+    mut launch: Launch,
+    signals: &Signals,
+    timings: &mut Timings,
+) -> Result<Outcome> {
     let (events, received) = mpsc::channel();
     signals.lead_to(events.clone());
     let mut child = launch.start()?;

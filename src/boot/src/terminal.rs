@@ -12,14 +12,14 @@ use super::wire::stdio;
 
 /// Which of the three standard streams are a terminal.
 #[derive(Clone, Copy, Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,
 }
 
 impl Terminal {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self {
             stdin: std::io::stdin().is_terminal(),
             stdout: std::io::stdout().is_terminal(),
@@ -27,23 +27,23 @@ impl Terminal {
         }
     }
 
-    pub fn any(self) -> bool {
+    pub(crate) fn any(self) -> bool {
         self.stdin || self.stdout || self.stderr
     }
 
     /// As the guest's init reads it: `t` or `p` for each stream.
-    pub fn kinds(self) -> String {
+    pub(crate) fn kinds(self) -> String {
         let kind = |is_terminal| if is_terminal { stdio::TERMINAL } else { stdio::PIPE };
         [self.stdin, self.stdout, self.stderr].map(kind).iter().collect()
     }
 
     /// What kind of terminal the host says it is.
-    pub fn name(self) -> Option<OsString> {
+    pub(crate) fn name(self) -> Option<OsString> {
         self.any().then(|| std::env::var_os("TERM").unwrap_or_else(|| "xterm".into()))
     }
 
     /// Rows and columns.
-    pub fn size(self) -> Option<(u16, u16)> {
+    pub(crate) fn size(self) -> Option<(u16, u16)> {
         let size = rustix::termios::tcgetwinsize(self.stream()?).ok()?;
         Some((size.ws_row, size.ws_col))
     }
@@ -63,7 +63,7 @@ impl Terminal {
     }
 
     /// Where what the guest writes to its terminal goes, if it has one.
-    pub fn output(self) -> io::Result<Option<OwnedFd>> {
+    pub(crate) fn output(self) -> io::Result<Option<OwnedFd>> {
         use rustix::stdio;
         let output = match (self.stdout, self.stderr, self.stdin) {
             (true, ..) => stdio::stdout().try_clone_to_owned()?,
@@ -77,13 +77,13 @@ impl Terminal {
 }
 
 /// Keys go to the guest as they are typed, until this is dropped.
-pub struct Raw {
+pub(crate) struct Raw {
     before: Termios,
 }
 
 impl Raw {
     /// Nothing, if standard input is no terminal.
-    pub fn enter(terminal: Terminal) -> Result<Option<Self>> {
+    pub(crate) fn enter(terminal: Terminal) -> Result<Option<Self>> {
         if !terminal.stdin {
             return Ok(None);
         }

@@ -13,7 +13,7 @@ pub(super) struct Timings {
 
 impl Timings {
     /// The program started at `started`; phases are told if `on`.
-    pub fn new(on: bool, started: Instant) -> Self {
+    pub(crate) fn new(on: bool, started: Instant) -> Self {
         Self { on, started, last: started }
     }
 

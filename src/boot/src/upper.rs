@@ -20,7 +20,7 @@ const UUID_AT: usize = 0x68;
 const MAGIC: [u8; 2] = [0x53, 0xef];
 
 /// An upper that nobody else writes.
-pub struct Upper {
+pub(crate) struct Upper {
     pub file: File,
     /// Nobody will read it after the run.
     pub throwaway: bool,
@@ -30,13 +30,13 @@ pub struct Upper {
 
 impl Upper {
     /// The bundle's own, which must not be written.
-    pub fn shared(bundle: &OpenBundle) -> Result<Self> {
+    pub(crate) fn shared(bundle: &OpenBundle) -> Result<Self> {
         let file = bundle.upper.file.try_clone()?;
         Ok(Self { file, throwaway: true, grow: false })
     }
 
     /// A copy of the bundle's without a name: it is gone with the run, however that ends.
-    pub fn private(bundle: &OpenBundle, size: Option<u64>) -> Result<Self> {
+    pub(crate) fn private(bundle: &OpenBundle, size: Option<u64>) -> Result<Self> {
         let size = grown(bundle.upper.size, size)?;
         // On the bundle's own file system blocks can be shared.
         let places = [bundle.dir.clone(), std::env::temp_dir(), "/var/tmp".into()];
@@ -69,7 +69,7 @@ impl Upper {
     }
 
     /// The file at `path`: made from the bundle's if it is not there yet.
-    pub fn kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<Self> {
+    pub(crate) fn kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<Self> {
         Self::open_kept(bundle, path, size).with_context(|| format!("upper {}", path.display()))
     }
 
@@ -85,7 +85,7 @@ impl Upper {
     }
 
     /// Refuses what [`Upper::kept`] would, and changes nothing.
-    pub fn check_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<()> {
+    pub(crate) fn check_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<()> {
         let check = || match path.exists() {
             true => Self::lock_kept(bundle, path, size).map(drop),
             false => {
@@ -98,7 +98,7 @@ impl Upper {
     }
 
     /// Refuses a size that [`Upper::private`] would.
-    pub fn check_private(bundle: &OpenBundle, size: Option<u64>) -> Result<()> {
+    pub(crate) fn check_private(bundle: &OpenBundle, size: Option<u64>) -> Result<()> {
         grown(bundle.upper.size, size).map(drop)
     }
 

@@ -1,7 +1,7 @@
 //! The files of a bundle, as they were opened.
 
 use std::fs::File;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -118,14 +118,14 @@ impl Place {
     }
 
     /// The bundle whose directory this process was started with, open as the descriptor
-    /// `fd`, which is taken. `dir` is what it is called.
+    /// `fd`. `dir` is what it is called.
     pub fn given(dir: PathBuf, fd: RawFd) -> Result<Self> {
         ensure!(fd > 2, "descriptor {fd} is not that of a bundle");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = rustix::fs::open(format!("/proc/self/fd/{fd}"), flags, Mode::empty());
         let at = at.with_context(|| format!("{}, as the descriptor {fd}", dir.display()))?;
-        // SAFETY: it is open, and nothing of this process has it: who started it did.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        // The other one stays open: nothing but its number is known of it here, and a
+        // directory that can only be read harms nobody.
         Ok(Self::at(dir, at.into()))
     }
 

@@ -15,10 +15,10 @@ use crate::boot::size::{ByteSize, UpperSize};
 use crate::names::{FSMETA, UPPER, VMDK, layer_path};
 
 /// Devices of an EROFS, which has 16 bits for their numbers.
-pub const MAX_LAYERS: usize = 65_535;
+pub(crate) const MAX_LAYERS: usize = 65_535;
 
 /// Checks what `index` says, by itself and together.
-pub fn check(index: &Index) -> Result<()> {
+pub(crate) fn check(index: &Index) -> Result<()> {
     let count = index.layers.len();
     ensure!(count <= MAX_LAYERS, "it has {count} layers; an image has at most {MAX_LAYERS}");
     for (i, layer) in index.layers.iter().enumerate() {

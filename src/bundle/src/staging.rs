@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use fsimage::io::dir::{Dir, open_dir};
 use fsimage::io::ending::{self, Undo};
 use fsimage::io::temporary::set_mode;
-use fsimage::io::{flock, regular, sink, threads};
+use fsimage::io::{flock, regular, sink, system, threads};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::content::Content;
@@ -164,7 +164,7 @@ impl Staging {
         let (dir, file_name) = self.at(name);
         let adopt = || -> Result<bool> {
             let file = create(dir, file_name, 0o600)?;
-            if rustix::fs::ioctl_ficlone(&file, from).is_ok() {
+            if system::share_blocks(from, &file) {
                 if !is_own(from)? && !has_hash(&file, blake3) {
                     rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
                     return Ok(false);
@@ -345,7 +345,7 @@ fn create(dir: &File, name: &str, mode: u32) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a name of a file"));
     }
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?.into())
+    Ok(rustix::fs::openat(dir, name, flags, system::mode(mode))?.into())
 }
 
 /// A new directory `name` in `dir`, open to whom the umask leaves it, and never for others

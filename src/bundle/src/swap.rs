@@ -25,18 +25,18 @@ use super::made::{FILES, Made, unlink};
 use crate::names::{INDEX, LAYERS};
 
 /// The new bundle in the staging directory, and the old one once they are swapped.
-pub const BUNDLE: &str = "bundle";
+pub(crate) const BUNDLE: &str = "bundle";
 /// The old bundle in the staging directory, where they cannot be swapped.
-pub const OLD: &str = "old";
+pub(crate) const OLD: &str = "old";
 
 /// A file of the staging directory: the bundle in it is a whole one, or what was at the
 /// place.
-pub const SWAPPED: &str = "swapped";
+pub(crate) const SWAPPED: &str = "swapped";
 
 /// Makes the bundle of the staging directory `staging` appear as `name` in `parent`,
 /// in place of nothing, an empty directory, or, if `force` is set, a bundle. Anything
 /// else that came there stays, and is an error.
-pub fn put_in_place(staging: &File, parent: &File, name: &OsStr, force: bool) -> Result<()> {
+pub(crate) fn put_in_place(staging: &File, parent: &File, name: &OsStr, force: bool) -> Result<()> {
     // A directory can be renamed onto nothing and an empty directory only.
     match rustix::fs::renameat(staging, BUNDLE, parent, name) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
@@ -102,7 +102,7 @@ fn set_aside(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
 ///
 /// # Errors
 /// Of the kind [`io::ErrorKind::AlreadyExists`] if something else has come there.
-pub fn put_back(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
+pub(crate) fn put_back(staging: &File, parent: &File, name: &OsStr) -> io::Result<()> {
     if !exists(staging, OLD)? {
         return Ok(());
     }
@@ -155,7 +155,7 @@ fn move_files(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-pub fn exists(dir: &File, name: impl AsRef<OsStr>) -> io::Result<bool> {
+pub(crate) fn exists(dir: &File, name: impl AsRef<OsStr>) -> io::Result<bool> {
     match rustix::fs::statat(dir, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Ok(true),
         Err(Errno::NOENT) => Ok(false),

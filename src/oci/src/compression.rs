@@ -79,7 +79,7 @@ pub struct Spool {
 }
 
 /// Bytes of a decompressed archive by default: as many as a layer may have.
-pub const MAX_ARCHIVE: u64 = 256 << 30;
+pub(crate) const MAX_ARCHIVE: u64 = 256 << 30;
 
 /// Bytes of it that may come of nothing: else 8 MiB of zstd would be 256 GiB.
 const EXPANDED: u64 = 16 << 30;

@@ -15,14 +15,14 @@ use crate::json::{self, field, kind, shown, text, texts};
 use crate::platform::Platform;
 
 /// A config, and what had to be guessed.
-pub struct Read {
+pub(crate) struct Read {
     pub config: ImageConfiguration,
     pub platform: Platform,
     pub warnings: Vec<String>,
 }
 
 /// What the config `bytes` says it is for.
-pub fn declared(bytes: &[u8]) -> Result<Declared> {
+pub(crate) fn declared(bytes: &[u8]) -> Result<Declared> {
     let value: Value =
         crate::foreign_json::from_slice(bytes).context("the image config is not JSON")?;
     ensure!(value.is_object(), "the image config is {}, and not an object", kind(&value));
@@ -31,7 +31,7 @@ pub fn declared(bytes: &[u8]) -> Result<Declared> {
 
 /// Reads the config of an image that was chosen for `wanted`. `by_index` is what
 /// the index says that it is for.
-pub fn read(bytes: &[u8], by_index: Option<&Platform>, wanted: &Platform) -> Result<Read> {
+pub(crate) fn read(bytes: &[u8], by_index: Option<&Platform>, wanted: &Platform) -> Result<Read> {
     let declared = declared(bytes)?;
     let mut warnings = Vec::new();
     let platform = platform(&declared, by_index, wanted, &mut warnings)?;

@@ -22,7 +22,7 @@ const PREPARATION: Duration = Duration::from_secs(1200);
 
 /// Asks for the image `name`. It is spooled, because its parts do not come in the
 /// order in which they are wanted.
-pub fn save(name: &Path, access: &Access) -> Result<TarStore> {
+pub(crate) fn save(name: &Path, access: &Access) -> Result<TarStore> {
     let spool = access.spool();
     let mut file = spool.file()?;
     let limit = spool.limit.unwrap_or(MAX_ARCHIVE);

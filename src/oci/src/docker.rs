@@ -40,7 +40,11 @@ impl Saved {
 
 /// The image in a docker-archive. A pin means the manifest's digest where there
 /// is one; in the classic form the config's, which is the image ID.
-pub fn open(store: Box<dyn Store>, reference: &ImageRef, wanted: &Platform) -> Result<Image> {
+pub(crate) fn open(
+    store: Box<dyn Store>,
+    reference: &ImageRef,
+    wanted: &Platform,
+) -> Result<Image> {
     let saved = saved(&*store).context("manifest.json")?;
     let mut nowhere = None;
     if has_layout(&*store)? {

@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::json::{self, field, kind, list, shown, text};
 use crate::platform::Platform;
 
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -31,14 +31,14 @@ const DOCKER_REFERENCE: &str = "vnd.docker.reference.type";
 
 /// What a document is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Index,
     Manifest,
 }
 
 impl Kind {
     /// The kind that `media_type` stands for.
-    pub fn of(media_type: &str) -> Option<Self> {
+    pub(crate) fn of(media_type: &str) -> Option<Self> {
         match media_type {
             INDEX | DOCKER_LIST => Some(Self::Index),
             MANIFEST | DOCKER_MANIFEST => Some(Self::Manifest),
@@ -48,11 +48,11 @@ impl Kind {
 }
 
 /// What a message lists of what is wrong.
-pub const FEW: usize = 5;
+pub(crate) const FEW: usize = 5;
 
 /// The entries of an index.
 #[derive(Debug, Default)]
-pub struct Entries {
+pub(crate) struct Entries {
     pub good: Vec<Descriptor>,
     /// How many lead nowhere.
     pub bad: usize,
@@ -62,7 +62,7 @@ pub struct Entries {
 }
 
 /// A document, of which is known what it is.
-pub struct Document {
+pub(crate) struct Document {
     value: Value,
     /// Why it is not JSON.
     fault: Option<serde_json::Error>,
@@ -77,7 +77,7 @@ impl Document {
     ///
     /// One that could be taken for an image by one program and for an index by
     /// another (CVE-2021-41190). Nothing beside it makes up for that.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         // What is not JSON is neither: blobs of artifacts need not be.
         let (value, fault) = match crate::foreign_json::from_slice(bytes) {
             Ok(value) => (value, None),
@@ -106,7 +106,7 @@ impl Document {
     }
 
     /// Refuses a document that its descriptor calls something else.
-    pub fn expect(&self, kind: Kind) -> Result<()> {
+    pub(crate) fn expect(&self, kind: Kind) -> Result<()> {
         ensure!(
             self.kind.is_none_or(|is| is == kind),
             "its descriptor calls it an index where it is a manifest, or the reverse"
@@ -115,7 +115,7 @@ impl Document {
     }
 
     /// The entries of an index, of which some may be none.
-    pub fn entries(&self) -> Result<Entries> {
+    pub(crate) fn entries(&self) -> Result<Entries> {
         self.check()?;
         let mut entries = Entries::default();
         for (i, entry) in list(&self.value, "manifests")?.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Document {
     }
 
     /// The manifest. An error means that it is not one of an image.
-    pub fn manifest(&self) -> Result<Manifest> {
+    pub(crate) fn manifest(&self) -> Result<Manifest> {
         self.check()?;
         let config = field(&self.value, "config")?.context("it has no config")?;
         let layers = list(&self.value, "layers")?.iter().enumerate();

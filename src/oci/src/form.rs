@@ -17,7 +17,7 @@ use crate::store::{DirStore, Store, TarStore};
 /// # Errors
 ///
 /// Where something else is there than it names, what that is and how to name it.
-pub fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
+pub(crate) fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
     let path = &reference.path;
     let is_dir = match path.metadata() {
         Ok(metadata) => metadata.is_dir(),

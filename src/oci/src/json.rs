@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// # Errors
 /// When the key is there in two spellings: of these, each program takes another one, and
 /// the same bytes would be two things.
-pub fn field<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Value>> {
+pub(crate) fn field<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Value>> {
     let Some(object) = value.as_object() else {
         return Ok(None);
     };
@@ -35,7 +35,7 @@ fn is_spelling(key: &str, name: &str) -> bool {
 }
 
 /// A text.
-pub fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
+pub(crate) fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
     match field(value, name)? {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -44,7 +44,7 @@ pub fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
 }
 
 /// A list; an empty one if it is absent.
-pub fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
+pub(crate) fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
     match field(value, name)? {
         None => Ok(&[]),
         Some(Value::Array(list)) => Ok(list),
@@ -53,7 +53,7 @@ pub fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
 }
 
 /// A list of texts; null among them is an empty text.
-pub fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
+pub(crate) fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
     let text = |item: &Value| match item {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
@@ -63,7 +63,7 @@ pub fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
 }
 
 /// An object.
-pub fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<String, Value>>> {
+pub(crate) fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<String, Value>>> {
     match field(value, name)? {
         None => Ok(None),
         Some(Value::Object(object)) => Ok(Some(object)),
@@ -72,7 +72,7 @@ pub fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<String,
 }
 
 /// What a message calls a value.
-pub fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -88,14 +88,14 @@ const MAX_SHOWN: usize = 200;
 
 /// A text of an image as a message may show it: short, and nothing in it that a
 /// terminal acts on.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(MAX_SHOWN).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("{}{more}", cut.escape_debug())
 }
 
 /// Texts that a message lists, of which it shows a few.
-pub fn shown_list<T: AsRef<str>>(texts: &[T]) -> String {
+pub(crate) fn shown_list<T: AsRef<str>>(texts: &[T]) -> String {
     const FEW: usize = 20;
     let mut list: Vec<String> = texts.iter().take(FEW).map(|text| shown(text.as_ref())).collect();
     if texts.len() > FEW {

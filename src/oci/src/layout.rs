@@ -15,10 +15,14 @@ use crate::store::Store;
 use crate::{config, json};
 
 /// The file `oci-layout`.
-pub const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Opens the image that `reference` names.
-pub fn open(store: Box<dyn Store>, reference: &ImageRef, wanted: &Platform) -> Result<Image> {
+pub(crate) fn open(
+    store: Box<dyn Store>,
+    reference: &ImageRef,
+    wanted: &Platform,
+) -> Result<Image> {
     match find(&*store, reference, wanted)? {
         Found::Image(chosen) => assemble(store, *chosen, wanted),
         Found::Nothing(why) => bail!(why),
@@ -26,14 +30,14 @@ pub fn open(store: Box<dyn Store>, reference: &ImageRef, wanted: &Platform) -> R
 }
 
 /// What a reference leads to.
-pub enum Found {
+pub(crate) enum Found {
     Image(Box<Chosen>),
     /// Nothing has that name, or that digest.
     Nothing(String),
 }
 
 /// Finds the image that `reference` names.
-pub fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Result<Found> {
+pub(crate) fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Result<Found> {
     let entries = entries(store)?;
     // An entry that is none stands beside others; alone, it is what is wrong.
     if let (Some((_, why)), true) = (entries.faults.first(), entries.good.is_empty()) {
@@ -89,7 +93,7 @@ fn named(
 }
 
 /// That there is no such name.
-pub fn absent(reference: &ImageRef, there: &str) -> String {
+pub(crate) fn absent(reference: &ImageRef, there: &str) -> String {
     let wanted = reference.reference.as_deref().unwrap_or_default();
     match there {
         "" => format!("there is no tag {wanted:?}; nothing here has a name"),
@@ -98,7 +102,7 @@ pub fn absent(reference: &ImageRef, there: &str) -> String {
 }
 
 /// The entries of `index.json`.
-pub fn entries(store: &dyn Store) -> Result<Entries> {
+pub(crate) fn entries(store: &dyn Store) -> Result<Entries> {
     let bytes = store.document("index.json")?.ok_or_else(|| anyhow!("index.json is missing"))?;
     let read = || {
         let document = Document::parse(&bytes)?;
@@ -109,7 +113,7 @@ pub fn entries(store: &dyn Store) -> Result<Entries> {
 }
 
 /// The image that was chosen, with what its config says.
-pub fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Result<Image> {
+pub(crate) fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Result<Image> {
     let Chosen { digest, manifest, config: bytes, platform, note } = chosen;
     let read = config::read(&bytes, platform.as_ref(), wanted)?;
     let diff_ids = diff_ids(&read.config, manifest.layers.len())?;
@@ -136,7 +140,7 @@ pub fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Res
 }
 
 /// Checks that the store is a layout, of a version that is known.
-pub fn version(store: &dyn Store) -> Result<()> {
+pub(crate) fn version(store: &dyn Store) -> Result<()> {
     let missing = || anyhow!("it is not an OCI layout: the file oci-layout is missing");
     let bytes = store.document("oci-layout")?.ok_or_else(missing)?;
     let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).context("oci-layout")?;
@@ -147,7 +151,7 @@ pub fn version(store: &dyn Store) -> Result<()> {
 }
 
 /// An `index.json` of the one manifest `bytes`.
-pub fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
+pub(crate) fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
     let value: serde_json::Value =
         crate::foreign_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
     let field = |name| json::field(&value, name).with_context(|| digest.to_string());

@@ -13,7 +13,7 @@ use tar::{Header, PaxExtensions};
 use crate::json::shown;
 
 /// A member of an archive.
-pub enum Member {
+pub(crate) enum Member {
     Bytes(Range<usize>),
     /// Another member, by its name.
     Link(String),
@@ -39,7 +39,7 @@ struct Said {
 }
 
 /// The files and links of the tar `bytes`, by name in normal form.
-pub fn members(bytes: &[u8]) -> Result<HashMap<String, Member>> {
+pub(crate) fn members(bytes: &[u8]) -> Result<HashMap<String, Member>> {
     let damaged = || anyhow!("the archive is cut or damaged");
     let mut members = HashMap::new();
     let mut said = Said::default();
@@ -160,7 +160,7 @@ fn behind_runs(bytes: &[u8], mut at: usize, header: &[u8]) -> Option<usize> {
 
 /// Whether `bytes` begin as a tar does: with a header whose checksum is right, or
 /// with the zeros of its end.
-pub fn is_tar(bytes: &[u8]) -> bool {
+pub(crate) fn is_tar(bytes: &[u8]) -> bool {
     let Some(block) = bytes.first_chunk::<BLOCK>() else {
         return bytes.is_empty();
     };
@@ -177,7 +177,7 @@ fn has_checksum(block: &[u8; BLOCK]) -> bool {
 }
 
 /// A member's name without what may be written in more than one way.
-pub fn normal(name: &str) -> String {
+pub(crate) fn normal(name: &str) -> String {
     let mut parts = Vec::new();
     for part in name.split('/') {
         match part {
@@ -190,7 +190,7 @@ pub fn normal(name: &str) -> String {
 }
 
 /// The member that `name` leads to.
-pub fn find<'m>(
+pub(crate) fn find<'m>(
     members: &'m HashMap<String, Member>,
     name: &str,
 ) -> Result<Option<&'m Range<usize>>> {

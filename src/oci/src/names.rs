@@ -18,7 +18,7 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// A name with all that Docker leaves out; `None` if it is not one. The expressions
 /// that this needs cost some 40 ms, so it is asked only where names are not equal.
-pub fn normal(name: &str) -> Option<String> {
+pub(crate) fn normal(name: &str) -> Option<String> {
     name.parse::<Reference>().ok().map(|name| name.whole())
 }
 
@@ -29,7 +29,7 @@ fn is_whole(name: &str) -> bool {
 
 /// The positions in `all` of what `wanted` means: those that are called just that,
 /// else those whose name means the same.
-pub fn matching<'n>(all: &[Vec<&'n str>], wanted: &str) -> Vec<usize> {
+pub(crate) fn matching<'n>(all: &[Vec<&'n str>], wanted: &str) -> Vec<usize> {
     let positions = |is: &dyn Fn(&'n str) -> bool| -> Vec<usize> {
         let named = all.iter().enumerate().filter(|(_, names)| names.iter().any(|name| is(name)));
         named.map(|(i, _)| i).collect()
@@ -45,14 +45,14 @@ pub fn matching<'n>(all: &[Vec<&'n str>], wanted: &str) -> Vec<usize> {
 }
 
 /// Entries of an index that are one image, perhaps for more than one platform.
-pub struct Group<'d> {
+pub(crate) struct Group<'d> {
     /// As a message names it; `None` if it has no name.
     pub name: Option<String>,
     pub entries: Vec<&'d Descriptor>,
 }
 
 /// Why a name means no image, or more than one.
-pub enum Unclear {
+pub(crate) enum Unclear {
     /// Nothing has this name; these are there.
     Absent(String),
     Ambiguous(String),
@@ -64,7 +64,7 @@ fn names(descriptor: &Descriptor) -> Vec<&str> {
 }
 
 /// Whether an entry is called just `name`.
-pub fn has(entries: &[&Descriptor], name: &str) -> bool {
+pub(crate) fn has(entries: &[&Descriptor], name: &str) -> bool {
     entries.iter().any(|entry| names(entry).contains(&name))
 }
 
@@ -76,7 +76,7 @@ fn full_name(descriptor: &Descriptor) -> Option<String> {
 }
 
 /// The entries that `wanted` means; without it, all of them, by their names.
-pub fn groups<'d>(
+pub(crate) fn groups<'d>(
     entries: &[&'d Descriptor],
     wanted: Option<&str>,
 ) -> Result<Vec<Group<'d>>, Unclear> {

@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 /// Waiting after which it is judged whether enough came.
-pub const WINDOW: Duration = Duration::from_secs(120);
+pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
 /// Bytes a second, by default: a tenth of what a modem brings.
-pub const LEAST: u64 = 1024;
+pub(crate) const LEAST: u64 = 1024;
 
 /// What came, and how long it was waited for.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Bytes for each second; any number is enough if it is 0.
     least: u64,
     waited: Duration,
@@ -27,7 +27,7 @@ pub struct Pace {
     "{came} bytes came in {seconds} s of waiting, and less than {least} a second is given up \
      (--min-rate allows less)"
 )]
-pub struct TooSlow {
+pub(crate) struct TooSlow {
     came: u64,
     seconds: u64,
     least: u64,
@@ -35,7 +35,7 @@ pub struct TooSlow {
 
 impl Pace {
     /// Refuses less than `least` bytes a second.
-    pub fn new(least: u64) -> Self {
+    pub(crate) fn new(least: u64) -> Self {
         Self { least, waited: Duration::ZERO, came: 0 }
     }
 
@@ -43,7 +43,7 @@ impl Pace {
     ///
     /// # Errors
     /// When that, with what came before, is too slow for longer than [`WINDOW`].
-    pub fn came(&mut self, bytes: u64, waited: Duration) -> Result<(), TooSlow> {
+    pub(crate) fn came(&mut self, bytes: u64, waited: Duration) -> Result<(), TooSlow> {
         self.waited += waited;
         self.came = self.came.saturating_add(bytes);
         if self.waited < WINDOW {

@@ -26,7 +26,7 @@ const MAX_NESTING: usize = 8;
 const MAX_DESCRIPTORS: usize = 10_000;
 
 /// An image, chosen.
-pub struct Chosen {
+pub(crate) struct Chosen {
     pub digest: Digest,
     pub manifest: Manifest,
     /// The bytes of the config.
@@ -106,7 +106,7 @@ impl Passed {
 
 /// The image for `wanted`, of the manifest or index with the digest `pin` if one is
 /// given. `None` if nothing has that digest; then `others` are what there is.
-pub fn choose(
+pub(crate) fn choose(
     store: &dyn Store,
     groups: &[Group<'_>],
     pin: Option<Digest>,

@@ -99,7 +99,7 @@ impl ImageKey {
 
 /// Finds a signature by `key` of one of `digests` in the repository of `store`, and
 /// returns the digest that is signed. No more than `document_bytes` are read for that.
-pub fn check(
+pub(crate) fn check(
     store: &RegistryStore,
     digests: &[Digest],
     key: &ImageKey,

@@ -13,14 +13,14 @@ use crate::layout;
 use crate::store::{self, MAX_DOCUMENT, Store};
 
 /// Such a directory, as a store of a layout.
-pub struct SkopeoDir {
+pub(crate) struct SkopeoDir {
     dir: PathBuf,
     manifest: Digest,
     index: Vec<u8>,
 }
 
 impl SkopeoDir {
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
         let file = match regular::open_followed(&dir.join("manifest.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("it is not a directory of skopeo's: manifest.json is missing")

@@ -17,7 +17,7 @@ use crate::members::{self, Member};
 pub const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// Something that holds an image.
-pub trait Store: Send + Sync {
+pub(crate) trait Store: Send + Sync {
     /// The bytes called `name` and how many there are; `None` if there are none.
     fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
 
@@ -54,7 +54,7 @@ pub trait Store: Send + Sync {
 /// A symbolic link is followed, to a regular file wherever it is: official layouts
 /// have blobs that are links, and build systems make layouts of links alone. What a
 /// blob must hold, its digest says.
-pub fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
+pub(crate) fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
     let open = || -> io::Result<_> {
         let file = regular::open_followed(path)?;
         let size = file.metadata()?.len();
@@ -68,11 +68,11 @@ pub fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
 }
 
 /// What to do where an image has too many documents.
-pub const RAISE: &str = "raise --max-document-bytes to allow it";
+pub(crate) const RAISE: &str = "raise --max-document-bytes to allow it";
 
 /// Takes from `documents` what it costs to read a document of `bytes`. `advice` is what
 /// to do when they are used up.
-pub fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()> {
+pub(crate) fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()> {
     // Reading an empty one costs something as well.
     let bytes = (bytes as u64).saturating_add(1024);
     ensure!(
@@ -86,7 +86,7 @@ pub fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()> {
 
 /// A store of which no more than so many bytes of documents are read: an index of
 /// 16 MiB can lead to a config of 16 MiB 80,000 times.
-pub struct Counted {
+pub(crate) struct Counted {
     store: Box<dyn Store>,
     documents: Budget<'static>,
     advice: &'static str,
@@ -94,7 +94,7 @@ pub struct Counted {
 
 impl Counted {
     /// `advice` is what to do when they are used up.
-    pub fn new(store: Box<dyn Store>, document_bytes: u64, advice: &'static str) -> Self {
+    pub(crate) fn new(store: Box<dyn Store>, document_bytes: u64, advice: &'static str) -> Self {
         Self { store, documents: Budget::new(document_bytes), advice }
     }
 }
@@ -124,7 +124,7 @@ impl Store for Counted {
 }
 
 /// A directory.
-pub struct DirStore(pub PathBuf);
+pub(crate) struct DirStore(pub PathBuf);
 
 impl Store for DirStore {
     fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
@@ -134,7 +134,7 @@ impl Store for DirStore {
 
 /// A tar, mapped; nothing of it is unpacked. One that is compressed as a whole is
 /// decompressed into a spool file first.
-pub struct TarStore {
+pub(crate) struct TarStore {
     bytes: Mapped,
     members: HashMap<String, Member>,
     /// Of [`Store::expanded`].
@@ -143,7 +143,7 @@ pub struct TarStore {
 
 impl TarStore {
     /// The archive that `file` is, when it is decompressed.
-    pub fn open(mut file: &File, spool: &Spool) -> Result<Self> {
+    pub(crate) fn open(mut file: &File, spool: &Spool) -> Result<Self> {
         let mut start = Vec::new();
         file.take(16).read_to_end(&mut start)?;
         file.rewind()?;
@@ -158,7 +158,7 @@ impl TarStore {
     }
 
     /// The archive that `file` is.
-    pub fn of(file: &File) -> Result<Self> {
+    pub(crate) fn of(file: &File) -> Result<Self> {
         let bytes = mmap::file(file)?;
         if let Some(compression) = Compression::of(&bytes) {
             bail!("the archive is compressed more than once; decompress it first ({compression})");
@@ -169,7 +169,7 @@ impl TarStore {
     }
 
     /// Whether its files are those of a system, and not of an image.
-    pub fn holds_a_system(&self) -> bool {
+    pub(crate) fn holds_a_system(&self) -> bool {
         ["etc/", "usr/", "bin/"].iter().any(|dir| self.members.keys().any(|n| n.starts_with(dir)))
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitStatus;
 
 /// What the supervisor waits for.
-pub enum Event {
+pub(crate) enum Event {
     /// The guest's init said something.
     Said(Word),
     Signal(i32),
@@ -16,7 +16,7 @@ pub enum Event {
 
 /// A word of the guest's init, with the microseconds since its kernel started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub(crate) enum Word {
     /// It runs itself.
     Hello(u64),
     /// It is about to become the command.
@@ -26,7 +26,7 @@ pub enum Word {
 
 /// The last word of the guest's init.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
+pub(crate) enum Status {
     /// With the microseconds until then, and the bytes that stdout, stderr and the
     /// terminal were sent.
     Ended {

@@ -63,7 +63,7 @@ impl Ears {
 }
 
 /// Sends what the guest's init says to `events`, and its end.
-pub fn forward(control: UnixStream, verbose: bool, events: Sender<Event>) -> Result<()> {
+pub(super) fn forward(control: UnixStream, verbose: bool, events: Sender<Event>) -> Result<()> {
     threads::spawn("control", move || {
         let mut control = BufReader::new(control);
         let mut ears = Ears::new(verbose);

@@ -9,7 +9,7 @@ use crate::layer::limits::Budgets;
 use crate::progress::{Event, Reporter};
 
 /// A build whose image is known.
-pub struct Build<'b> {
+pub(super) struct Build<'b> {
     pub request: &'b Request,
     pub image: &'b Image,
     pub budgets: &'b Budgets,
@@ -21,7 +21,7 @@ pub struct Build<'b> {
 
 impl Build<'_> {
     /// Tells the user something that need not end the build.
-    pub fn warn(&self, text: &str) {
+    pub(super) fn warn(&self, text: &str) {
         self.reporter.event(Event::Warning(text.to_owned()));
     }
 }

@@ -21,7 +21,7 @@ use crate::progress::Event;
 
 /// Compiles every layer that the cache does not have, and brings all into the
 /// bundle that is being made, if one is.
-pub fn layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
+pub(super) fn layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     let Build { request, image, .. } = build;
     // Equal layers are one job. The largest come first, so that none is left
     // to one core at the end.

@@ -14,7 +14,7 @@ use crate::cache::store::Object;
 use crate::layer::limits::Budgets;
 
 /// A layer that is compiled.
-pub struct Ready {
+pub(super) struct Ready {
     pub tree: Tree<Extents>,
     /// Its object.
     pub file: Arc<File>,
@@ -26,7 +26,7 @@ pub struct Ready {
 
 /// The tree of `object`, which may take `most` bytes of the metadata's budget. One that
 /// cannot be read takes none of it from the layer that is compiled in its place.
-pub fn read_object(object: &Object, budgets: &Budgets, most: u64) -> Result<Tree<Extents>> {
+pub(super) fn read_object(object: &Object, budgets: &Budgets, most: u64) -> Result<Tree<Extents>> {
     let bytes = mmap::file(&object.file)?;
     let reader = Reader::new(&bytes)?;
     Ok(budgets.metadata.attempt(most, |part| reader.tree(Form::Object, part))?)

@@ -56,7 +56,11 @@ fn name(repository: &Reference, diff_id: DiffId) -> Reference {
 }
 
 /// A layer's object from the first repository that has it, whole.
-pub fn fetch(build: &Build<'_>, diff_id: DiffId, slot: &Slot) -> Option<(Object, Tree<Extents>)> {
+pub(super) fn fetch(
+    build: &Build<'_>,
+    diff_id: DiffId,
+    slot: &Slot,
+) -> Option<(Object, Tree<Extents>)> {
     let Build { request, budgets, reporter, .. } = *build;
     if request.access.offline {
         return None;
@@ -115,7 +119,7 @@ fn fetch_from(
 }
 
 /// Sends what the repositories lack. That it fails is no reason for a build to.
-pub fn send(
+pub(super) fn send(
     request: &Request,
     ready: &BTreeMap<DiffId, Ready>,
     cache: &Cache,

@@ -29,7 +29,7 @@ const FREE: u64 = 3 << 30;
 const MOST_UNASKED: u64 = 64 << 30;
 
 /// An upper that is decided, and not written.
-pub struct Patched {
+pub(super) struct Patched {
     tree: Tree<OnDisks>,
     /// Bytes of the file system.
     pub size: u64,
@@ -76,7 +76,7 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
 
 /// Applies the patches of the manifest to `tree`, whose contents lie on `disks`. Where no
 /// bundle is made, what they change is told.
-pub fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<Patched> {
+pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<Patched> {
     let Build { request, image, budgets, cache, staging, reporter } = *build;
     let manifest = &request.manifest;
     let created = image.config.created().as_deref();
@@ -163,7 +163,7 @@ fn guest_error(error: ext4::Error) -> anyhow::Error {
 impl Patched {
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
-    pub fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {
+    pub(super) fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {
         // A kept upper is known by its UUID: it must be another one whenever
         // what it began with is.
         let mut seed = base;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// may come to be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Input {
+pub(super) struct Input {
     /// Absolute.
     path: OsString,
     /// A hash of what tells cheaply that nothing was written: inodes, sizes, times.
@@ -32,7 +32,7 @@ const TICK_SECONDS: i64 = 2;
 
 impl Input {
     /// What is at `path` now.
-    pub fn now(path: &Path) -> Result<Self> {
+    pub(super) fn now(path: &Path) -> Result<Self> {
         let look = || -> io::Result<Self> {
             let path = std::path::absolute(path)?;
             let (stamps, newest) = stamps(&path)?;
@@ -44,7 +44,7 @@ impl Input {
 
     /// Nothing if the input is not as it was when it was looked at, which was not
     /// before `made`; else whether something new was learned of it.
-    pub fn check(&mut self, made: i64) -> Option<bool> {
+    pub(super) fn check(&mut self, made: i64) -> Option<bool> {
         let (stamps, newest) = stamps(Path::new(&self.path)).ok()?;
         if stamps == self.stamps && newest.saturating_add(TICK_SECONDS) <= made {
             return Some(false);

@@ -13,14 +13,14 @@ use crate::bundle_cache::record::{RECORD, numbered};
 
 /// Removes every answer of the place `place`, which is locked, and its record. The
 /// record goes first: it must not speak for what is gone.
-pub fn answers(place: &Dir) -> Result<()> {
+pub(super) fn answers(place: &Dir) -> Result<()> {
     unlink(place.file(), RECORD, AtFlags::empty()).context(RECORD)?;
     numbered(place)?.iter().try_for_each(|number| answer(place, number))
 }
 
 /// Removes the answer `number` of the place `place`, with what killed runs left in it.
 /// What no build made stays, and is an error.
-pub fn answer(place: &Dir, number: &OsStr) -> Result<()> {
+pub(super) fn answer(place: &Dir, number: &OsStr) -> Result<()> {
     let remove = || -> Result<()> {
         let dir = place.sub(number)?.own()?;
         for name in dir.names()? {
@@ -35,7 +35,7 @@ pub fn answer(place: &Dir, number: &OsStr) -> Result<()> {
 }
 
 /// Removes the bundle `name` of `dir`.
-pub fn bundle(dir: &Dir, name: &OsStr) -> Result<()> {
+pub(super) fn bundle(dir: &Dir, name: &OsStr) -> Result<()> {
     let bundle = dir.sub(name)?.own()?;
     // Invariant: only bundles are made in directories of this user that have a number.
     let made = Made::read(bundle.file()).ok().flatten().unwrap_or(Made::Unfinished);

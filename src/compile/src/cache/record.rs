@@ -10,7 +10,7 @@ use fsimage::io::seal;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a record's file at most.
-pub const MAX_BYTES: u64 = 4096;
+pub(super) const MAX_BYTES: u64 = 4096;
 
 /// A disk may rot without a trace in the inode: after so long, an object is hashed
 /// again before it is used.

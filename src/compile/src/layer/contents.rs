@@ -31,7 +31,7 @@ const MAX_EQUAL: u64 = 128 << 10;
 const MAX_PARTS: u64 = 1 << 16;
 
 /// Where contents go, and where they are.
-pub struct Contents<'d> {
+pub(super) struct Contents<'d> {
     data: &'d mut FileSink,
     /// Where the data of each content begin, by its [`sum`]: 24 bytes for each.
     known: FxHashMap<[u64; 2], BlockAddr>,
@@ -43,7 +43,7 @@ pub struct Contents<'d> {
 }
 
 impl<'d> Contents<'d> {
-    pub fn new(data: &'d mut FileSink, sparse: &'d Budget<'d>) -> Result<Self> {
+    pub(super) fn new(data: &'d mut FileSink, sparse: &'d Budget<'d>) -> Result<Self> {
         let mut secret = polyval::Key::default();
         let flags = GetRandomFlags::empty();
         // So few bytes come at once or not at all.
@@ -54,7 +54,7 @@ impl<'d> Contents<'d> {
     }
 
     /// Puts the next `size` bytes of `stream` on blocks, unless they are there.
-    pub fn add(&mut self, stream: &mut Stream<'_>, size: u64) -> Result<Extents> {
+    pub(super) fn add(&mut self, stream: &mut Stream<'_>, size: u64) -> Result<Extents> {
         if size > MAX_EQUAL {
             let mut file = self.file(size)?;
             stream.each(size, |bytes| file.data(bytes))?;
@@ -67,7 +67,11 @@ impl<'d> Contents<'d> {
     }
 
     /// As [`Contents::add`], for a file of which `stream` has only what `map` says.
-    pub fn add_sparse(&mut self, stream: &mut Stream<'_>, map: &SparseMap) -> Result<Extents> {
+    pub(super) fn add_sparse(
+        &mut self,
+        stream: &mut Stream<'_>,
+        map: &SparseMap,
+    ) -> Result<Extents> {
         let extents = match map.size > MAX_EQUAL {
             true => self.add_large_sparse(stream, map)?,
             false => self.add_small_sparse(stream, map)?,

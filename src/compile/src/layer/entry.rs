@@ -14,7 +14,7 @@ use super::stream::Stream;
 use super::{number, xattr};
 
 /// A member of a layer's tar.
-pub struct Entry {
+pub(super) struct Entry {
     /// As written: leading `/`, `./` and all.
     pub path: Vec<u8>,
     pub stat: Stat,
@@ -26,7 +26,7 @@ pub struct Entry {
 }
 
 /// What kind of member.
-pub enum What {
+pub(super) enum What {
     Dir,
     File(Stored),
     HardLink(Vec<u8>),
@@ -37,7 +37,7 @@ pub enum What {
 }
 
 /// A regular file's bytes, next in the stream.
-pub struct Stored {
+pub(super) struct Stored {
     /// Bytes in the stream.
     pub stored: u64,
     /// Where they belong, if not one behind the other.
@@ -61,7 +61,11 @@ struct Extensions {
 /// extended header that nothing follows is passed over.
 ///
 /// The stream then stands at the member's bytes, which are the caller's to take.
-pub fn next(stream: &mut Stream<'_>, limits: &Limits, steps: &Steps) -> Result<Option<Entry>> {
+pub(super) fn next(
+    stream: &mut Stream<'_>,
+    limits: &Limits,
+    steps: &Steps,
+) -> Result<Option<Entry>> {
     let mut extensions = Extensions::default();
     loop {
         let Some(header) = header::next(stream)? else {

@@ -11,7 +11,7 @@ use super::number;
 use super::stream::Stream;
 
 /// Bytes of a header, and of each block of an archive.
-pub const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = 512;
 
 /// What lies behind the fields that all formats share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Format {
 }
 
 /// The next header whose checksum is right, or `None` at the archive's end.
-pub fn next(stream: &mut Stream<'_>) -> Result<Option<Header>> {
+pub(super) fn next(stream: &mut Stream<'_>) -> Result<Option<Header>> {
     let Some(block) = stream.block()? else {
         return Ok(None);
     };
@@ -68,18 +68,18 @@ pub fn next(stream: &mut Stream<'_>) -> Result<Option<Header>> {
 }
 
 /// Everything before the first NUL.
-pub fn until_nul(bytes: &[u8]) -> &[u8] {
+pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len())]
 }
 
 /// Bytes in the stream that the header announces.
-pub fn size(header: &Header) -> Result<u64> {
+pub(super) fn size(header: &Header) -> Result<u64> {
     u64::try_from(number::header_number(&header.as_old().size)?)
         .map_err(|_| anyhow!("a size is negative or too large"))
 }
 
 /// The member's path as the header alone has it.
-pub fn path(header: &Header) -> Vec<u8> {
+pub(super) fn path(header: &Header) -> Vec<u8> {
     let block = header.as_bytes();
     let name = until_nul(&header.as_old().name);
     let prefix = match Format::of(block) {
@@ -103,7 +103,7 @@ fn prefix_in_gnu(block: &[u8; 512]) -> &[u8] {
 }
 
 /// The device numbers of a device's header.
-pub fn rdev(header: &Header) -> Result<Rdev> {
+pub(super) fn rdev(header: &Header) -> Result<Rdev> {
     let block = header.as_bytes();
     ensure!(Format::of(block) != Format::V7, "a device whose header has no device numbers");
     let number = |field: &[u8]| -> Result<u64> {

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use crossbeam_channel::{Receiver, Sender};
 
 /// Bytes that travel between the threads at once.
-pub const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 /// What the thread hands out, in order.
-pub enum Piece {
+pub(super) enum Piece {
     /// Bytes of the blob.
     Blob(Vec<u8>),
     /// Bytes of the tar stream. What they were inflated from comes before them or
@@ -21,7 +21,7 @@ pub enum Piece {
 }
 
 /// What went wrong on the way.
-pub struct Ended {
+pub(super) struct Ended {
     /// Why the blob could not be inflated to its end.
     pub error: Option<anyhow::Error>,
     /// Why it could not be read to its end.
@@ -29,7 +29,7 @@ pub struct Ended {
 }
 
 /// Where pieces go.
-pub struct Outlet<'s> {
+pub(super) struct Outlet<'s> {
     pub pieces: Sender<Piece>,
     /// Buffers that came back.
     pub spent: Receiver<Vec<u8>>,
@@ -58,7 +58,7 @@ impl Outlet<'_> {
 
 /// Reads `blob` to its end and hands all of it out, and the tar stream in it
 /// as long as that is wanted.
-pub fn run(blob: impl Read, outlet: Outlet<'_>) -> Ended {
+pub(super) fn run(blob: impl Read, outlet: Outlet<'_>) -> Ended {
     let mut source = Source { blob, outlet: &outlet, buffer: Vec::new(), at: 0, plain: false };
     let error = inflate(&mut source).err();
     let unread = source.rest().err().map(|error| anyhow!(error).context("reading the blob"));

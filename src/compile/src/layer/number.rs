@@ -7,7 +7,7 @@ use fsimage::tree::{Timestamp, shown};
 ///
 /// Base-256 is a big-endian two's complement number whose top bit is the flag
 /// (GNU tar, star, libarchive).
-pub fn header_number(field: &[u8]) -> Result<i128> {
+pub(super) fn header_number(field: &[u8]) -> Result<i128> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => {
             // The sign stands next to the flag.
@@ -41,7 +41,7 @@ fn is_filler(byte: &u8) -> bool {
 }
 
 /// Whether `field` holds a number and nothing else.
-pub fn is_header_number(field: &[u8]) -> bool {
+pub(super) fn is_header_number(field: &[u8]) -> bool {
     let digits = field.trim_ascii_end();
     let inner = digits.iter().skip_while(|b| is_filler(b)).skip_while(|b| !is_filler(b));
     // Go reads a field up to its first NUL.
@@ -50,7 +50,7 @@ pub fn is_header_number(field: &[u8]) -> bool {
 }
 
 /// A PAX record's whole decimal number, perhaps negative.
-pub fn decimal(value: &[u8]) -> Result<i128> {
+pub(super) fn decimal(value: &[u8]) -> Result<i128> {
     let text = std::str::from_utf8(value).ok();
     let number = text.and_then(|text| text.trim().parse::<i64>().ok());
     let number = number.ok_or_else(|| anyhow!("\"{}\" is not a number", shown(value)))?;
@@ -58,7 +58,7 @@ pub fn decimal(value: &[u8]) -> Result<i128> {
 }
 
 /// As [`decimal`], never negative.
-pub fn unsigned(value: &[u8]) -> Result<u64> {
+pub(super) fn unsigned(value: &[u8]) -> Result<u64> {
     // A sparse file has a million of them: nearly all are short and plain.
     if (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit) {
         return Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
@@ -68,7 +68,7 @@ pub fn unsigned(value: &[u8]) -> Result<u64> {
 
 /// A PAX time: decimal seconds, perhaps negative, perhaps with a fraction,
 /// which is cut at nanoseconds.
-pub fn time(value: &[u8]) -> Result<Timestamp> {
+pub(super) fn time(value: &[u8]) -> Result<Timestamp> {
     let bad = || anyhow!("\"{}\" is not a time", shown(value));
     let text = std::str::from_utf8(value).map_err(|_| bad())?;
     let (negative, digits) = match text.strip_prefix('-') {

@@ -33,7 +33,7 @@ const LISTED: [&[u8]; 4] = [
 /// The records of one extended header that mean something, found once: a header
 /// can hold half a million that mean nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Pax {
+pub(super) struct Pax {
     bytes: Vec<u8>,
     fields: [Option<Range<usize>>; FIELDS.len()],
     /// Keys and values, in order.
@@ -44,7 +44,7 @@ pub struct Pax {
 
 impl Pax {
     /// Splits `<length> <key>=<value>\n` records. A value may hold any byte.
-    pub fn parse(bytes: Vec<u8>) -> Result<Self> {
+    pub(super) fn parse(bytes: Vec<u8>) -> Result<Self> {
         let mut pax = Self::default();
         let mut at = 0;
         // Some writers pad the header's data with NULs.
@@ -74,19 +74,19 @@ impl Pax {
     }
 
     /// The last value of `key`, one of [`FIELDS`].
-    pub fn get(&self, key: &str) -> Option<&[u8]> {
+    pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
         let field = FIELDS.iter().position(|field| *field == key);
         debug_assert!(field.is_some(), "{key}");
         Some(&self.bytes[self.fields[field?].clone()?])
     }
 
     /// As [`Pax::get`]; an empty value takes a field back to its header.
-    pub fn field(&self, key: &str) -> Option<&[u8]> {
+    pub(super) fn field(&self, key: &str) -> Option<&[u8]> {
         self.get(key).filter(|value| !value.is_empty())
     }
 
     /// Those of which each counts, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
         self.listed.iter().map(move |(key, value)| (bytes(key), bytes(value)))
     }

@@ -9,7 +9,7 @@ use super::stream::Stream;
 
 /// Stored bytes of a sparse file, in the file's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SparseMap {
+pub(super) struct SparseMap {
     /// Bytes of the file, holes included.
     pub size: u64,
     /// Offset and length of each run of stored bytes.
@@ -30,7 +30,7 @@ impl SparseMap {
     }
 
     /// Checks that runs ascend within the file and add up to what is stored.
-    pub fn check(&self, stored: u64) -> Result<()> {
+    pub(super) fn check(&self, stored: u64) -> Result<()> {
         let (mut end, mut sum) = (0u64, 0u64);
         for (offset, len) in &self.runs {
             ensure!(*offset >= end, "the runs of a sparse file overlap");
@@ -45,7 +45,7 @@ impl SparseMap {
 
 /// Where the map of a sparse file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// In the header, and in blocks behind it.
     OldGnu,
     /// In PAX records: versions 0.0 and 0.1.
@@ -56,7 +56,7 @@ pub enum Form {
 
 impl Form {
     /// Whether PAX records tell the file's name and size.
-    pub fn is_pax(self) -> bool {
+    pub(super) fn is_pax(self) -> bool {
         self != Self::OldGnu
     }
 }
@@ -65,7 +65,7 @@ impl Form {
 ///
 /// Go's archive/tar decides so, and takes a version that it does not know for none: the
 /// file is what is stored, with the name that it has in any case.
-pub fn form(kind: u8, pax: &Pax) -> Option<Form> {
+pub(super) fn form(kind: u8, pax: &Pax) -> Option<Form> {
     if kind == b'S' {
         return Some(Form::OldGnu);
     }
@@ -81,7 +81,7 @@ pub fn form(kind: u8, pax: &Pax) -> Option<Form> {
 }
 
 /// The old GNU form: four runs in the header, more in blocks behind it.
-pub fn old_gnu(header: &tar::Header, stream: &mut Stream<'_>) -> Result<SparseMap> {
+pub(super) fn old_gnu(header: &tar::Header, stream: &mut Stream<'_>) -> Result<SparseMap> {
     let gnu = header.as_gnu().ok_or_else(|| anyhow!("a sparse entry without GNU header"))?;
     let mut map = SparseMap { size: field(&gnu.realsize)?, runs: Vec::new() };
     let mut add = |sparse: &tar::GnuSparseHeader| {
@@ -111,7 +111,7 @@ fn field(bytes: &[u8]) -> Result<u64> {
 
 /// A map from PAX records, versions 0.0 and 0.1. The file has `stored` bytes unless
 /// they say otherwise.
-pub fn from_records(pax: &Pax, stored: u64) -> Result<SparseMap> {
+pub(super) fn from_records(pax: &Pax, stored: u64) -> Result<SparseMap> {
     let mut map = SparseMap { size: size(pax, stored)?, runs: Vec::new() };
     let mut count = 0;
     let mut add = |offset: &[u8], len: &[u8]| {
@@ -158,7 +158,11 @@ fn size(pax: &Pax, stored: u64) -> Result<u64> {
 
 /// Version 1.0: the map stands before the data, as decimal lines padded to
 /// whole blocks. Returns it with how many bytes it took.
-pub fn before_data(pax: &Pax, stored: u64, stream: &mut Stream<'_>) -> Result<(SparseMap, u64)> {
+pub(super) fn before_data(
+    pax: &Pax,
+    stored: u64,
+    stream: &mut Stream<'_>,
+) -> Result<(SparseMap, u64)> {
     let mut map = SparseMap { size: size(pax, stored)?, runs: Vec::new() };
     let mut lines = Lines { stream, left: stored, block: Vec::new(), at: 0, taken: 0 };
     let count = lines.number()?;

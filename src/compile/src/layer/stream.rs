@@ -34,7 +34,7 @@ pub struct BlobSeen {
 }
 
 /// The uncompressed bytes of a layer, in order.
-pub struct Stream<'a> {
+pub(super) struct Stream<'a> {
     pieces: Receiver<Piece>,
     spent: Sender<Vec<u8>>,
     chunk: Vec<u8>,
@@ -54,7 +54,7 @@ pub struct Stream<'a> {
 
 /// How long the tar stream may be.
 #[derive(Clone, Copy)]
-pub struct Allowed<'a> {
+pub(super) struct Allowed<'a> {
     /// Bytes of it.
     pub most: u64,
     /// How many times as long as the blob it may be at no cost.
@@ -64,7 +64,7 @@ pub struct Allowed<'a> {
 }
 
 impl<'a> Allowed<'a> {
-    pub fn of(limits: &Limits, budgets: &'a Budgets) -> Self {
+    pub(super) fn of(limits: &Limits, budgets: &'a Budgets) -> Self {
         Self { most: limits.layer_bytes, times: limits.expansion, expansion: &budgets.expansion }
     }
 }
@@ -78,7 +78,7 @@ struct Hashed {
 
 /// Runs `take` on the tar stream in `blob` while another thread inflates it.
 /// `progress` hears of the blob's bytes as they are read.
-pub fn with_stream<T>(
+pub(super) fn with_stream<T>(
     blob: impl Read + Send,
     allowed: Allowed<'_>,
     progress: &(dyn Fn(u64) + Sync),
@@ -224,7 +224,7 @@ impl Stream<'_> {
     }
 
     /// The next block of 512 bytes, or `None` at the end of the stream.
-    pub fn block(&mut self) -> Result<Option<[u8; 512]>> {
+    pub(super) fn block(&mut self) -> Result<Option<[u8; 512]>> {
         let mut block = [0; 512];
         let mut filled = 0;
         while filled < block.len() {
@@ -242,7 +242,7 @@ impl Stream<'_> {
     }
 
     /// Hands the next `len` bytes to `each`, in pieces.
-    pub fn each(
+    pub(super) fn each(
         &mut self,
         mut len: u64,
         mut each: impl FnMut(&[u8]) -> io::Result<()>,
@@ -262,7 +262,11 @@ impl Stream<'_> {
     }
 
     /// The next `len` bytes as one piece; in `scratch`, if they are none yet.
-    pub fn piece<'s>(&'s mut self, len: usize, scratch: &'s mut Vec<u8>) -> Result<&'s [u8]> {
+    pub(super) fn piece<'s>(
+        &'s mut self,
+        len: usize,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<&'s [u8]> {
         if self.available()?.len() >= len {
             let from = self.at;
             self.at += len;
@@ -277,13 +281,13 @@ impl Stream<'_> {
     }
 
     /// Passes over the next `len` bytes.
-    pub fn skip(&mut self, len: u64) -> Result<()> {
+    pub(super) fn skip(&mut self, len: u64) -> Result<()> {
         self.each(len, |_| Ok(()))
     }
 
     /// Passes over padding of `len` bytes. An archive may end before its last
     /// member is padded, as Go's reader allows.
-    pub fn skip_padding(&mut self, mut len: u64) -> Result<()> {
+    pub(super) fn skip_padding(&mut self, mut len: u64) -> Result<()> {
         while len > 0 {
             let there = self.available()?.len();
             if there == 0 {
@@ -297,7 +301,7 @@ impl Stream<'_> {
     }
 
     /// The next `len` bytes; the caller has limited `len`.
-    pub fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
+    pub(super) fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         self.each(len, |bytes| {
             all.extend_from_slice(bytes);
@@ -307,7 +311,7 @@ impl Stream<'_> {
     }
 
     /// Reads on to the end and returns the digest and length of everything.
-    pub fn finish(&mut self) -> Result<(DiffId, u64)> {
+    pub(super) fn finish(&mut self) -> Result<(DiffId, u64)> {
         while !self.available()?.is_empty() {
             self.at = self.chunk.len();
         }

@@ -14,7 +14,7 @@ const MAX_DROPPED: usize = 16 << 10;
 /// The xattrs that `pax` describes, of a `holder` whose mode is `mode`. What no image
 /// file system may have, and what Linux lets no inode of the kind have, is left out, and
 /// listed in [`DROPPED_XATTRS`]: a guest could not copy it up.
-pub fn from_pax(pax: &Pax, holder: Holder, mode: u16, max_bytes: u64) -> Result<Xattrs> {
+pub(super) fn from_pax(pax: &Pax, holder: Holder, mode: u16, max_bytes: u64) -> Result<Xattrs> {
     // In the tar's order, and whether each is set or taken away: they are sorted once,
     // however many there are.
     let mut found: Vec<(Xattr, bool)> = Vec::new();

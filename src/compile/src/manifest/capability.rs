@@ -61,7 +61,7 @@ struct Sets {
 }
 
 /// The xattr value of capabilities such as `cap_net_raw,cap_net_admin+ep`.
-pub fn parse(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
     let mut sets = Sets::default();
     let mut clauses = 0;
     for part in text.split_ascii_whitespace() {

@@ -7,7 +7,7 @@ use super::patch::{NodeKind, Op, User};
 use super::xattr::{check_name, xattr_value};
 
 /// Checks what `op` says, each field by itself and together.
-pub fn check(op: &Op) -> Result<(), String> {
+pub(crate) fn check(op: &Op) -> Result<(), String> {
     match op {
         Op::Write(op) => {
             guest_path(&op.path)?;

@@ -17,7 +17,7 @@ use crate::manifest::step::Step;
 pub(super) const MAX_BYTES: u64 = 4 << 20;
 
 /// A file of YAML.
-pub struct Document {
+pub(super) struct Document {
     pub path: PathBuf,
     pub value: Value,
     marks: Marks,
@@ -25,7 +25,7 @@ pub struct Document {
 
 impl Document {
     /// Reads YAML from `from`, which errors call `path`.
-    pub fn read(from: impl Read, path: &Path) -> Result<Self, ManifestError> {
+    pub(super) fn read(from: impl Read, path: &Path) -> Result<Self, ManifestError> {
         let io = |source| ManifestError::Io { path: path.to_owned(), source };
         let mut text = String::new();
         from.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
@@ -52,7 +52,7 @@ impl Document {
 
     /// Puts values in the place of variables, everywhere below `at` and not
     /// below the keys `except` of the document itself.
-    pub fn expand(&mut self, vars: &Vars, except: &[&str]) -> Result<(), ManifestError> {
+    pub(super) fn expand(&mut self, vars: &Vars, except: &[&str]) -> Result<(), ManifestError> {
         let mut steps = Vec::new();
         let mut value = std::mem::take(&mut self.value);
         let result = expand(&mut value, vars, except, &mut steps);
@@ -61,7 +61,7 @@ impl Document {
     }
 
     /// The typed form of the document's value.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
         serde_path_to_error::deserialize(&self.value).map_err(|error| {
             let steps: Vec<Step> = error.path().iter().filter_map(step).collect();
             self.error(&steps, error.into_inner().to_string())
@@ -69,12 +69,12 @@ impl Document {
     }
 
     /// Line of the value at `steps`, from 1; 0 if it is not known.
-    pub fn line(&self, steps: &[Step]) -> usize {
+    pub(super) fn line(&self, steps: &[Step]) -> usize {
         self.marks.get(steps).map_or(0, |(line, _)| line)
     }
 
     /// An error about the value at `steps`.
-    pub fn error(&self, steps: &[Step], what: String) -> ManifestError {
+    pub(super) fn error(&self, steps: &[Step], what: String) -> ManifestError {
         let place = self.marks.get(steps);
         let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
         ManifestError::Value { path: self.path.clone(), place, what }
@@ -120,7 +120,7 @@ pub(super) fn expand(
 }
 
 /// Names of variables that a document uses.
-pub fn used(value: &Value, names: &mut BTreeSet<String>) {
+pub(super) fn used(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::String(text) => names.extend(super::vars::names(text)),
         Value::Array(values) => values.iter().for_each(|value| used(value, names)),

@@ -23,11 +23,11 @@ const STEP: usize = 32;
 
 /// Line and column, from 1, of the keys and elements of a document.
 #[derive(Default)]
-pub struct Marks(BTreeMap<Vec<Step>, (usize, usize)>);
+pub(super) struct Marks(BTreeMap<Vec<Step>, (usize, usize)>);
 
 /// A document that is made to exhaust the machine.
 #[derive(Debug)]
-pub struct TooMuch {
+pub(super) struct TooMuch {
     pub what: &'static str,
     pub line: usize,
     pub column: usize,
@@ -83,7 +83,7 @@ impl Weight {
 
 impl Marks {
     /// The place of `steps`, or of the nearest value around it that has one.
-    pub fn get(&self, steps: &[Step]) -> Option<(usize, usize)> {
+    pub(super) fn get(&self, steps: &[Step]) -> Option<(usize, usize)> {
         (0..=steps.len()).rev().find_map(|len| self.0.get(&steps[..len]).copied())
     }
 
@@ -113,7 +113,7 @@ impl Marks {
     ///
     /// # Errors
     /// Where it becomes too deep, or too much.
-    pub fn of(text: &str) -> Result<Self, TooMuch> {
+    pub(super) fn of(text: &str) -> Result<Self, TooMuch> {
         let mut marks = Self::default();
         let mut weight = Weight::default();
         let mut open: Vec<Node> = Vec::new();

@@ -2,7 +2,7 @@
 
 /// A step from a value to one inside of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub(super) enum Step {
     Key(String),
     Index(usize),
 }

@@ -7,7 +7,7 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// Names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vars(BTreeMap<String, String>);
+pub(super) struct Vars(BTreeMap<String, String>);
 
 /// A piece of text.
 enum Piece<'t> {
@@ -20,12 +20,12 @@ enum Piece<'t> {
 
 impl Vars {
     /// Variables that the user set, which win over those of a manifest.
-    pub fn new(set: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(set: &BTreeMap<String, String>) -> Self {
         Self(set.clone())
     }
 
     /// Defines `name` unless it is there.
-    pub fn define(&mut self, name: &str, value: &str) -> Result<(), String> {
+    pub(super) fn define(&mut self, name: &str, value: &str) -> Result<(), String> {
         if !is_name(name) {
             return Err(bad_name(name));
         }
@@ -37,7 +37,7 @@ impl Vars {
     }
 
     /// `text` with values in the place of `${NAME}`, and `$` of `$$`.
-    pub fn expand(&self, text: &str) -> Result<String, String> {
+    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
         let mut out = String::new();
         for piece in pieces(text)? {
             match piece {
@@ -59,18 +59,18 @@ impl Vars {
 }
 
 /// Letters, digits and underscores, no digit first.
-pub fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     word && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
 /// What is wrong with a name.
-pub fn bad_name(name: &str) -> String {
+pub(super) fn bad_name(name: &str) -> String {
     format!("{name:?} is not a name of a variable (letters, digits and _, no digit first)")
 }
 
 /// The variables that `text` uses, as far as it can be read.
-pub fn names(text: &str) -> Vec<String> {
+pub(super) fn names(text: &str) -> Vec<String> {
     let pieces = pieces(text).unwrap_or_default().into_iter();
     let name = |piece| if let Piece::Name(name) = piece { Some(name.to_owned()) } else { None };
     pieces.filter_map(name).collect()

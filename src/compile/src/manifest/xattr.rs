@@ -24,7 +24,7 @@ pub enum BadXattr {
 const ACLS: [&str; 2] = [acl::ACCESS, acl::DEFAULT];
 
 /// Checks that a file of an upper can have an xattr of this name.
-pub fn check_name(name: &str) -> Result<(), BadXattr> {
+pub(crate) fn check_name(name: &str) -> Result<(), BadXattr> {
     if name.starts_with("trusted.overlay.") {
         return Err(BadXattr::Overlay(name.into()));
     }

@@ -8,8 +8,8 @@ use super::work::Work;
 use crate::manifest::owner::{Group, Id, Owner};
 use crate::patch::shown::kind_name;
 
-pub const PASSWD: &str = "/etc/passwd";
-pub const GROUP: &str = "/etc/group";
+pub(super) const PASSWD: &str = "/etc/passwd";
+pub(super) const GROUP: &str = "/etc/group";
 
 /// Bytes of a file of accounts: more would be no such file.
 const MAX_BYTES: u64 = 16 << 20;
@@ -17,14 +17,14 @@ const MAX_BYTES: u64 = 16 << 20;
 /// A file of accounts. Its lines are taken apart when they are looked at: a list of
 /// them would take many times what a file of empty ones has.
 #[derive(Default)]
-pub struct Table(Vec<u8>);
+pub(super) struct Table(Vec<u8>);
 
 /// A line of a [`Table`].
 #[derive(Clone, Copy)]
-pub struct Row<'t>(&'t [u8]);
+pub(super) struct Row<'t>(&'t [u8]);
 
 impl<'t> Row<'t> {
-    pub fn new(line: &'t [u8]) -> Self {
+    pub(super) fn new(line: &'t [u8]) -> Self {
         Self(line)
     }
 
@@ -33,43 +33,43 @@ impl<'t> Row<'t> {
         self.0.split(|b| *b == b':').nth(column)
     }
 
-    pub fn name(self) -> &'t [u8] {
+    pub(super) fn name(self) -> &'t [u8] {
         self.field(0).unwrap_or_default()
     }
 
     /// The number in column `column`.
-    pub fn number(self, column: usize) -> Option<u32> {
+    pub(super) fn number(self, column: usize) -> Option<u32> {
         std::str::from_utf8(self.field(column)?).ok()?.parse().ok()
     }
 }
 
 impl Table {
-    pub fn new(bytes: Vec<u8>) -> Self {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.0.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(Row)
     }
 
     /// The number in column `column` of the line that begins with `name`.
-    pub fn number(&self, name: &str, column: usize) -> Option<u32> {
+    pub(super) fn number(&self, name: &str, column: usize) -> Option<u32> {
         self.rows().find(|row| row.name() == name.as_bytes())?.number(column)
     }
 
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.rows().any(|row| row.name() == name.as_bytes())
     }
 
     /// The first line whose `column` is the number `id`.
-    pub fn of_number(&self, id: u32, column: usize) -> Option<Row<'_>> {
+    pub(super) fn of_number(&self, id: u32, column: usize) -> Option<Row<'_>> {
         self.rows().find(|row| row.number(column) == Some(id))
     }
 }
 
 impl Work<'_> {
     /// The file of accounts at `path`, or `None` if the image has none.
-    pub fn account_file(&mut self, path: &str) -> Result<Option<(InodeId, Vec<u8>)>> {
+    pub(super) fn account_file(&mut self, path: &str) -> Result<Option<(InodeId, Vec<u8>)>> {
         // Without /etc there is no such file either.
         let Ok(found) = self.find(path.as_bytes(), Last::Follow, Parents::Need) else {
             return Ok(None);
@@ -87,12 +87,12 @@ impl Work<'_> {
         }
     }
 
-    pub fn table(&mut self, path: &str) -> Result<Table> {
+    pub(super) fn table(&mut self, path: &str) -> Result<Table> {
         let file = self.account_file(path)?;
         Ok(Table::new(file.map_or(Vec::new(), |(_, bytes)| bytes)))
     }
 
-    pub fn group_id(&mut self, id: &Id) -> Result<u32> {
+    pub(super) fn group_id(&mut self, id: &Id) -> Result<u32> {
         match id {
             Id::Number(number) => Ok(*number),
             Id::Name(name) => {
@@ -103,7 +103,7 @@ impl Work<'_> {
     }
 
     /// The numbers that `owner` says.
-    pub fn ids(&mut self, owner: &Owner) -> Result<(Option<u32>, Option<u32>)> {
+    pub(super) fn ids(&mut self, owner: &Owner) -> Result<(Option<u32>, Option<u32>)> {
         let login = matches!(owner.group, Some(Group::Login));
         let named = matches!(owner.user, Some(Id::Name(_)));
         let users = if login || named { self.table(PASSWD)? } else { Table::default() };
@@ -134,7 +134,11 @@ impl Work<'_> {
     }
 
     /// The owner that `owner` makes of `uid` and `gid`.
-    pub fn owner(&mut self, owner: Option<&Owner>, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+    pub(super) fn owner(
+        &mut self,
+        owner: Option<&Owner>,
+        (uid, gid): (u32, u32),
+    ) -> Result<(u32, u32)> {
         let ids = owner.map(|owner| self.ids(owner)).transpose()?;
         let (new_uid, new_gid) = ids.unwrap_or_default();
         Ok((new_uid.unwrap_or(uid), new_gid.unwrap_or(gid)))

@@ -56,7 +56,7 @@ impl Job<'_> {
 }
 
 impl Work<'_> {
-    pub fn copy(&mut self, op: &Copy) -> Result<()> {
+    pub(super) fn copy(&mut self, op: &Copy) -> Result<()> {
         let from = &op.from;
         let metadata = fs::metadata(from).with_context(|| from.display().to_string())?;
         let exclude = op.exclude.iter().map(|pattern| {

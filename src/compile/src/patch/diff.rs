@@ -14,7 +14,7 @@ use crate::patch::change::{Change, What};
 use crate::patch::shown::{kind_name, shown};
 
 impl Work<'_> {
-    pub fn diff(&mut self, op: &Diff) -> Result<()> {
+    pub(super) fn diff(&mut self, op: &Diff) -> Result<()> {
         let content = self.source(op.content.as_ref(), op.from.as_deref())?;
         let size = content.size();
         ensure!(size <= MAX_EDIT, "the diff has {size} bytes; it may have {MAX_EDIT}");

@@ -14,10 +14,10 @@ use crate::patch::change::What;
 use crate::patch::shown::{kind_name, shown};
 
 /// Bytes of a file that is edited in memory, or of a diff.
-pub const MAX_EDIT: u64 = 256 << 20;
+pub(super) const MAX_EDIT: u64 = 256 << 20;
 
 /// The regular file of the host at `path`, links followed.
-pub fn host_file(path: &Path) -> Result<HostFile> {
+pub(super) fn host_file(path: &Path) -> Result<HostFile> {
     let shown = path.display();
     let metadata = std::fs::metadata(path).with_context(|| shown.to_string())?;
     ensure!(metadata.is_file(), "{shown} is not a regular file");
@@ -27,7 +27,11 @@ pub fn host_file(path: &Path) -> Result<HostFile> {
 impl Work<'_> {
     /// What `content` or the host's file `from` holds; the manifest has one of
     /// them.
-    pub fn source(&mut self, content: Option<&String>, from: Option<&Path>) -> Result<Content> {
+    pub(super) fn source(
+        &mut self,
+        content: Option<&String>,
+        from: Option<&Path>,
+    ) -> Result<Content> {
         match (content, from) {
             (Some(text), _) => Ok(Content::bytes(text.as_bytes())),
             (None, Some(path)) => {
@@ -38,7 +42,7 @@ impl Work<'_> {
         }
     }
 
-    pub fn write(&mut self, op: &Write) -> Result<()> {
+    pub(super) fn write(&mut self, op: &Write) -> Result<()> {
         let content = self.source(op.content.as_ref(), op.from.as_deref())?;
         let found = self.find(op.path.as_bytes(), Last::Follow, Parents::of(op.parents))?;
         let Some(id) = found.id else {
@@ -65,7 +69,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub fn append(&mut self, op: &Append) -> Result<()> {
+    pub(super) fn append(&mut self, op: &Append) -> Result<()> {
         let more = self.source(op.content.as_ref(), op.from.as_deref())?;
         let (found, id) = self.file(&op.path)?;
         if more.size() == 0 {
@@ -83,7 +87,7 @@ impl Work<'_> {
     }
 
     /// All bytes of the file `id`.
-    pub fn text(&self, id: InodeId) -> Result<Vec<u8>> {
+    pub(super) fn text(&self, id: InodeId) -> Result<Vec<u8>> {
         let Kind::File(content) = &self.tree.inode(id).kind else {
             unreachable!("only files are edited");
         };
@@ -94,7 +98,7 @@ impl Work<'_> {
         Ok(content.read(&self.disks)?)
     }
 
-    pub fn replace(&mut self, op: &Replace) -> Result<()> {
+    pub(super) fn replace(&mut self, op: &Replace) -> Result<()> {
         let (found, id) = self.file(&op.path)?;
         let find = regex(&op.find).map_err(|error| anyhow!(error))?;
         let text = self.text(id)?;

@@ -17,7 +17,7 @@ use crate::patch::change::What;
 use crate::patch::shown::{kind_name, shown};
 
 impl Work<'_> {
-    pub fn extract(&mut self, op: &Extract) -> Result<()> {
+    pub(super) fn extract(&mut self, op: &Extract) -> Result<()> {
         let found = self.find(op.path.as_bytes(), Last::Follow, Parents::Make)?;
         if found.is_free()? {
             let name = found.entry()?.clone();

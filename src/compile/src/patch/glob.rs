@@ -13,7 +13,7 @@ use super::resolve::{Found, Last, Nowhere, Parents};
 use super::work::Work;
 
 /// What may match a name.
-pub enum Pattern {
+pub(super) enum Pattern {
     Glob(GlobMatcher),
     /// `**`: no directory, or any number of them.
     Any,
@@ -25,19 +25,19 @@ fn is_glob(part: &[u8]) -> bool {
 }
 
 /// A matcher of names.
-pub fn matcher(pattern: &str) -> Result<GlobMatcher> {
+pub(super) fn matcher(pattern: &str) -> Result<GlobMatcher> {
     // Backslashes escape, on every host.
     let glob = GlobBuilder::new(pattern).backslash_escape(true).literal_separator(true).build()?;
     Ok(glob.compile_matcher())
 }
 
-pub fn fits(matcher: &GlobMatcher, name: &[u8]) -> bool {
+pub(super) fn fits(matcher: &GlobMatcher, name: &[u8]) -> bool {
     matcher.is_match(OsStr::from_bytes(name))
 }
 
 impl Work<'_> {
     /// What the path or glob `pattern` names, by path; at least one thing.
-    pub fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Found>> {
+    pub(super) fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Found>> {
         match self.find(pattern.as_bytes(), last, Parents::Need) {
             Ok(found) if found.id.is_some() => return Ok(vec![found]),
             Ok(found) if !is_glob(pattern.as_bytes()) => {

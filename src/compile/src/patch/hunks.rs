@@ -8,7 +8,7 @@ use super::unified::Hunk;
 /// all be there.
 ///
 /// No list of the lines is kept: a file that is all line ends has as many as bytes.
-pub fn apply(text: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
+pub(super) fn apply(text: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
     let text = Text::new(text);
     let mut new = Vec::new();
     // Whether the last line of `new` lacks its end.

@@ -17,7 +17,7 @@ use crate::patch::shown::kind_name;
 type Each<'f, W> = &'f mut dyn FnMut(&mut W, InodeId, &GuestPath) -> Result<()>;
 
 impl Work<'_> {
-    pub fn chmod(&mut self, op: &Chmod) -> Result<()> {
+    pub(super) fn chmod(&mut self, op: &Chmod) -> Result<()> {
         self.each_target(&op.path, op.recursive, &mut |work, id, path| {
             let inode = work.tree.inode(id);
             // Linux has no other mode for symbolic links.
@@ -33,7 +33,7 @@ impl Work<'_> {
         })
     }
 
-    pub fn chown(&mut self, op: &Chown) -> Result<()> {
+    pub(super) fn chown(&mut self, op: &Chown) -> Result<()> {
         let (uid, gid) = self.ids(&op.owner)?;
         self.each_target(&op.path, op.recursive, &mut |work, id, path| {
             let mut stat = work.tree.inode(id).stat;
@@ -94,7 +94,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub fn xattr(&mut self, op: &Xattr) -> Result<()> {
+    pub(super) fn xattr(&mut self, op: &Xattr) -> Result<()> {
         for found in self.glob(&op.path, Last::Follow)? {
             let id = found.existing()?;
             let inode = self.tree.inode(id);

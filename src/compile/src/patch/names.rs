@@ -12,7 +12,7 @@ use crate::patch::change::What;
 use crate::patch::shown::{absolute, kind_name, shown};
 
 impl Work<'_> {
-    pub fn mkdir(&mut self, op: &Mkdir) -> Result<()> {
+    pub(super) fn mkdir(&mut self, op: &Mkdir) -> Result<()> {
         let last = if op.parents { Last::Follow } else { Last::Keep };
         let found = self.find(op.path.as_bytes(), last, Parents::of(op.parents))?;
         if found.is_free()? {
@@ -36,14 +36,14 @@ impl Work<'_> {
     }
 
     /// The owner that `owner` makes of that of `id`.
-    pub fn owner_of(&mut self, id: InodeId, owner: Option<&Owner>) -> Result<(u32, u32)> {
+    pub(super) fn owner_of(&mut self, id: InodeId, owner: Option<&Owner>) -> Result<(u32, u32)> {
         let stat = self.tree.inode(id).stat;
         self.owner(owner, (stat.uid, stat.gid))
     }
 
     /// Gives what is there the mode and the owner that were said; says whether
     /// that changed anything.
-    pub fn describe(
+    pub(super) fn describe(
         &mut self,
         id: InodeId,
         mode: Option<&Mode>,
@@ -69,7 +69,7 @@ impl Work<'_> {
         Ok(What::Changed)
     }
 
-    pub fn symlink(&mut self, op: &Symlink) -> Result<()> {
+    pub(super) fn symlink(&mut self, op: &Symlink) -> Result<()> {
         let found = self.find(op.path.as_bytes(), Last::Keep, Parents::of(op.parents))?;
         let target: Box<[u8]> = op.target.as_bytes().into();
         if let Some(id) = found.id
@@ -88,7 +88,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub fn link(&mut self, op: &Link) -> Result<()> {
+    pub(super) fn link(&mut self, op: &Link) -> Result<()> {
         let (target, id) = self.existing(&op.target)?;
         let is_dir = self.tree.dir(id).is_some();
         ensure!(!is_dir, "{} is a directory, which has one name", shown(&target.path));
@@ -103,7 +103,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub fn mknod(&mut self, op: &Mknod) -> Result<()> {
+    pub(super) fn mknod(&mut self, op: &Mknod) -> Result<()> {
         let found = self.find(op.path.as_bytes(), Last::Keep, Parents::of(op.parents))?;
         if let Some(id) = found.id {
             let kind = kind_name(&self.tree.inode(id).kind);
@@ -127,7 +127,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub fn remove(&mut self, op: &Remove) -> Result<()> {
+    pub(super) fn remove(&mut self, op: &Remove) -> Result<()> {
         let all = match self.glob(&op.path, Last::Keep) {
             Ok(all) => all,
             Err(error) if !error.is::<Nowhere>() => return Err(error),
@@ -152,7 +152,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub fn rename(&mut self, op: &Rename) -> Result<()> {
+    pub(super) fn rename(&mut self, op: &Rename) -> Result<()> {
         let from = self.find(op.from.as_bytes(), Last::Keep, Parents::Need)?;
         let id = from.existing()?;
         let to = self.find(op.path.as_bytes(), Last::Keep, Parents::Need)?;

@@ -9,7 +9,7 @@ use crate::patch::shown::{kind_name, shown};
 
 /// Where a path leads.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(super) struct Found {
     /// The directory that has, or would have, the name; of the root: the root.
     pub dir: InodeId,
     /// `None` for the root.
@@ -25,18 +25,18 @@ pub struct Found {
 /// A path that leads nowhere.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Nowhere(pub String);
+pub(super) struct Nowhere(pub String);
 
 /// What to do with a symbolic link that a path ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Last {
+pub(super) enum Last {
     Follow,
     Keep,
 }
 
 /// What to do where a directory on the way is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parents {
+pub(super) enum Parents {
     /// An error.
     Need,
     /// An error that tells of the option that makes them.
@@ -45,34 +45,34 @@ pub enum Parents {
 }
 
 impl Parents {
-    pub fn of(option: bool) -> Self {
+    pub(super) fn of(option: bool) -> Self {
         if option { Self::Make } else { Self::Offer }
     }
 }
 
 impl Found {
     /// What is there.
-    pub fn existing(&self) -> Result<InodeId> {
+    pub(super) fn existing(&self) -> Result<InodeId> {
         self.id.ok_or_else(|| Nowhere(format!("there is no {}", shown(&self.path))).into())
     }
 
     /// Whether the name is free for something new: not so that of a link which
     /// leads to nothing.
-    pub fn is_free(&self) -> Result<bool> {
+    pub(super) fn is_free(&self) -> Result<bool> {
         let dangling = self.linked && self.id.is_none();
         ensure!(!dangling, "a symbolic link leads to {}, which is not there", shown(&self.path));
         Ok(self.id.is_none())
     }
 
     /// The name that something can get or lose.
-    pub fn entry(&self) -> Result<&Name> {
+    pub(super) fn entry(&self) -> Result<&Name> {
         self.name.as_ref().ok_or_else(|| anyhow!("this is the root itself"))
     }
 }
 
 impl Work<'_> {
     /// Finds what `path` names.
-    pub fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Found> {
+    pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Found> {
         let budget = &self.environment.budgets.steps;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
         let mut steps = links::steps(path)?;
@@ -132,14 +132,14 @@ impl Work<'_> {
     }
 
     /// What is at `path`, which must be there, links followed.
-    pub fn existing(&mut self, path: &str) -> Result<(Found, InodeId)> {
+    pub(super) fn existing(&mut self, path: &str) -> Result<(Found, InodeId)> {
         let found = self.find(path.as_bytes(), Last::Follow, Parents::Need)?;
         let id = found.existing()?;
         Ok((found, id))
     }
 
     /// The regular file at `path`, which must be there, links followed.
-    pub fn file(&mut self, path: &str) -> Result<(Found, InodeId)> {
+    pub(super) fn file(&mut self, path: &str) -> Result<(Found, InodeId)> {
         let (found, id) = self.existing(path)?;
         match &self.tree.inode(id).kind {
             Kind::File(_) => Ok((found, id)),

@@ -4,7 +4,7 @@ use fsimage::tree::{GuestPath, Kind};
 
 /// The path as people write it; bytes that are no text, and what a terminal
 /// would take for more than text, are escaped.
-pub fn shown(path: &GuestPath) -> String {
+pub(super) fn shown(path: &GuestPath) -> String {
     let bytes = absolute(path);
     match std::str::from_utf8(&bytes) {
         Ok(text) if !text.contains(char::is_control) => text.to_owned(),
@@ -13,12 +13,12 @@ pub fn shown(path: &GuestPath) -> String {
 }
 
 /// The bytes of a path from the root.
-pub fn absolute(path: &GuestPath) -> Vec<u8> {
+pub(super) fn absolute(path: &GuestPath) -> Vec<u8> {
     [b"/", &path.to_bytes()[..]].concat()
 }
 
 /// What an inode is, in a word.
-pub fn kind_name<C>(kind: &Kind<C>) -> &'static str {
+pub(super) fn kind_name<C>(kind: &Kind<C>) -> &'static str {
     match kind {
         Kind::Dir(_) => "a directory",
         Kind::File(_) | Kind::LowerLink(_) => "a file",

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 
 /// What a diff says of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FileDiff {
+pub(super) struct FileDiff {
     /// Name before; `None` if there was no file.
     pub old: Option<Vec<u8>>,
     /// Name after; `None` if there is none any more.
@@ -18,7 +18,7 @@ pub struct FileDiff {
 
 /// Neighbouring lines of a file, before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hunk {
+pub(super) struct Hunk {
     /// Line of the diff, from 1.
     pub at: usize,
     /// Line of the file before, from 1; with no old lines, the one before them.
@@ -47,7 +47,7 @@ impl<'d> Lines<'d> {
 }
 
 /// The changes of files in `diff`; text between them is passed over.
-pub fn parse(diff: &[u8]) -> Result<Vec<FileDiff>> {
+pub(super) fn parse(diff: &[u8]) -> Result<Vec<FileDiff>> {
     let mut lines = Lines { all: diff.split_inclusive(|b| *b == b'\n').collect(), at: 0 };
     let mut files = Vec::new();
     while lines.peek(0).is_some() {

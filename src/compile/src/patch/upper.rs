@@ -34,7 +34,7 @@ struct Visit {
 }
 
 /// The tree of `/upper`.
-pub fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
+pub(super) fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
     let root = work.tree.inode(InodeId::ROOT);
     let mut upper = Tree::new(root.stat);
     upper.inode_mut(InodeId::ROOT).xattrs = root.xattrs.clone();
@@ -195,7 +195,7 @@ fn changed_files(work: &Work<'_>, visits: &[Visit]) -> HashSet<InodeId> {
 /// A hash of all that `upper` says. Contents on layers count by where they lie,
 /// for the layers are known by their own hashes; `scratch` has the hashes of
 /// disks that are no layers.
-pub fn fingerprint(
+pub(super) fn fingerprint(
     upper: &Tree<Content>,
     scratch: &BTreeMap<u16, blake3::Hash>,
 ) -> Result<blake3::Hash> {

@@ -27,7 +27,7 @@ fn free(taken: &Table) -> Result<u32> {
 }
 
 impl Work<'_> {
-    pub fn user(&mut self, op: &User) -> Result<()> {
+    pub(super) fn user(&mut self, op: &User) -> Result<()> {
         let users = self.table(PASSWD)?;
         let groups = self.table(GROUP)?;
         let name = &op.name;

@@ -16,7 +16,7 @@ use super::content::{Content, Disks, HostFile, Part};
 use crate::patch::change::{Change, Environment, What};
 
 /// An image's tree while it is patched.
-pub struct Work<'e> {
+pub(super) struct Work<'e> {
     pub tree: Tree<Content>,
     /// Inodes below this number are the image's own.
     pub lower: u32,
@@ -36,7 +36,7 @@ pub struct Work<'e> {
 }
 
 impl<'e> Work<'e> {
-    pub fn new(tree: Tree<Extents>, disks: Disks, environment: &'e Environment<'e>) -> Self {
+    pub(super) fn new(tree: Tree<Extents>, disks: Disks, environment: &'e Environment<'e>) -> Self {
         let tree = tree.map_files(Content::Stored);
         Self {
             lower: tree.len() as u32,
@@ -54,7 +54,7 @@ impl<'e> Work<'e> {
 
     /// Takes `bytes` of memory, which stay until the upper is written, from what the
     /// layers have left of the build's.
-    pub fn take(&self, bytes: u64) -> Result<()> {
+    pub(super) fn take(&self, bytes: u64) -> Result<()> {
         let taken = self.environment.budgets.metadata.take(bytes);
         taken.map_err(|Exhausted(limit)| {
             anyhow!(
@@ -66,7 +66,7 @@ impl<'e> Work<'e> {
 
     /// Takes `bytes` of memory, which an operation holds in all at this moment: what one
     /// had, the next has again.
-    pub fn hold(&self, bytes: u64) -> Result<()> {
+    pub(super) fn hold(&self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.held.get());
         if more > 0 {
             self.take(more)?;
@@ -77,18 +77,18 @@ impl<'e> Work<'e> {
 
     /// The image's own inode `id` as it was before all patches; `None` if a
     /// patch made it.
-    pub fn original(&self, id: InodeId) -> Option<&Inode<Content>> {
+    pub(super) fn original(&self, id: InodeId) -> Option<&Inode<Content>> {
         let own = id.0 < self.lower;
         own.then(|| self.before.get(&id).unwrap_or_else(|| self.tree.inode(id)))
     }
 
     /// Whether anything was changed at all.
-    pub fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         self.before.is_empty()
     }
 
     /// Whether `id` is not what it was; for a directory, its entries apart.
-    pub fn differs(&self, id: InodeId) -> bool {
+    pub(super) fn differs(&self, id: InodeId) -> bool {
         let (Some(was), is) = (self.before.get(&id), self.tree.inode(id)) else {
             return id.0 >= self.lower;
         };
@@ -100,7 +100,7 @@ impl<'e> Work<'e> {
     }
 
     /// The inode `id`, to be changed.
-    pub fn touch(&mut self, id: InodeId) -> Result<&mut Inode<Content>> {
+    pub(super) fn touch(&mut self, id: InodeId) -> Result<&mut Inode<Content>> {
         if id.0 < self.lower && !self.before.contains_key(&id) {
             let inode = self.tree.inode(id);
             self.take(whole_weight(inode))?;
@@ -110,7 +110,7 @@ impl<'e> Work<'e> {
     }
 
     /// Keeps `inode` as what `id` was, if it is the first to be kept.
-    pub fn keep(&mut self, id: InodeId, inode: &Inode<Content>) -> Result<()> {
+    pub(super) fn keep(&mut self, id: InodeId, inode: &Inode<Content>) -> Result<()> {
         if id.0 < self.lower && !self.before.contains_key(&id) {
             self.take(whole_weight(inode))?;
             self.before.insert(id, inode.clone());
@@ -118,12 +118,12 @@ impl<'e> Work<'e> {
         Ok(())
     }
 
-    pub fn entries(&self, dir: InodeId) -> &BTreeMap<Name, InodeId> {
+    pub(super) fn entries(&self, dir: InodeId) -> &BTreeMap<Name, InodeId> {
         &self.tree.dir(dir).expect("the caller has a directory").entries
     }
 
     /// The entries of the directory `dir`, to be changed.
-    pub fn entries_mut(&mut self, dir: InodeId) -> Result<&mut BTreeMap<Name, InodeId>> {
+    pub(super) fn entries_mut(&mut self, dir: InodeId) -> Result<&mut BTreeMap<Name, InodeId>> {
         match &mut self.touch(dir)?.kind {
             Kind::Dir(dir) => Ok(&mut dir.entries),
             _ => unreachable!("the caller has a directory"),
@@ -131,20 +131,35 @@ impl<'e> Work<'e> {
     }
 
     /// Adds an inode under `name`, in the place of what is there.
-    pub fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Content>) -> Result<InodeId> {
+    pub(super) fn add(
+        &mut self,
+        dir: InodeId,
+        name: Name,
+        inode: Inode<Content>,
+    ) -> Result<InodeId> {
         let id = self.tree.push(inode)?;
         self.entries_mut(dir)?.insert(name, id);
         Ok(id)
     }
 
     /// A new inode of the patches' own time.
-    pub fn fresh(&self, mode: u16, (uid, gid): (u32, u32), kind: Kind<Content>) -> Inode<Content> {
+    pub(super) fn fresh(
+        &self,
+        mode: u16,
+        (uid, gid): (u32, u32),
+        kind: Kind<Content>,
+    ) -> Inode<Content> {
         let stat = Stat { mode, uid, gid, mtime: self.environment.time };
         Inode { stat, xattrs: Xattrs::default(), kind }
     }
 
     /// Adds a directory that nobody describes.
-    pub fn add_plain_dir(&mut self, dir: InodeId, name: Name, path: &GuestPath) -> Result<InodeId> {
+    pub(super) fn add_plain_dir(
+        &mut self,
+        dir: InodeId,
+        name: Name,
+        path: &GuestPath,
+    ) -> Result<InodeId> {
         let inode = self.fresh(0o755, (0, 0), Kind::Dir(Dir::default()));
         self.note(What::Made, path)?;
         self.add(dir, name, inode)
@@ -152,7 +167,7 @@ impl<'e> Work<'e> {
 
     /// Sets owner and mode, and with the mode what an ACL says of it; says
     /// whether anything changed.
-    pub fn set_stat(&mut self, id: InodeId, stat: Stat) -> Result<bool> {
+    pub(super) fn set_stat(&mut self, id: InodeId, stat: Stat) -> Result<bool> {
         let there = self.tree.inode(id);
         if there.stat == stat {
             return Ok(false);
@@ -169,7 +184,7 @@ impl<'e> Work<'e> {
 
     /// Gives the file `id` another content, and the patches' time. Its capabilities were
     /// granted to the old content, and go with it, as they do when a kernel writes.
-    pub fn set_content(&mut self, id: InodeId, content: Content) -> Result<()> {
+    pub(super) fn set_content(&mut self, id: InodeId, content: Content) -> Result<()> {
         let limit = self.environment.limits.file_bytes;
         let size = content.size();
         ensure!(size <= limit, "{size} bytes in one file (raise --max-file-bytes to allow it)");
@@ -182,7 +197,7 @@ impl<'e> Work<'e> {
     }
 
     /// The same with a content that was made of the image's own, and is in memory.
-    pub fn set_edited(&mut self, id: InodeId, new: Vec<u8>) -> Result<()> {
+    pub(super) fn set_edited(&mut self, id: InodeId, new: Vec<u8>) -> Result<()> {
         let held = match &self.tree.inode(id).kind {
             Kind::File(old) => old.in_memory(),
             _ => 0,
@@ -192,14 +207,14 @@ impl<'e> Work<'e> {
     }
 
     /// The content of a file of the host.
-    pub fn host(&mut self, file: HostFile) -> Content {
+    pub(super) fn host(&mut self, file: HostFile) -> Content {
         self.hosts.push(file.clone());
         Content::of(Part::Host(file))
     }
 
     /// Reads the files of the host that the patch used, so that what is wrong
     /// with one is an error of this patch.
-    pub fn see(&mut self) -> Result<()> {
+    pub(super) fn see(&mut self) -> Result<()> {
         let hosts = std::mem::take(&mut self.hosts);
         if hosts.is_empty() {
             return Ok(());
@@ -210,7 +225,7 @@ impl<'e> Work<'e> {
     }
 
     /// Takes down what the present patch does, if anybody is to be told.
-    pub fn note(&mut self, what: What, path: &GuestPath) -> Result<()> {
+    pub(super) fn note(&mut self, what: What, path: &GuestPath) -> Result<()> {
         if self.environment.tells {
             // Once here, and once as it is printed.
             self.take(2 * path.weight())?;
@@ -221,7 +236,7 @@ impl<'e> Work<'e> {
 }
 
 /// Weight of an inode with its entries.
-pub fn whole_weight(inode: &Inode<Content>) -> u64 {
+pub(super) fn whole_weight(inode: &Inode<Content>) -> u64 {
     let names = match &inode.kind {
         Kind::Dir(dir) => dir.entries.keys().map(|name| name.weight()).sum(),
         _ => 0,

@@ -8,7 +8,7 @@ use oci::Compression;
 
 /// What a regular file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(super) enum Content {
     /// A tar, or a compressed file, which is taken for a compressed tar.
     Archive,
     /// Text with the key `image` at its margin.
@@ -22,7 +22,7 @@ pub enum Content {
 
 /// What a directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Directory {
+pub(super) enum Directory {
     Layout {
         /// `skopeo copy … dir:` wrote there, too.
         also_skopeo: bool,
@@ -39,13 +39,13 @@ const START: u64 = 64 << 10;
 const BLOCK: usize = 512;
 
 /// Judges the file at `path` by how it begins.
-pub fn file(path: &Path) -> io::Result<Content> {
+pub(super) fn file(path: &Path) -> io::Result<Content> {
     let mut start = Vec::new();
     regular::open_followed(path)?.take(START).read_to_end(&mut start)?;
     Ok(judge(&start))
 }
 
-pub fn judge(start: &[u8]) -> Content {
+pub(super) fn judge(start: &[u8]) -> Content {
     if is_tar(start) || Compression::of(start).is_some() {
         return Content::Archive;
     }
@@ -105,7 +105,7 @@ fn is_tar(start: &[u8]) -> bool {
 }
 
 /// Judges the directory at `path` by the files that it has.
-pub fn directory(path: &Path) -> Directory {
+pub(super) fn directory(path: &Path) -> Directory {
     let has = |name: &str| path.join(name).is_file();
     let skopeo = has("manifest.json") && has("version");
     if has("oci-layout") && has("index.json") {

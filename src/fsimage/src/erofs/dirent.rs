@@ -8,7 +8,7 @@ use super::disk::{DIRENT_SIZE, DiskDirent};
 use crate::units::BLOCK_SIZE;
 
 /// A name in a directory, and where it leads.
-pub struct Entry<'a> {
+pub(super) struct Entry<'a> {
     pub name: &'a [u8],
     pub nid: u64,
     pub file_type: u8,
@@ -16,7 +16,7 @@ pub struct Entry<'a> {
 
 /// How many of the names that `lens` gives the lengths of fill each block, and
 /// how many bytes of the last block are used.
-pub fn split(lens: impl Iterator<Item = usize>) -> (Vec<usize>, u64) {
+pub(super) fn split(lens: impl Iterator<Item = usize>) -> (Vec<usize>, u64) {
     let (mut counts, mut count, mut used) = (Vec::new(), 0, 0);
     for len in lens {
         let size = DIRENT_SIZE + len;
@@ -32,7 +32,7 @@ pub fn split(lens: impl Iterator<Item = usize>) -> (Vec<usize>, u64) {
 }
 
 /// Appends one block with `entries`, not padded.
-pub fn encode_block(entries: &[Entry<'_>], out: &mut Vec<u8>) {
+pub(super) fn encode_block(entries: &[Entry<'_>], out: &mut Vec<u8>) {
     let mut nameoff = entries.len() * DIRENT_SIZE;
     for entry in entries {
         // At most a block, which `split` saw to.

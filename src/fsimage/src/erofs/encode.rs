@@ -15,7 +15,7 @@ use crate::units::{BLOCK_SIZE, DeviceId};
 ///
 /// # Panics
 /// When what is written is not what was planned: a bug.
-pub fn metadata(plan: &Plan<'_>, sink: &mut dyn Sink) -> io::Result<()> {
+pub(super) fn metadata(plan: &Plan<'_>, sink: &mut dyn Sink) -> io::Result<()> {
     assert_eq!(sink.position(), plan.start, "metadata begin elsewhere");
     let mut buffer = Vec::new();
     for (i, node) in plan.nodes.iter().enumerate() {

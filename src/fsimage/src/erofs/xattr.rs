@@ -120,7 +120,7 @@ impl SharedXattrs {
 }
 
 /// `i_xattr_icount` for a body of `size` bytes.
-pub fn icount(size: u64) -> u16 {
+pub(super) fn icount(size: u64) -> u16 {
     match size {
         0 => 0,
         _ => (1 + (size - XATTR_HEADER_SIZE) / 4) as u16,

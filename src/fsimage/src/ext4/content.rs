@@ -38,7 +38,7 @@ impl Content for Vec<u8> {
 
 /// The ranges of a content of `size` bytes, held to what they promise. None
 /// is empty.
-pub fn ranges(content: &impl Content, size: u64) -> io::Result<Vec<Range<u64>>> {
+pub(super) fn ranges(content: &impl Content, size: u64) -> io::Result<Vec<Range<u64>>> {
     const BLOCK: u64 = super::disk::BLOCK as u64;
     let mut ranges = content.data()?;
     let mut least = 0;
@@ -56,13 +56,13 @@ pub fn ranges(content: &impl Content, size: u64) -> io::Result<Vec<Range<u64>>> 
 }
 
 /// Who failed when content was copied.
-pub enum Failure {
+pub(super) enum Failure {
     Content(io::Error),
     Sink(io::Error),
 }
 
 /// Copies `range` of `content`, all of it and nothing more.
-pub fn copy(
+pub(super) fn copy(
     content: &impl Content,
     range: &Range<u64>,
     sink: &mut dyn Sink,
@@ -89,7 +89,7 @@ pub fn copy(
 
 /// Hands `bytes` on, which begin a block: zero blocks as zeros, for they need
 /// no space, and what is between them in one piece.
-pub fn sift(bytes: &[u8], sink: &mut dyn Sink) -> io::Result<()> {
+pub(super) fn sift(bytes: &[u8], sink: &mut dyn Sink) -> io::Result<()> {
     let mut rest = bytes;
     while let Some(first) = rest.chunks(BLOCK).next() {
         let zero = is_zero(first);

@@ -10,7 +10,7 @@ const HEAD: usize = 8;
 const TAIL: usize = 12;
 
 /// A name in a directory.
-pub struct Entry<'a> {
+pub(super) struct Entry<'a> {
     pub name: &'a [u8],
     pub ino: u32,
     /// As EROFS and the kernel's `fs_types.h` number them.
@@ -22,7 +22,7 @@ fn rec_len(name: &[u8]) -> usize {
 }
 
 /// How many blocks entries with these names fill.
-pub fn block_count<'n>(names: impl Iterator<Item = &'n [u8]>) -> usize {
+pub(super) fn block_count<'n>(names: impl Iterator<Item = &'n [u8]>) -> usize {
     let (mut blocks, mut used) = (1, 0);
     for name in names {
         if used + rec_len(name) > BLOCK - TAIL {
@@ -35,7 +35,7 @@ pub fn block_count<'n>(names: impl Iterator<Item = &'n [u8]>) -> usize {
 }
 
 /// The blocks of a directory; `seed` is its inode's.
-pub fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
+pub(super) fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
     let mut out = vec![0; block_count(entries.iter().map(|e| e.name)) * BLOCK];
     let mut rest = entries;
     for block in out.chunks_mut(BLOCK) {
@@ -67,7 +67,7 @@ pub fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
 }
 
 /// `file_type` of a directory entry.
-pub fn file_type<C>(kind: &Kind<C>) -> u8 {
+pub(super) fn file_type<C>(kind: &Kind<C>) -> u8 {
     match kind {
         Kind::File(_) | Kind::LowerLink(_) => 1,
         Kind::Dir(_) => 2,

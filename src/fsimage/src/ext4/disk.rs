@@ -8,40 +8,40 @@
 use crate::tree::inode::Timestamp;
 
 /// Bytes in a block.
-pub const BLOCK: usize = crate::units::PAGE_SIZE as usize;
+pub(super) const BLOCK: usize = crate::units::PAGE_SIZE as usize;
 
 /// Bytes in an inode record, in-inode attributes included.
-pub const INODE_SIZE: usize = 256;
+pub(super) const INODE_SIZE: usize = 256;
 
 /// Bytes of a group descriptor when the `64bit` feature is off.
-pub const DESC_SIZE: usize = 32;
+pub(super) const DESC_SIZE: usize = 32;
 
 /// Bytes of a superblock.
-pub const SUPER_SIZE: usize = 1024;
+pub(super) const SUPER_SIZE: usize = 1024;
 
 /// Where the primary superblock lies in block 0; a backup starts its block.
-pub const SUPER_OFFSET: usize = 1024;
+pub(super) const SUPER_OFFSET: usize = 1024;
 
 /// Bytes of `i_block`: an extent root, a short link target or a device number.
-pub const I_BLOCK: usize = 60;
+pub(super) const I_BLOCK: usize = 60;
 
 /// Where attributes begin in an inode: behind 128 fixed and 32 extra bytes.
-pub const I_XATTRS: usize = 128 + EXTRA_ISIZE as usize;
+pub(super) const I_XATTRS: usize = 128 + EXTRA_ISIZE as usize;
 
 const EXTRA_ISIZE: u16 = 32;
 
 /// The root directory's inode number.
-pub const ROOT_INO: u32 = 2;
+pub(super) const ROOT_INO: u32 = 2;
 /// The journal's inode number.
-pub const JOURNAL_INO: u32 = 8;
+pub(super) const JOURNAL_INO: u32 = 8;
 /// The first inode number that is not reserved.
-pub const FIRST_INO: u32 = 11;
+pub(super) const FIRST_INO: u32 = 11;
 
 /// log2 of the groups whose bitmaps and inode tables lie together.
-pub const LOG_GROUPS_PER_FLEX: u8 = 4;
+pub(super) const LOG_GROUPS_PER_FLEX: u8 = 4;
 
 /// `s_def_hash_version`: half MD4, its signed form chosen by `s_flags`.
-pub const HASH_HALF_MD4: u8 = 1;
+pub(super) const HASH_HALF_MD4: u8 = 1;
 
 const MAGIC: u16 = 0xef53;
 
@@ -59,65 +59,65 @@ const RO_COMPAT_EXTRA_ISIZE: u32 = 0x40;
 const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 
 /// Writes numbers at offsets of a record.
-pub struct Fields<'a>(pub &'a mut [u8]);
+pub(super) struct Fields<'a>(pub &'a mut [u8]);
 
 impl Fields<'_> {
-    pub fn u8(&mut self, at: usize, value: u8) {
+    pub(super) fn u8(&mut self, at: usize, value: u8) {
         self.0[at] = value;
     }
 
-    pub fn u16(&mut self, at: usize, value: u16) {
+    pub(super) fn u16(&mut self, at: usize, value: u16) {
         self.bytes(at, &value.to_le_bytes());
     }
 
-    pub fn u32(&mut self, at: usize, value: u32) {
+    pub(super) fn u32(&mut self, at: usize, value: u32) {
         self.bytes(at, &value.to_le_bytes());
     }
 
-    pub fn bytes(&mut self, at: usize, value: &[u8]) {
+    pub(super) fn bytes(&mut self, at: usize, value: &[u8]) {
         self.0[at..at + value.len()].copy_from_slice(value);
     }
 }
 
 /// The low and the high half of a number that ext4 keeps in two fields.
-pub fn halves(value: u32) -> (u16, u16) {
+pub(super) fn halves(value: u32) -> (u16, u16) {
     ((value & 0xffff) as u16, (value >> 16) as u16)
 }
 
 /// What a CRC-32C goes on from. The kernel inverts neither at the start nor
 /// at the end: the first seed is `!0`, and a sum is itself the next seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seed(u32);
+pub(super) struct Seed(u32);
 
 impl Seed {
-    pub const START: Seed = Seed(!0);
+    pub(super) const START: Seed = Seed(!0);
 
     /// The seed of every record but the superblock.
-    pub fn of_file_system(uuid: &[u8; 16]) -> Self {
+    pub(super) fn of_file_system(uuid: &[u8; 16]) -> Self {
         Self::START.then(uuid)
     }
 
     /// What an earlier sum goes on from.
-    pub fn from_sum(sum: u32) -> Self {
+    pub(super) fn from_sum(sum: u32) -> Self {
         Self(sum)
     }
 
     /// The seed of what belongs to one inode. Its generation is 0.
-    pub fn of_inode(self, ino: u32) -> Self {
+    pub(super) fn of_inode(self, ino: u32) -> Self {
         self.then(&ino.to_le_bytes()).then(&[0; 4])
     }
 
-    pub fn then(self, bytes: &[u8]) -> Self {
+    pub(super) fn then(self, bytes: &[u8]) -> Self {
         Self(!crc32c::crc32c_append(!self.0, bytes))
     }
 
-    pub fn sum(self) -> u32 {
+    pub(super) fn sum(self) -> u32 {
         self.0
     }
 }
 
 /// What of `struct ext4_super_block` differs between two of our images.
-pub struct Superblock {
+pub(super) struct Superblock {
     pub inodes_count: u32,
     pub blocks_count: u32,
     pub free_blocks_count: u32,
@@ -134,7 +134,7 @@ pub struct Superblock {
 
 impl Superblock {
     /// The copy that lies in block group `group`; 0 holds the primary one.
-    pub fn encode(&self, group: u32) -> [u8; SUPER_SIZE] {
+    pub(super) fn encode(&self, group: u32) -> [u8; SUPER_SIZE] {
         let mut out = [0; SUPER_SIZE];
         let mut f = Fields(&mut out);
         f.u32(0x00, self.inodes_count);
@@ -187,14 +187,14 @@ impl Superblock {
 }
 
 /// `bg_flags`: the inode bitmap is not written, all is free.
-pub const INODE_UNINIT: u16 = 1;
+pub(super) const INODE_UNINIT: u16 = 1;
 /// `bg_flags`: the block bitmap is not written; what is used follows from the geometry.
-pub const BLOCK_UNINIT: u16 = 2;
+pub(super) const BLOCK_UNINIT: u16 = 2;
 /// `bg_flags`: the inode table's unused part is zero, so nobody need clear it.
-pub const INODE_ZEROED: u16 = 4;
+pub(super) const INODE_ZEROED: u16 = 4;
 
 /// `struct ext4_group_desc`, its 32-byte form.
-pub struct GroupDesc {
+pub(super) struct GroupDesc {
     pub block_bitmap: u32,
     pub inode_bitmap: u32,
     pub inode_table: u32,
@@ -210,7 +210,7 @@ pub struct GroupDesc {
 }
 
 impl GroupDesc {
-    pub fn encode(&self, seed: Seed, group: u32) -> [u8; DESC_SIZE] {
+    pub(super) fn encode(&self, seed: Seed, group: u32) -> [u8; DESC_SIZE] {
         let mut out = [0; DESC_SIZE];
         let mut f = Fields(&mut out);
         f.u32(0x00, self.block_bitmap);
@@ -230,10 +230,10 @@ impl GroupDesc {
 }
 
 /// `i_flags`: `i_block` is the root of an extent tree.
-pub const EXTENTS_FL: u32 = 0x8_0000;
+pub(super) const EXTENTS_FL: u32 = 0x8_0000;
 
 /// `struct ext4_inode`, with what of it we set.
-pub struct InodeRecord<'a> {
+pub(super) struct InodeRecord<'a> {
     /// Type and permissions.
     pub mode: u16,
     pub uid: u32,
@@ -255,7 +255,7 @@ pub struct InodeRecord<'a> {
 
 impl InodeRecord<'_> {
     /// The record, checksum included; `seed` is the inode's.
-    pub fn encode(&self, seed: Seed) -> [u8; INODE_SIZE] {
+    pub(super) fn encode(&self, seed: Seed) -> [u8; INODE_SIZE] {
         let mut out = [0; INODE_SIZE];
         let mut f = Fields(&mut out);
         let (uid, uid_high) = halves(self.uid);
@@ -295,7 +295,7 @@ impl InodeRecord<'_> {
 }
 
 /// The first and the last second that an inode can hold: 1901 and 2446.
-pub const TIME_RANGE: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 31) - 1 + (3 << 32);
+pub(super) const TIME_RANGE: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 31) - 1 + (3 << 32);
 
 /// The 32-bit seconds, and the field that adds two bits of epoch below 30
 /// bits of nanoseconds. A time out of range becomes the nearest one in it,

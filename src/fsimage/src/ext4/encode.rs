@@ -14,7 +14,7 @@ use crate::tree::arena::Tree;
 use crate::tree::inode::Kind;
 
 /// Writes the image of `size` bytes, with the content of `tree`'s files.
-pub fn image<C: Content>(
+pub(super) fn image<C: Content>(
     plan: &Plan,
     tree: &Tree<C>,
     size: u64,

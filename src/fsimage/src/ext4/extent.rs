@@ -7,7 +7,7 @@ use super::disk::{BLOCK, Fields, I_BLOCK, Seed};
 
 /// Neighbouring blocks of the disk that hold neighbouring blocks of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub(super) struct Run {
     /// The first of the file's blocks.
     pub at: u32,
     /// The first of the disk's.
@@ -16,14 +16,14 @@ pub struct Run {
 }
 
 /// The longest run that one entry can name: more would mean "not written yet".
-pub const MAX_RUN: u32 = 32_768;
+pub(super) const MAX_RUN: u32 = 32_768;
 
 const ENTRY: usize = 12;
 const ROOT_ENTRIES: usize = I_BLOCK / ENTRY - 1;
 const BLOCK_ENTRIES: usize = (BLOCK - ENTRY) / ENTRY;
 
 /// How many blocks the tree takes outside of the inode for `runs` runs.
-pub fn node_blocks(runs: usize) -> usize {
+pub(super) fn node_blocks(runs: usize) -> usize {
     let mut total = 0;
     let mut level = runs;
     while level > ROOT_ENTRIES {
@@ -37,7 +37,11 @@ pub fn node_blocks(runs: usize) -> usize {
 ///
 /// `runs` ascend in the file, with holes between them, and `addresses` are
 /// [`node_blocks`] many. `seed` is the inode's.
-pub fn tree(runs: &[Run], addresses: &[u32], seed: Seed) -> ([u8; I_BLOCK], Vec<[u8; BLOCK]>) {
+pub(super) fn tree(
+    runs: &[Run],
+    addresses: &[u32],
+    seed: Seed,
+) -> ([u8; I_BLOCK], Vec<[u8; BLOCK]>) {
     let entry = |run: &Run| Entry { file_block: run.at, body: leaf(run) };
     let mut level: Vec<Entry> = runs.iter().map(entry).collect();
     let mut blocks = Vec::with_capacity(addresses.len());

@@ -9,9 +9,9 @@ use super::disk::{BLOCK, DESC_SIZE, FIRST_INO, INODE_SIZE, LOG_GROUPS_PER_FLEX};
 use crate::units::PAGE_SIZE;
 
 /// As many as one block of bitmap has bits.
-pub const BLOCKS_PER_GROUP: u32 = 8 * BLOCK as u32;
+pub(super) const BLOCKS_PER_GROUP: u32 = 8 * BLOCK as u32;
 
-pub const GROUPS_PER_FLEX: u32 = 1 << LOG_GROUPS_PER_FLEX;
+pub(super) const GROUPS_PER_FLEX: u32 = 1 << LOG_GROUPS_PER_FLEX;
 
 const INODES_PER_BLOCK: u32 = (BLOCK / INODE_SIZE) as u32;
 
@@ -27,7 +27,7 @@ const MAX_INODES_PER_GROUP: u32 =
 
 /// The shape of one file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub(super) struct Geometry {
     /// Blocks of the file system. The image may be a little longer.
     pub blocks: u32,
     pub groups: u32,
@@ -39,7 +39,7 @@ pub struct Geometry {
 impl Geometry {
     /// The file system for an image of `size` bytes, of which the numbers up to
     /// `last_ino` will be taken. `None` when it cannot have so many inodes.
-    pub fn new(size: u64, last_ino: u32) -> Option<Self> {
+    pub(super) fn new(size: u64, last_ino: u32) -> Option<Self> {
         // 2³² blocks are one more than s_blocks_count can say, so an image of
         // 16 TiB leaves its last block alone.
         let blocks = u32::try_from(size / PAGE_SIZE).unwrap_or(u32::MAX);
@@ -70,47 +70,47 @@ impl Geometry {
         })
     }
 
-    pub fn inodes(&self) -> u32 {
+    pub(super) fn inodes(&self) -> u32 {
         // At most 2¹⁷ groups of fewer than 2¹⁵ inodes.
         self.groups * self.inodes_per_group
     }
 
     /// Blocks of one group's inode table.
-    pub fn table_blocks(&self) -> u32 {
+    pub(super) fn table_blocks(&self) -> u32 {
         self.inodes_per_group / INODES_PER_BLOCK
     }
 
-    pub fn first_block(&self, group: u32) -> u32 {
+    pub(super) fn first_block(&self, group: u32) -> u32 {
         group * BLOCKS_PER_GROUP
     }
 
     /// Blocks of `group`: fewer than [`BLOCKS_PER_GROUP`] in the last one.
-    pub fn blocks_in(&self, group: u32) -> u32 {
+    pub(super) fn blocks_in(&self, group: u32) -> u32 {
         (self.blocks - self.first_block(group)).min(BLOCKS_PER_GROUP)
     }
 
     /// Whether `group` has a copy of the superblock and the descriptors.
-    pub fn has_super(&self, group: u32) -> bool {
+    pub(super) fn has_super(&self, group: u32) -> bool {
         group <= 1 || [3, 5, 7].into_iter().any(|base| is_power(group, base))
     }
 
     /// Blocks of such a copy in `group`.
-    pub fn super_blocks(&self, group: u32) -> u32 {
+    pub(super) fn super_blocks(&self, group: u32) -> u32 {
         if self.has_super(group) { 1 + self.gdt_blocks } else { 0 }
     }
 
     /// Whether the bitmaps and tables of a flex group lie in `group`.
-    pub fn leads_flex(&self, group: u32) -> bool {
+    pub(super) fn leads_flex(&self, group: u32) -> bool {
         group.is_multiple_of(GROUPS_PER_FLEX)
     }
 
     /// How many groups the flex group has that `group` leads.
-    pub fn groups_in_flex(&self, group: u32) -> u32 {
+    pub(super) fn groups_in_flex(&self, group: u32) -> u32 {
         (self.groups - group).min(GROUPS_PER_FLEX)
     }
 
     /// Blocks at the start of `group` that no file can have.
-    pub fn fixed_blocks(&self, group: u32) -> u32 {
+    pub(super) fn fixed_blocks(&self, group: u32) -> u32 {
         let flex = if self.leads_flex(group) {
             self.groups_in_flex(group) * (2 + self.table_blocks())
         } else {
@@ -125,29 +125,29 @@ impl Geometry {
         (leader, self.first_block(leader) + self.super_blocks(leader))
     }
 
-    pub fn block_bitmap(&self, group: u32) -> u32 {
+    pub(super) fn block_bitmap(&self, group: u32) -> u32 {
         let (leader, start) = self.flex_start(group);
         start + (group - leader)
     }
 
-    pub fn inode_bitmap(&self, group: u32) -> u32 {
+    pub(super) fn inode_bitmap(&self, group: u32) -> u32 {
         let (leader, start) = self.flex_start(group);
         start + self.groups_in_flex(leader) + (group - leader)
     }
 
-    pub fn inode_table(&self, group: u32) -> u32 {
+    pub(super) fn inode_table(&self, group: u32) -> u32 {
         let (leader, start) = self.flex_start(group);
         start + 2 * self.groups_in_flex(leader) + (group - leader) * self.table_blocks()
     }
 
     /// How many of `group`'s inodes are taken when all up to `last_ino` are.
-    pub fn inodes_used(&self, group: u32, last_ino: u32) -> u32 {
+    pub(super) fn inodes_used(&self, group: u32, last_ino: u32) -> u32 {
         last_ino.saturating_sub(group * self.inodes_per_group).min(self.inodes_per_group)
     }
 }
 
 /// No file system below this many bytes has the inode numbers up to `last_ino`.
-pub fn least_size(last_ino: u32) -> u64 {
+pub(super) fn least_size(last_ino: u32) -> u64 {
     let whole_groups = last_ino.div_ceil(MAX_INODES_PER_GROUP).saturating_sub(1);
     u64::from(whole_groups) * u64::from(BLOCKS_PER_GROUP) * PAGE_SIZE
 }

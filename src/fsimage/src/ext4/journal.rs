@@ -7,7 +7,7 @@ use super::disk::BLOCK;
 
 /// Blocks of the journal that a file system of `blocks` blocks gets: the
 /// steps of mke2fs, 4 MiB below 128 MiB up to 1 GiB from 128 GiB on.
-pub fn blocks(blocks: u32) -> u32 {
+pub(super) fn blocks(blocks: u32) -> u32 {
     const MIB: u32 = 256;
     match blocks / MIB {
         0..128 => 4 * MIB,
@@ -26,7 +26,7 @@ pub fn blocks(blocks: u32) -> u32 {
 /// `struct journal_superblock_s` of Linux `include/linux/jbd2.h`, the only
 /// record here that is big-endian. Without a checksum feature in it, it has
 /// no sum; the kernel turns the feature on at the first mount.
-pub fn superblock(blocks: u32, uuid: &[u8; 16]) -> [u8; BLOCK] {
+pub(super) fn superblock(blocks: u32, uuid: &[u8; 16]) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];
     let mut put = |at: usize, value: u32| out[at..at + 4].copy_from_slice(&value.to_be_bytes());
     put(0x00, 0xc03b_3998); // h_magic

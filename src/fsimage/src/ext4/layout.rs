@@ -14,7 +14,7 @@ use crate::ext4::limits::MAX_SIZE;
 const STEP: u64 = 1 << 20;
 
 /// Where everything lies that belongs to an inode.
-pub struct Place {
+pub(super) struct Place {
     /// Content, in the order of the file.
     pub runs: Vec<Run>,
     /// The extent tree's blocks outside of the inode.
@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 /// Where everything lies in a file system of a given size.
-pub struct Layout {
+pub(super) struct Layout {
     pub geometry: Geometry,
     pub journal_blocks: u32,
     pub journal: Place,
@@ -39,7 +39,7 @@ pub struct Layout {
 impl Layout {
     /// Lays `nodes` out in `size` bytes. An error says how many more it takes,
     /// at the least.
-    pub fn new(nodes: &Nodes, size: u64) -> Result<Self, u64> {
+    pub(super) fn new(nodes: &Nodes, size: u64) -> Result<Self, u64> {
         let Some(geometry) = Geometry::new(size, nodes.last_ino()) else {
             let least = geometry::least_size(nodes.last_ino());
             return Err(least.saturating_sub(size).max(STEP));
@@ -62,7 +62,7 @@ impl Layout {
 /// A size from `size` on in which `nodes` leave `free` bytes. What is lacking
 /// is added again and again, as a larger file system has larger tables and
 /// at some sizes a larger journal.
-pub fn least_size(nodes: &Nodes, mut size: u64, free: u64) -> Result<u64, Error> {
+pub(super) fn least_size(nodes: &Nodes, mut size: u64, free: u64) -> Result<u64, Error> {
     loop {
         let lack = match Layout::new(nodes, size) {
             Ok(layout) => free.saturating_sub(u64::from(layout.free) * BLOCK as u64),

@@ -15,7 +15,7 @@ const MAX_LINKS: u32 = 65_000;
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// An inode of the tree, numbered. Without an id it is lost+found.
-pub struct Node {
+pub(super) struct Node {
     pub id: Option<InodeId>,
     pub parent: u32,
     pub nlink: u32,
@@ -34,7 +34,7 @@ impl Node {
 }
 
 /// All inodes that the root leads to.
-pub struct Nodes {
+pub(super) struct Nodes {
     /// The root first, then lost+found, which e2fsck wants.
     pub list: Vec<Node>,
     /// Numbers by [`InodeId`].
@@ -42,7 +42,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub fn new<C: Content>(tree: &Tree<C>) -> Result<Self, Error> {
+    pub(super) fn new<C: Content>(tree: &Tree<C>) -> Result<Self, Error> {
         let mut nodes = number(tree)?;
         for i in 0..nodes.list.len() {
             let (size, data) = nodes.data(tree, i)?;
@@ -54,16 +54,16 @@ impl Nodes {
     }
 
     /// The number of the node at `i`.
-    pub fn ino(i: usize) -> u32 {
+    pub(super) fn ino(i: usize) -> u32 {
         if i == 0 { ROOT_INO } else { FIRST_INO + i as u32 - 1 }
     }
 
-    pub fn last_ino(&self) -> u32 {
+    pub(super) fn last_ino(&self) -> u32 {
         Self::ino(self.list.len() - 1)
     }
 
     /// The entries of the directory at `i`.
-    pub fn entries<'t, C>(&self, tree: &'t Tree<C>, i: usize) -> Vec<Entry<'t>> {
+    pub(super) fn entries<'t, C>(&self, tree: &'t Tree<C>, i: usize) -> Vec<Entry<'t>> {
         let node = &self.list[i];
         let dir = node.id.and_then(|id| tree.dir(id));
         let mut entries = vec![
@@ -116,7 +116,7 @@ impl Nodes {
 }
 
 /// A path for messages.
-pub fn shown<C>(tree: &Tree<C>, id: Option<InodeId>) -> String {
+pub(super) fn shown<C>(tree: &Tree<C>, id: Option<InodeId>) -> String {
     id.and_then(|id| tree.path_of(id)).unwrap_or_default().to_string()
 }
 

@@ -18,7 +18,7 @@ use crate::tree::arena::Tree;
 use crate::tree::inode::{InodeId, Kind, Stat, Timestamp};
 
 /// A file system, decided.
-pub struct Plan {
+pub(super) struct Plan {
     pub geometry: Geometry,
     pub seed: Seed,
     pub superblock: Superblock,
@@ -33,14 +33,14 @@ pub struct Plan {
 }
 
 /// What lies in neighbouring blocks.
-pub enum Piece {
+pub(super) enum Piece {
     Bytes(Vec<u8>),
     /// Bytes of a regular file, which stay where they are.
     Content(InodeId, Range<u64>),
 }
 
 impl Plan {
-    pub fn new<C: Content>(tree: &Tree<C>, options: &Options) -> Result<Self, Error> {
+    pub(super) fn new<C: Content>(tree: &Tree<C>, options: &Options) -> Result<Self, Error> {
         let nodes = Nodes::new(tree)?;
         let Ok(layout) = Layout::new(&nodes, options.size) else {
             let least = layout::least_size(&nodes, options.size, 0)?;

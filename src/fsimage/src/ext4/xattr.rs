@@ -23,7 +23,7 @@ const PREFIXES: [(u8, &[u8]); 5] = [
 ];
 
 /// Why xattrs have no place.
-pub enum XattrError {
+pub(super) enum XattrError {
     Name(String),
     Acl,
     Full,
@@ -31,7 +31,7 @@ pub enum XattrError {
 
 impl XattrError {
     /// The error of the file at `path`.
-    pub fn of(self, path: &str) -> Error {
+    pub(super) fn of(self, path: &str) -> Error {
         let path = path.to_owned();
         match self {
             Self::Name(name) => Error::XattrName { path, name },
@@ -43,7 +43,7 @@ impl XattrError {
 
 /// An inode's xattrs, divided.
 #[derive(Default)]
-pub struct Placed {
+pub(super) struct Placed {
     /// What stands in the inode.
     pub inode: Vec<u8>,
     /// What stands in a block of its own, its checksum still zero.
@@ -63,7 +63,7 @@ impl Entry<'_> {
 }
 
 /// Divides `xattrs` between the inode and a block.
-pub fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
+pub(super) fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
     let mut inode = (Vec::new(), INODE_SIZE - I_XATTRS - INODE_HEADER - END);
     let mut block = (Vec::new(), BLOCK - BLOCK_HEADER - END);
     for xattr in xattrs.iter() {
@@ -111,7 +111,7 @@ pub fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
 }
 
 /// Sets the checksum of a block of xattrs that lies at `address`.
-pub fn sign(block: &mut [u8; BLOCK], address: u32, seed: Seed) {
+pub(super) fn sign(block: &mut [u8; BLOCK], address: u32, seed: Seed) {
     let sum = seed.then(&u64::from(address).to_le_bytes()).then(&block[..]).sum();
     Fields(block).u32(0x10, sum);
 }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::io::system;
+
 /// An open directory, in which things are reached by their names alone: whatever is
 /// put in its place meanwhile, they are those of this directory.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ impl Dir {
     /// The directory at `path`, which a symbolic link may lead to.
     pub fn followed(path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let file = Arc::new(rustix::fs::open(path, FLAGS, Mode::empty())?.into());
+        let file = Arc::new(rustix::fs::open(path, system::REACH, Mode::empty())?.into());
         Ok(Self { path: path.to_owned(), file })
     }
 
@@ -42,7 +44,7 @@ impl Dir {
         let file = match rustix::fs::openat(
             &*self.file,
             name.as_ref(),
-            FLAGS | OFlags::NOFOLLOW,
+            system::REACH | OFlags::NOFOLLOW,
             Mode::empty(),
         ) {
             Ok(fd) => Arc::new(fd.into()),
@@ -89,9 +91,6 @@ impl Dir {
     }
 }
 
-/// To reach what is in a directory, nobody needs to be allowed to list it.
-const FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
 /// The names in the directory `path`, in the order of their bytes.
 pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
     names_at(CWD, path)
@@ -110,7 +109,7 @@ pub fn open_dir(dir: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<File> {
 
 /// Opens the directory `name` of `dir`, as [`open_dir`] does; it is made if need be.
 pub fn make_dir(dir: &File, name: &str, mode: u32) -> io::Result<File> {
-    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode)) {
+    match rustix::fs::mkdirat(dir, name, system::mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
         Err(error) => Err(error.into()),
     }

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Dev, FlockOperation};
 use rustix::io::Errno;
 
 use crate::io::threads;
@@ -91,7 +91,8 @@ fn holder(file: &File) -> Option<u32> {
 
 /// The holder of the inode `ino` of `dev` in `locks`, which is /proc/locks.
 fn find(locks: &str, dev: u64, ino: u64) -> Option<u32> {
-    let device = format!("{:02x}:{:02x}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let device =
+        format!("{:02x}:{:02x}", rustix::fs::major(dev as Dev), rustix::fs::minor(dev as Dev));
     let mut by_inode = None;
     for line in locks.lines() {
         // "1: FLOCK  ADVISORY  WRITE 4711 08:02:123 0 EOF"; who waits has "->" behind the number.

@@ -1,5 +1,10 @@
 //! Files as memory.
 
+#![expect(
+    unsafe_code,
+    reason = "a map is only as safe as its file is left alone, and a signal handler is called by the kernel"
+)]
+
 use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::io;

@@ -13,6 +13,7 @@ pub mod regular;
 pub mod seal;
 pub mod shared_dir;
 pub mod sink;
+pub mod system;
 pub mod temporary;
 pub mod threads;
 mod write_behind;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::Resource;
-use rustix::rand::GetRandomFlags;
 use signal_hook::consts::SIGXFSZ;
 
-use crate::io::mmap;
+use crate::io::{mmap, system};
 
 /// Runs `program`, whose messages begin with `prefix` and whose failures are `failed`,
 /// an exit code. So is a panic, which must not look like another exit code; what it
@@ -22,16 +21,7 @@ pub fn run(
     program: impl FnOnce() -> u8,
 ) -> Result<u8, &'static str> {
     // Keys of hash tables are random, and a table cannot be made without.
-    let random = rustix::io::retry_on_intr(|| {
-        rustix::rand::getrandom(&mut [0; 16][..], GetRandomFlags::NONBLOCK)
-    });
-    let there = match random {
-        Ok(_) | Err(Errno::AGAIN) => true,
-        // Where a sandbox or an old kernel has no such call, the device does.
-        Err(Errno::NOSYS | Errno::PERM) => std::fs::File::open("/dev/urandom").is_ok(),
-        Err(_) => false,
-    };
-    if !there {
+    if !system::has_random_bytes() {
         return Err("the system gives no random numbers (getrandom, /dev/urandom)");
     }
     mmap::survive_truncation(prefix, failed);

@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::io::ending::{self, Undo};
-use crate::io::{dir, flock, regular};
+use crate::io::{dir, flock, regular, system};
 
 /// How the names of files begin that are not whole yet; random letters follow.
 const PREFIX: &str = ".rootfs-compile-tmp-";
@@ -100,8 +100,7 @@ impl Temporary {
     /// `mode` without the bits of the umask.
     pub fn create(dir: &Path, mode: u32) -> io::Result<Self> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Self::new(rustix::fs::open(dir, flags, Mode::empty())?, mode)
+        Self::new(rustix::fs::open(dir, system::REACH, Mode::empty())?, mode)
     }
 
     /// As [`Temporary::create`], in the directory that is open as `dir`.
@@ -111,9 +110,9 @@ impl Temporary {
 
     fn new(dir: OwnedFd, mode: u32) -> io::Result<Self> {
         let dir = Arc::new(dir);
-        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(mode));
+        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, system::mode(mode));
         if *CAN_NAME {
-            match rustix::fs::openat(&dir, ".", flags | OFlags::TMPFILE, mode) {
+            match system::unnamed(&dir, mode) {
                 Ok(fd) => return Ok(Self { file: fd.into(), dir, name: None }),
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {}
                 Err(error) => return Err(error.into()),

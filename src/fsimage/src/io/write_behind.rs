@@ -4,17 +4,16 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::OFlags;
 
-use crate::io::threads;
+use crate::io::{system, threads};
 use crate::units::PAGE_SIZE;
 
 /// Bytes that are written at once: enough for a disk to be at its fastest.
-pub const PART: usize = 1 << 20;
+pub(super) const PART: usize = 1 << 20;
 
 /// Parts on their way to the disk.
 const PARTS: usize = 2;
@@ -23,7 +22,7 @@ const PARTS: usize = 2;
 const LEAST_DIRECT: usize = 64 << 10;
 
 /// The bytes of a file from a multiple of [`PART`] on, or some of them.
-pub struct Part {
+pub(super) struct Part {
     /// Offset in the file of the first byte of `memory`'s pages.
     offset: u64,
     memory: Vec<u8>,
@@ -37,7 +36,7 @@ pub struct Part {
 
 impl Part {
     /// A part that begins at `offset`.
-    pub fn new(offset: u64) -> Self {
+    pub(super) fn new(offset: u64) -> Self {
         let memory = vec![0; PART + PAGE_SIZE as usize];
         let aligned = memory.as_ptr().align_offset(PAGE_SIZE as usize);
         let mut part = Self { offset: 0, memory, aligned, used: 0..0, cached: false };
@@ -53,27 +52,27 @@ impl Part {
     }
 
     /// The bytes that are in it.
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.memory[self.aligned..][self.used.clone()]
     }
 
     /// Offset in the file of its first byte.
-    pub fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.offset + self.used.start as u64
     }
 
     /// Offset in the file of the byte behind its last.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.offset + self.used.end as u64
     }
 
     /// How much more it takes.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         PART - self.used.end
     }
 
     /// Appends `bytes`, for which there is room.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         let start = self.aligned + self.used.end;
         self.memory[start..][..bytes.len()].copy_from_slice(bytes);
         self.used.end += bytes.len();
@@ -83,7 +82,7 @@ impl Part {
 /// Writes a file's parts on a thread of its own, past the page cache if the file
 /// system can: what nobody reads soon need not be copied there, nor wait there
 /// until someone asks for it to be on the disk.
-pub struct Behind {
+pub(super) struct Behind {
     file: File,
     cached: bool,
     thread: Option<Thread>,
@@ -97,17 +96,17 @@ struct Thread {
 
 impl Behind {
     /// Writes to `file`.
-    pub fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         Self { file, cached: false, thread: None }
     }
 
     /// Lets the page cache keep what comes from now on.
-    pub fn cached(&mut self) {
+    pub(super) fn cached(&mut self) {
         self.cached = true;
     }
 
     /// `error`, with the name of the file that was written.
-    pub fn named(file: &File, error: io::Error) -> io::Error {
+    pub(super) fn named(file: &File, error: io::Error) -> io::Error {
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
         match std::fs::read_link(link) {
             Ok(path) => {
@@ -118,7 +117,7 @@ impl Behind {
     }
 
     /// Has `part` written, and leaves an empty one in its place, from `next` on.
-    pub fn write(&mut self, part: &mut Part, next: u64) -> io::Result<()> {
+    pub(super) fn write(&mut self, part: &mut Part, next: u64) -> io::Result<()> {
         self.write_part(part, next).map_err(|error| Self::named(&self.file, error))
     }
 
@@ -145,7 +144,7 @@ impl Behind {
     }
 
     /// Waits until all is written, and returns the file.
-    pub fn finish(mut self) -> io::Result<File> {
+    pub(super) fn finish(mut self) -> io::Result<File> {
         if let Some(thread) = &mut self.thread {
             thread.wait().map_err(|error| Self::named(&self.file, error))?;
         }
@@ -158,7 +157,7 @@ impl Thread {
         let (parts, due) = bounded::<Part>(PARTS);
         let (done, spent) = bounded(PARTS + 1);
         let run = move || {
-            let mut direct = past_the_page_cache(&file);
+            let mut direct = system::past_the_page_cache(&file);
             for part in due {
                 write(&file, &mut direct, &part)?;
                 let _ = done.try_send(part);
@@ -187,12 +186,6 @@ impl Drop for Thread {
             let _ = handle.join();
         }
     }
-}
-
-/// `file` opened once more, if its file system lets pages be written from here.
-fn past_the_page_cache(file: &File) -> Option<File> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    File::options().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok()
 }
 
 /// Writes `part`: its whole pages with `direct`, while that works, the rest
@@ -249,7 +242,7 @@ mod tests {
             for way in 0..3 {
                 let file = File::create(&path).unwrap();
                 let mut direct = match way {
-                    0 => past_the_page_cache(&file),
+                    0 => system::past_the_page_cache(&file),
                     1 => None,
                     // Nothing can be written through this one.
                     _ => Some(File::open(&path).unwrap()),

@@ -25,7 +25,7 @@ use crate::tree::xattrs::{DROPPED_XATTRS, Xattrs};
 type Result<T, E = MergeError> = std::result::Result<T, E>;
 
 /// A merge by replay.
-pub struct Replay<'m, C> {
+pub(super) struct Replay<'m, C> {
     tree: &'m mut Tree<C>,
     /// Sees a directory of the tree below before it is changed.
     before: &'m mut dyn FnMut(InodeId, &Inode<C>),
@@ -83,7 +83,7 @@ struct Reached {
 }
 
 impl<'m, C: Weigh> Replay<'m, C> {
-    pub fn new(
+    pub(super) fn new(
         tree: &'m mut Tree<C>,
         before: &'m mut dyn FnMut(InodeId, &Inode<C>),
         (budget, steps, max_depth): (&'m Budget<'m>, &'m Steps, u64),
@@ -110,7 +110,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         })
     }
 
-    pub fn run(mut self, entries: Vec<Entry<C>>) -> Result<Notes> {
+    pub(super) fn run(mut self, entries: Vec<Entry<C>>) -> Result<Notes> {
         self.hide(&entries)?;
         for entry in entries {
             if !hides(&entry.inode) {

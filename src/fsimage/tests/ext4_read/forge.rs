@@ -11,7 +11,7 @@ const INODE: u64 = 256;
 
 /// What a checksum belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Superblock,
     Descriptor,
     BlockBitmap,
@@ -25,13 +25,13 @@ pub enum Kind {
 }
 
 /// Where metadata lie, and what signs them.
-pub struct Record {
+pub(crate) struct Record {
     pub range: Range<u64>,
     pub kind: Kind,
 }
 
 /// An image in memory and in a file.
-pub struct Image {
+pub(crate) struct Image {
     pub file: File,
     pub bytes: Vec<u8>,
     pub records: Vec<Record>,
@@ -48,7 +48,7 @@ fn u32_at(bytes: &[u8], at: u64) -> u32 {
 
 impl Image {
     /// `content` are byte ranges of what regular files hold.
-    pub fn new(file: File, content: &[Range<u64>]) -> Self {
+    pub(crate) fn new(file: File, content: &[Range<u64>]) -> Self {
         let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
         file.read_exact_at(&mut bytes, 0).unwrap();
         let mut image = Self { file, bytes, records: Vec::new() };
@@ -83,7 +83,7 @@ impl Image {
 
     /// Runs `with` while the byte at `at` is `value`, its record signed again if
     /// `signed`, and puts everything back. Nothing is run if signing undoes the change.
-    pub fn changed<T>(
+    pub(crate) fn changed<T>(
         &mut self,
         at: u64,
         value: u8,

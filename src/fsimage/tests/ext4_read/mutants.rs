@@ -13,10 +13,10 @@ use super::forge::{Image, Kind};
 use super::{MIB, fsck, image, sample};
 
 /// Pseudo-random numbers: xorshift, from a seed that is always the same.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

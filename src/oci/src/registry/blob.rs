@@ -22,7 +22,7 @@ const CHUNKS: usize = 64;
 const ENOUGH: u64 = 64 << 10;
 
 /// Reads a blob. Where the wire breaks, it goes on from there.
-pub struct BlobReader {
+pub(super) struct BlobReader {
     client: Arc<Client>,
     digest: Digest,
     size: u64,
@@ -40,7 +40,7 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    pub fn new(client: Arc<Client>, digest: Digest, size: u64, pace: Pace) -> Self {
+    pub(super) fn new(client: Arc<Client>, digest: Digest, size: u64, pace: Pace) -> Self {
         let chunk = Chunk::new();
         Self {
             client,

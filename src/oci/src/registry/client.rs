@@ -45,13 +45,13 @@ const MAX_MANIFEST: usize = 16 << 20;
 
 /// What a client is made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(super) enum Purpose {
     Read,
     Write,
 }
 
 /// A registry, as one repository is asked for.
-pub struct Client {
+pub(super) struct Client {
     runtime: Runtime,
     http: reqwest::Client,
     /// For bodies that may take their time to send: whoever sends them looks
@@ -72,7 +72,7 @@ pub struct Client {
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub(super) enum Wanted {
     Manifest,
     Blob,
     /// That something may be written.
@@ -82,7 +82,7 @@ pub enum Wanted {
 }
 
 impl Client {
-    pub fn new(reference: &Reference, access: &Access, purpose: Purpose) -> Result<Self> {
+    pub(super) fn new(reference: &Reference, access: &Access, purpose: Purpose) -> Result<Self> {
         choose_tls();
         let mut certificates = Vec::new();
         for path in &access.ca_certs {
@@ -133,17 +133,17 @@ impl Client {
         })
     }
 
-    pub fn runtime(&self) -> &Handle {
+    pub(super) fn runtime(&self) -> &Handle {
         self.runtime.handle()
     }
 
     /// Asks until it succeeds, or no further try helps.
-    pub fn tried<T>(&self, ask: impl AsyncFn() -> Result<T, Failure>) -> Result<T> {
+    pub(super) fn tried<T>(&self, ask: impl AsyncFn() -> Result<T, Failure>) -> Result<T> {
         tried(|| self.runtime().block_on(ask()))
     }
 
     /// The bytes of the manifest or index that `reference` names.
-    pub fn manifest(&self, reference: &Reference) -> Result<Vec<u8>> {
+    pub(super) fn manifest(&self, reference: &Reference) -> Result<Vec<u8>> {
         let name = reference.digest().or(reference.tag()).unwrap_or("latest");
         self.tried(async || {
             let short = timeout(SHORT_ANSWER, self.manifest_once(name)).await;
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// The index of what refers to `digest`; `None` if the registry makes none.
-    pub fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+    pub(super) fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let asked = self.tried(async || {
             let path = format!("referrers/{digest}");
             let short = timeout(SHORT_ANSWER, self.manifest_at(&path));
@@ -205,7 +205,7 @@ impl Client {
     }
 
     /// Whether the repository has the blob.
-    pub fn has_blob(&self, digest: Digest) -> Result<bool> {
+    pub(super) fn has_blob(&self, digest: Digest) -> Result<bool> {
         let asked = self.tried(async || {
             let url = self.url(&format!("blobs/{digest}"))?;
             self.ask(Method::HEAD, &url, HeaderMap::new(), Wanted::Blob).await
@@ -219,7 +219,7 @@ impl Client {
 
     /// Asks for a blob from byte `offset` on. The answer may begin at the start
     /// all the same: then it has the status 200.
-    pub fn blob(&self, digest: Digest, offset: u64) -> Result<Response, Failure> {
+    pub(super) fn blob(&self, digest: Digest, offset: u64) -> Result<Response, Failure> {
         let mut headers = HeaderMap::new();
         if offset > 0 {
             headers.insert(RANGE, header(&format!("bytes={offset}-"))?);
@@ -238,7 +238,7 @@ impl Client {
     }
 
     /// Sends a request without a body.
-    pub async fn ask(
+    pub(super) async fn ask(
         &self,
         method: Method,
         url: &Url,
@@ -254,7 +254,7 @@ impl Client {
     }
 
     /// Sends a request whose body may take its time.
-    pub async fn upload(
+    pub(super) async fn upload(
         &self,
         make: impl Fn() -> Request,
         wanted: Wanted,
@@ -358,13 +358,13 @@ impl Client {
     }
 
     /// Where `path` of the repository is.
-    pub fn url(&self, path: &str) -> Result<Url, Failure> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, Failure> {
         let what = || self.says(&format!("{path} is not a path of a URL"));
         self.base.join(path).map_err(|_| Failure::fatal(what()))
     }
 
     /// Where `response` says to go on.
-    pub fn location(&self, response: &Response) -> Result<Url, Failure> {
+    pub(super) fn location(&self, response: &Response) -> Result<Url, Failure> {
         let url = response.url();
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| url.join(location).ok());
@@ -381,12 +381,12 @@ impl Client {
     }
 
     /// An error that names the repository.
-    pub fn says(&self, what: &str) -> anyhow::Error {
+    pub(super) fn says(&self, what: &str) -> anyhow::Error {
         anyhow!("{}: {what}", self.who())
     }
 
     /// A request to which there was no answer.
-    pub fn silence(&self, error: &reqwest::Error) -> Failure {
+    pub(super) fn silence(&self, error: &reqwest::Error) -> Failure {
         Failure::silence(&self.who(), error)
     }
 

@@ -16,7 +16,7 @@ use crate::store::MAX_DOCUMENT;
 const DOCKER_IO: &str = "https://index.docker.io/v1/";
 
 /// What is known of the user at the registry of `reference`; nobody, if nothing is.
-pub fn find(reference: &Reference) -> Result<Login> {
+pub(super) fn find(reference: &Reference) -> Result<Login> {
     for (path, is_named) in files() {
         let shown = path.display();
         let read = || match is_named {

@@ -14,7 +14,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Tries after the first.
-pub const RETRIES: u32 = 5;
+pub(super) const RETRIES: u32 = 5;
 
 /// Tries after the first where there is no connection: what is not there will
 /// hardly come.
@@ -27,7 +27,7 @@ const TEXT_TIME: Duration = Duration::from_secs(10);
 
 /// A request that did not succeed.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     pub error: anyhow::Error,
     /// How often it is worth another try.
     pub retries: u32,
@@ -36,17 +36,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn new(error: anyhow::Error, retries: u32) -> Self {
+    pub(super) fn new(error: anyhow::Error, retries: u32) -> Self {
         Self { error, retries, after: None }
     }
 
     /// One that no further try helps.
-    pub fn fatal(error: anyhow::Error) -> Self {
+    pub(super) fn fatal(error: anyhow::Error) -> Self {
         Self::new(error, 0)
     }
 
     /// There was no answer. `who` is whom was asked.
-    pub fn silence(who: &str, error: &reqwest::Error) -> Self {
+    pub(super) fn silence(who: &str, error: &reqwest::Error) -> Self {
         // The last cause says most; the first would show a URL, which may have
         // secrets in it.
         let mut last = error.source();
@@ -75,7 +75,7 @@ impl Failure {
     }
 
     /// The answer was this, which is no success and has no meaning of its own.
-    pub fn answer(who: &str, answer: &Answer) -> Self {
+    pub(super) fn answer(who: &str, answer: &Answer) -> Self {
         let code = answer.code;
         let error = anyhow!("{who}: it answers {code}");
         match answer.after {
@@ -91,7 +91,7 @@ impl Failure {
     }
 
     /// Adds what the server itself said.
-    pub fn quoting(mut self, answer: &Answer) -> Self {
+    pub(super) fn quoting(mut self, answer: &Answer) -> Self {
         if let Some(message) = &answer.message {
             self.error = anyhow!("{} ({})", self.error, message.escape_debug());
         }
@@ -99,14 +99,14 @@ impl Failure {
     }
 
     /// Waits before try number `tries` is made again.
-    pub fn wait(&self, tries: u32) {
+    pub(super) fn wait(&self, tries: u32) {
         let usual = FIRST_WAIT * 2u32.saturating_pow(tries.min(RETRIES));
         std::thread::sleep(self.after.unwrap_or_default().max(usual));
     }
 }
 
 /// Asks, and asks again as long as a failure may pass.
-pub fn tried<T>(ask: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
+pub(super) fn tried<T>(ask: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
     let mut tries = 0;
     loop {
         match ask() {
@@ -119,7 +119,7 @@ pub fn tried<T>(ask: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
 }
 
 /// An answer that is no success.
-pub struct Answer {
+pub(super) struct Answer {
     pub code: u16,
     /// What the registry says of it.
     message: Option<String>,
@@ -129,7 +129,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub async fn read(mut response: Response) -> Self {
+    pub(super) async fn read(mut response: Response) -> Self {
         let (code, after) = (response.status().as_u16(), retry_after(response.headers()));
         let mut text = Vec::new();
         let read = async {

@@ -14,7 +14,7 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// Who the user is to a registry.
 #[derive(PartialEq, Eq)]
-pub enum Login {
+pub(super) enum Login {
     Anonymous,
     Password {
         name: String,
@@ -26,14 +26,14 @@ pub enum Login {
 
 /// What a registry asks for with the status 401.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Challenge {
+pub(super) enum Challenge {
     Basic,
     Bearer { realm: Url, service: Option<String> },
 }
 
 impl Challenge {
     /// What these headers ask for, if it is known here.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
         let mut basic = None;
         for value in values {
@@ -58,7 +58,7 @@ fn param(challenge: &ChallengeRef<'_>, name: &str) -> Option<String> {
 }
 
 /// Why there is nothing to show.
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The login is not good enough.
     Denied,
     Failed(Failure),
@@ -71,7 +71,7 @@ impl Login {
     /// Unless the user is anonymous, `http` must follow no redirect: whatever a token
     /// server's answer names would get the body of a POST again, and the identity
     /// token is in there.
-    pub async fn answer(
+    pub(super) async fn answer(
         &self,
         challenge: &Challenge,
         scope: &str,
@@ -152,7 +152,7 @@ impl Login {
     }
 
     /// The token server to which an answer to `challenge` would go without TLS.
-    pub fn exposed_by<'c>(&self, challenge: &'c Challenge) -> Option<&'c Url> {
+    pub(super) fn exposed_by<'c>(&self, challenge: &'c Challenge) -> Option<&'c Url> {
         match challenge {
             Challenge::Bearer { realm, .. } if *self != Self::Anonymous => {
                 (realm.scheme() != "https").then_some(realm)

@@ -20,7 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// How a registry is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
+pub(super) struct Connection {
     pub scheme: &'static str,
     /// On loopback and without TLS: the only addresses to connect to, and no proxy.
     pub only: Option<Vec<SocketAddr>>,
@@ -37,7 +37,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When it is not clear who that is.
-pub fn connection(host: &str, insecure: &[String]) -> Result<Connection> {
+pub(super) fn connection(host: &str, insecure: &[String]) -> Result<Connection> {
     if insecure.iter().any(|insecure| insecure == host) {
         return Ok(Connection { scheme: "http", only: None });
     }
@@ -214,7 +214,7 @@ fn hello(url: &Url) -> Option<Vec<u8>> {
 
 /// Whether a login may be sent to `realm` without TLS, for a registry that is
 /// itself spoken to without: on this machine, or where the user allowed that.
-pub fn may_have_login(realm: &Url, registry: &Url, insecure: &[String]) -> bool {
+pub(super) fn may_have_login(realm: &Url, registry: &Url, insecure: &[String]) -> bool {
     let Some(host) = realm.host_str() else {
         return false;
     };

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 /// A runtime on a thread of its own, until it is dropped. Nobody waits then for what
 /// is still on the wire.
-pub struct Runtime {
+pub(super) struct Runtime {
     handle: Handle,
     /// Dropped to end the thread.
     _running: oneshot::Sender<()>,
@@ -19,7 +19,7 @@ pub struct Runtime {
 
 impl Runtime {
     /// Starts the thread.
-    pub fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let start = || -> Result<Self> {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
@@ -35,13 +35,13 @@ impl Runtime {
     }
 
     /// Requests go on there.
-    pub fn handle(&self) -> &Handle {
+    pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
 }
 
 /// The system's resolver, on a thread for each name.
-pub struct Resolver;
+pub(super) struct Resolver;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {

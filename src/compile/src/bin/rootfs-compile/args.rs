@@ -16,13 +16,13 @@ use crate::machine::MachineArgs;
 /// Compiles container images to bundles that a virtual machine boots.
 #[derive(Parser)]
 #[command(name = "rootfs-compile", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Compile an image, or what a manifest makes of one, to a bundle
     Build(Box<Build>),
     /// Compile an image unless that is done, and become the process inside
@@ -50,7 +50,7 @@ pub enum Command {
 }
 
 #[derive(Args)]
-pub struct Build {
+pub(crate) struct Build {
     /// An image reference, an image's archive or layout, or a manifest (YAML; - for
     /// standard input)
     #[arg(value_name = "IMAGE|MANIFEST|FILE")]
@@ -82,7 +82,7 @@ pub struct Build {
 }
 
 #[derive(Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// An image reference, an image's archive or layout, or a manifest (YAML; - for
     /// standard input)
     #[arg(value_name = "IMAGE|MANIFEST|FILE")]
@@ -100,7 +100,7 @@ pub struct Run {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PullPolicy {
+pub(crate) enum PullPolicy {
     /// Never, as long as what it led to is still there
     Missing,
     /// Each time
@@ -111,7 +111,7 @@ pub enum PullPolicy {
 
 /// What all that compiles is told.
 #[derive(Args)]
-pub struct CompileArgs {
+pub(crate) struct CompileArgs {
     /// Define a variable of the manifest; wins over its own vars
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
@@ -143,7 +143,7 @@ pub struct CompileArgs {
 /// one registry, the image's own or the one that ROOTFS_COMPILE_REGISTRY names.
 #[derive(Args)]
 #[command(next_help_heading = "Registries")]
-pub struct RegistryArgs {
+pub(crate) struct RegistryArgs {
     /// Speak plain HTTP to this registry; one on loopback needs no option.
     /// ROOTFS_COMPILE_INSECURE_REGISTRIES has more of them
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -162,7 +162,7 @@ pub struct RegistryArgs {
 /// Compiled layers in a registry, for machines that build the same ones.
 #[derive(Args)]
 #[command(next_help_heading = "Shared layers")]
-pub struct SharedArgs {
+pub(crate) struct SharedArgs {
     /// Take compiled layers from this repository, and trust them
     #[arg(long, value_name = "[HOST/]NAME", value_parser = repository)]
     pub cache_from: Vec<Reference>,
@@ -197,7 +197,7 @@ fn repository(text: &str) -> Result<Reference, String> {
 /// Which image a tag is.
 #[derive(Args)]
 #[command(next_help_heading = "Locks")]
-pub struct LockArgs {
+pub(crate) struct LockArgs {
     /// Write down which image a tag led to, in NAME.lock beside the manifest; builds use it from then on
     #[arg(long)]
     pub lock: bool,
@@ -210,14 +210,14 @@ pub struct LockArgs {
 }
 
 #[derive(Args)]
-pub struct CacheDir {
+pub(crate) struct CacheDir {
     /// Where compiled layers are kept [default: $XDG_CACHE_HOME/rootfs-compile]
     #[arg(long = "cache-dir", env = "ROOTFS_COMPILE_CACHE", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// Bars on a terminal, else plain
     Auto,
     /// Bars
@@ -233,7 +233,7 @@ pub enum Progress {
 /// Bounds against images that are made to exhaust the machine.
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
-pub struct LimitArgs {
+pub(crate) struct LimitArgs {
     /// Uncompressed bytes of one layer [default: 256GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_layer_bytes: Option<u64>,
@@ -274,7 +274,7 @@ pub struct LimitArgs {
 
 /// Seconds since 1970; a variable that is set to nothing says nothing.
 #[derive(Clone, Copy)]
-pub struct Epoch(pub Option<i64>);
+pub(crate) struct Epoch(pub Option<i64>);
 
 impl std::str::FromStr for Epoch {
     type Err = std::num::ParseIntError;
@@ -302,7 +302,7 @@ fn sparse_size(text: &str) -> Result<u64, String> {
 
 impl LimitArgs {
     /// The defaults with what was given in their place.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         let default = Limits::default();
         Limits {
             layer_bytes: self.max_layer_bytes.unwrap_or(default.layer_bytes),
@@ -323,7 +323,7 @@ impl LimitArgs {
 /// Bounds against bundles that are made to exhaust the machine.
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
-pub struct ReadArgs {
+pub(crate) struct ReadArgs {
     /// Memory for names, links, xattrs and extents of each file system [default: 1280MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_metadata_bytes: Option<u64>,
@@ -331,18 +331,18 @@ pub struct ReadArgs {
 
 impl ReadArgs {
     /// What was given, or the default.
-    pub fn metadata_bytes(&self) -> u64 {
+    pub(crate) fn metadata_bytes(&self) -> u64 {
         self.max_metadata_bytes.unwrap_or(Limits::default().metadata_bytes)
     }
 
     /// The bundle at `path`, to be read within these bounds.
-    pub fn bundle(&self, path: &Path) -> anyhow::Result<Place> {
+    pub(crate) fn bundle(&self, path: &Path) -> anyhow::Result<Place> {
         Ok(Place::find(path)?.within(self.metadata_bytes()))
     }
 }
 
 #[derive(Args)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// The bundle's directory
     pub dir: PathBuf,
     /// Print JSON
@@ -355,7 +355,7 @@ pub struct Inspect {
 }
 
 #[derive(Args)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The bundle's directory
     pub dir: PathBuf,
     #[command(flatten)]
@@ -368,13 +368,13 @@ pub struct Verify {
 }
 
 #[derive(Subcommand)]
-pub enum Cache {
+pub(crate) enum Cache {
     /// Check all that the cache holds, and remove what killed runs left there
     Verify(CacheVerify),
 }
 
 #[derive(Args)]
-pub struct CacheVerify {
+pub(crate) struct CacheVerify {
     /// Remove what is wrong; it is compiled again when it is needed
     #[arg(long)]
     pub remove: bool,
@@ -388,7 +388,7 @@ pub struct CacheVerify {
 }
 
 #[derive(Args)]
-pub struct Keygen {
+pub(crate) struct Keygen {
     /// Where the secret key goes; the public one is called so with .pub behind it.
     /// ROOTFS_COMPILE_KEY_PASSWORD protects the secret key, if it is set
     #[arg(short, long, value_name = "FILE")]
@@ -396,7 +396,7 @@ pub struct Keygen {
 }
 
 #[derive(Args)]
-pub struct Sign {
+pub(crate) struct Sign {
     /// The bundle's directory
     pub dir: PathBuf,
     /// A secret key, of keygen or minisign. ROOTFS_COMPILE_KEY_PASSWORD has its password
@@ -408,14 +408,14 @@ pub struct Sign {
 
 /// Whose signature a bundle must have.
 #[derive(Args)]
-pub struct KeyArgs {
+pub(crate) struct KeyArgs {
     /// Refuse a bundle that is not signed with this public key, or with one of several
     #[arg(long, value_name = "FILE")]
     pub key: Vec<PathBuf>,
 }
 
 #[derive(Args)]
-pub struct Push {
+pub(crate) struct Push {
     /// The bundle's directory
     pub dir: PathBuf,
     /// [HOST[:PORT]/]NAME[:TAG]
@@ -432,7 +432,7 @@ pub struct Push {
 }
 
 #[derive(Args)]
-pub struct Pull {
+pub(crate) struct Pull {
     /// [HOST[:PORT]/]NAME[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]
     pub reference: ImageRef,
     /// The bundle's directory
@@ -453,7 +453,7 @@ pub struct Pull {
 
 #[derive(Args)]
 #[group(skip)]
-pub struct Export {
+pub(crate) struct Export {
     /// The bundle's directory
     pub dir: PathBuf,
     #[command(flatten)]
@@ -469,7 +469,7 @@ pub struct Export {
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub struct ExportTo {
+pub(crate) struct ExportTo {
     /// An OCI layout, which may be there already
     #[arg(long, value_name = "DIR")]
     pub oci_layout: Option<PathBuf>,
@@ -485,14 +485,14 @@ pub struct ExportTo {
 }
 
 #[derive(Args)]
-pub struct Schema {
+pub(crate) struct Schema {
     /// Of what
     #[arg(value_enum, default_value_t = SchemaOf::Manifest)]
     pub of: SchemaOf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SchemaOf {
+pub(crate) enum SchemaOf {
     /// A manifest
     Manifest,
     /// A file that a manifest includes: a list of patches

@@ -16,7 +16,7 @@ use crate::say;
 const STDIN: &str = "<stdin>";
 
 /// A word that was asked for, and the variables of its manifest.
-pub struct Asked {
+pub(crate) struct Asked {
     pub word: Word,
     pub set: BTreeMap<String, String>,
     /// The manifest on standard input.
@@ -28,7 +28,7 @@ const MAX_STDIN: u64 = 32 << 20;
 
 impl Asked {
     /// Finds out what `text` means, and says so where that could be doubted.
-    pub fn new(text: &OsStr, args: &CompileArgs) -> Result<Self, String> {
+    pub(crate) fn new(text: &OsStr, args: &CompileArgs) -> Result<Self, String> {
         let found = meaning(text).map_err(|error| error.to_string())?;
         let set: BTreeMap<_, _> = args.set.iter().cloned().collect();
         if let (Word::Image(image), Some(name)) = (&found.word, set.keys().next()) {
@@ -50,7 +50,7 @@ impl Asked {
     }
 
     /// The manifest: the one that was asked for, or that of an image as it is.
-    pub fn manifest(&self) -> Result<Manifest, String> {
+    pub(crate) fn manifest(&self) -> Result<Manifest, String> {
         match &self.word {
             Word::Image(image) => Ok(Manifest::of_image(ImageRef::clone(image))),
             Word::Manifest(path) => {
@@ -65,7 +65,7 @@ impl Asked {
     }
 
     /// The manifest's file, if it has one.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         match &self.word {
             Word::Manifest(path) => Some(path),
             _ => None,
@@ -74,7 +74,7 @@ impl Asked {
 
     /// The lock that belongs to the manifest; empty if there is no file for it to
     /// lie beside.
-    pub fn lock_path(&self) -> PathBuf {
+    pub(crate) fn lock_path(&self) -> PathBuf {
         let Word::Manifest(path) = &self.word else {
             return PathBuf::new();
         };
@@ -87,7 +87,7 @@ impl Asked {
     }
 
     /// How the lock is used.
-    pub fn lock(&self, args: &LockArgs) -> Result<LockUse, String> {
+    pub(crate) fn lock(&self, args: &LockArgs) -> Result<LockUse, String> {
         let path = self.lock_path();
         let given = [("--lock", args.lock), ("--update", args.update), ("--locked", args.locked)];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given)

@@ -14,7 +14,7 @@ use crate::asked::Asked;
 use crate::show::{self, say_json};
 use crate::{USAGE, access, cache_dir, preview, say, usage};
 
-pub fn build(args: &Build) -> Result<u8> {
+pub(crate) fn build(args: &Build) -> Result<u8> {
     let started = Instant::now();
     let given = &args.compile;
     let read = || -> Result<_, String> {
@@ -63,7 +63,7 @@ pub fn build(args: &Build) -> Result<u8> {
 }
 
 /// What to compile, as far as the options of every command that compiles say so.
-pub fn request(
+pub(crate) fn request(
     args: &CompileArgs,
     manifest: rootfs_compile::manifest::Manifest,
 ) -> Result<Request> {
@@ -88,7 +88,13 @@ pub fn request(
 }
 
 /// Says what was made, `name`, unless nothing is to be said.
-pub fn say_done(name: &str, args: &CompileArgs, made: &Summary, verbose: bool, started: Instant) {
+pub(crate) fn say_done(
+    name: &str,
+    args: &CompileArgs,
+    made: &Summary,
+    verbose: bool,
+    started: Instant,
+) {
     if args.quiet || args.progress == Progress::None {
         return;
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::{Cache, CacheVerify};
 use crate::{FAILED, STDOUT, cache_dir, warn};
 
-pub fn cache(args: &Cache) -> Result<u8> {
+pub(crate) fn cache(args: &Cache) -> Result<u8> {
     match args {
         Cache::Verify(args) => verify(args),
     }

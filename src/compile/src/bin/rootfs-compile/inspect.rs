@@ -11,7 +11,7 @@ use rootfs_compile::cache::Cache;
 use crate::STDOUT;
 use crate::args::Inspect;
 
-pub fn inspect(args: &Inspect) -> Result<u8> {
+pub(crate) fn inspect(args: &Inspect) -> Result<u8> {
     let cache = args.cache.cache_dir.clone().or_else(Cache::default_dir);
     let report = read(&args.read.bundle(&args.dir)?, |diff_id| {
         cache.as_deref().is_some_and(|cache| Cache::has(cache, diff_id))

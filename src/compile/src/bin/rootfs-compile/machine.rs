@@ -10,7 +10,7 @@ use rootfs_boot::args::Cli;
 const HEADING: &str = "Machine (the options of rootfs-boot)";
 
 /// What `rootfs-boot` is to be told.
-pub struct MachineArgs(pub Vec<OsString>);
+pub(crate) struct MachineArgs(pub Vec<OsString>);
 
 /// All options of `rootfs-boot` but those that only `run` itself uses.
 fn options() -> Vec<Arg> {

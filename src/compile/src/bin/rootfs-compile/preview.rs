@@ -21,7 +21,7 @@ fn sign(what: What) -> &'static str {
 }
 
 /// Lists what the patches of `manifest` would do.
-pub fn print(manifest: &Manifest, preview: &Preview, as_json: bool) -> Result<()> {
+pub(crate) fn print(manifest: &Manifest, preview: &Preview, as_json: bool) -> Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut print = || -> Result<()> {
         if as_json {

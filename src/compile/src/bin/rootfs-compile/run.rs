@@ -29,7 +29,7 @@ use crate::{cache_dir, show, usage, warn};
 const PROGRAM: &str = "rootfs-boot";
 
 /// Returns only if there is no machine: all its exit codes are the command's.
-pub fn run(args: &Run) -> Result<u8> {
+pub(crate) fn run(args: &Run) -> Result<u8> {
     let program = program()?;
     let asked = match Asked::new(&args.image, &args.compile) {
         Ok(asked) => asked,

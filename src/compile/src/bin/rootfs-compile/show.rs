@@ -13,7 +13,7 @@ use crate::args::Progress;
 use crate::say;
 
 /// The reporter for `progress`; `verbose` says more.
-pub fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Reporter> {
+pub(crate) fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Reporter> {
     let bars = || Bars::new(verbose);
     match progress {
         _ if quiet => Box::new(Silent),
@@ -26,7 +26,7 @@ pub fn reporter(progress: Progress, quiet: bool, verbose: bool) -> Box<dyn Repor
 }
 
 /// Writes `value` as a line, as [`say`] does.
-pub fn say_json(value: &serde_json::Value) {
+pub(crate) fn say_json(value: &serde_json::Value) {
     let line = printable::json_line(value).expect("a value has no keys but strings");
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

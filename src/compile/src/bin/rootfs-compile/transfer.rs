@@ -12,7 +12,7 @@ use rootfs_compile::transfer::{self, Target};
 use crate::args::{Export, Pull, Push};
 use crate::{USAGE, access, cache_dir, keys, say, usage, warn};
 
-pub fn push(args: &Push) -> Result<u8> {
+pub(crate) fn push(args: &Push) -> Result<u8> {
     let cache = Cache::open(&cache_dir(&args.cache)?)?;
     let name = args.reference.name.as_ref();
     let name = name.with_context(|| format!("{} is not a name in a registry", args.reference))?;
@@ -25,7 +25,7 @@ pub fn push(args: &Push) -> Result<u8> {
     Ok(0)
 }
 
-pub fn pull(args: &Pull) -> Result<u8> {
+pub(crate) fn pull(args: &Pull) -> Result<u8> {
     let dir = cache_dir(&args.cache)?;
     let mut access = access(&args.registry);
     access.documents = dir.join("registry");
@@ -52,7 +52,7 @@ pub fn pull(args: &Pull) -> Result<u8> {
     Ok(0)
 }
 
-pub fn export(args: &Export) -> Result<u8> {
+pub(crate) fn export(args: &Export) -> Result<u8> {
     let cache = || Cache::open(&cache_dir(&args.cache)?);
     let (to, bundle) = (&args.to, args.read.bundle(&args.dir)?);
     if let Some(raw) = &to.raw {

@@ -12,7 +12,7 @@ use crate::tree::weight::Weigh as _;
 use crate::units::{BLOCK_SIZE, BlockAddr, DeviceId, Nid, align_up, blocks_of};
 
 /// A name in a directory.
-pub struct RawEntry<'d> {
+pub(super) struct RawEntry<'d> {
     pub name: &'d [u8],
     pub nid: Nid,
     pub file_type: u8,
@@ -43,7 +43,7 @@ fn flat<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<(&'d [u8], &'d 
 }
 
 /// The target of a symbolic link.
-pub fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8>> {
+pub(super) fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8>> {
     // As long as a path of Linux.
     if inode.disk.size >= 4096 {
         return Err(bad(inode.nid, format!("a link of {} bytes", inode.disk.size)));
@@ -60,7 +60,7 @@ pub fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8>> {
 ///
 /// None is kept here: a directory of many blocks may be a few bytes of an archive, and
 /// only `each` knows what it keeps.
-pub fn entries<'d>(
+pub(super) fn entries<'d>(
     reader: &Reader<'d>,
     inode: &RawInode<'_>,
     mut each: impl FnMut(RawEntry<'d>) -> Result<()>,
@@ -117,7 +117,7 @@ fn block_entries<'d>(
 }
 
 /// Bytes of the chunk indexes of a regular file.
-pub fn index_bytes(inode: &RawInode<'_>) -> Option<u64> {
+pub(super) fn index_bytes(inode: &RawInode<'_>) -> Option<u64> {
     match inode.disk.layout {
         disk::LAYOUT_CHUNK_BASED => {
             let chunk = 1 << (inode.disk.u & CHUNK_BITS_MASK);
@@ -129,7 +129,7 @@ pub fn index_bytes(inode: &RawInode<'_>) -> Option<u64> {
 
 /// Where a regular file's bytes lie, on devices that hold them. `keep` is told the
 /// weight of each run as it comes, of all together that of the extents.
-pub fn extents(
+pub(super) fn extents(
     reader: &Reader<'_>,
     inode: &RawInode<'_>,
     mut keep: impl FnMut(u64) -> Result<()>,

@@ -10,7 +10,7 @@ use crate::tree::xattrs::{Xattr, Xattrs};
 use crate::units::{BLOCK_SIZE, Nid};
 
 /// An inode as it stands on disk.
-pub struct RawInode<'d> {
+pub(super) struct RawInode<'d> {
     pub nid: Nid,
     pub disk: DiskInode,
     /// Header, shared ids and entries; empty if there are none.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 /// Disjoint ranges of blocks. Neighbours are one range, so there are at most as
 /// many as claims, and mostly far fewer.
 #[derive(Default)]
-pub struct Claims {
+pub(super) struct Claims {
     /// Ends by starts.
     ranges: BTreeMap<u64, u64>,
 }
 
 impl Claims {
     /// Takes `len` blocks from `start` on. `Err` is a block that is taken.
-    pub fn claim(&mut self, start: u64, len: u64) -> Result<(), u64> {
+    pub(super) fn claim(&mut self, start: u64, len: u64) -> Result<(), u64> {
         let end = start + len;
         if let Some((from, to)) = self.ranges.range(..end).next_back().map(|(a, b)| (*a, *b)) {
             if to > start {
@@ -37,7 +37,7 @@ impl Claims {
     }
 
     /// The claimed parts of `start..end`, in order.
-    pub fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
         let first = self.ranges.range(..start).next_back().filter(|(_, to)| **to > start);
         first
             .into_iter()

@@ -14,7 +14,7 @@ const TAIL: usize = 12;
 
 /// A name in a directory.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RawEntry<'b> {
+pub(super) struct RawEntry<'b> {
     pub name: &'b [u8],
     pub ino: u32,
     /// 0 if the file system does not keep it.
@@ -22,7 +22,7 @@ pub struct RawEntry<'b> {
 }
 
 /// Where the entries of a directory are: what is kept of it until they are read.
-pub enum Listing {
+pub(super) enum Listing {
     Blocks {
         size: u64,
         /// Of the inode.

@@ -2,23 +2,23 @@
 
 /// A record, at least as long as the fields that are asked for.
 #[derive(Clone, Copy)]
-pub struct Fields<'a>(pub &'a [u8]);
+pub(super) struct Fields<'a>(pub &'a [u8]);
 
 impl Fields<'_> {
-    pub fn u8(self, at: usize) -> u8 {
+    pub(super) fn u8(self, at: usize) -> u8 {
         self.0[at]
     }
 
-    pub fn u16(self, at: usize) -> u16 {
+    pub(super) fn u16(self, at: usize) -> u16 {
         u16::from_le_bytes([self.0[at], self.0[at + 1]])
     }
 
-    pub fn u32(self, at: usize) -> u32 {
+    pub(super) fn u32(self, at: usize) -> u32 {
         u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
     }
 
     /// The number whose low half is at `low`, and its high half at `high`.
-    pub fn u64(self, low: usize, high: usize) -> u64 {
+    pub(super) fn u64(self, low: usize, high: usize) -> u64 {
         u64::from(self.u32(low)) | u64::from(self.u32(high)) << 32
     }
 }

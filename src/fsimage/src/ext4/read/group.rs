@@ -8,7 +8,7 @@ use crate::ext4::read::reader::Reader;
 
 /// A descriptor whose checksum holds, and whose inode table lies in the file system.
 #[derive(Clone, Debug)]
-pub struct GroupDesc {
+pub(super) struct GroupDesc {
     pub inode_table: u64,
     /// How many inodes of the table, from its start on, may be in use.
     pub inodes_used: u32,

@@ -8,13 +8,13 @@ use crate::ext4::read::reader::Reader;
 use crate::tree::inode::Timestamp;
 
 /// `i_flags`: the content is in the inode, and in the xattr `system.data`.
-pub const INLINE_DATA_FL: u32 = 0x1000_0000;
+pub(super) const INLINE_DATA_FL: u32 = 0x1000_0000;
 /// `i_flags`: the inode holds an xattr's value.
-pub const EA_INODE_FL: u32 = 0x20_0000;
+pub(super) const EA_INODE_FL: u32 = 0x20_0000;
 /// `i_flags`: a hashed directory.
-pub const INDEX_FL: u32 = 0x1000;
+pub(super) const INDEX_FL: u32 = 0x1000;
 
-pub const S_IFMT: u16 = 0o170_000;
+pub(super) const S_IFMT: u16 = 0o170_000;
 
 /// Where the fields that every inode has end, and what is behind them.
 const OLD_SIZE: usize = 128;
@@ -24,7 +24,7 @@ const WINDOW: u64 = 16 << 10;
 
 /// An inode as it stands on disk, its checksum proven.
 #[derive(Clone)]
-pub struct RawInode {
+pub(super) struct RawInode {
     pub ino: u32,
     /// The whole record.
     pub bytes: Vec<u8>,
@@ -38,45 +38,45 @@ impl RawInode {
     }
 
     /// Type and permissions.
-    pub fn mode(&self) -> u16 {
+    pub(super) fn mode(&self) -> u16 {
         self.fields().u16(0x0)
     }
 
-    pub fn file_type(&self) -> u16 {
+    pub(super) fn file_type(&self) -> u16 {
         self.mode() & S_IFMT
     }
 
-    pub fn uid(&self) -> u32 {
+    pub(super) fn uid(&self) -> u32 {
         u32::from(self.fields().u16(0x2)) | u32::from(self.fields().u16(0x78)) << 16
     }
 
-    pub fn gid(&self) -> u32 {
+    pub(super) fn gid(&self) -> u32 {
         u32::from(self.fields().u16(0x18)) | u32::from(self.fields().u16(0x7a)) << 16
     }
 
     /// Bytes of content.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.fields().u64(0x4, 0x6c)
     }
 
-    pub fn links(&self) -> u16 {
+    pub(super) fn links(&self) -> u16 {
         self.fields().u16(0x1a)
     }
 
-    pub fn flags(&self) -> u32 {
+    pub(super) fn flags(&self) -> u32 {
         self.fields().u32(0x20)
     }
 
-    pub fn has(&self, flag: u32) -> bool {
+    pub(super) fn has(&self, flag: u32) -> bool {
         self.flags() & flag != 0
     }
 
-    pub fn i_block(&self) -> &[u8; I_BLOCK] {
+    pub(super) fn i_block(&self) -> &[u8; I_BLOCK] {
         self.bytes[0x28..].first_chunk().expect("a record has 128 bytes")
     }
 
     /// The block of xattrs, or 0.
-    pub fn file_acl(&self) -> u64 {
+    pub(super) fn file_acl(&self) -> u64 {
         u64::from(self.fields().u32(0x68)) | u64::from(self.fields().u16(0x76)) << 32
     }
 
@@ -86,16 +86,16 @@ impl RawInode {
     }
 
     /// What lies behind all fields: xattrs.
-    pub fn behind(&self) -> &[u8] {
+    pub(super) fn behind(&self) -> &[u8] {
         if self.extra() == 0 { &[] } else { &self.bytes[OLD_SIZE + self.extra()..] }
     }
 
-    pub fn atime_seconds(&self) -> u32 {
+    pub(super) fn atime_seconds(&self) -> u32 {
         self.fields().u32(0x8)
     }
 
     /// Seconds with two more bits, and nanoseconds, where the record has a place for them.
-    pub fn mtime(&self) -> Result<Timestamp> {
+    pub(super) fn mtime(&self) -> Result<Timestamp> {
         let low = i64::from(self.fields().u32(0x10) as i32);
         if self.extra() < 0x8c - OLD_SIZE {
             return Ok(Timestamp { sec: low, nsec: 0 });
@@ -126,7 +126,7 @@ impl RawInode {
 }
 
 /// Reads inodes, mostly in the order of their numbers.
-pub struct Inodes<'r> {
+pub(super) struct Inodes<'r> {
     reader: &'r Reader<'r>,
     /// The group that was needed last.
     group: Option<(u32, GroupDesc)>,
@@ -135,7 +135,7 @@ pub struct Inodes<'r> {
 }
 
 impl<'r> Inodes<'r> {
-    pub fn new(reader: &'r Reader<'_>) -> Self {
+    pub(super) fn new(reader: &'r Reader<'_>) -> Self {
         Self { reader, group: None, window: (0, Vec::new()) }
     }
 
@@ -151,7 +151,7 @@ impl<'r> Inodes<'r> {
     }
 
     /// Inode `ino`, which something says is in use.
-    pub fn get(&mut self, ino: u32) -> Result<RawInode> {
+    pub(super) fn get(&mut self, ino: u32) -> Result<RawInode> {
         let superblock = &self.reader.superblock;
         if ino == 0 || ino > superblock.inodes_count {
             return Err(bad(ino, format!("there are {} inodes", superblock.inodes_count)));
@@ -198,6 +198,6 @@ impl<'r> Inodes<'r> {
 }
 
 /// Whether the inode's content is mapped by an extent tree.
-pub fn has_extents(inode: &RawInode) -> bool {
+pub(super) fn has_extents(inode: &RawInode) -> bool {
     inode.has(EXTENTS_FL)
 }

@@ -68,7 +68,7 @@ struct Transaction {
 }
 
 /// What the journal in inode `ino` holds that is not in its place.
-pub fn overlay(reader: &Reader<'_>, ino: u32) -> Result<Overlay> {
+pub(super) fn overlay(reader: &Reader<'_>, ino: u32) -> Result<Overlay> {
     let mut overlay = Overlay::default();
     let Some(journal) = open(reader, ino)? else { return Ok(overlay) };
     let transactions = journal.transactions()?;

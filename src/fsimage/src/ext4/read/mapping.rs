@@ -34,7 +34,7 @@ pub struct Run {
 
 /// All blocks of one inode.
 #[derive(Debug, Default)]
-pub struct Mapping {
+pub(super) struct Mapping {
     /// What was written, in the order of the file.
     pub runs: Vec<Run>,
     /// What is reserved and reads as zeros.
@@ -46,7 +46,7 @@ pub struct Mapping {
 
 impl Mapping {
     /// All blocks that the inode has, its block of xattrs aside.
-    pub fn blocks(&self) -> u64 {
+    pub(super) fn blocks(&self) -> u64 {
         let data: u64 = self.runs.iter().chain(&self.unwritten).map(|run| run.len).sum();
         data + self.nodes.len() as u64
     }

@@ -6,7 +6,7 @@ pub(super) const MAGIC: u32 = 0xc03b_3998;
 
 /// Where the newest content of some blocks of the file system lies.
 #[derive(Default)]
-pub struct Overlay(pub(super) FxHashMap<u64, Copy>);
+pub(super) struct Overlay(pub(super) FxHashMap<u64, Copy>);
 
 #[derive(Clone, Copy)]
 pub(super) struct Copy {
@@ -17,13 +17,13 @@ pub(super) struct Copy {
 }
 
 impl Overlay {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Replaces what `bytes`, which lie at offset `at` of the file, have of blocks
     /// that the journal holds. `read` fills bytes from an offset of the file.
-    pub fn apply(
+    pub(super) fn apply(
         &self,
         block_size: u64,
         at: u64,

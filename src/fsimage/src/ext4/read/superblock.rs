@@ -3,14 +3,14 @@
 use super::fields::Fields;
 use crate::ext4::disk::{SUPER_SIZE, Seed};
 
-pub const COMPAT_SPARSE_SUPER2: u32 = 0x200;
+pub(super) const COMPAT_SPARSE_SUPER2: u32 = 0x200;
 const COMPAT_FAST_COMMIT: u32 = 0x400;
 
 const INCOMPAT_RECOVER: u32 = 0x4;
-pub const INCOMPAT_META_BG: u32 = 0x10;
-pub const INCOMPAT_64BIT: u32 = 0x80;
-pub const INCOMPAT_CSUM_SEED: u32 = 0x2000;
-pub const INCOMPAT_INLINE_DATA: u32 = 0x8000;
+pub(super) const INCOMPAT_META_BG: u32 = 0x10;
+pub(super) const INCOMPAT_64BIT: u32 = 0x80;
+pub(super) const INCOMPAT_CSUM_SEED: u32 = 0x2000;
+pub(super) const INCOMPAT_INLINE_DATA: u32 = 0x8000;
 
 /// filetype, recover, meta_bg, extent, 64bit, mmp, flex_bg, ea_inode,
 /// metadata_csum_seed, large_dir, inline_data, casefold.

@@ -19,23 +19,23 @@ use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat};
 use crate::tree::name::Name;
 use crate::tree::weight::Weigh as _;
 
-pub const S_IFIFO: u16 = 0o010_000;
-pub const S_IFCHR: u16 = 0o020_000;
-pub const S_IFDIR: u16 = 0o040_000;
-pub const S_IFBLK: u16 = 0o060_000;
-pub const S_IFREG: u16 = 0o100_000;
-pub const S_IFLNK: u16 = 0o120_000;
-pub const S_IFSOCK: u16 = 0o140_000;
+pub(super) const S_IFIFO: u16 = 0o010_000;
+pub(super) const S_IFCHR: u16 = 0o020_000;
+pub(super) const S_IFDIR: u16 = 0o040_000;
+pub(super) const S_IFBLK: u16 = 0o060_000;
+pub(super) const S_IFREG: u16 = 0o100_000;
+pub(super) const S_IFLNK: u16 = 0o120_000;
+pub(super) const S_IFSOCK: u16 = 0o140_000;
 
 /// Weight of an entry beyond what it weighs in the tree and the bytes of its name:
 /// a directory that is checked is written once more into memory.
 const WRITTEN_AGAIN: u64 = 40;
 
 /// What overlayfs marks a directory with that hides the one below.
-pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// A tree, and which inodes its nodes are.
-pub struct Walked {
+pub(super) struct Walked {
     pub tree: Tree<FileData>,
     /// Inode numbers by [`InodeId`].
     pub inos: Vec<u32>,
@@ -50,7 +50,7 @@ pub struct Walked {
 
 impl Walked {
     /// `error`, with a path of the inode that it is about.
-    pub fn located(&self, error: ReadError) -> ReadError {
+    pub(super) fn located(&self, error: ReadError) -> ReadError {
         match error {
             ReadError::Inode { ino, path: None, what } => {
                 let id = self.ids.get(&ino);

@@ -35,14 +35,14 @@ const MAX_VALUE: u64 = 65_536;
 
 /// What an inode has.
 #[derive(Default)]
-pub struct InodeXattrs {
+pub(super) struct InodeXattrs {
     pub xattrs: Xattrs,
     /// The part of inline content that did not fit `i_block`.
     pub inline: Vec<u8>,
 }
 
 /// Reads xattrs of many inodes.
-pub struct XattrReader<'r> {
+pub(super) struct XattrReader<'r> {
     reader: &'r Reader<'r>,
     inodes: Inodes<'r>,
     /// Values by the inodes that hold them; several inodes may share one.
@@ -61,13 +61,13 @@ struct List<'a> {
 }
 
 impl<'r> XattrReader<'r> {
-    pub fn new(reader: &'r Reader<'_>) -> Self {
+    pub(super) fn new(reader: &'r Reader<'_>) -> Self {
         Self { reader, inodes: Inodes::new(reader), values: FxHashMap::default() }
     }
 
     /// The xattrs of `inode`, whose weight is counted here. Blocks and values are shared,
     /// so that a small file can give any number of them to its inodes.
-    pub fn all(&mut self, inode: &RawInode) -> Result<InodeXattrs> {
+    pub(super) fn all(&mut self, inode: &RawInode) -> Result<InodeXattrs> {
         let mut found = InodeXattrs::default();
         let behind = inode.behind();
         if behind.len() >= INODE_HEADER && Fields(behind).u32(0) == MAGIC {

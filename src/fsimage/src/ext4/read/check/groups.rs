@@ -43,7 +43,7 @@ fn set(bitmap: &mut Bitmap, from: u32, to: u32) {
 
 impl Upper<'_> {
     /// Checks everything that is fixed in each group.
-    pub fn groups(&self) -> Result<()> {
+    pub(super) fn groups(&self) -> Result<()> {
         let table = self.descriptors(0)?;
         let dirs = self.dirs();
         let mut free = 0u64;

@@ -12,7 +12,7 @@ const OVERLAY: &[u8] = b"trusted.overlay.";
 
 /// The root holds `lost+found`, `upper` and `work`, and below `upper` is what
 /// overlayfs itself would have left there.
-pub fn check(walked: &Walked) -> Result<()> {
+pub(super) fn check(walked: &Walked) -> Result<()> {
     let tree = &walked.tree;
     let root = tree.dir(InodeId::ROOT).expect("the root is a directory");
     let wanted: [&[u8]; 3] = [b"lost+found", b"upper", b"work"];

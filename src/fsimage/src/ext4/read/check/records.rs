@@ -51,7 +51,7 @@ const MAX_LINKS: u32 = 65_000;
 
 impl Upper<'_> {
     /// The inode `ino`, which is `id` in the tree.
-    pub fn record(&mut self, ino: u32, id: InodeId) -> Result<()> {
+    pub(super) fn record(&mut self, ino: u32, id: InodeId) -> Result<()> {
         let raw = self.inodes.get(ino)?;
         let inode = self.walked.tree.inode(id);
         let placed = xattr::place(&inode.xattrs)
@@ -205,7 +205,7 @@ impl Upper<'_> {
     }
 
     /// The journal, which no name leads to.
-    pub fn journal(&mut self) -> Result<()> {
+    pub(super) fn journal(&mut self) -> Result<()> {
         let ino = JOURNAL_INO;
         if self.walked.ids.contains_key(&ino) {
             return Err(bad(ino, "a name leads to the journal"));

@@ -63,7 +63,7 @@ fn fail(what: String) -> ReadError {
 }
 
 /// The superblock and the geometry of an upper of the file's size.
-pub fn profile(reader: &Reader<'_>) -> Result<(disk::Superblock, Geometry)> {
+pub(super) fn profile(reader: &Reader<'_>) -> Result<(disk::Superblock, Geometry)> {
     let size = reader.file.metadata()?.len();
     if !(MIN_SIZE..=MAX_SIZE).contains(&size) || !size.is_multiple_of(BLOCK as u64) {
         return Err(fail(format!("the file has {size} bytes; no upper has so many")));

@@ -1,0 +1,80 @@
+//! What Linux has and other systems lack, or have otherwise. Everything else in this crate
+//! is the same on all of them.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, RawMode};
+use rustix::io::{Errno, Result};
+
+/// Opens a directory to reach what is in it. On Linux nobody needs to be allowed to list it.
+#[cfg(target_os = "linux")]
+pub const REACH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+pub const REACH: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Permission bits, in the width that this system gives them.
+pub fn mode(bits: u32) -> Mode {
+    // The bits are the lowest twelve everywhere.
+    Mode::from_raw_mode((bits & 0o7777) as RawMode)
+}
+
+/// A new file of the directory `dir` that has no name.
+///
+/// # Errors
+/// [`Errno::OPNOTSUPP`] where there are no such files.
+#[cfg(target_os = "linux")]
+pub fn unnamed(dir: impl AsFd, mode: Mode) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+    rustix::fs::openat(dir, ".", flags, mode)
+}
+#[cfg(not(target_os = "linux"))]
+pub fn unnamed(_: impl AsFd, _: Mode) -> Result<OwnedFd> {
+    Err(Errno::OPNOTSUPP)
+}
+
+/// `file` opened once more to be written past the page cache (O_DIRECT), if its file system
+/// allows that.
+#[cfg(target_os = "linux")]
+pub fn past_the_page_cache(file: &File) -> Option<File> {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok()
+}
+#[cfg(not(target_os = "linux"))]
+pub fn past_the_page_cache(_: &File) -> Option<File> {
+    None
+}
+
+/// Has `to`, which is empty, share all blocks of `from` (FICLONE). Says whether its file system
+/// does that.
+#[cfg(target_os = "linux")]
+pub fn share_blocks(from: impl AsFd, to: impl AsFd) -> bool {
+    rustix::fs::ioctl_ficlone(to, from).is_ok()
+}
+#[cfg(not(target_os = "linux"))]
+pub fn share_blocks(_: impl AsFd, _: impl AsFd) -> bool {
+    false
+}
+
+/// Whether the system gives random bytes, which hash tables need.
+#[cfg(target_os = "linux")]
+pub fn has_random_bytes() -> bool {
+    use rustix::rand::GetRandomFlags;
+
+    let random = rustix::io::retry_on_intr(|| {
+        rustix::rand::getrandom(&mut [0; 16][..], GetRandomFlags::NONBLOCK)
+    });
+    match random {
+        Ok(_) | Err(Errno::AGAIN) => true,
+        // Where a sandbox or an old kernel has no such call, the device does.
+        Err(Errno::NOSYS | Errno::PERM) => File::open("/dev/urandom").is_ok(),
+        Err(_) => false,
+    }
+}
+#[cfg(not(target_os = "linux"))]
+pub fn has_random_bytes() -> bool {
+    File::open("/dev/urandom").is_ok()
+}
