@@ -27,17 +27,27 @@ pub enum Content {
 
 impl Content {
     /// Refuses a content that is `found` and should be this one, of the index.
+    ///
+    /// # Errors
+    /// When the two differ in their kind or their hash.
     pub fn check(&self, found: &Content) -> Result<()> {
         ensure!(found == self, "its content is not what {INDEX} says: the hash differs");
         Ok(())
     }
 
     /// Refuses `file` if it holds anything else.
+    ///
+    /// # Errors
+    /// When the file has another hash, cannot be read, or has more holes than are hashed
+    /// (see [`Content::again`]).
     pub fn check_file(&self, file: &File) -> Result<()> {
         self.check(&self.again(file)?)
     }
 
     /// Bytes of holes of `file` that this hash counts as it counts data.
+    ///
+    /// # Errors
+    /// When the host does not tell the file's length or where it has data and holes.
     pub fn holes(&self, file: &File) -> io::Result<u64> {
         let len = file.metadata()?.len();
         if matches!(self, Self::Blake3NonzeroBlocks(_)) {
@@ -60,6 +70,10 @@ impl Content {
     }
 
     /// The hash of `file`'s present content, of the same kind.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or, for [`Content::Blake3`], when it has more than
+    /// [`MAX_HOLES`] bytes of holes.
     pub fn again(&self, file: &File) -> io::Result<Content> {
         match self {
             Self::Blake3(_) => {

@@ -26,11 +26,15 @@ pub const VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Index {
+    /// [`FORMAT`] in every index of a bundle.
     pub format: String,
+    /// [`VERSION`] in every index that this program reads.
     pub version: u32,
     /// A hash of the rest. Empty in an index that was not read.
     pub seal: String,
+    /// Where the image came from.
     pub image: Image,
+    /// How the image wants to be run.
     pub config: Config,
     /// The manifest's `boot:`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -38,6 +42,7 @@ pub struct Index {
     /// What the manifest changed in the image: operations and what they are about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<String>,
+    /// The image's layers, the lowest first.
     pub layers: Vec<Layer>,
     /// Every file but this one, by path.
     pub files: Vec<FileEntry>,
@@ -53,7 +58,9 @@ pub struct Image {
     pub reference: String,
     /// None for a classic docker-archive.
     pub manifest_digest: Option<Digest>,
+    /// Digest of the image's config: the image ID.
     pub config_digest: Digest,
+    /// The platform that the image is for.
     pub platform: Platform,
     /// Who vouched for it, where the manifest asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,14 +83,24 @@ pub struct Signed {
 pub struct Config {
     /// When the image was made, as it says.
     pub created: Option<String>,
+    /// The program to run, with its first arguments; None if the image names none.
     pub entrypoint: Option<Vec<String>>,
+    /// Arguments behind the entrypoint, or the whole command without one; None if the
+    /// image has none.
     pub cmd: Option<Vec<String>>,
+    /// Environment variables, each as `NAME=VALUE`; without a `=`, the value is empty.
     pub env: Vec<String>,
+    /// Who runs the command, as `USER[:GROUP]`; None if the image names nobody.
     pub user: Option<String>,
+    /// Working directory of the command; None if the image names none.
     pub working_dir: Option<String>,
+    /// Ports that the image says it listens on, as `PORT[/PROTOCOL]`.
     pub exposed_ports: BTreeSet<String>,
+    /// Paths that the image declares as volumes.
     pub volumes: BTreeSet<String>,
+    /// The signal that asks the command to end; None is SIGTERM.
     pub stop_signal: Option<String>,
+    /// The image's labels, by name.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -91,9 +108,11 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
+    /// Digest of the layer's uncompressed tar stream.
     pub diff_id: DiffId,
     /// Digest of the blob; none in a classic docker-archive.
     pub digest: Option<Digest>,
+    /// Media type of the blob; that of docker's tar layers in a classic docker-archive.
     pub media_type: String,
     /// Bytes of the blob.
     pub compressed: u64,
@@ -101,8 +120,10 @@ pub struct Layer {
     pub uncompressed: u64,
     /// Its file in the bundle.
     pub path: String,
+    /// Directories that the layer names through links of lower layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub through_links: Vec<ThroughLink>,
+    /// Xattrs of the layer that are not in the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped_xattrs: Vec<DroppedXattrs>,
     /// Directories that the layer also has as something else, which is gone: an
@@ -118,6 +139,7 @@ pub struct Layer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ThroughLink {
+    /// Path of the directory, as the layer names it.
     pub path: String,
     /// Where its entries went.
     pub to: String,
@@ -127,15 +149,20 @@ pub struct ThroughLink {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DroppedXattrs {
+    /// Path of the file that had them.
     pub path: String,
+    /// Names of the xattrs; bytes that are not printable ASCII are escaped.
     pub names: Vec<String>,
 }
 
 /// A file of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
+    /// Path in the bundle.
     pub path: String,
+    /// Bytes of the file.
     pub size: u64,
+    /// Hash of what the file holds.
     #[serde(flatten)]
     pub content: Content,
 }
@@ -144,9 +171,11 @@ pub struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskExtent {
+    /// Path of its file in the bundle.
     pub path: String,
     /// Bytes from the disk's start.
     pub offset: u64,
+    /// Bytes of the stretch: all of the file.
     pub size: u64,
 }
 

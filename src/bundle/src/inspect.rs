@@ -18,11 +18,15 @@ use crate::opened::Place;
 /// What `inspect` tells.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// Where the image came from.
     pub image: super::index::Image,
+    /// How the image wants to be run.
     pub config: super::index::Config,
     /// What the manifest changed; the numbers are of the image without that.
     pub patches: Vec<String>,
+    /// The image's layers, the lowest first.
     pub layers: Vec<LayerReport>,
+    /// Sums over the image.
     pub totals: Totals,
     /// Paths of one directory whose names differ only by case, together.
     pub case_conflicts: Vec<Vec<String>>,
@@ -44,6 +48,7 @@ const MAX_CONFLICT_BYTES: usize = 4 << 20;
 /// A layer, and what was noted of it.
 #[derive(Debug, Serialize)]
 pub struct LayerReport {
+    /// The layer, as the index has it.
     #[serde(flatten)]
     pub layer: Layer,
     /// Bytes of its file.
@@ -55,20 +60,31 @@ pub struct LayerReport {
 /// Sums over the image.
 #[derive(Debug, Default, Serialize)]
 pub struct Totals {
+    /// Inodes of the image: the sum of the next four.
     pub inodes: u64,
+    /// Directories, the root included.
     pub directories: u64,
+    /// Regular files, each inode once.
     pub files: u64,
+    /// Symbolic links.
     pub symlinks: u64,
+    /// Devices, FIFOs and sockets.
     pub devices_and_others: u64,
     /// Bytes of regular files, holes included, each inode once.
     pub file_bytes: u64,
+    /// Bytes of the layers' blobs.
     pub compressed: u64,
+    /// Bytes of the layers' tar streams.
     pub uncompressed: u64,
     /// Bytes of fsmeta and of each layer's file once.
     pub disk: u64,
 }
 
 /// Reads the bundle at `place`; `is_cached` tells of a layer whether the cache has it.
+///
+/// # Errors
+/// When the index is not sound, or fsmeta has not the size and the hash that the index
+/// tells, or is not an EROFS that can be read.
 pub fn inspect(place: &Place, is_cached: impl Fn(DiffId) -> bool) -> Result<Report> {
     let (_, index) = place.index().with_context(|| place.dir.join(INDEX).display().to_string())?;
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA).context(FSMETA)?;

@@ -110,6 +110,10 @@ fn open(parent: &File, staging: &OsStr) -> Option<(File, File)> {
 ///
 /// `lock` is given up when nothing but the lock's file is left: a file that is open
 /// keeps FUSE's file systems from removing its directory.
+///
+/// # Errors
+/// When something in it was not made by a build, what was set aside cannot be brought
+/// back, or something cannot be removed.
 pub fn remove(
     dir: &File,
     parent: &File,

@@ -4,6 +4,8 @@
 //! Nothing is removed that this program did not make ([`made`], [`leftover`]).
 //! [`signature`] says who vouches for a bundle.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 pub mod boot;
 pub mod content;
 pub mod index;

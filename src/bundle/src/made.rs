@@ -47,6 +47,10 @@ pub enum Made {
 impl Made {
     /// What a build made in the directory `dir`; `None` if another program's
     /// bundle.json, or something else, is in the index's place.
+    ///
+    /// # Errors
+    /// When the file in the index's place is not a regular one, has more than 256 MiB, or
+    /// cannot be read.
     pub fn read(dir: &File) -> Result<Option<Self>> {
         let bytes = match regular::read_at(dir, INDEX, MAX_INDEX) {
             Ok(bytes) => bytes,
@@ -66,6 +70,9 @@ impl Made {
     }
 
     /// The first file or directory in `dir` that no build made, by its path in it.
+    ///
+    /// # Errors
+    /// When one of the directories, or what is known of a file in it, cannot be read.
     pub fn stranger(&self, dir: &File) -> Result<Option<OsString>> {
         for name in names_in(dir)? {
             if name != LAYERS {
@@ -149,6 +156,9 @@ fn is_regular(dir: &File, name: &OsStr) -> io::Result<bool> {
 }
 
 /// Removes `name` from `dir`. That it is gone already is no error.
+///
+/// # Errors
+/// When the name is there and cannot be removed.
 pub fn unlink(dir: &File, name: impl AsRef<OsStr>, flags: AtFlags) -> io::Result<()> {
     match rustix::fs::unlinkat(dir, name.as_ref(), flags) {
         Err(Errno::NOENT) => Ok(()),

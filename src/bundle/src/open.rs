@@ -25,20 +25,28 @@ use crate::opened::{OpenFile, Place};
 /// A bundle whose files are open, and are what its index says.
 #[derive(Debug)]
 pub struct OpenBundle {
+    /// The bundle's directory.
     pub dir: PathBuf,
+    /// The bundle's index.
     pub index: Index,
     /// The bytes of the index.
     pub json: Vec<u8>,
+    /// The disk's descriptor.
     pub vmdk: Arc<OpenFile>,
     /// fsmeta and the layers, in the disk's order. A layer that is there twice is
     /// open once.
     pub disk: Vec<Arc<OpenFile>>,
+    /// The writable upper, an ext4.
     pub upper: Arc<OpenFile>,
     /// Its directory.
     pub(super) at: File,
 }
 
 /// Reads the index of the bundle `dir`.
+///
+/// # Errors
+/// When there is no bundle at `dir`, or its index cannot be read or is not to the byte
+/// what a build writes.
 pub fn read_index(dir: &Path) -> Result<Index> {
     let index = || -> Result<Index> { Ok(Place::find(dir)?.index().context(INDEX)?.1) };
     index().with_context(|| format!("bundle {}", dir.display()))
@@ -55,6 +63,9 @@ impl OpenBundle {
     }
 
     /// As [`OpenBundle::open`], the bundle that was found.
+    ///
+    /// # Errors
+    /// With the first thing that keeps the bundle from being sound.
     pub fn open_found(place: Place, depth: Depth) -> Result<Self> {
         let shown = place.dir.display().to_string();
         Self::check(place, depth).with_context(|| format!("bundle {shown}"))
@@ -78,6 +89,9 @@ impl OpenBundle {
 
     /// A new file in the bundle's directory, gone with the process, on the file system
     /// of the upper.
+    ///
+    /// # Errors
+    /// When no file can be made in the bundle's directory.
     pub fn scratch(&self) -> io::Result<File> {
         Temporary::create_in(&self.at, 0o600).map(Temporary::into_file)
     }
@@ -93,6 +107,10 @@ impl OpenBundle {
     }
 
     /// The signature, if it has one.
+    ///
+    /// # Errors
+    /// When the signature's file cannot be read, is too large, or does not hold a
+    /// signature of minisign.
     pub fn signature(&self) -> Result<Option<Vec<u8>>> {
         signature::read(&self.at).context(SIGNATURE)
     }
@@ -103,6 +121,10 @@ impl OpenBundle {
     }
 
     /// Whether no file was written to since it was checked.
+    ///
+    /// # Errors
+    /// When a file was changed since, or it cannot be told because the file cannot be
+    /// read.
     pub fn unchanged(&self) -> Result<()> {
         let open: HashMap<&str, &OpenFile> = self.open_files().collect();
         for entry in &self.index.files {

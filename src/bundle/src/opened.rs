@@ -22,7 +22,9 @@ use crate::{seal, signature};
 pub struct OpenFile {
     /// Relative to the bundle.
     pub path: String,
+    /// Bytes of the file.
     pub size: u64,
+    /// The file itself, open for reading.
     pub file: File,
     stamp: Stamp,
 }
@@ -80,6 +82,7 @@ pub(super) const MAX_HOLES: u64 = 2 * crate::content::MAX_HOLES;
 
 /// The directories of a bundle.
 pub struct Place {
+    /// Path of the bundle's directory.
     pub dir: PathBuf,
     pub(super) at: File,
     /// The directory of layers, or why it cannot be opened.
@@ -92,6 +95,10 @@ pub struct Place {
 
 impl Place {
     /// Finds the bundle at `path`, its directory or its descriptor.
+    ///
+    /// # Errors
+    /// When `path` is neither a directory that can be opened nor a file called
+    /// `bundle.vmdk` in one.
     pub fn find(path: &Path) -> Result<Self> {
         let shown = path.display();
         let metadata = path.metadata().with_context(|| shown.to_string())?;
@@ -112,6 +119,9 @@ impl Place {
     }
 
     /// The bundle whose directory is `dir`, whatever its path leads to by now.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened again.
     pub fn of(dir: &Dir) -> Result<Self> {
         let at = open_dir(dir.file(), ".").with_context(|| dir.path.display().to_string())?;
         Ok(Self::at(dir.path.clone(), at))
@@ -119,6 +129,10 @@ impl Place {
 
     /// The bundle whose directory this process was started with, open as the descriptor
     /// `fd`. `dir` is what it is called.
+    ///
+    /// # Errors
+    /// When `fd` is a standard stream's, or does not lead to a directory that can be
+    /// opened.
     pub fn given(dir: PathBuf, fd: RawFd) -> Result<Self> {
         ensure!(fd > 2, "descriptor {fd} is not that of a bundle");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -143,6 +157,10 @@ impl Place {
     }
 
     /// The index, and its bytes.
+    ///
+    /// # Errors
+    /// When the index is missing, cannot be read, or is not to the byte what a build
+    /// writes.
     pub fn index(&self) -> Result<(Vec<u8>, Index)> {
         let json = regular::read_at(&self.at, INDEX, seal::MAX_INDEX).map_err(missing)?;
         let index = seal::from_json(&json)?;
@@ -150,6 +168,10 @@ impl Place {
     }
 
     /// The bundle's signature, if it has one.
+    ///
+    /// # Errors
+    /// When the signature's file cannot be read, is too large, or does not hold a
+    /// signature of minisign.
     pub fn signature(&self) -> Result<Option<Vec<u8>>> {
         signature::read(&self.at)
     }

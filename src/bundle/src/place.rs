@@ -13,6 +13,9 @@ use crate::names::LAYERS;
 
 /// The absolute path that `path` means, through links where something is. A `..`
 /// behind a name that is not there takes that name back, and nothing is made.
+///
+/// # Errors
+/// When the current directory is not known, or a link on the way leads nowhere.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if let Ok(real) = fs::canonicalize(path) {
         return Ok(real);
@@ -37,6 +40,9 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses a bundle's place inside the cache, and a cache inside the bundle.
+///
+/// # Errors
+/// When one of the two paths lies in the other, or cannot be resolved.
 pub fn apart(output: &Path, cache: &Path) -> Result<()> {
     let (output_path, cache_path) = (resolve(output)?, resolve(cache)?);
     let (output, cache) = (output.display(), cache.display());
@@ -55,6 +61,10 @@ pub fn apart(output: &Path, cache: &Path) -> Result<()> {
 
 /// Refuses to touch what is not a bundle's place: anything but nothing, an empty
 /// directory, and, if `force` is set, a bundle that holds nothing else.
+///
+/// # Errors
+/// When something else is at `target`, a bundle is there and `force` is not set, or what
+/// is there cannot be read or removed.
 pub fn check(target: &Path, force: bool) -> Result<()> {
     let shown = target.display();
     match fs::symlink_metadata(target) {
@@ -92,6 +102,9 @@ pub fn check(target: &Path, force: bool) -> Result<()> {
 }
 
 /// The directory that `target` is in, made if need be, and its name there.
+///
+/// # Errors
+/// When `target` has no parent or no name, or its parent cannot be made or opened.
 pub fn parent(target: &Path) -> Result<(File, &Path, &std::ffi::OsStr)> {
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
         bail!("{} cannot be a bundle", target.display());

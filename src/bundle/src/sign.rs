@@ -34,6 +34,10 @@ pub struct SecretKey {
 
 /// Makes a pair of keys, the secret one at `path`, the public one beside it with `.pub`
 /// at its end, and returns the latter's path. `password` protects the secret one.
+///
+/// # Errors
+/// When one of the two files is there already or cannot be written, or the key cannot be
+/// made.
 pub fn generate(path: &Path, password: Option<&str>) -> Result<PathBuf> {
     let mut public = path.as_os_str().to_owned();
     public.push(".pub");
@@ -71,6 +75,10 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
 
 impl SecretKey {
     /// Reads the file `path`, as minisign writes it; `password` is for one that has one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not a secret key of minisign, or needs another
+    /// password than the one given.
     pub fn load(path: &Path, password: Option<String>) -> Result<Self> {
         let read = || -> Result<Self> {
             let text = read_small(path)?;
@@ -127,6 +135,10 @@ impl SecretKey {
 }
 
 /// Signs the bundle at `place`, all of whose files are checked before.
+///
+/// # Errors
+/// When the bundle is not sound or changes meanwhile, the key does not fit together, or
+/// the signature cannot be written.
 pub fn sign(place: Place, key: &SecretKey) -> Result<()> {
     let bundle = OpenBundle::open_found(place, Depth::Full)?;
     let text = key.sign(&bundle.json);

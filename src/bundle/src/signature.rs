@@ -28,6 +28,10 @@ pub struct Key {
 
 impl Key {
     /// Reads the file `path`, as minisign and [`super::sign::generate`] write it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is larger than [`MAX_SIGNATURE`], or holds no public
+    /// key of minisign.
     pub fn load(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let read = || -> Result<Self> {
@@ -41,6 +45,9 @@ impl Key {
     }
 
     /// The key that `text` spells, which is called `name`.
+    ///
+    /// # Errors
+    /// When `text` is not a public key of minisign in base64.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         let key = PublicKey::from_base64(text.trim());
         let key = key.ok().context("it is not a public key of minisign")?;
@@ -56,6 +63,10 @@ impl fmt::Display for Key {
 
 /// What the bundle that is open as `dir` has as its signature, if it has one: a small
 /// regular file, and a signature by whomever.
+///
+/// # Errors
+/// When it is not a regular file, has more than [`MAX_SIGNATURE`] bytes, cannot be read,
+/// or is not a signature of minisign.
 pub fn read(dir: &File) -> Result<Option<Vec<u8>>> {
     match regular::read_at(dir, SIGNATURE, MAX_SIGNATURE) {
         Ok(bytes) => decode(&bytes).map(|_| Some(bytes)),
@@ -70,6 +81,9 @@ const LINES: usize = 4;
 
 /// The signature that `bytes` spell. Nothing follows it: whoever carries a signature
 /// carries nothing else with it.
+///
+/// # Errors
+/// When `bytes` are not a signature of minisign, or more follows it.
 pub fn decode(bytes: &[u8]) -> Result<Signature> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.lines().count() <= LINES);
     let signature = text.and_then(|text| Signature::decode(text).ok());
@@ -86,6 +100,10 @@ pub(super) fn read_small(path: &Path) -> Result<String> {
 
 /// Refuses the index `json`, unless `signature`, which the bundle came with, is one of
 /// it by one of `keys`.
+///
+/// # Errors
+/// When there is no signature, it is not one of minisign, it is by another key, or it is
+/// of another index.
 pub fn check(json: &[u8], signature: Option<&[u8]>, keys: &[Key]) -> Result<()> {
     let Some(signature) = signature else {
         bail!("it has no signature ({SIGNATURE}); rootfs-compile sign makes one");

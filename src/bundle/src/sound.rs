@@ -92,6 +92,9 @@ pub fn verify(place: &Place, keys: &[Key]) -> Vec<(String, String)> {
 }
 
 /// Checks the bundle at `place`, and keeps nothing of it open.
+///
+/// # Errors
+/// With the first thing that keeps the bundle from being sound, as far as `depth` looks.
 pub fn check(place: &Place, depth: Depth) -> Result<()> {
     let (_, index) = place.index().context(INDEX)?;
     for entry in &index.files {

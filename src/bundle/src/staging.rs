@@ -33,6 +33,7 @@ use super::swap::{self, BUNDLE};
 use crate::names::LAYERS;
 use crate::opened::Place;
 
+/// A bundle that is being made, in a directory beside its place.
 pub struct Staging {
     /// Where the bundle will be.
     target: PathBuf,
@@ -64,6 +65,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Staging {
     /// Prepares to make a bundle at `target`. Something that is there already
     /// stops this at once, unless it is empty, or a bundle and `force` is set.
+    ///
+    /// # Errors
+    /// When something is in the bundle's place that must stay, another run makes the same
+    /// bundle, what a killed run left cannot be cleared, or a directory cannot be made.
     pub fn new(target: &Path, force: bool) -> Result<Self> {
         let target = place::resolve(target)?;
         let (parent, parent_path, name) = place::parent(&target)?;
@@ -72,6 +77,9 @@ impl Staging {
 
     /// As [`Staging::new`], at `name` in the directory `parent`, whatever the path of that
     /// leads to by now.
+    ///
+    /// # Errors
+    /// As [`Staging::new`], or when `parent` cannot be opened again.
     pub fn new_in(parent: &Dir, name: &OsStr, force: bool) -> Result<Self> {
         let opened = open_dir(parent.file(), ".");
         let opened = opened.with_context(|| parent.path.display().to_string())?;
@@ -114,6 +122,9 @@ impl Staging {
 
     /// The bundle that is being made. Its directory is the one that was made, whatever
     /// somebody else who may write beside the bundle's place has put under its name.
+    ///
+    /// # Errors
+    /// When the descriptor of the bundle's directory cannot be duplicated.
     pub fn place(&self) -> Result<Place> {
         Ok(Place::at(self.path(""), self.bundle.try_clone()?))
     }
@@ -135,6 +146,10 @@ impl Staging {
     }
 
     /// A new file of the bundle.
+    ///
+    /// # Errors
+    /// When `name` is not that of a file in the bundle's directory or its layers, is
+    /// there already, or cannot be made.
     pub fn create(&self, name: &str) -> Result<File> {
         let (dir, file_name) = self.at(name);
         let made = create(dir, file_name, 0o644);
@@ -142,12 +157,18 @@ impl Staging {
     }
 
     /// Opens a file of the bundle.
+    ///
+    /// # Errors
+    /// When the file is missing, is not a regular one, or cannot be opened.
     pub fn open(&self, name: &str) -> io::Result<File> {
         let (dir, file_name) = self.at(name);
         regular::open_at(dir, file_name)
     }
 
     /// Removes a file of the bundle.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be removed.
     pub fn discard(&self, name: &str) -> io::Result<()> {
         let (dir, file_name) = self.at(name);
         unlink(dir, file_name, AtFlags::empty())
@@ -160,6 +181,10 @@ impl Staging {
     /// write to the bundle through it. Nor is it believed to have its hash, because its
     /// owner could write to it a moment ago: its copy is. Returns false, and leaves
     /// nothing, if what was copied has another hash.
+    ///
+    /// # Errors
+    /// When `name` is there already, or the file cannot be made, copied or brought to the
+    /// disk.
     pub fn adopt(&self, from: &File, blake3: &blake3::Hash, name: &str) -> Result<bool> {
         let (dir, file_name) = self.at(name);
         let adopt = || -> Result<bool> {
@@ -225,6 +250,10 @@ impl Staging {
     }
 
     /// Makes the bundle, whose layers are on the disk, appear at its place, for good.
+    ///
+    /// # Errors
+    /// When the bundle is not sound, something that must stay came to its place, writing
+    /// to the disk fails, or what it replaced cannot be removed (then it is published).
     pub fn publish(self, force: bool) -> Result<()> {
         let directory = &self.directory;
         let publish = || -> Result<()> {
@@ -318,6 +347,9 @@ impl Directory {
 }
 
 /// Whether `file` belongs to this user, and nobody else may write to it.
+///
+/// # Errors
+/// When the host does not tell the file's owner and mode.
 pub fn is_own(file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -356,6 +388,9 @@ fn make_dir(dir: &File, name: &str) -> io::Result<File> {
 }
 
 /// Writes a small file of the bundle.
+///
+/// # Errors
+/// When the file is there already, or cannot be made or written.
 pub fn write_file(staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
     let mut file = staging.create(name)?;
     file.write_all(bytes).with_context(|| name.to_owned())

@@ -47,12 +47,18 @@ impl<T> de::Visitor<'_> for Visitor<T> {
 }
 
 /// A number that `T` holds.
+///
+/// # Errors
+/// When the value is not a number, or one that `T` does not hold.
 pub fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
     let what = "a number that is in range";
     deserializer.deserialize_any(Visitor { what, parse: |text| text.parse().ok() })
 }
 
 /// A number, or null for none.
+///
+/// # Errors
+/// When the value is neither null nor a number that `T` holds.
 pub fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -67,11 +73,18 @@ where
 }
 
 /// Yes or no.
+///
+/// # Errors
+/// When the value is neither a boolean nor one of the texts `true` and `false`.
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     deserializer.deserialize_any(Visitor { what: "true or false", parse: |text| text.parse().ok() })
 }
 
 /// Text that may have been written as a number.
+///
+/// # Errors
+/// When the value is null, a list or a map, or a number with a point, which loses its
+/// spelling unless it is in quotes.
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_any(Visitor { what: "text", parse: |text| Some(text.to_owned()) })
 }
@@ -80,6 +93,9 @@ pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
 struct Value(#[serde(deserialize_with = "text")] String);
 
 /// Text, or null for none.
+///
+/// # Errors
+/// When the value is neither null nor what [`text`] takes.
 pub fn optional_text<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
@@ -88,6 +104,9 @@ pub fn optional_text<'de, D: Deserializer<'de>>(
 }
 
 /// Values by name, as text.
+///
+/// # Errors
+/// When it is not a map, or one of its values is not what [`text`] takes.
 pub fn texts<'de, D>(deserializer: D) -> Result<Vec<(String, String)>, D::Error>
 where
     D: Deserializer<'de>,

@@ -35,6 +35,7 @@ use crate::boot::bad_value::MAX_CPUS;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Boot {
+    /// Processors of the machine, 1 to 254.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "cpus")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Int>"))]
     pub cpus: Option<NonZeroU8>,
@@ -42,20 +43,26 @@ pub struct Boot {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub memory: Option<Memory>,
+    /// The image's entrypoint is replaced by these words, and its command is dropped.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "entrypoint")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Text>>"))]
     pub entrypoint: Option<Vec<String>>,
+    /// Words in place of the image's command.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "command")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Text>>"))]
     pub command: Option<Vec<String>>,
+    /// Environment variables by name, over those of the image.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "environment")]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, Text>"))]
     pub env: BTreeMap<String, String>,
+    /// The command's working directory, an absolute path, in place of the image's.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "workdir")]
     pub workdir: Option<String>,
+    /// Who runs the command, in place of the image's user: USER or USER:GROUP.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub user: Option<User>,
+    /// The machine's host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub hostname: Option<Hostname>,
@@ -67,6 +74,7 @@ pub struct Boot {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub dns: Vec<Dns>,
+    /// Directories in memory: PATH or PATH:SIZE, or none for no default ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub tmpfs: Vec<Tmpfs>,

@@ -13,12 +13,15 @@ pub struct ByteSize(pub u64);
 /// A text that is not a size, or not one that is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSize {
+    /// Not a number with a unit that is known, or one of 2^64 bytes or more.
     #[error(
         "{0:?} is not a size; write bytes, or a number with k, m, g or t (512m, 1.5g, 64KiB: powers of 1024)"
     )]
     Text(String),
+    /// Bytes of an upper that are too few or too many.
     #[error("an upper of {0} bytes; it has 16 MiB to 16 TiB")]
     Range(u64),
+    /// Bytes of an upper that are not a multiple of 4096.
     #[error("{0} bytes are not whole blocks of 4096")]
     Blocks(u64),
 }

@@ -22,8 +22,11 @@ pub(super) const MEMORY: u64 = 80 * MIB;
 /// Memory as a directory: `PATH[:SIZE]`, or `none` for no default ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tmpfs {
+    /// The default directories in memory are left out.
     None,
+    /// A directory in memory.
     At {
+        /// Absolute path in the guest, which is not `/`.
         path: String,
         /// Bytes; half of the memory if none is given.
         size: Option<u64>,
@@ -68,7 +71,9 @@ impl fmt::Display for Tmpfs {
 /// the same on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish {
+    /// TCP port of the host, 1 to 65535.
     pub host: u16,
+    /// TCP port of the guest, 1 to 65535.
     pub guest: u16,
 }
 
@@ -98,6 +103,7 @@ impl fmt::Display for Publish {
 pub struct Hostname(String);
 
 impl Hostname {
+    /// The name as text: 1 to 64 letters, digits, hyphens, dots and underscores.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -124,7 +130,9 @@ impl fmt::Display for Hostname {
 /// A line of /etc/hosts: `NAME:IP`, or `NAME=IP`; an IPv6 address may have brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEntry {
+    /// The host's name.
     pub name: String,
+    /// The IP address that the name leads to.
     pub address: IpAddr,
 }
 
@@ -290,6 +298,9 @@ impl Serialize for Span {
 }
 
 /// A path of the guest that does not depend on where one is.
+///
+/// # Errors
+/// With [`BadValue::Relative`] when `path` does not begin with `/`, or holds a NUL.
 pub fn absolute(path: &[u8]) -> Result<(), BadValue> {
     match path {
         [b'/', ..] if !path.contains(&0) => Ok(()),
@@ -298,6 +309,9 @@ pub fn absolute(path: &[u8]) -> Result<(), BadValue> {
 }
 
 /// The name of an environment variable.
+///
+/// # Errors
+/// With [`BadValue::Variable`] when `name` is empty, or holds `=` or a NUL.
 pub fn variable(name: &[u8]) -> Result<(), BadValue> {
     match name.is_empty() || name.contains(&b'=') || name.contains(&0) {
         true => Err(BadValue::Variable(String::from_utf8_lossy(name).into_owned())),
@@ -306,6 +320,9 @@ pub fn variable(name: &[u8]) -> Result<(), BadValue> {
 }
 
 /// What is passed on to a program.
+///
+/// # Errors
+/// With [`BadValue::Nul`] when `text` holds a NUL.
 pub fn argument(text: &str) -> Result<(), BadValue> {
     if text.contains('\0') { Err(BadValue::Nul(text.to_owned())) } else { Ok(()) }
 }
