@@ -20,12 +20,17 @@ const NAME_ONE: &str = "name one by its tag or its digest";
 
 /// An artifact, opened.
 pub struct Artifact {
+    /// The artifact's manifest.
     pub manifest: Manifest,
     store: Box<dyn Store>,
 }
 
 impl Artifact {
     /// Opens what `reference` names, which must be of the type `artifact_type`.
+    ///
+    /// # Errors
+    /// When nothing or more than one thing of that type is there, the reference is to
+    /// docker's archives or store, or a document is missing, damaged or too large.
     pub fn open(reference: &ImageRef, access: &Access, artifact_type: &str) -> Result<Self> {
         let store: Box<dyn Store> = match reference.transport {
             Transport::Oci | Transport::OciArchive | Transport::Archive | Transport::Dir => {
@@ -68,12 +73,20 @@ impl Artifact {
     }
 
     /// The config.
+    ///
+    /// # Errors
+    /// When the config is missing, cannot be read, is too large, or is not what its
+    /// digest says.
     pub fn config(&self) -> Result<Vec<u8>> {
         there(&*self.store, &self.manifest.config)
     }
 
     /// The blob of `descriptor`. Its reading ends in an error if it is not what
     /// the digest says.
+    ///
+    /// # Errors
+    /// When the blob is missing, cannot be opened, or has another size than the
+    /// descriptor says.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
         let digest = descriptor.digest;
         let opened = self.store.open(&blob_name(digest))?;

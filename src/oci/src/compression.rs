@@ -15,9 +15,13 @@ use fsimage::io::shared_dir;
 /// A way to compress a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
+    /// gzip (RFC 1952).
     Gzip,
+    /// Zstandard (RFC 8878).
     Zstd,
+    /// The .xz format.
     Xz,
+    /// bzip2.
     Bzip2,
 }
 
@@ -73,6 +77,7 @@ impl fmt::Display for Compression {
 /// Where archives are decompressed to, and how large one may become.
 #[derive(Clone, Debug)]
 pub struct Spool {
+    /// The directory of the spool files.
     pub dir: PathBuf,
     /// Bytes of a decompressed archive, in place of the default.
     pub limit: Option<u64>,
@@ -99,6 +104,10 @@ const CHUNK: u64 = 64 << 10;
 
 impl Spool {
     /// A new file without a name.
+    ///
+    /// # Errors
+    /// When the directory or the file cannot be made, for another reason than that this
+    /// user may only read.
     pub fn file(&self) -> Result<File> {
         let shown = || self.dir.display().to_string();
         let root = self.dir.parent().filter(|root| !root.as_os_str().is_empty());
@@ -115,6 +124,10 @@ impl Spool {
     }
 
     /// The decompressed content of `from`, which is compressed by `compression`.
+    ///
+    /// # Errors
+    /// When `from` cannot be decompressed, becomes larger than is allowed, or is empty,
+    /// or the spool file cannot be written.
     pub fn decompress(&self, from: &File, compression: Compression) -> Result<File> {
         let file = self.file()?;
         let copy = || -> Result<()> {

@@ -37,6 +37,10 @@ pub(crate) fn save(name: &Path, access: &Access) -> Result<TarStore> {
 }
 
 /// What the image `name` is now, as docker tells images apart.
+///
+/// # Errors
+/// When docker does not answer, has no such image or does not say its ID, or
+/// `DOCKER_HOST` is not of the form `unix://PATH`.
 pub fn image_id(name: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     ask(&socket()?, name, "json", pace::WINDOW, Access::default().pace(), &mut |chunk| {

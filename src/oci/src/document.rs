@@ -196,11 +196,15 @@ impl Manifest {
 pub struct Descriptor {
     /// Empty if it has none.
     pub media_type: String,
+    /// Digest of the blob.
     pub digest: Digest,
+    /// Bytes of the blob.
     pub size: u64,
+    /// Annotations by name; those that are not text are left out.
     pub annotations: BTreeMap<String, String>,
     /// Where else the blob is.
     pub urls: Vec<String>,
+    /// The platform of what it leads to; None if it says none.
     pub platform: Option<Declared>,
 }
 

@@ -22,7 +22,9 @@ pub struct Image {
     pub named_digest: Option<Digest>,
     /// Digest of the config: the image ID.
     pub config_digest: Digest,
+    /// The image's config.
     pub config: ImageConfiguration,
+    /// The platform that the image is for.
     pub platform: Platform,
     /// The lowest first.
     pub layers: Vec<Layer>,
@@ -35,6 +37,10 @@ pub struct Image {
 
 impl Image {
     /// The blob of layer `index`, as it is stored.
+    ///
+    /// # Errors
+    /// When the blob is missing (a foreign layer's may be), cannot be opened, or has
+    /// another size than its descriptor says.
     pub fn blob(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
         let layer = &self.layers[index];
         if is_foreign(&layer.media_type) && !self.store.has(&layer.name)? {
@@ -62,6 +68,9 @@ impl Image {
 
     /// Refuses layer `index` if its blob is there and has another size than its
     /// descriptor says, as far as that can be told at once.
+    ///
+    /// # Errors
+    /// When the sizes differ, or what holds the image cannot be read.
     pub fn check_size(&self, index: usize) -> Result<()> {
         let layer = &self.layers[index];
         self.store.size(&layer.name)?.map_or(Ok(()), |size| is_size(layer, size))

@@ -12,11 +12,13 @@ const MAX_LAYERS: usize = 65_535;
 /// A layer as the image describes it.
 #[derive(Clone, Debug)]
 pub struct Layer {
+    /// Digest of the uncompressed tar stream, as the config has it.
     pub diff_id: DiffId,
     /// Digest of the blob; a classic docker-archive has none.
     pub digest: Option<Digest>,
     /// Bytes of the blob.
     pub size: u64,
+    /// Media type of the blob; that of docker's tar layers in a classic docker-archive.
     pub media_type: String,
     /// What the store calls it.
     pub(crate) name: String,
@@ -31,6 +33,9 @@ impl Layer {
     }
 
     /// Compares the blob that was read with what the manifest says.
+    ///
+    /// # Errors
+    /// When the size differs, or the digest does where one is known.
     pub fn check(&self, digest: Digest, size: u64) -> Result<()> {
         ensure!(size == self.size, "the blob has {size} bytes, not {}", self.size);
         match self.digest {

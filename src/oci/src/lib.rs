@@ -3,6 +3,8 @@
 //!
 //! Without the feature `images` there are only the names, and nothing that speaks to a network.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 #[cfg(feature = "images")]
 pub mod artifact;
 #[cfg(feature = "images")]

@@ -11,6 +11,7 @@ use oci_spec::distribution::Reference;
 use crate::document::Descriptor;
 use crate::json::shown_list;
 
+/// The annotation by which an index of a layout names an image.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What Docker 25 and containerd call an image, with all of its name; the other
 /// annotation then has the tag alone.

@@ -15,6 +15,10 @@ use crate::{daemon, docker, form, layout};
 impl Image {
     /// Finds what `reference` means for `platform`; `access` is how registries
     /// are reached.
+    ///
+    /// # Errors
+    /// When there is no such image for `platform`, the name is that of more than one, or
+    /// a document of it is missing, damaged, too large or not known here.
     pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
         let counted = |store| -> Box<dyn Store> {
             Box::new(Counted::new(store, access.document_bytes(), RAISE))
@@ -58,6 +62,10 @@ impl Image {
 
     /// Refuses the image, which `reference` led to, unless `key` signed it; returns the
     /// digest that is signed: the manifest's, or that of an index which lists it.
+    ///
+    /// # Errors
+    /// When the image is in no registry, its signatures cannot be asked for, or none of
+    /// them is by `key`.
     pub fn signed_by(
         &self,
         reference: &ImageRef,

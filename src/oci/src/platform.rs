@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Platform {
+    /// Operating system, by Go's name.
     pub os: String,
+    /// Architecture, by Go's name.
     pub architecture: String,
+    /// Variant of the architecture; None where it is the usual one.
     pub variant: Option<String>,
 }
 

@@ -35,6 +35,7 @@ pub enum Transport {
 pub struct ImageRef {
     /// As written; what a bundle says of its origin.
     text: String,
+    /// What holds the image, and in which form.
     pub transport: Transport,
     /// Path and name, where a file or a directory holds the image.
     place: String,
@@ -51,11 +52,13 @@ pub struct ImageRef {
 /// A text that names no image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
+    /// The text, which has none of the known forms, and why, where that is known.
     #[error(
         "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
          oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
     )]
     Form(String, String),
+    /// The text, in which something other than a sha256 digest follows the `@`.
     #[error("{0:?}: what follows @ is not a digest (sha256: and 64 lower-case hex digits)")]
     Pin(String),
 }

@@ -65,6 +65,10 @@ pub struct ImageKey {
 
 impl ImageKey {
     /// Reads the file `path`, as `cosign generate-key-pair` writes it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds no public key in PEM that is an ECDSA key
+    /// on P-256 or one of Ed25519.
     pub fn load(path: &Path) -> Result<Self> {
         let read = || -> Result<Self> {
             let mut pem = Vec::new();

@@ -33,7 +33,9 @@ pub struct Access {
 /// Name and password for one registry; every other one gets what is stored for it.
 #[derive(Clone)]
 pub struct Credentials {
+    /// The user's name.
     pub name: String,
+    /// The password, or a token in its place.
     pub password: String,
     /// `HOST[:PORT]` as references have it. None: nobody gets them yet.
     pub registry: Option<String>,

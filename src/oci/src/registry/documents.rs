@@ -17,6 +17,7 @@ use crate::store::MAX_DOCUMENT;
 pub struct Documents(PathBuf);
 
 impl Documents {
+    /// The documents in `dir`, which need not be there yet.
     pub fn new(dir: &Path) -> Self {
         Self(dir.to_owned())
     }
@@ -47,11 +48,20 @@ impl Documents {
     }
 
     /// The document, if it is there and undamaged.
+    ///
+    /// # Errors
+    /// When reading fails for another reason than that the file is absent or this user
+    /// may not read it.
     pub fn get(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let bytes = self.read(&self.path(digest))?;
         Ok(bytes.filter(|bytes| Digest::of(bytes) == digest))
     }
 
+    /// Keeps `bytes` under their digest, which is returned.
+    ///
+    /// # Errors
+    /// When the file cannot be written, for another reason than that this user may only
+    /// read.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         self.write(&self.path(digest), bytes)?;
@@ -64,11 +74,21 @@ impl Documents {
         self.0.join("tags").join(Digest::of(reference.whole().as_bytes()).hex())
     }
 
+    /// The digest that the file `tag` holds; None if it holds none, or is not there.
+    ///
+    /// # Errors
+    /// When reading fails for another reason than that the file is absent or this user
+    /// may not read it.
     pub fn get_tag(&self, tag: &Path) -> Result<Option<Digest>> {
         let text = self.read(tag)?;
         Ok(text.and_then(digest_of))
     }
 
+    /// Keeps `digest` as what the file `tag` holds.
+    ///
+    /// # Errors
+    /// When the file cannot be written, for another reason than that this user may only
+    /// read.
     pub fn set_tag(&self, tag: &Path, digest: Digest) -> Result<()> {
         self.write(tag, format!("{digest}\n").as_bytes())
     }
@@ -88,6 +108,10 @@ impl Documents {
 
     /// Checks every document, and removes what is not what it is called if `remove` is
     /// set, as well as files of killed runs.
+    ///
+    /// # Errors
+    /// When a directory cannot be opened or listed; what is wrong with a document is
+    /// noted in `checked`.
     pub fn check(&self, remove: bool, checked: &mut Checked) -> Result<()> {
         for (sub, by_digest) in [("", None), ("sha256", Some(true)), ("tags", Some(false))] {
             let path = self.0.join(sub);

@@ -34,16 +34,28 @@ const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub struct Repository(Client);
 
 impl Repository {
+    /// The repository of `reference`, to be written to.
+    ///
+    /// # Errors
+    /// When a certificate or a stored login cannot be read, or it is not clear how to
+    /// connect to the registry.
     pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
         Ok(Self(Client::new(reference, access, Purpose::Write)?))
     }
 
     /// Whether the repository has the blob already.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached, or answers neither yes nor no.
     pub fn has(&self, digest: Digest) -> Result<bool> {
         self.0.has_blob(digest)
     }
 
     /// Sends the `size` bytes of `file`.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached or does not take the blob, or `file` has fewer
+    /// than `size` bytes or cannot be read.
     pub fn send(&self, digest: Digest, size: u64, file: &File) -> Result<()> {
         let file = Arc::new(file.try_clone()?);
         self.0.tried(async || {
@@ -99,6 +111,10 @@ impl Repository {
 
     /// Gives the manifest `bytes` the name that the repository was opened by. If it
     /// has a `subject`, it can be found from there.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached or does not take the manifest, or the list of
+    /// what refers to its subject.
     pub fn name(&self, bytes: &[u8], media_type: &'static str) -> Result<()> {
         let tag = self.0.reference.tag().unwrap_or("latest");
         self.put_and_list(tag, bytes, media_type)
@@ -106,6 +122,10 @@ impl Repository {
 
     /// Puts the manifest `bytes`, which has a `subject`, without a name: it is found from
     /// there.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached or does not take the manifest, or the list of
+    /// what refers to its subject.
     pub fn refer(&self, bytes: &[u8], media_type: &'static str) -> Result<()> {
         self.put_and_list(&Digest::of(bytes).to_string(), bytes, media_type)
     }
@@ -161,11 +181,19 @@ impl Repository {
     }
 
     /// Whether the name leads to something already.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached, or answers with something other than a
+    /// manifest.
     pub fn is_named(&self) -> Result<bool> {
         Ok(if_there(self.0.manifest(&self.0.reference))?.is_some())
     }
 
     /// The manifest `digest`, if the repository has it.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached, or answers with something other than that
+    /// manifest.
     pub fn manifest(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let reference = self.0.reference.clone_with_digest(digest.to_string());
         if_there(self.0.manifest(&reference))

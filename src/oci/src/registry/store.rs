@@ -41,6 +41,10 @@ struct Known {
 
 impl RegistryStore {
     /// Asks for what `reference` names.
+    ///
+    /// # Errors
+    /// When the registry does not have it or cannot be reached, it is not cached while
+    /// offline, or it is damaged or not a manifest.
     pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
         let client = match access.offline {
             true => None,
@@ -87,6 +91,10 @@ impl RegistryStore {
     }
 
     /// What `tag` of the same repository leads to; `None` if there is no such tag.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached or answers with something other than a
+    /// manifest, or the cache cannot be read or written.
     pub fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>> {
         let reference = self.tag(tag);
         let Some(client) = &self.client else {
@@ -101,6 +109,10 @@ impl RegistryStore {
 
     /// The index of what refers to `digest`: the registry's own, or that which a tag made
     /// of the digest leads to, where a registry makes none (OCI distribution 1.1).
+    ///
+    /// # Errors
+    /// When the registry cannot be reached or answers with something other than a
+    /// manifest, or the cache cannot be read or written.
     pub fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let tag = format!("sha256-{}", digest.hex());
         let own = match &self.client {
@@ -114,6 +126,10 @@ impl RegistryStore {
     }
 
     /// The digest of the index that `tag` leads to, if that lists `digest`.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached or answers with something other than a
+    /// manifest, or the cache cannot be read or written.
     pub fn index_with(&self, tag: &str, digest: Digest) -> Result<Option<Digest>> {
         let Some(bytes) = self.tagged(tag)? else {
             return Ok(None);
@@ -145,6 +161,10 @@ impl RegistryStore {
     }
 
     /// A manifest, an index, a config, or another small blob that one of them names.
+    ///
+    /// # Errors
+    /// When it is not cached while offline, no document says its size, it is damaged or
+    /// too large, or the registry cannot be reached.
     pub fn by_digest(&self, digest: Digest) -> Result<Vec<u8>> {
         let bytes = match self.documents.get(digest)? {
             Some(bytes) => bytes,
