@@ -132,6 +132,7 @@ pub struct Cli {
     pub bundle_fd: Option<RawFd>,
 }
 
+/// What `--engine` takes.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineArg {
     /// libkrun where KVM works, else qemu
@@ -153,6 +154,10 @@ fn memory(text: &str) -> Result<Memory, String> {
 
 impl Cli {
     /// What all of it means.
+    ///
+    /// # Errors
+    /// When a file of variables or a public key cannot be read, a variable or a volume is
+    /// malformed, or the directory of a volume is not there.
     pub fn options(self) -> Result<Options> {
         let mut env = Vec::new();
         for path in &self.env_file {

@@ -30,6 +30,10 @@ impl fmt::Display for Engine {
 
 impl Engine {
     /// Refuses more than it could give a machine.
+    ///
+    /// # Errors
+    /// When there are more than [`MAX_CPUS`] processors, or this host does not give so
+    /// much memory.
     pub fn can_have(self, cpus: u8, memory: Memory) -> Result<()> {
         ensure!(
             cpus <= MAX_CPUS,
@@ -50,6 +54,7 @@ impl Engine {
 
 /// The engine to use.
 pub struct Choice {
+    /// The engine that runs the guest.
     pub engine: Engine,
     /// Nobody asked for it, and qemu could do the same.
     pub may_fall_back: bool,

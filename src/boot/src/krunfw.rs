@@ -20,6 +20,10 @@ const WHERE: &str = "It is the package libkrunfw of Fedora and Homebrew, libkrun
      Name it by --krunfw or ROOTFS_BOOT_KRUNFW if it is elsewhere.";
 
 /// The path of libkrunfw, or just its name if the system's loader knows it.
+///
+/// # Errors
+/// When the file that is named is not there, or none is named and no libkrunfw is
+/// installed.
 pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
     let variable = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(path) = asked.map(Path::to_owned).or(variable) {
@@ -42,6 +46,9 @@ pub fn find(asked: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Loads the library and keeps it, so that libkrun finds it by its name as well.
+///
+/// # Errors
+/// When the loader cannot load the library at `path`.
 pub fn load(path: &OsStr) -> Result<&'static libloading::Library> {
     // SAFETY: loading runs the library's constructors; libkrunfw is data and
     // three functions that return addresses, and has none.
@@ -82,6 +89,9 @@ fn kernel(path: &OsStr) -> Result<Kernel> {
 const PVH_NOTE: u32 = 18;
 
 /// The kernel as a file that qemu starts: as it is, an arm64 `Image`.
+///
+/// # Errors
+/// When libkrunfw does not load or has no kernel, or `out` cannot be written.
 #[cfg(target_arch = "aarch64")]
 pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
     Ok(out.write_all(kernel(path)?.bytes)?)
@@ -89,6 +99,10 @@ pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
 
 /// The kernel as a file that qemu starts: an ELF with one segment for all of it,
 /// and the note with its entry.
+///
+/// # Errors
+/// When libkrunfw does not load or has no kernel that qemu can start, or `out` cannot be
+/// written.
 #[cfg(target_arch = "x86_64")]
 pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
     const HEADER: u64 = 64;

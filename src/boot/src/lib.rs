@@ -11,6 +11,8 @@
 //! becomes the machine; whatever happens to it, the supervisor restores the
 //! terminal and tells an exit code. Disks reach it as open descriptors.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 pub mod args;
 mod choose;
 mod command;

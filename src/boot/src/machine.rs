@@ -14,6 +14,10 @@ use super::spec::Spec;
 
 /// Becomes the machine that descriptor `number` describes. Returns only to say
 /// why it could not.
+///
+/// # Errors
+/// When the descriptor does not describe a machine, its supervisor is gone, or the engine
+/// does not start.
 pub fn enter(number: &str) -> Result<std::convert::Infallible> {
     let fd: RawFd = number.parse().context("the number of a descriptor")?;
     ensure!(fd > 2, "descriptor {fd} is not that of a machine");

@@ -25,8 +25,11 @@ pub struct Options {
     pub bundle_fd: Option<RawFd>,
     /// None is whichever works.
     pub engine: Option<Engine>,
+    /// The file of libkrunfw; None for the one of `ROOTFS_BOOT_KRUNFW` or of the system.
     pub krunfw: Option<PathBuf>,
+    /// Processors of the machine; None for the bundle's number, or one.
     pub cpus: Option<NonZeroU8>,
+    /// Memory of the machine; None for the bundle's, or 1 GiB.
     pub memory: Option<Memory>,
     /// In place of the image's command.
     pub command: Vec<OsString>,
@@ -34,34 +37,46 @@ pub struct Options {
     pub entrypoint: Option<OsString>,
     /// Later ones win.
     pub env: Vec<(OsString, OsString)>,
+    /// Working directory of the command; None for the bundle's or the image's.
     pub workdir: Option<OsString>,
+    /// Who runs the command; None for the bundle's user or the image's.
     pub user: Option<User>,
+    /// Name of the machine; None for the bundle's, or that of the bundle's directory.
     pub hostname: Option<Hostname>,
     /// Lines of /etc/hosts that win over others.
     pub add_host: Vec<HostEntry>,
     /// Name servers in place of all others.
     pub dns: Vec<Dns>,
+    /// Directories in memory, besides those of the bundle.
     pub tmpfs: Vec<Tmpfs>,
+    /// Directories of the host that the guest sees.
     pub volumes: Vec<Volume>,
     /// Nothing but tmpfs and volumes can be written.
     pub read_only: bool,
     /// What is written is kept in memory.
     pub ephemeral: bool,
+    /// The file that keeps what is written; None for a copy of the bundle's upper that
+    /// goes with the machine.
     pub upper: Option<PathBuf>,
     /// Bytes.
     pub upper_size: Option<u64>,
+    /// Whether the guest uses the host's network.
     pub net: bool,
+    /// Ports of the host that lead to the guest; they imply `net`.
     pub publish: Vec<Publish>,
+    /// How long the command may run; None for the bundle's time, or without a limit.
     pub timeout: Option<Span>,
     /// In place of the image's.
     pub stop_signal: Option<Signal>,
     /// Between the stop signal and the end; ten seconds if nothing is said.
     pub stop_timeout: Option<Span>,
+    /// The file for what the guest's kernel says; None to keep no such record.
     pub console_log: Option<PathBuf>,
     /// Hash every file of the bundle before it is used.
     pub verify: bool,
     /// Public keys of which one must have signed the bundle.
     pub keys: Vec<Key>,
+    /// Say how long each phase of the start took.
     pub timings: bool,
     /// Say what was left out.
     pub verbose: bool,
@@ -72,7 +87,9 @@ pub struct Options {
 pub struct Volume {
     /// Absolute.
     pub host: PathBuf,
+    /// Path in the guest.
     pub guest: OsString,
+    /// Whether the guest may only read it.
     pub read_only: bool,
 }
 

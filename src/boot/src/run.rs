@@ -43,6 +43,10 @@ fn taken(asked: &Options, bundle: &OpenBundle) -> Vec<String> {
 }
 
 /// Runs the machine that `options` describe; returns the exit code to end with.
+///
+/// # Errors
+/// When the bundle is not sound, not signed as asked or for another architecture, or the
+/// machine cannot be prepared or never comes up.
 pub fn run(options: &Options, started: Instant) -> Result<u8> {
     let mut timings = Timings::new(options.timings, started);
     let signals = Signals::start()?;
@@ -82,6 +86,10 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
 }
 
 /// What [`run`] would launch, as JSON.
+///
+/// # Errors
+/// When the bundle is not sound, not signed as asked or for another architecture, or no
+/// engine can run the machine as asked.
 pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
     let bundle = open(options)?;
     suits_this_machine(&bundle.index)?;
