@@ -45,6 +45,7 @@ impl Budget<'_> {
     /// Bytes that a build, or a reader of a bundle, allows by default.
     pub const DEFAULT: u64 = 1280 << 20;
 
+    /// A budget of `limit` bytes, of which nothing is taken yet.
     pub const fn new(limit: u64) -> Self {
         Self { limit, used: AtomicU64::new(0), whole: None }
     }
@@ -121,6 +122,7 @@ pub struct Tally<'b> {
 }
 
 impl<'b> Tally<'b> {
+    /// Counts for `budget`, beginning with nothing.
     pub fn new(budget: &'b Budget<'b>) -> Self {
         Self { budget, due: Cell::new(0) }
     }
@@ -174,6 +176,7 @@ impl Steps {
     /// A hundred for each of five million paths.
     pub const DEFAULT: u64 = 1 << 29;
 
+    /// An allowance of `limit` steps, of which none is taken yet.
     pub const fn new(limit: u64) -> Self {
         Self { left: Budget::new(limit), refused: AtomicBool::new(false) }
     }

@@ -5,12 +5,15 @@
 
 use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
+/// Byte offset of the superblock on its device.
 pub const SUPER_OFFSET: usize = 1024;
+/// Bytes of the superblock.
 pub const SUPER_SIZE: usize = 128;
 /// A file system's first bytes, up to the end of the block that has the
 /// superblock: the checksum is over that block, from the superblock on.
 pub const HEAD_SIZE: usize = SUPER_OFFSET + BLOCK_SIZE as usize;
 const _: () = assert!(BLOCK_SIZE as usize <= SUPER_OFFSET, "the superblock begins a block");
+/// The first four bytes of every EROFS superblock (`EROFS_SUPER_MAGIC_V1`).
 pub const MAGIC: u32 = 0xe0f5_e1e2;
 
 /// The superblock's checksum is present.
@@ -24,17 +27,26 @@ pub const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 
 /// Unit of a nid, in bytes.
 pub const NID_SLOT: u64 = 32;
+/// Bytes of a compact inode.
 pub const COMPACT_SIZE: u64 = 32;
+/// Bytes of an extended inode.
 pub const EXTENDED_SIZE: u64 = 64;
+/// Bytes of a slot of the device table.
 pub const DEVICE_SLOT_SIZE: u64 = 128;
+/// Bytes of a directory entry without its name.
 pub const DIRENT_SIZE: usize = 12;
+/// Bytes of the header of an inode's xattrs.
 pub const XATTR_HEADER_SIZE: u64 = 12;
+/// Bytes of an xattr's entry before its name and value.
 pub const XATTR_ENTRY_SIZE: u64 = 4;
+/// Bytes of a chunk index.
 pub const CHUNK_INDEX_SIZE: u64 = 8;
 
 /// Values of `i_format` bits 1 to 3.
 pub const LAYOUT_FLAT_PLAIN: u16 = 0;
+/// Layout in `i_format`: whole blocks, and a tail behind the inode.
 pub const LAYOUT_FLAT_INLINE: u16 = 2;
+/// Layout in `i_format`: chunks, each with an index behind the inode.
 pub const LAYOUT_CHUNK_BASED: u16 = 4;
 
 /// In a chunk-based inode's `i_u`: low five bits are log2 of blocks in a chunk.
@@ -44,13 +56,21 @@ pub const CHUNK_INDEXES: u32 = 0x20;
 /// Block address of a hole.
 pub const NULL_ADDR: u32 = u32::MAX;
 
+/// The bits of a mode that hold the file type.
 pub const S_IFMT: u16 = 0o170000;
+/// Mode of a socket.
 pub const S_IFSOCK: u16 = 0o140000;
+/// Mode of a symbolic link.
 pub const S_IFLNK: u16 = 0o120000;
+/// Mode of a regular file.
 pub const S_IFREG: u16 = 0o100000;
+/// Mode of a block device.
 pub const S_IFBLK: u16 = 0o060000;
+/// Mode of a directory.
 pub const S_IFDIR: u16 = 0o040000;
+/// Mode of a character device.
 pub const S_IFCHR: u16 = 0o020000;
+/// Mode of a fifo.
 pub const S_IFIFO: u16 = 0o010000;
 
 /// `file_type` of a dirent.
@@ -112,9 +132,11 @@ pub struct SuperBlock {
     /// Raw CRC32C (no final inversion) from offset 1024 to the block's end,
     /// this field taken as zero.
     pub checksum: u32,
+    /// Features that a reader may ignore: bits `COMPAT_*`.
     pub feature_compat: u32,
     /// log2 of the block size.
     pub blkszbits: u8,
+    /// Nid of the root directory.
     pub root_nid: u16,
     /// How many inodes.
     pub inos: u64,
@@ -128,14 +150,18 @@ pub struct SuperBlock {
     pub meta_blkaddr: u32,
     /// Block where shared xattr ids count from.
     pub xattr_blkaddr: u32,
+    /// UUID of the file system.
     pub uuid: [u8; 16],
+    /// Features that a reader must know: bits `INCOMPAT_*`.
     pub feature_incompat: u32,
+    /// How many slots the device table has.
     pub extra_devices: u16,
     /// Offset of the device table in units of 128 bytes.
     pub devt_slotoff: u16,
 }
 
 impl SuperBlock {
+    /// The bytes on disk.
     pub fn encode(&self) -> [u8; SUPER_SIZE] {
         let mut b = [0; SUPER_SIZE];
         b[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -161,6 +187,10 @@ impl SuperBlock {
     }
 
     /// `Err` says what makes these bytes unreadable for this reader.
+    ///
+    /// # Errors
+    /// When the magic number is another one, a feature is not known, or the size of blocks is
+    /// not `BLOCK_SIZE`.
     pub fn decode(bytes: &[u8; SUPER_SIZE]) -> Result<Self, String> {
         let f = Fields(bytes);
         if f.u32(0) != MAGIC {
@@ -217,6 +247,7 @@ impl SuperBlock {
 /// One slot of the device table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceSlot {
+    /// The layer's diff id, as 64 hex digits.
     pub tag: [u8; 64],
     /// Blocks on the device.
     pub blocks: u32,
@@ -225,6 +256,7 @@ pub struct DeviceSlot {
 }
 
 impl DeviceSlot {
+    /// The bytes on disk.
     pub fn encode(&self) -> [u8; DEVICE_SLOT_SIZE as usize] {
         let mut b = [0; DEVICE_SLOT_SIZE as usize];
         b[..64].copy_from_slice(&self.tag);
@@ -233,6 +265,7 @@ impl DeviceSlot {
         b
     }
 
+    /// The slot that `bytes` hold.
     pub fn decode(bytes: &[u8; DEVICE_SLOT_SIZE as usize]) -> Self {
         let f = Fields(bytes);
         let mut tag = [0; 64];
@@ -244,6 +277,7 @@ impl DeviceSlot {
 /// An inode, compact (32 bytes) or extended (64).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskInode {
+    /// Whether it has the extended form.
     pub extended: bool,
     /// One of `LAYOUT_*`.
     pub layout: u16,
@@ -259,11 +293,13 @@ pub struct DiskInode {
     pub ino: u32,
     /// Compact: below 2¹⁶, as is `gid`, and `nlink`.
     pub uid: u32,
+    /// Group ID.
     pub gid: u32,
     /// Extended only: two's complement seconds.
     pub mtime: u64,
     /// Extended only.
     pub mtime_nsec: u32,
+    /// Count of links; of a directory, 2 and one for each directory in it.
     pub nlink: u32,
 }
 
@@ -351,19 +387,24 @@ impl DiskInode {
 /// Where one chunk of a file lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkIndex {
+    /// The device: 0 is the primary one, n the n-th slot of the device table.
     pub device_id: u16,
+    /// First block on the device, in blocks of 1024 bytes, or [`NULL_ADDR`].
     pub blkaddr: u32,
 }
 
 impl ChunkIndex {
+    /// The index of a chunk without data, which reads as zeros.
     pub const HOLE: ChunkIndex = ChunkIndex { device_id: 0, blkaddr: NULL_ADDR };
 
+    /// Appends the index to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&self.device_id.to_le_bytes());
         out.extend_from_slice(&self.blkaddr.to_le_bytes());
     }
 
+    /// The index that `bytes` hold.
     pub fn decode(bytes: &[u8; CHUNK_INDEX_SIZE as usize]) -> Self {
         let f = Fields(bytes);
         Self { device_id: f.u16(2), blkaddr: f.u32(4) }
@@ -373,19 +414,23 @@ impl ChunkIndex {
 /// The fixed part of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskDirent {
+    /// Nid of the inode that the entry leads to.
     pub nid: u64,
     /// Offset of the name in its directory block.
     pub nameoff: u16,
+    /// Type of that inode, as [`file_type`] numbers it.
     pub file_type: u8,
 }
 
 impl DiskDirent {
+    /// Appends the entry to `out`, without its name.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.nid.to_le_bytes());
         out.extend_from_slice(&self.nameoff.to_le_bytes());
         out.extend_from_slice(&[self.file_type, 0]);
     }
 
+    /// The entry that `bytes` hold.
     pub fn decode(bytes: &[u8; DIRENT_SIZE]) -> Self {
         let f = Fields(bytes);
         Self { nid: f.u64(0), nameoff: f.u16(8), file_type: f.u8(10) }

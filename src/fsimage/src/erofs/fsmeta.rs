@@ -23,6 +23,7 @@ use crate::units::blocks_of;
 /// A layer as a device of the image.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerDevice {
+    /// Digest of the layer's uncompressed tar, which becomes the tag of its slot.
     pub diff_id: DiffId,
     /// BLAKE3 of its object.
     pub blake3: blake3::Hash,
@@ -32,7 +33,9 @@ pub struct LayerDevice {
 
 /// An image, written but not yet synced.
 pub struct Written {
+    /// The file that holds the image.
     pub file: File,
+    /// BLAKE3 of the image.
     pub blake3: blake3::Hash,
     /// How many inodes the image has.
     pub inodes: usize,
@@ -40,6 +43,10 @@ pub struct Written {
 
 /// Writes the image `tree`, whose extents lie on `layers` (slot 1 first), into
 /// `file`, which is empty.
+///
+/// # Errors
+/// When there are more than 65535 layers, EROFS cannot hold `tree` or address all layers, or
+/// `file` cannot be written.
 pub fn write(
     tree: &Tree<Extents>,
     layers: &[LayerDevice],

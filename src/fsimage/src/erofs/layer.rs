@@ -24,8 +24,10 @@ pub const FORMAT_VERSION: u32 = 4;
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
+    /// EROFS cannot hold the tree.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The file could not be written.
     #[error("writing it")]
     Io(#[from] io::Error),
 }
@@ -37,6 +39,9 @@ pub struct ObjectWriter {
 
 impl ObjectWriter {
     /// Begins an object in `file`, which is empty.
+    ///
+    /// # Errors
+    /// When the zeros in the place of the superblock cannot be written.
     pub fn new(file: File) -> io::Result<Self> {
         let mut sink = FileSink::hashed(file);
         sink.zeros(HEAD_SIZE as u64)?;
@@ -51,6 +56,9 @@ impl ObjectWriter {
 
     /// Writes the metadata of `tree` behind the data, and the superblock.
     /// Returns the file and its BLAKE3.
+    ///
+    /// # Errors
+    /// When EROFS cannot hold `tree`, or the file cannot be written.
     pub fn finish(
         mut self,
         tree: &Tree<Extents>,

@@ -42,31 +42,56 @@ pub enum Content {
     /// A device number.
     Device(u32),
     /// Whole blocks from `start`, the last perhaps in part.
-    Plain { start: u32, size: u64 },
+    Plain {
+        /// First block on the device, in blocks of 1024 bytes.
+        start: u32,
+        /// Bytes of content.
+        size: u64,
+    },
     /// `blocks` full blocks from `start`, then `tail` bytes behind the inode.
-    Inline { start: u32, blocks: u32, tail: u64 },
+    Inline {
+        /// First block on the device, in blocks of 1024 bytes.
+        start: u32,
+        /// How many full blocks there are.
+        blocks: u32,
+        /// Bytes behind the inode.
+        tail: u64,
+    },
     /// `count` chunk indexes behind the inode, each for 2^`bits` blocks.
-    Chunks { bits: u32, count: u64, size: u64 },
+    Chunks {
+        /// log2 of the blocks in a chunk.
+        bits: u32,
+        /// How many chunks the file has.
+        count: u64,
+        /// Bytes of content, holes included.
+        size: u64,
+    },
 }
 
 /// One inode, placed.
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
+    /// The inode in the tree.
     pub id: InodeId,
     /// The directory that holds it (of a hard link: the first that does).
     pub parent: InodeId,
     /// Byte offset of the inode on its device.
     pub offset: u64,
+    /// Whether the inode has the extended form of 64 bytes instead of the compact one of 32.
     pub extended: bool,
+    /// Count of links; of a directory, 2 and one for each directory in it.
     pub nlink: u32,
     /// Bytes of xattrs behind the inode.
     pub xattr_size: u64,
+    /// Where its content lies.
     pub content: Content,
 }
 
 /// Addresses of all metadata of a tree.
 pub struct Plan<'t> {
+    /// The tree whose metadata are placed.
     pub tree: &'t Tree<Extents>,
+    /// What the metadata are for.
     pub form: Form,
     /// mtime of compact inodes.
     pub epoch: Timestamp,
@@ -76,9 +101,11 @@ pub struct Plan<'t> {
     position: Vec<u32>,
     /// Xattrs with marks, of the inodes that have marks.
     marked: HashMap<InodeId, Xattrs>,
+    /// The xattrs that are stored once for several inodes.
     pub shared: SharedXattrs,
     /// Byte offset at which the metadata begin.
     pub start: u64,
+    /// The block from which nids count, in blocks of 1024 bytes.
     pub meta_blkaddr: u32,
     /// Byte offset of directory blocks and long symlinks.
     pub blocks_start: u64,
@@ -90,6 +117,10 @@ pub struct Plan<'t> {
 
 impl<'t> Plan<'t> {
     /// Places the metadata of `tree` from byte `start` on.
+    ///
+    /// # Errors
+    /// When EROFS cannot hold an inode of `tree`, with a path of it, or cannot address all
+    /// metadata.
     pub fn new(tree: &'t Tree<Extents>, form: Form, start: u64) -> Result<Self, PlanError> {
         let walk = walk(tree)?;
         let marked = match form {
@@ -185,6 +216,7 @@ impl<'t> Plan<'t> {
         &self.nodes[self.position[id.0 as usize] as usize]
     }
 
+    /// The EROFS number of the inode `id`.
     pub fn nid(&self, id: InodeId) -> Nid {
         let base = u64::from(self.meta_blkaddr) * BLOCK_SIZE;
         Nid((self.node(id).offset - base) / NID_SLOT)

@@ -15,10 +15,16 @@ pub trait Content {
     ///
     /// They ascend and are disjoint; each begins on a multiple of 4096, and
     /// ends on one or at the file's end.
+    ///
+    /// # Errors
+    /// When the content's ranges cannot be found out.
     fn data(&self) -> io::Result<Vec<Range<u64>>>;
 
     /// Hands the bytes of `range` to `sink`, in order. The range lies inside
     /// one of [`Content::data`] and has at most 128 MiB.
+    ///
+    /// # Errors
+    /// When the content cannot be read, or `sink` does not take it.
     fn copy(&self, range: Range<u64>, sink: &mut dyn Sink) -> io::Result<()>;
 }
 

@@ -11,7 +11,9 @@ use crate::io::shared_dir;
 
 /// Something wrong, and where.
 pub struct Problem {
+    /// The file or directory that is wrong.
     pub path: PathBuf,
+    /// What is wrong with it, and why it could not be removed if that failed.
     pub what: String,
     /// Whether it was removed.
     pub removed: bool,
@@ -22,6 +24,7 @@ pub struct Problem {
 pub struct Checked {
     /// Things that were looked at and are right.
     pub good: usize,
+    /// What is wrong, in the order in which it was found.
     pub problems: Vec<Problem>,
     /// What killed runs left, and is gone now.
     pub leftovers: usize,
@@ -32,6 +35,9 @@ pub struct Checked {
 impl Checked {
     /// Opens the directory `path` below the cache `root`, through no link. `None` if there
     /// is nothing to look at: it is absent, or a link or a file, which is noted.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be opened.
     pub fn open(&mut self, root: &Path, path: &Path) -> anyhow::Result<Option<Dir>> {
         match shared_dir::open(root, path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -75,6 +81,8 @@ impl Checked {
         self.problems.push(Problem { path: path.to_owned(), what, removed: false });
     }
 
+    /// Removes the file `name` of `dir`, which a killed run left, and counts it if that
+    /// succeeds.
     pub fn leftover(&mut self, dir: &Dir, name: &str) {
         // What cannot be removed does no harm.
         self.leftovers += usize::from(shared_dir::remove(dir, name).is_ok());

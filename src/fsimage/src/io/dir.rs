@@ -28,6 +28,10 @@ pub struct Dir {
 
 impl Dir {
     /// The directory at `path`, which a symbolic link may lead to.
+    ///
+    /// # Errors
+    /// When nothing is at `path`, it leads to something other than a directory, or this user
+    /// may not reach it.
     pub fn followed(path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let file = Arc::new(rustix::fs::open(path, system::REACH, Mode::empty())?.into());
@@ -75,16 +79,25 @@ impl Dir {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
     }
 
+    /// The open directory, for system calls that take one. On Linux it serves to reach what is
+    /// in it, and cannot be read.
     pub fn file(&self) -> &File {
         &self.file
     }
 
     /// The names in it, in the order of their bytes.
+    ///
+    /// # Errors
+    /// When this user may not list the directory, or it cannot be read.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         names_in(&self.file)
     }
 
     /// What `name` in it is.
+    ///
+    /// # Errors
+    /// Of the kind [`io::ErrorKind::NotFound`] if nothing has that name, and when this user may
+    /// not search the directory.
     pub fn kind(&self, name: &OsStr) -> io::Result<FileType> {
         let stat = rustix::fs::statat(&*self.file, name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(FileType::from_raw_mode(stat.st_mode))
@@ -92,22 +105,36 @@ impl Dir {
 }
 
 /// The names in the directory `path`, in the order of their bytes.
+///
+/// # Errors
+/// When `path` is not a directory, this user may not list it, or it cannot be read.
 pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
     names_at(CWD, path)
 }
 
 /// The names in the directory that `dir` is, in the order of their bytes.
+///
+/// # Errors
+/// When `dir` is not a directory, this user may not list it, or it cannot be read.
 pub fn names_in(dir: &File) -> io::Result<Vec<OsString>> {
     names_at(dir, Path::new("."))
 }
 
 /// Opens the directory `name` of `dir`, and not what a link leads to.
+///
+/// # Errors
+/// When nothing has that name, something other than a directory has it, or this user may not
+/// list the directory.
 pub fn open_dir(dir: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name.as_ref(), flags, Mode::empty())?.into())
 }
 
 /// Opens the directory `name` of `dir`, as [`open_dir`] does; it is made if need be.
+///
+/// # Errors
+/// When the directory cannot be made, something other than a directory has the name, or this
+/// user may not list the directory.
 pub fn make_dir(dir: &File, name: &str, mode: u32) -> io::Result<File> {
     match rustix::fs::mkdirat(dir, name, system::mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),

@@ -34,6 +34,9 @@ pub fn undo(action: impl FnOnce() + Send + 'static) -> Undo {
 /// Makes something that `action` undoes when a signal ends the process. No signal comes
 /// between the two; after one, nothing is made any more. `make` must make or drop no
 /// other [`Undo`].
+///
+/// # Errors
+/// Those of `make`, and no action is kept then.
 pub fn undo_what<T, E, A: FnOnce() + Send + 'static>(
     make: impl FnOnce() -> Result<T, E>,
     action: impl FnOnce(&T) -> A,
@@ -63,6 +66,9 @@ impl Drop for Undo {
 
 /// From now on, SIGINT, SIGTERM and SIGHUP undo what is unfinished before they end
 /// the process. One that is ignored already, as by nohup, stays ignored.
+///
+/// # Errors
+/// When the signals cannot be caught, or the thread that waits for them cannot be started.
 pub fn watch() -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = ignored(&status);

@@ -17,14 +17,20 @@ use crate::io::threads;
 /// How long a lock is waited for in silence.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// Who else may hold a lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Other shared holders may, and no exclusive one.
     Shared,
+    /// Nobody else may.
     Exclusive,
 }
 
 /// Locks `file`, waiting for whoever has it. After a second, `say` is told `what`
 /// is waited for and which process holds it.
+///
+/// # Errors
+/// When the kernel gives no lock at all, as where the file system has none.
 pub fn wait(file: &File, kind: Kind, what: &str, say: &(dyn Fn(&str) + Sync)) -> io::Result<()> {
     if try_lock(file, kind)? {
         return Ok(());
@@ -49,6 +55,10 @@ pub fn wait(file: &File, kind: Kind, what: &str, say: &(dyn Fn(&str) + Sync)) ->
 }
 
 /// Locks `file` if nobody else has it; says whether that is so.
+///
+/// # Errors
+/// When the kernel gives no lock for another reason than that somebody has it, as where the
+/// file system has none.
 pub fn try_lock(file: &File, kind: Kind) -> io::Result<bool> {
     let operation = match kind {
         Kind::Shared => FlockOperation::NonBlockingLockShared,
@@ -62,6 +72,10 @@ pub fn try_lock(file: &File, kind: Kind) -> io::Result<bool> {
 }
 
 /// Locks `file` exclusively if that is possible within `patience`; says whether it was.
+///
+/// # Errors
+/// When the kernel gives no lock for another reason than that somebody has it, as where the
+/// file system has none.
 pub fn within(file: &File, patience: Duration) -> io::Result<bool> {
     let start = Instant::now();
     loop {

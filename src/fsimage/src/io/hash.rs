@@ -18,6 +18,9 @@ use crate::digest::HASHED;
 /// Its holes are hashed as the zeros that they are, and not touched: where the file is
 /// kept in memory (tmpfs), a hole that is read through a map takes memory, and keeps it
 /// for as long as there is the file.
+///
+/// # Errors
+/// When `file` cannot be mapped into memory, or a part of it cannot be read.
 pub fn of_file(file: &File) -> io::Result<blake3::Hash> {
     hash(file, |hasher, bytes| {
         hasher.update(bytes);
@@ -25,6 +28,9 @@ pub fn of_file(file: &File) -> io::Result<blake3::Hash> {
 }
 
 /// The same, with the threads of the pool if the file is worth it.
+///
+/// # Errors
+/// Those of [`of_file`], and when the threads of the pool cannot be started.
 pub fn of_file_by_all(file: &File) -> io::Result<blake3::Hash> {
     if file.metadata()?.len() < HASHED as u64 {
         return of_file(file);

@@ -31,6 +31,9 @@ impl Deref for Mapped {
 /// new end gets SIGBUS, and so does whoever touches one that the disk cannot read, or
 /// that the host's memory has no room for. A program that has called
 /// [`survive_truncation`] says so then, and exits; any other is ended by the signal.
+///
+/// # Errors
+/// When the size of `file` cannot be found out, or the kernel does not map it.
 pub fn file(file: &File) -> io::Result<Mapped> {
     if file.metadata()?.len() == 0 {
         return Ok(Mapped(None));

@@ -36,11 +36,18 @@ pub fn line(text: &str) -> Cow<'_, str> {
 }
 
 /// `value` as indented JSON that is safe to look at.
+///
+/// # Errors
+/// When `value` does not let itself be serialized, or has a map with keys that JSON cannot
+/// have.
 pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
     Ok(json_escaped(&serde_json::to_string_pretty(value)?))
 }
 
 /// Writes `value` as [`json`] has it, and keeps none of it: it may be much.
+///
+/// # Errors
+/// When `out` cannot be written, or `value` cannot be serialized.
 pub fn write_json(out: impl Write, value: &impl serde::Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(Escaping(out), value).map_err(io::Error::from)
 }
@@ -66,6 +73,10 @@ impl<W: Write> Write for Escaping<W> {
 }
 
 /// `value` as JSON on one line.
+///
+/// # Errors
+/// When `value` does not let itself be serialized, or has a map with keys that JSON cannot
+/// have.
 pub fn json_line(value: &impl serde::Serialize) -> serde_json::Result<String> {
     Ok(json_escaped(&serde_json::to_string(value)?))
 }

@@ -23,17 +23,28 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Opens the regular file `name` of the directory `dir`, as [`open`] does.
+///
+/// # Errors
+/// Of the kinds that [`open`] has.
 pub fn open_at(dir: impl AsFd, name: impl AsRef<Path>) -> io::Result<File> {
     open_with(dir, name.as_ref(), OFlags::RDONLY)
 }
 
 /// Opens the regular file at `path` for reading, which a symbolic link may lead to:
 /// a user named the path, or a digest tells what must be in the file.
+///
+/// # Errors
+/// Of the kind [`io::ErrorKind::NotFound`] if nothing is there, of the kind
+/// [`io::ErrorKind::InvalidInput`] if `path` leads to something other than a regular file.
 pub fn open_followed(path: &Path) -> io::Result<File> {
     open_flags(CWD, path, OFlags::RDONLY)
 }
 
 /// Opens a regular file with `flags`, which say whether it is read or written.
+///
+/// # Errors
+/// Of the kinds that [`open`] has, and when this user may not do with the file what `flags` ask
+/// for.
 pub fn open_with(dir: impl AsFd, name: &Path, flags: OFlags) -> io::Result<File> {
     open_flags(dir, name, flags | OFlags::NOFOLLOW)
 }
@@ -69,17 +80,28 @@ fn open_flags(dir: impl AsFd, name: &Path, flags: OFlags) -> io::Result<File> {
 
 /// The bytes of the regular file at `path`, which must not have more than
 /// `max_bytes`.
+///
+/// # Errors
+/// Of the kinds that [`open`] has, of the kind [`io::ErrorKind::InvalidData`] if there are more
+/// than `max_bytes`, and when the file cannot be read.
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     bytes(&open(path)?, max_bytes)
 }
 
 /// The bytes of the regular file `name` of `dir`, as [`read`] reads them.
+///
+/// # Errors
+/// Of the kinds that [`read`] has.
 pub fn read_at(dir: impl AsFd, name: impl AsRef<Path>, max_bytes: u64) -> io::Result<Vec<u8>> {
     bytes(&open_at(dir, name)?, max_bytes)
 }
 
 /// The bytes of what a user named, which may be a pipe or a device as well as a file,
 /// and must not have more than `max_bytes`.
+///
+/// # Errors
+/// Of the kind [`io::ErrorKind::InvalidData`] if there are more than `max_bytes`, and when
+/// `path` cannot be opened or read.
 pub fn read_named(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -93,6 +115,10 @@ pub fn read_named(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 /// What is left to read of `file`, which must not have more than `max_bytes`.
+///
+/// # Errors
+/// Of the kind [`io::ErrorKind::InvalidData`] if the file has more than `max_bytes`, and when
+/// it cannot be read.
 pub fn bytes(file: &File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
     let too_large = |size| {

@@ -13,6 +13,10 @@ const END: &str = "}\n";
 const HEX: usize = 64;
 
 /// The document with the content `value`, about `subject`.
+///
+/// # Errors
+/// When `value` does not let itself be serialized, or has a map with keys that JSON cannot
+/// have.
 pub fn write<T: Serialize>(subject: &str, value: &T) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_vec(value)?;
     let seal = seal(subject, &json).to_hex();

@@ -19,6 +19,11 @@ use crate::io::temporary::set_mode;
 const OTHERS_WRITE: u32 = 0o022;
 
 /// Opens the directory `dir`, which is `root` or lies below it.
+///
+/// # Errors
+/// When `dir` is not below `root`, of the kind [`io::ErrorKind::NotFound`] if a directory on
+/// the way is absent, and of the kind [`io::ErrorKind::InvalidInput`] if it is something else,
+/// as a symbolic link.
 pub fn open(root: &Path, dir: &Path) -> io::Result<Dir> {
     let mut open = Dir::followed(root)?;
     for part in dir.strip_prefix(root).map_err(io::Error::other)? {
@@ -29,6 +34,10 @@ pub fn open(root: &Path, dir: &Path) -> io::Result<Dir> {
 
 /// Opens the directory `dir`, which is `root` or lies below it, and makes it with all
 /// that it is in.
+///
+/// # Errors
+/// When `dir` is not below `root`, of the kind [`io::ErrorKind::InvalidInput`] if something
+/// other than a directory is on the way, and when a directory cannot be made.
 pub fn create(root: &Path, dir: &Path) -> io::Result<Dir> {
     let mut open = match Dir::followed(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -63,6 +72,9 @@ fn make(dir: &Dir, name: &OsStr, mode: u32) -> io::Result<Dir> {
 
 /// Makes what is in `file`, which is to be in `dir`, readable for all who share `dir`,
 /// whatever the umask is.
+///
+/// # Errors
+/// When the mode of `dir` cannot be found out, or that of `file` cannot be set.
 pub fn share(dir: &Dir, file: &File) -> io::Result<()> {
     match dir.file().metadata()?.mode() & OTHERS_WRITE {
         0 => Ok(()),
@@ -72,6 +84,9 @@ pub fn share(dir: &Dir, file: &File) -> io::Result<()> {
 
 /// Removes the file `name` of `dir`, if it is this user's to remove ([`is_ours`]). That
 /// it is gone already is no error.
+///
+/// # Errors
+/// Those of [`is_ours`], and when the kernel does not remove the name, as that of a directory.
 pub fn remove(dir: &Dir, name: impl AsRef<OsStr>) -> io::Result<()> {
     is_ours(dir, name.as_ref())?;
     match rustix::fs::unlinkat(dir.file(), name.as_ref(), AtFlags::empty()) {
@@ -112,6 +127,10 @@ pub struct LockFile {
 
 /// Opens the lock file `name` of `dir`, which is made if it is not there. One that this
 /// user may only read is as good for a lock; where none can be made, nobody writes.
+///
+/// # Errors
+/// When something other than a regular file has the name, other processes keep removing the
+/// file, or it cannot be opened or made for another reason than that this user may not write.
 pub fn open_lock(dir: &Dir, name: &str) -> io::Result<LockFile> {
     // Somebody may remove it between the two steps: that happens once, not for ever.
     for _ in 0..10 {

@@ -11,9 +11,15 @@ use crate::units::PAGE_SIZE;
 /// Takes the bytes of one file from its first to its last.
 pub trait Sink {
     /// The bytes that come next.
+    ///
+    /// # Errors
+    /// When they cannot be written, as where a disk is full.
     fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// `len` zero bytes come next. They need not take space.
+    ///
+    /// # Errors
+    /// When what came before them cannot be written, or the file would become too large.
     fn zeros(&mut self, len: u64) -> io::Result<()>;
 
     /// How many bytes came so far.
@@ -56,6 +62,9 @@ impl FileSink {
     }
 
     /// Says that what comes from now on is read soon: the page cache keeps it.
+    ///
+    /// # Errors
+    /// When what came so far cannot be written.
     pub fn cached(&mut self) -> io::Result<()> {
         self.flush(self.position())?;
         self.behind.cached();
@@ -79,6 +88,9 @@ impl FileSink {
 
     /// Ends the file. `head` replaces its first bytes, which must have been
     /// written as zeros. Returns it with its BLAKE3 if that was asked for.
+    ///
+    /// # Errors
+    /// When the rest or `head` cannot be written, or an earlier write failed meanwhile.
     pub fn finish(mut self, head: &[u8]) -> io::Result<(File, Option<blake3::Hash>)> {
         let end = self.position();
         self.flush(end)?;
@@ -133,6 +145,9 @@ impl Sink for FileSink {
 
 /// Writes all of `from`, but at most `most` bytes, into `file`, which is empty:
 /// returns the file, its BLAKE3, and how many bytes came.
+///
+/// # Errors
+/// When `from` cannot be read, or `file` cannot be written.
 pub fn copy(from: &mut impl Read, most: u64, file: File) -> io::Result<(File, blake3::Hash, u64)> {
     let mut sink = FileSink::hashed(file);
     let mut from = from.take(most);

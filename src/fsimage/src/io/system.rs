@@ -10,6 +10,7 @@ use rustix::io::{Errno, Result};
 /// Opens a directory to reach what is in it. On Linux nobody needs to be allowed to list it.
 #[cfg(target_os = "linux")]
 pub const REACH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Opens a directory to reach what is in it, for which this user must be allowed to list it.
 #[cfg(not(target_os = "linux"))]
 pub const REACH: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -28,6 +29,10 @@ pub fn unnamed(dir: impl AsFd, mode: Mode) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
     rustix::fs::openat(dir, ".", flags, mode)
 }
+/// Stands for files without a name, which this system does not have.
+///
+/// # Errors
+/// Always [`Errno::OPNOTSUPP`].
 #[cfg(not(target_os = "linux"))]
 pub fn unnamed(_: impl AsFd, _: Mode) -> Result<OwnedFd> {
     Err(Errno::OPNOTSUPP)
@@ -43,6 +48,7 @@ pub fn past_the_page_cache(file: &File) -> Option<File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     File::options().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok()
 }
+/// Stands for writing past the page cache; always `None` on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn past_the_page_cache(_: &File) -> Option<File> {
     None
@@ -54,6 +60,7 @@ pub fn past_the_page_cache(_: &File) -> Option<File> {
 pub fn share_blocks(from: impl AsFd, to: impl AsFd) -> bool {
     rustix::fs::ioctl_ficlone(to, from).is_ok()
 }
+/// Stands for sharing blocks between files; always `false` on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn share_blocks(_: impl AsFd, _: impl AsFd) -> bool {
     false
@@ -74,6 +81,7 @@ pub fn has_random_bytes() -> bool {
         Err(_) => false,
     }
 }
+/// Whether the system gives random bytes, which hash tables need.
 #[cfg(not(target_os = "linux"))]
 pub fn has_random_bytes() -> bool {
     File::open("/dev/urandom").is_ok()

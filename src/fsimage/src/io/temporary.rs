@@ -29,6 +29,8 @@ const ATTEMPTS: usize = 100;
 /// Whether a file without a name can get one, which needs /proc.
 static CAN_NAME: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").is_dir());
 
+/// A new file that is gone when this value is dropped, unless it got a name by
+/// [`Temporary::persist_new`] or [`Temporary::replace`].
 pub struct Temporary {
     file: File,
     /// Its directory, where it gets its name, whatever the directory's name leads to
@@ -98,12 +100,18 @@ fn remove_file(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
 impl Temporary {
     /// A new file in the directory `dir`, for reading and writing. Its mode is
     /// `mode` without the bits of the umask.
+    ///
+    /// # Errors
+    /// When `dir` is not a directory, or no file can be made in it.
     pub fn create(dir: &Path, mode: u32) -> io::Result<Self> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         Self::new(rustix::fs::open(dir, system::REACH, Mode::empty())?, mode)
     }
 
     /// As [`Temporary::create`], in the directory that is open as `dir`.
+    ///
+    /// # Errors
+    /// When no file can be made in `dir`.
     pub fn create_in(dir: &File, mode: u32) -> io::Result<Self> {
         Self::new(dir.try_clone()?.into(), mode)
     }
@@ -128,6 +136,7 @@ impl Temporary {
         Ok(Self { file, dir, name: Some(name) })
     }
 
+    /// The open file, for reading and writing.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -152,6 +161,10 @@ impl Temporary {
     }
 
     /// Gives the file the last name of `path`, in its directory, in place of what has
+    /// it.
+    ///
+    /// # Errors
+    /// When `path` has no last name, or the file cannot get that name, as where a directory has
     /// it.
     pub fn replace(mut self, path: &Path) -> io::Result<File> {
         let to = last_name(path)?;
@@ -209,12 +222,18 @@ pub fn is_name(name: &OsStr) -> bool {
 
 /// Removes from `dir` the files that this user's processes left that were killed;
 /// says how many there were. Files of living processes stay.
+///
+/// # Errors
+/// When `dir` cannot be listed, or a file that was left cannot be removed.
 pub fn remove_left(dir: &Path) -> io::Result<usize> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     remove_left_in(&rustix::fs::open(dir, flags, Mode::empty())?.into())
 }
 
 /// As [`remove_left`], from the directory that is open as `dir`.
+///
+/// # Errors
+/// When `dir` cannot be listed, or a file that was left cannot be removed.
 pub fn remove_left_in(dir: &File) -> io::Result<usize> {
     let mut removed = 0;
     for name in dir::names_in(dir)? {
@@ -249,6 +268,9 @@ fn left(dir: &File, name: &OsStr) -> Option<File> {
 }
 
 /// Sets the mode of `file`. A file system that keeps no modes, as FAT, is no error.
+///
+/// # Errors
+/// When the mode cannot be set for another reason than that the file system keeps none.
 pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     match file.set_permissions(fs::Permissions::from_mode(mode)) {
         Err(error) if keeps_no_modes(&error) => Ok(()),

@@ -6,6 +6,9 @@ use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 /// Starts a thread called `name`.
+///
+/// # Errors
+/// When the system starts no more threads.
 pub fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -14,6 +17,9 @@ pub fn spawn<T: Send + 'static>(
 }
 
 /// Starts a thread called `name` that ends with `scope`.
+///
+/// # Errors
+/// When the system starts no more threads.
 pub fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
@@ -24,6 +30,9 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
 
 /// Makes sure that rayon's own pool is there. It starts with the first use, which
 /// panics if it cannot; so this comes before each.
+///
+/// # Errors
+/// When the pool's threads could not be started, at this call or at an earlier one.
 pub fn pool() -> io::Result<()> {
     static POOL: OnceLock<Result<(), String>> = OnceLock::new();
     // Inside another pool, that one is used.
@@ -38,6 +47,9 @@ pub fn pool() -> io::Result<()> {
 }
 
 /// A pool of `count` threads; 0 is one for each processor.
+///
+/// # Errors
+/// When the system does not start that many threads.
 pub fn own_pool(count: usize) -> io::Result<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
     pool.map_err(|error| not_started(io::Error::other(error.to_string())))

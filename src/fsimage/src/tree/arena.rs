@@ -35,16 +35,21 @@ impl<C> Tree<C> {
     }
 
     /// Adds an inode that no directory names yet.
+    ///
+    /// # Errors
+    /// When the arena holds 2³² inodes already.
     pub fn push(&mut self, inode: Inode<C>) -> Result<InodeId, TooManyInodes> {
         let id = u32::try_from(self.inodes.len()).map_err(|_| TooManyInodes)?;
         self.inodes.push(inode);
         Ok(InodeId(id))
     }
 
+    /// The inode `id` of this tree.
     pub fn inode(&self, id: InodeId) -> &Inode<C> {
         &self.inodes[id.0 as usize]
     }
 
+    /// The inode `id` of this tree, to be changed.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode<C> {
         &mut self.inodes[id.0 as usize]
     }
@@ -158,6 +163,7 @@ impl<C> Tree<C> {
         (0..self.inodes.len() as u32).map(InodeId)
     }
 
+    /// Every inode of the arena, reachable or not, in the order of their ids.
     pub fn inodes_mut(&mut self) -> impl Iterator<Item = &mut Inode<C>> {
         self.inodes.iter_mut()
     }

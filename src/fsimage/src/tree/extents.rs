@@ -12,7 +12,9 @@ use crate::units::{BlockAddr, DeviceId};
 pub struct Extent {
     /// Which block of the file comes first.
     pub file_block: u64,
+    /// The disk that the blocks lie on.
     pub device: DeviceId,
+    /// The first of them on that disk.
     pub start: BlockAddr,
     /// How many blocks; never 0.
     pub len: u32,
@@ -23,6 +25,7 @@ pub struct Extent {
 pub struct Extents {
     /// Bytes, holes included.
     pub size: u64,
+    /// Where the data lie, in the order of the file.
     pub runs: Runs,
 }
 
@@ -30,7 +33,9 @@ pub struct Extents {
 /// its own.
 #[derive(Clone)]
 pub enum Runs {
+    /// One extent.
     One([Extent; 1]),
+    /// No extent, or several in the order of the file.
     Many(Vec<Extent>),
 }
 

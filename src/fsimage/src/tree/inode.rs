@@ -17,8 +17,11 @@ impl InodeId {
 /// What a name leads to. A hard link is a second entry with the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode<C> {
+    /// Owner, permissions and time.
     pub stat: Stat,
+    /// Extended attributes.
     pub xattrs: Xattrs,
+    /// File type, with the content or target.
     pub kind: Kind<C>,
 }
 
@@ -27,8 +30,11 @@ pub struct Inode<C> {
 pub struct Stat {
     /// Permission bits with setuid, setgid and sticky: `0o0000..=0o7777`.
     pub mode: u16,
+    /// User ID of the owner.
     pub uid: u32,
+    /// Group ID.
     pub gid: u32,
+    /// Time of the last modification.
     pub mtime: Timestamp,
 }
 
@@ -41,7 +47,9 @@ impl Stat {
 /// nanoseconds (below 10⁹) towards the future from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
+    /// Seconds since 1970-01-01 00:00 UTC, negative before.
     pub sec: i64,
+    /// Nanoseconds after `sec`, below 10⁹.
     pub nsec: u32,
 }
 
@@ -53,12 +61,19 @@ impl Timestamp {
 /// File type, with what only that type has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind<C> {
+    /// A directory, with its entries.
     Dir(Dir),
+    /// A regular file, with its content.
     File(C),
+    /// A symbolic link, with the bytes of its target.
     Symlink(Box<[u8]>),
+    /// A character device.
     Char(Rdev),
+    /// A block device.
     Block(Rdev),
+    /// A fifo (named pipe).
     Fifo,
+    /// A socket.
     Socket,
     /// In a layer: hides what lower layers have under this name.
     Whiteout,
@@ -104,10 +119,12 @@ impl Rdev {
         Self { major: dev >> 8 & 0xfff, minor: dev & 0xff | dev >> 12 & 0xfff00 }
     }
 
+    /// The major number, below 2¹².
     pub fn major(self) -> u32 {
         self.major
     }
 
+    /// The minor number, below 2²⁰.
     pub fn minor(self) -> u32 {
         self.minor
     }

@@ -34,11 +34,15 @@ pub const PLINKS: &[u8] = b".wh..wh.plnk";
 pub struct Entry<C> {
     /// As bytes: components would take several times the memory.
     path: Box<[u8]>,
+    /// The file, directory, link or mark that the tar has there.
     pub inode: Inode<C>,
 }
 
 impl<C> Entry<C> {
     /// Where the tar has it.
+    ///
+    /// # Errors
+    /// When a component of the path is not a name.
     pub fn path(&self) -> Result<GuestPath, BadName> {
         GuestPath::parse(&self.path)
     }
@@ -50,6 +54,10 @@ pub struct Journal(Vec<InodeId>);
 impl Journal {
     /// The journal of a layer whose `tree` says all so far. `whiteouts` are not in
     /// the tree yet, and `plinks` never will be: files that aufs kept.
+    ///
+    /// # Errors
+    /// When `budget` has less than the entries need, or the tree would have more than 2³²
+    /// inodes.
     pub fn begin<C: Clone + Weigh>(
         tree: &mut Tree<C>,
         whiteouts: impl Iterator<Item = (InodeId, Name)>,
@@ -93,6 +101,10 @@ impl Journal {
     }
 
     /// The next entry of the tar, whose path is `path`.
+    ///
+    /// # Errors
+    /// When `budget` has less than the entry needs, or the tree would have more than 2³²
+    /// inodes.
     pub fn add<C: Weigh>(
         &mut self,
         tree: &mut Tree<C>,
@@ -106,14 +118,17 @@ impl Journal {
         Ok(())
     }
 
+    /// An entry that hides what lower layers have at its path.
     pub fn whiteout<C>() -> Inode<C> {
         Self::mark(Kind::Whiteout)
     }
 
+    /// An entry that hides all that lower layers have in the directory at its path.
     pub fn opaque<C>() -> Inode<C> {
         Self::mark(Kind::Dir(Dir { opaque: true, implied: true, ..Dir::default() }))
     }
 
+    /// An entry that is a hard link to `target`.
     pub fn link<C>(target: GuestPath) -> Inode<C> {
         Self::mark(Kind::LowerLink(target))
     }
@@ -123,6 +138,9 @@ impl Journal {
     }
 
     /// Puts the journal into the tree, so that the layer's object has it.
+    ///
+    /// # Errors
+    /// When the tree holds 2³² inodes already.
     pub fn store<C>(self, tree: &mut Tree<C>) -> Result<(), TooManyInodes> {
         let name = |place: usize| Name::new(format!("{place:08x}").as_bytes());
         let entries = self.0.into_iter().enumerate();
@@ -139,8 +157,10 @@ impl Journal {
 /// Why an entry cannot be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotKeep {
+    /// The tree would have more than 2³² inodes.
     #[error(transparent)]
     TooMany(#[from] TooManyInodes),
+    /// The budget of memory is used up.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
 }

@@ -16,6 +16,9 @@ pub enum Step {
 
 /// The steps of a symbolic link's target, the last one first: a stack to
 /// follow. Whether they begin at the root, its first byte says.
+///
+/// # Errors
+/// When a component cannot be a name: it has more than 255 bytes or holds a NUL.
 pub fn steps(target: &[u8]) -> Result<Vec<Step>, BadName> {
     let parts = target.split(|b| *b == b'/').rev();
     let parts = parts.filter(|part| !part.is_empty() && *part != b".");

@@ -64,12 +64,19 @@ impl<'b, C: Weigh> Merger<'b, C> {
     }
 
     /// Puts `layer` on top.
+    ///
+    /// # Errors
+    /// When the layer's journal is damaged, an entry of it cannot be placed, or a bound of the
+    /// merge is reached; the merged tree may have a part of the layer then.
     pub fn add(&mut self, layer: Tree<C>) -> Result<Notes, MergeError> {
         self.add_watched(layer, &mut |_, _| {})
     }
 
     /// As [`Merger::add`]; `before` sees every directory that it is about to
     /// change, or may change, as it still is.
+    ///
+    /// # Errors
+    /// Those of [`Merger::add`].
     pub fn add_watched(
         &mut self,
         mut layer: Tree<C>,

@@ -22,17 +22,25 @@ const SHORT: usize = 22;
 /// Why bytes are no [`Name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
+    /// There are no bytes.
     #[error("a name is empty")]
     Empty,
+    /// The bytes are `.` or `..`, which stand for directories.
     #[error("a name is \".\" or \"..\"")]
     Dots,
+    /// A NUL or a `/` is among the bytes.
     #[error("a name holds a NUL or a slash")]
     Forbidden,
+    /// There are more than 255 bytes: so many.
     #[error("a name has {0} bytes; Linux allows 255")]
     Long(usize),
 }
 
 impl Name {
+    /// The name that `bytes` are.
+    ///
+    /// # Errors
+    /// When they are empty, `.` or `..`, have more than 255 bytes, or hold a NUL or a `/`.
     pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
         match bytes {
             b"" => Err(BadName::Empty),
@@ -48,6 +56,7 @@ impl Name {
         }
     }
 
+    /// The bytes of the name.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Bytes::Short { len, bytes } => &bytes[..usize::from(*len)],
@@ -116,6 +125,9 @@ pub struct GuestPath(pub Vec<Name>);
 
 impl GuestPath {
     /// The components of `bytes`, `/` and `.` between them dropped.
+    ///
+    /// # Errors
+    /// When a component is `..`, has more than 255 bytes, or holds a NUL.
     pub fn parse(bytes: &[u8]) -> Result<Self, BadName> {
         bytes
             .split(|b| *b == b'/')

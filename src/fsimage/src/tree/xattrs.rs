@@ -14,19 +14,24 @@ pub const DROPPED_XATTRS: &[u8] = b"trusted.rootfs-compile.dropped";
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {
+    /// The full name, name space included, as `user.origin`.
     pub name: Box<[u8]>,
+    /// The value, as getxattr(2) returns it.
     pub value: Box<[u8]>,
 }
 
 impl Xattrs {
+    /// Whether the inode has none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// All of them, in the order of their names' bytes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Xattr> {
         self.0.iter()
     }
 
+    /// The value of `name`, or `None` if the inode does not have it.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         let at = self.0.binary_search_by(|x| (*x.name).cmp(name)).ok()?;
         Some(&self.0[at].value)

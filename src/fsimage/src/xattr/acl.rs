@@ -1,11 +1,17 @@
 //! POSIX ACLs in the form of their xattrs: version 2, then entries {tag u16,
 //! perm u16, id u32}, little-endian (`linux/posix_acl_xattr.h`).
 
+/// Tag of the entry for the owner.
 pub const USER_OBJ: u16 = 0x01;
+/// Tag of an entry for a user that its id names.
 pub const USER: u16 = 0x02;
+/// Tag of the entry for the file's group.
 pub const GROUP_OBJ: u16 = 0x04;
+/// Tag of an entry for a group that its id names.
 pub const GROUP: u16 = 0x08;
+/// Tag of the entry that bounds what all groups and named users may do.
 pub const MASK: u16 = 0x10;
+/// Tag of the entry for everybody else.
 pub const OTHER: u16 = 0x20;
 
 /// The xattr that goes with the permission bits of a mode.
@@ -16,6 +22,7 @@ pub const DEFAULT: &str = "system.posix_acl_default";
 /// Who may do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
+    /// Whom the entry is for: one of the six tags above.
     pub tag: u16,
     /// Of a named user or group.
     pub id: u32,

@@ -15,14 +15,19 @@ pub const CAPABILITY: &str = "security.capability";
 /// Why setxattr(2) would fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// The name is empty.
     #[error("its name is empty")]
     NoName,
+    /// The name has more than [`MAX_NAME`] bytes: so many.
     #[error("its name has {0} bytes; Linux allows {MAX_NAME}")]
     LongName(usize),
+    /// A NUL is in the name.
     #[error("its name holds a NUL")]
     Nul,
+    /// The value of [`CAPABILITY`] has another size or revision than Linux sets.
     #[error("its value is not a file's capabilities as Linux stores them")]
     Capability,
+    /// The value of an ACL is not one that [`acl::parse`] takes.
     #[error("its value is not an ACL as Linux stores it")]
     Acl,
 }
@@ -54,14 +59,18 @@ pub fn check(name: &[u8], value: &[u8]) -> Result<(), Refused> {
 /// What an xattr is of, as far as Linux asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
+    /// A regular file.
     File,
+    /// A directory.
     Dir,
+    /// A symbolic link.
     Symlink,
     /// A device, a fifo, a socket.
     Other,
 }
 
 impl Holder {
+    /// The holder that an inode of this kind is; a link to a lower layer counts as a file.
     pub fn of<C>(kind: &Kind<C>) -> Self {
         match kind {
             Kind::File(_) | Kind::LowerLink(_) => Self::File,

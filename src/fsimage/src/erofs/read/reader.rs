@@ -17,6 +17,10 @@ pub struct Reader<'d> {
 
 impl<'d> Reader<'d> {
     /// Checks the superblock, its checksum, and the device table.
+    ///
+    /// # Errors
+    /// When `data` is not as long as the superblock says, the superblock has a wrong checksum
+    /// or none, or the device table is out of bounds or has gaps.
     pub fn new(data: &'d [u8]) -> Result<Self> {
         let fail = |what: String| ReadError::SuperBlock(what);
         let head: &[u8; HEAD_SIZE] =
@@ -43,6 +47,7 @@ impl<'d> Reader<'d> {
         Ok(Self { data, superblock, devices })
     }
 
+    /// The superblock of the primary device, as it was read.
     pub fn superblock(&self) -> &SuperBlock {
         &self.superblock
     }

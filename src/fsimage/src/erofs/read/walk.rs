@@ -21,6 +21,10 @@ impl Reader<'_> {
     /// The whole tree, every inode and entry of it checked. A layer's marks
     /// (`Form::Object`) become what they mean. What is kept of it is taken from
     /// `budget`, as the writer took it when there was a layer of it.
+    ///
+    /// # Errors
+    /// At the first inode or entry that is wrong, when a count of links or of inodes is not
+    /// what is written, or when `budget` is used up.
     pub fn tree(&self, form: Form, budget: &Budget) -> Result<Tree<Extents>> {
         let mut walk = Walk {
             reader: self,

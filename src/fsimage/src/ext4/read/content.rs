@@ -16,7 +16,12 @@ pub enum FileData {
     /// The inode holds it.
     Inline(Box<[u8]>),
     /// `size` bytes, zero outside of the runs, none of which begins behind the end.
-    Runs { size: u64, runs: Box<[Run]> },
+    Runs {
+        /// Bytes of the file, holes included.
+        size: u64,
+        /// Where its data lie, in the order of the file.
+        runs: Box<[Run]>,
+    },
 }
 
 impl Weigh for FileData {
@@ -88,7 +93,9 @@ impl Reader<'_> {
 
 /// A file of a file system, as the writer takes content.
 pub struct OnDisk<'r, 'f> {
+    /// The file system that has the file.
     pub reader: &'r Reader<'f>,
+    /// The file's content, as [`Reader::tree`] found it.
     pub data: FileData,
 }
 

@@ -5,13 +5,30 @@ use std::io;
 /// What is wrong with a file system.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// The superblock or the journal is wrong, in the way that the text says.
     #[error("superblock: {0}")]
     Superblock(String),
+    /// The descriptor of a block group is wrong, or its bitmaps, its inode table or its copy of
+    /// the superblock.
     #[error("block group {group}: {what}")]
-    Group { group: u32, what: String },
+    Group {
+        /// Number of the group, from 0 on.
+        group: u32,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An inode, its xattrs or its content is wrong, or exceeds the budget of memory.
     /// `path` is known once a directory led to the inode.
     #[error("inode {ino}{}: {what}", at(path))]
-    Inode { ino: u32, path: Option<String>, what: String },
+    Inode {
+        /// The inode's number, from 1 on.
+        ino: u32,
+        /// A path of the inode; `None` if no directory led to it yet.
+        path: Option<String>,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file that holds the file system cannot be read.
     #[error("reading the file system")]
     Io(#[from] io::Error),
 }

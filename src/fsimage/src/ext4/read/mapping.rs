@@ -29,6 +29,7 @@ pub struct Run {
     pub file_block: u64,
     /// The first of the disk's.
     pub start: u64,
+    /// How many blocks there are.
     pub len: u64,
 }
 

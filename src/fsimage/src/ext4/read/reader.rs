@@ -70,6 +70,7 @@ impl<'f> Reader<'f> {
         self.kept.pay().map_err(|error| bad(ino, error.to_string()))
     }
 
+    /// The superblock, as it is once the journal is replayed.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
     }

@@ -26,22 +26,31 @@ const RO_COMPAT_SHARED_BLOCKS: u32 = 0x4000;
 /// What of a superblock tells how to read the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Superblock {
+    /// How many inodes there are, used or not (`s_inodes_count`).
     pub inodes_count: u32,
+    /// How many blocks of `block_size` bytes there are (`s_blocks_count`).
     pub blocks_count: u64,
     /// The block of the primary superblock, where group 0 begins.
     pub first_data_block: u32,
     /// Bytes.
     pub block_size: usize,
+    /// Blocks in each group but the last, which may have fewer.
     pub blocks_per_group: u32,
+    /// Inodes in each group.
     pub inodes_per_group: u32,
+    /// How many block groups there are.
     pub groups: u32,
     /// Bytes of an inode's record.
     pub inode_size: usize,
     /// Bytes of a group's descriptor.
     pub desc_size: usize,
+    /// Features that a reader or writer may ignore (`s_feature_compat`).
     pub compat: u32,
+    /// Features that a reader must know (`s_feature_incompat`).
     pub incompat: u32,
+    /// Features that a writer must know (`s_feature_ro_compat`).
     pub ro_compat: u32,
+    /// UUID of the file system.
     pub uuid: [u8; 16],
     /// The first block of descriptors that lies in its own meta block group.
     pub first_meta_bg: u32,
@@ -144,6 +153,7 @@ impl Superblock {
         self.incompat & INCOMPAT_RECOVER != 0
     }
 
+    /// Whether metadata carry CRC32C checksums (the feature `metadata_csum`).
     pub fn has_metadata_csum(&self) -> bool {
         self.ro_compat & RO_COMPAT_METADATA_CSUM != 0
     }

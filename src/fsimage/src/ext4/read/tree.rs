@@ -66,6 +66,10 @@ impl Reader<'_> {
     /// The whole tree, every inode and entry of it checked. Overlayfs's marks are
     /// devices and xattrs here; [`with_marks`] makes of them what they mean. All that is
     /// kept is taken from the reader's budget of memory as it comes.
+    ///
+    /// # Errors
+    /// At the first structure that is wrong, with a path of its inode where one is known, or
+    /// when the budget of memory is used up.
     pub fn tree(&self) -> Result<Tree<FileData>> {
         Ok(self.walk()?.tree)
     }
