@@ -52,6 +52,8 @@
 //! * **floor**: the time that no build can go below, which is reading, inflating and hashing
 //!   the layers; `ci/bench` divides by it.
 
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 pub mod artifact;
 pub mod build;
 pub mod bundle_cache;

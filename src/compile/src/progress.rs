@@ -6,9 +6,21 @@ pub enum Event {
     /// The image is known. `bytes` of each layer are its blob's.
     Layers(Vec<LayerName>),
     /// More of a layer's blob was read.
-    Read { layer: usize, bytes: u64 },
+    Read {
+        /// The layer's index, from 0 for the lowest.
+        layer: usize,
+        /// Bytes that were read since the last such event.
+        bytes: u64,
+    },
     /// A layer is there: from the cache, or compiled to `bytes`.
-    Layer { layer: usize, cached: bool, bytes: u64 },
+    Layer {
+        /// The layer's index, from 0 for the lowest.
+        layer: usize,
+        /// Whether it came from the cache.
+        cached: bool,
+        /// Bytes of its object.
+        bytes: u64,
+    },
     /// What goes on after the layers.
     Stage(&'static str),
     /// Something the user may want to know.
@@ -20,12 +32,15 @@ pub enum Event {
 /// A layer, as a reporter may show it.
 #[derive(Clone, Debug)]
 pub struct LayerName {
+    /// The digest of the layer, as text.
     pub digest: String,
+    /// Bytes of the layer's blob.
     pub bytes: u64,
 }
 
 /// Shows events, from any thread.
 pub trait Reporter: Sync {
+    /// Shows `event`.
     fn event(&self, event: Event);
 }
 

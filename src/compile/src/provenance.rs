@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::manifest::types::Manifest;
 
+/// Media type of a statement of in-toto.
 pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// What the statement is about it.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
@@ -32,6 +33,10 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// Refuses `path` as the place of a statement about the bundle `output`, if something else
 /// is there, or nothing can be: not in the bundle itself, nor in the cache `cache`.
+///
+/// # Errors
+/// It fails when `path` is at, in or above the bundle, in the cache, in a directory that this
+/// user cannot write to, or holds anything but a statement of this program.
 pub fn check_place(path: &Path, output: &Path, cache: &Path) -> Result<()> {
     let shown = path.display();
     let (place, bundle) = (place::resolve(path)?, place::resolve(output)?);
@@ -83,6 +88,9 @@ struct Input {
 
 impl Inputs {
     /// Hashes what `manifest` is made of: `own` is its file, if it has one.
+    ///
+    /// # Errors
+    /// It fails when one of the files cannot be read.
     pub fn of(manifest: &Manifest, own: Option<&Path>) -> Result<Self> {
         let base = own.and_then(Path::parent).unwrap_or(Path::new(""));
         let mut inputs = Vec::new();
@@ -140,6 +148,9 @@ fn hash(path: &Path) -> io::Result<String> {
 
 /// The statement about the bundle `bundle`, which was built of `manifest` and `inputs`;
 /// `variables` were set beside it.
+///
+/// # Errors
+/// It fails when the index of the bundle cannot be found or read.
 pub fn statement(
     bundle: &Path,
     manifest: &Manifest,
@@ -191,6 +202,9 @@ fn dependencies(index: &Index, inputs: &Inputs) -> Vec<Value> {
 }
 
 /// Refuses `statement` if it is not one about the index `json`.
+///
+/// # Errors
+/// It fails when `statement` is not JSON, or none of its subjects has the SHA-256 of `json`.
 pub fn check(statement: &[u8], json: &[u8]) -> Result<()> {
     let value: Value = serde_json::from_slice(statement).context("it is not JSON")?;
     let hex = Digest::of(json).hex();

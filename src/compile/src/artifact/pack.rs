@@ -23,6 +23,7 @@ const LEVEL: i32 = 3;
 
 /// An artifact, of which all digests are known.
 pub struct Packed {
+    /// The OCI manifest, as JSON.
     pub manifest: Vec<u8>,
     /// The config and the files, in the manifest's order.
     pub blobs: Vec<Blob>,
@@ -30,8 +31,11 @@ pub struct Packed {
 
 /// A blob of an artifact.
 pub struct Blob {
+    /// SHA-256 of the blob.
     pub digest: Digest,
+    /// Bytes of the blob.
     pub size: u64,
+    /// A file that holds the blob and nothing else, to be read from its start.
     pub file: File,
     media_type: &'static str,
     /// Of the file that it is.
@@ -54,6 +58,10 @@ impl Blob {
 
 /// Packs `bundle`. Blobs go to files of `scratch`; `subject` is the descriptor
 /// of the image that the bundle is of, where both are in one repository.
+///
+/// # Errors
+/// It fails when a file or the signature of the bundle cannot be read, or a blob cannot be
+/// written.
 pub fn pack(
     bundle: &OpenBundle,
     subject: Option<Value>,
@@ -79,6 +87,9 @@ pub fn pack(
 
 impl Packed {
     /// An artifact of the type `artifact_type`.
+    ///
+    /// # Errors
+    /// It fails when the manifest cannot be written as JSON.
     pub fn new(
         artifact_type: &str,
         config: Blob,
@@ -101,11 +112,17 @@ impl Packed {
 }
 
 /// A config.
+///
+/// # Errors
+/// It fails when `scratch` cannot be written or read back.
 pub fn json_blob(media_type: &'static str, json: &[u8], scratch: File) -> Result<Blob> {
     blob(media_type, None, scratch, |out| out.write_all(json))
 }
 
 /// A file of a bundle, compressed into `scratch`.
+///
+/// # Errors
+/// It fails when `file` cannot be read, or `scratch` cannot be written or read back.
 pub fn file_blob(path: &str, file: &File, is_sparse: bool, scratch: File) -> Result<Blob> {
     let media_type = if is_sparse { SPARSE_TYPE } else { FILE_TYPE };
     blob(media_type, Some(path), scratch, |out| {

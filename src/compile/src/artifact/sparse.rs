@@ -17,6 +17,9 @@ const BLOCK: u64 = 4096;
 const RECORD: u64 = 1 << 20;
 
 /// Writes `file`, which has whole blocks, to `out`.
+///
+/// # Errors
+/// It fails when `file` cannot be read or `out` cannot be written.
 pub fn write(file: &File, out: &mut impl Write) -> io::Result<()> {
     let size = each(file, |start, bytes| {
         out.write_all(&start.to_le_bytes())?;
@@ -29,6 +32,9 @@ pub fn write(file: &File, out: &mut impl Write) -> io::Result<()> {
 
 /// Hands every run of blocks that are not all zero to `take`, with its offset, in
 /// order; returns the file's size.
+///
+/// # Errors
+/// It fails when `file` cannot be read, and with the first error of `take`.
 pub fn each(file: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let mut buffer = vec![0; RECORD as usize];
@@ -76,6 +82,11 @@ fn runs(
 }
 
 /// Reads such a stream into `file`, which is empty and is to have `size` bytes.
+///
+/// # Errors
+/// It fails when the stream cannot be read, when its records are out of order, longer than 1
+/// MiB or beyond `size`, when its end gives another size or is followed by more, and when
+/// `file` cannot be written.
 pub fn read(stream: &mut impl Read, file: &File, size: u64) -> io::Result<()> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let number = |stream: &mut dyn Read| -> io::Result<u64> {

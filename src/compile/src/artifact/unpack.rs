@@ -21,6 +21,7 @@ use crate::artifact::media_type::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE};
 pub struct Piece<'a> {
     /// In the bundle.
     pub path: String,
+    /// The blob's media type, as the manifest gives it.
     pub media_type: String,
     /// Bytes of the blob.
     pub size: u64,
@@ -32,6 +33,11 @@ pub struct Piece<'a> {
 /// the files. `adopt` may bring a layer from elsewhere. One of `keys` must have signed
 /// the bundle, if there are any. All of it is checked before this ends; nothing is
 /// published. Returns the index.
+///
+/// # Errors
+/// It fails when `json` is not a sound index, when there are `keys` and none of them signed it,
+/// when the pieces are not exactly the files that it names, with their hashes and within their
+/// bounds, and when `staging` cannot be written.
 pub fn unpack(
     json: &[u8],
     pieces: Vec<Piece<'_>>,

@@ -47,11 +47,19 @@ struct Linked {
 }
 
 /// Builds what `request` asks for.
+///
+/// # Errors
+/// It fails when the image cannot be read or lacks a signature that the manifest asks for, when
+/// a layer or a patch is wrong or goes past a limit, and when the cache or the bundle cannot be
+/// written.
 pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     build_by(request, &|| Staging::new(&request.output, request.force), reporter)
 }
 
 /// As [`build`], in the directory `parent`: only the last name of the output counts.
+///
+/// # Errors
+/// It fails as [`build`] does, and when the output has no last name.
 pub fn build_in(request: &Request, parent: &Dir, reporter: &dyn Reporter) -> Result<Summary> {
     let name = request.output.file_name().context("the bundle has no name")?;
     build_by(request, &|| Staging::new_in(parent, name, request.force), reporter)
@@ -145,6 +153,10 @@ fn build_by(
 }
 
 /// Says what the patches of `request` would do; makes no bundle.
+///
+/// # Errors
+/// It fails when the image cannot be read or lacks a signature that the manifest asks for, when
+/// a layer or a patch is wrong or goes past a limit, and when the cache cannot be written.
 pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     let (image, _) = open(request, reporter)?;
     let cache = Cache::open(&request.cache_dir)?;
@@ -181,6 +193,10 @@ fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config>
 
 /// Which image `request` means now: the digest of its manifest, or of its config
 /// where it has none. `say` is told whom this waits for.
+///
+/// # Errors
+/// It fails when the image cannot be read, lacks a signature that the manifest asks for, or is
+/// not as the lock file requires, and when the lock file cannot be read or written.
 pub fn resolve(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<Digest> {
     let (image, _) = find(request, say)?;
     Ok(image.manifest_digest.unwrap_or(image.config_digest))

@@ -12,21 +12,26 @@ use crate::patch::change::Change;
 
 /// What to build, where, and how.
 pub struct Request {
+    /// The checked manifest: image, patches, upper and boot options.
     pub manifest: Manifest,
+    /// The directory that the bundle is to be.
     pub output: PathBuf,
     /// Replace a bundle that is there.
     pub force: bool,
+    /// The directory of the cache, which is made if it is missing.
     pub cache_dir: PathBuf,
     /// Layers at once; 0 is one for each core.
     pub jobs: usize,
     /// In place of the manifest's.
     pub platform: Option<Platform>,
+    /// What layers and patches may cost at most.
     pub limits: Limits,
     /// Seconds since 1970: the time of what patches make, in place of the
     /// image's own.
     pub source_date_epoch: Option<i64>,
     /// How registries are reached; documents are kept in the cache.
     pub access: Access,
+    /// The lock file, and how the build uses it.
     pub lock: LockUse,
     /// Repositories with compiled layers: what they have is not compiled.
     pub cache_from: Vec<Reference>,
@@ -62,12 +67,15 @@ impl Request {
 /// What a build made.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
+    /// Layers of the image.
     pub layers: usize,
+    /// Layers that came from the cache.
     pub cached: usize,
     /// Bytes of blobs that were read.
     pub bytes_in: u64,
     /// Bytes of fsmeta and layers.
     pub bytes_out: u64,
+    /// Inodes of the image's merged tree, as fsmeta has them.
     pub inodes: usize,
 }
 

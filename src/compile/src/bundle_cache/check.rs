@@ -18,6 +18,10 @@ use crate::bundle_cache::record::{RECORD, numbered, read_record};
 
 /// Checks every bundle of the cache `root` that answers a question of this user;
 /// `remove` takes away what is wrong. A tree may take `metadata_bytes` of memory.
+///
+/// # Errors
+/// It fails when the directory of bundles cannot be opened or listed; what is wrong with a
+/// bundle goes to `checked`.
 pub fn check(
     root: &Path,
     remove: bool,

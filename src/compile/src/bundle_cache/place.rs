@@ -36,7 +36,9 @@ pub(super) const BUNDLES: &str = "bundles";
 /// A bundle that answers the question, and what was compiled for it.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// The bundle's directory, open.
     pub bundle: Dir,
+    /// The image that the bundle was compiled from.
     pub origin: Origin,
 }
 
@@ -86,6 +88,10 @@ impl Place {
 
     /// Locks the place. If another process has it, this waits, and tells `say` so
     /// after a second.
+    ///
+    /// # Errors
+    /// It fails when the place cannot be made or is another user's, and when its lock cannot be
+    /// opened for writing or be taken.
     pub fn lock(&self, say: &(dyn Fn(&str) + Sync)) -> Result<Guard<'_>> {
         let lock = || -> Result<(Dir, File)> {
             let dir = self.create()?;
@@ -144,6 +150,10 @@ pub struct Attempt<'g> {
 
 impl Guard<'_> {
     /// Prepares to compile from the files `inputs`.
+    ///
+    /// # Errors
+    /// It fails when what earlier runs left cannot be removed, an input cannot be read, or the
+    /// directory of the new bundle cannot be made.
     pub fn attempt(&self, inputs: &[PathBuf]) -> Result<Attempt<'_>> {
         let place = self.place;
         let last = read_record(&self.dir).map(|record| record.bundle);
@@ -189,11 +199,17 @@ impl Attempt<'_> {
     }
 
     /// The bundle that was made.
+    ///
+    /// # Errors
+    /// It fails when the bundle is not there, or is another user's.
     pub fn bundle(&self) -> Result<Dir> {
         Ok(self.parent.sub(&self.place.name)?.own()?)
     }
 
     /// Makes the bundle that was made the answer.
+    ///
+    /// # Errors
+    /// It fails when the bundle is not there, or its record cannot be written.
     pub fn publish(self, origin: Origin) -> Result<Found> {
         let bundle = self.bundle()?;
         let record = Record {

@@ -20,6 +20,10 @@ const EXTENSIONS: [&str; 5] = ["erofs", "json", "lock", "tmp", "json.tmp"];
 /// Checks every object and every record of the cache `root`; `remove` takes away what
 /// is wrong. A tree may take `metadata_bytes` of memory. While a layer is checked, it is
 /// locked; `say` is told who is waited for.
+///
+/// # Errors
+/// It fails when the directory of layers cannot be opened or listed; what is wrong with an
+/// object goes to `checked`.
 pub fn check(
     root: &Path,
     remove: bool,

@@ -16,11 +16,13 @@ pub(super) const MAX_BYTES: u64 = 4096;
 /// again before it is used.
 const CHECK_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// What the cache keeps beside an object: its size and hash, and when it was hashed last.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Bytes of the object.
     pub size: u64,
+    /// BLAKE3 of the object.
     pub blake3: Blake3,
     /// Bytes of the layer's tar stream.
     pub uncompressed: u64,
@@ -68,12 +70,18 @@ impl Stamp {
 
 impl Record {
     /// Of `file`, which nobody else writes to and has the hash `blake3`.
+    ///
+    /// # Errors
+    /// It fails when the inode of `file` cannot be read.
     pub fn new(file: &File, blake3: blake3::Hash, uncompressed: u64) -> io::Result<Self> {
         Self::since(Stamp::of(file)?, file, blake3, uncompressed)
     }
 
     /// Of `file`, which was seen to have the hash `blake3` since it had the stamp `stamp`.
     /// Whatever was written meanwhile has changed that, and is looked at again.
+    ///
+    /// # Errors
+    /// It fails when the inode of `file` cannot be read.
     pub fn since(
         stamp: Stamp,
         file: &File,
@@ -90,11 +98,18 @@ impl Record {
         seal::read(&subject(hex), bytes)
     }
 
+    /// The JSON of the record, sealed for the layer `hex`, as [`Record::parse`] reads it.
+    ///
+    /// # Errors
+    /// It fails when the record cannot be written as JSON.
     pub fn to_bytes(&self, hex: &str) -> serde_json::Result<Vec<u8>> {
         seal::write(&subject(hex), self)
     }
 
     /// Whether nothing wrote to `file` since it was hashed, and that was not long ago.
+    ///
+    /// # Errors
+    /// It fails when the inode of `file` cannot be read.
     pub fn is_fresh(&self, file: &File) -> io::Result<bool> {
         // A time in the future is none.
         let age = now().checked_sub(self.checked);

@@ -29,7 +29,9 @@ pub struct Slot {
 
 /// An object that has the content its record says.
 pub struct Object {
+    /// The EROFS image of the layer, open.
     pub file: File,
+    /// Size, hash and age of what `file` holds.
     pub record: Record,
     /// Whether it is in the cache.
     pub kept: bool,
@@ -44,6 +46,9 @@ impl Cache {
     }
 
     /// Uses `root`, which need not exist yet.
+    ///
+    /// # Errors
+    /// It fails when the cache's directory cannot be made or opened.
     pub fn open(root: &Path) -> Result<Self> {
         let dir = layers_dir(root);
         let made = shared_dir::create(root, &dir);
@@ -52,6 +57,9 @@ impl Cache {
 
     /// A new file without a name, gone with the process: beside the objects, or
     /// where temporary files are if this user cannot write there.
+    ///
+    /// # Errors
+    /// It fails when no file can be made there.
     pub fn scratch(&self) -> Result<File> {
         let file = match tempfile::tempfile_in(&self.dir.path) {
             Err(error) if may_not_write(&error) => tempfile::tempfile(),
@@ -69,6 +77,9 @@ impl Cache {
 
     /// Locks the place of `diff_id`. If another process has it, this waits, and
     /// tells `say` so after a second.
+    ///
+    /// # Errors
+    /// It fails when the lock of the layer cannot be opened or taken.
     pub fn slot(&self, diff_id: DiffId, say: &(dyn Fn(&str) + Sync)) -> Result<Slot> {
         Slot::lock(&self.dir, diff_id.hex(), say)
     }
@@ -110,6 +121,10 @@ impl Slot {
     ///
     /// An inode that nothing touched since it was hashed, within the last week, is
     /// taken as it is; any other is hashed again.
+    ///
+    /// # Errors
+    /// It fails when the object cannot be opened or read, or its record cannot be renewed for
+    /// another reason than that this user may not write to the cache.
     pub fn object(&self) -> Result<Option<Object>> {
         let Ok(record) = regular::read_at(self.dir.file(), self.name("json"), record::MAX_BYTES)
         else {
@@ -144,6 +159,9 @@ impl Slot {
     }
 
     /// A file to write a new object into.
+    ///
+    /// # Errors
+    /// It fails when this user may not write to the cache, or the file cannot be made.
     pub fn create(&self) -> Result<Temporary> {
         let dir = self.dir.path.display();
         ensure!(self.writable, "the cache {dir} lacks this layer, and cannot be written to");
@@ -152,6 +170,10 @@ impl Slot {
 
     /// Makes `file` the object. Where another user's file is in its place that this
     /// user may not remove, it is not kept, and is gone when nobody uses it any more.
+    ///
+    /// # Errors
+    /// It fails when the file cannot be synced or take the object's place, or the record cannot
+    /// be written.
     pub fn publish(
         &self,
         file: Temporary,

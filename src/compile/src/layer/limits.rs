@@ -33,6 +33,7 @@ pub struct Limits {
 
 /// What the layers of one build may use up together.
 pub struct Budgets {
+    /// Bytes of memory, of [`Limits::metadata_bytes`].
     pub metadata: Budget<'static>,
     /// Of [`Limits::sparse_bytes`].
     pub sparse: Budget<'static>,
@@ -41,10 +42,12 @@ pub struct Budgets {
     /// As much again, for compiled layers that somebody else offers: what these claim is
     /// nothing that a layer lacks which is compiled instead.
     pub offered: Budget<'static>,
+    /// Steps on paths, of [`Limits::steps`].
     pub steps: Steps,
 }
 
 impl Budgets {
+    /// Budgets of which nothing is used yet, as large as `limits` says.
     pub fn new(limits: &Limits) -> Self {
         Self {
             metadata: Budget::new(limits.metadata_bytes),
@@ -57,6 +60,9 @@ impl Budgets {
 }
 
 /// Takes `bytes` from the budget for sparse files.
+///
+/// # Errors
+/// It fails when the budget has less than `bytes` left.
 pub fn take_sparse(sparse: &Budget, bytes: u64) -> Result<()> {
     ensure!(
         sparse.take(bytes).is_ok(),

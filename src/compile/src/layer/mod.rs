@@ -35,9 +35,12 @@ use self::stream::{Allowed, Stream};
 
 /// A layer compiled.
 pub struct Compiled {
+    /// The tree that the layer alone describes, with its whiteouts and opaque directories as
+    /// marks.
     pub tree: Tree<Extents>,
     /// Its object, complete, not yet synced.
     pub file: File,
+    /// BLAKE3 of the object.
     pub blake3: blake3::Hash,
     /// Digest of the tar stream, all of it.
     pub diff_id: DiffId,
@@ -69,14 +72,20 @@ pub fn compile(
 
 /// A tar taken apart that is no layer of an image.
 pub struct Loose {
+    /// The tree that the tar describes; the data of its files lie in `file`.
     pub tree: Tree<Extents>,
     /// The contents of its files, on blocks, and nothing else.
     pub file: File,
+    /// BLAKE3 of `file`.
     pub blake3: blake3::Hash,
 }
 
 /// Takes the tar `blob` (plain, gzip or zstd) apart into `file`, which is empty.
 /// Its root is the directory `base` of the tree.
+///
+/// # Errors
+/// It fails when the tar cannot be read or inflated, is malformed, or goes past a limit or a
+/// budget, and when `file` cannot be written.
 pub fn take_apart(
     blob: impl Read + Send,
     file: File,

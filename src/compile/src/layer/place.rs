@@ -34,9 +34,11 @@ pub struct Placer<'b> {
 
 /// What an entry is called.
 pub enum Target {
+    /// The root directory itself.
     Root,
     /// A name in a directory.
     Entry(GuestPath, Name),
+    /// A whiteout of a name in a directory.
     Whiteout(GuestPath, Name),
     /// The directory is opaque.
     Opaque(GuestPath),
@@ -59,6 +61,8 @@ enum OnTheWay {
 
 impl Target {
     /// Reads `path` as OCI layers mean it.
+    /// # Errors
+    /// It fails when a name is not allowed, the path is too deep, or it leads below a whiteout.
     pub fn parse(path: &[u8], limits: &Limits) -> Result<Self> {
         let parts = |path: &[u8]| GuestPath::parse(path);
         let end = path.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
@@ -100,6 +104,7 @@ impl Target {
 const AUFS: &[u8] = b".wh..wh.";
 
 impl<'b> Placer<'b> {
+    /// An empty tree: memory comes from `budget`, steps on paths from `steps`.
     pub fn new(limits: &Limits, budget: &'b Budget<'b>, steps: &'b Steps) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
@@ -108,6 +113,8 @@ impl<'b> Placer<'b> {
     }
 
     /// The root's own entry.
+    /// # Errors
+    /// It fails when the budget is used up.
     pub fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
         let kind = Kind::Dir(Dir::default());
         self.record(&GuestPath::default(), || Inode { stat, xattrs: xattrs.clone(), kind })?;
@@ -126,6 +133,8 @@ impl<'b> Placer<'b> {
     }
 
     /// A directory that an entry describes.
+    /// # Errors
+    /// It fails when `parent` cannot be a directory, or a budget is used up.
     pub fn dir(
         &mut self,
         parent: &GuestPath,
@@ -146,6 +155,8 @@ impl<'b> Placer<'b> {
     }
 
     /// Anything but a directory or a hard link.
+    /// # Errors
+    /// It fails when `parent` cannot be a directory, or a budget is used up.
     pub fn inode(&mut self, parent: &GuestPath, name: Name, inode: Inode<Extents>) -> Result<()> {
         let firm = self.firm_parent(parent)?;
         self.record(&parent.join(&name), || inode.clone())?;
@@ -155,6 +166,8 @@ impl<'b> Placer<'b> {
     }
 
     /// A file that aufs kept for its hard links.
+    /// # Errors
+    /// It fails when the budget is used up.
     pub fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
         self.record(&path, || inode.clone())?;
         self.budget.take(inode.weight() + path.weight())?;
@@ -164,6 +177,8 @@ impl<'b> Placer<'b> {
     }
 
     /// A further name for what `target` names.
+    /// # Errors
+    /// It fails when `target` is not a path, `parent` cannot be a directory, or a budget runs out.
     pub fn hard_link(&mut self, parent: &GuestPath, name: Name, target: &[u8]) -> Result<()> {
         let target =
             GuestPath::parse(target).with_context(|| format!("hard link to {}", shown(target)))?;
@@ -189,6 +204,9 @@ impl<'b> Placer<'b> {
         Ok(())
     }
 
+    /// A whiteout: `name` in `parent` is hidden in the layers below.
+    /// # Errors
+    /// It fails when symbolic links to `parent` lead in a circle, or a budget is used up.
     pub fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
         let firm = self.firm_parent(parent)?;
         self.record(&parent.join(&name), Journal::whiteout)?;
@@ -204,6 +222,9 @@ impl<'b> Placer<'b> {
         Ok(())
     }
 
+    /// An opaque directory: `dir` hides what layers below have in it.
+    /// # Errors
+    /// It fails when symbolic links to `dir` lead in a circle, or a budget is used up.
     pub fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
         let firm = self.firm_parent(dir)?;
         self.record(dir, Journal::opaque)?;
@@ -218,6 +239,8 @@ impl<'b> Placer<'b> {
     }
 
     /// Settles what needed the whole tar.
+    /// # Errors
+    /// It fails when the tree cannot hold another inode, or the journal cannot be stored in it.
     pub fn finish(mut self) -> Result<Tree<Extents>> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
         for (parent, name) in &whiteouts {

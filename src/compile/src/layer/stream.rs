@@ -25,7 +25,9 @@ const AHEAD: u64 = ((PIECES + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
 pub struct BlobSeen {
+    /// SHA-256 of the blob as it was read, still compressed.
     pub digest: Digest,
+    /// Bytes of the blob that were read.
     pub size: u64,
     /// Why it could not be inflated to its end.
     pub error: Option<anyhow::Error>,

@@ -119,6 +119,9 @@ fn glob(pattern: &str) -> Result<(), String> {
 }
 
 /// A regular expression over bytes, in which ^ and $ are the ends of a line.
+///
+/// # Errors
+/// It fails when `pattern` is not a regular expression, with a text that says so.
 pub fn regex(pattern: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(pattern).multi_line(true).build();
     // The parser draws its errors, over lines that end in what is wrong.

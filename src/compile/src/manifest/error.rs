@@ -7,15 +7,37 @@ use crate::manifest::types::Patch;
 /// Why there is no manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
+    /// The manifest or a file that it includes cannot be read.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not YAML.
     #[error("{}{}: {source}", path.display(), yaml_place(source))]
-    Yaml { path: PathBuf, source: serde_yaml::Error },
-    /// `place` is empty or `:LINE:COLUMN`.
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line and column if it knows them.
+        source: serde_yaml::Error,
+    },
+    /// The text is too large or nested too deeply, or a key or a value is not one that a
+    /// manifest has. `place` is empty or `:LINE:COLUMN`.
     #[error("{}{place}: {what}", path.display())]
-    Value { path: PathBuf, place: String, what: String },
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file: empty if that is not known.
+        place: String,
+        /// What is wrong, for the user.
+        what: String,
+    },
+    /// A patch that cannot be applied to any image, and why.
     #[error("{0}: {1}")]
     Patch(Box<Patch>, String),
+    /// A variable of `--set` that is misnamed or unused, and how.
     #[error("--set {0}")]
     Set(String),
 }

@@ -154,11 +154,19 @@ impl Manifest {
     /// Reads the manifest at `path`, and what it includes. Relative paths begin
     /// at the directory of the file that names them. `set` has variables that
     /// win over the manifest's own.
+    ///
+    /// # Errors
+    /// It fails when a file cannot be read, is not YAML or has a wrong value, and when nothing
+    /// uses a variable of `set` or its name is not one.
     pub fn load(path: &Path, set: &BTreeMap<String, String>) -> Result<Self, ManifestError> {
         Self::read(open(path)?, path, set)
     }
 
     /// Reads a manifest from `from`, as [`Manifest::load`] would from a file `path`.
+    ///
+    /// # Errors
+    /// It fails when the manifest or a file that it includes cannot be read, is not YAML or has
+    /// a wrong value, and when nothing uses a variable of `set` or its name is not one.
     pub fn read(
         from: impl Read,
         path: &Path,

@@ -47,6 +47,10 @@ pub struct LockUse {
 
 impl LockUse {
     /// The lock file; an empty one if there is none.
+    ///
+    /// # Errors
+    /// It fails when the file is there and cannot be read, or is not a lock of a known version;
+    /// for an update, the version may be any.
     pub fn load(&self) -> Result<Lock> {
         let shown = || self.path.display().to_string();
         let read = || regular::bytes(&regular::open_followed(&self.path)?, MAX_BYTES);
@@ -77,6 +81,10 @@ impl LockUse {
 
     /// Refuses what was asked for, if no lock can have `image`: a lock has what tags of
     /// registries led to. A reference with a digest of its own needs none.
+    ///
+    /// # Errors
+    /// It fails when a lock is asked for, and `image` is neither in a registry nor has a digest
+    /// of its own.
     pub fn check(&self, image: &ImageRef) -> Result<()> {
         let option = match self {
             _ if image.pin.is_some() => return Ok(()),
@@ -92,6 +100,9 @@ impl LockUse {
     }
 
     /// The digest that `lock` has for the image, if it is to be used.
+    ///
+    /// # Errors
+    /// It fails when the lock is required and has no digest for the image on `platform`.
     pub fn locked(
         &self,
         lock: &Lock,
@@ -117,6 +128,10 @@ impl LockUse {
     }
 
     /// Writes `digest` down if that was asked for; `say` is told whom this waits for.
+    ///
+    /// # Errors
+    /// It fails when the lock file cannot be read again or written, or its directory cannot be
+    /// locked.
     pub fn save(
         &self,
         lock: &mut Lock,

@@ -8,13 +8,16 @@ use serde::{Deserialize, Deserializer};
 /// Who something belongs to. What is not said stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
+    /// The user; `None` leaves it as it is.
     pub user: Option<Id>,
+    /// The group; `None` leaves it as it is.
     pub group: Option<Group>,
 }
 
 /// A user or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Id {
+    /// A uid or gid, below 4294967295.
     Number(u32),
     /// As the image's own files know it.
     Name(String),
@@ -23,6 +26,7 @@ pub enum Id {
 /// The group of an [`Owner`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Group {
+    /// A group by name or number.
     Id(Id),
     /// The login group of the user.
     Login,

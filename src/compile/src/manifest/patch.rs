@@ -59,6 +59,7 @@ pub enum Op {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Write {
+    /// The file: a guest path.
     pub path: String,
     /// The content itself.
     #[serde(default)]
@@ -82,6 +83,7 @@ pub struct Write {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Append {
+    /// The file: a guest path.
     pub path: String,
     /// The bytes to add.
     #[serde(default)]
@@ -162,6 +164,7 @@ fn one() -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replace {
+    /// The file: a guest path.
     pub path: String,
     /// A regular expression over bytes; ^ and $ stand for the ends of a line.
     pub find: String,
@@ -179,6 +182,7 @@ pub struct Replace {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mkdir {
+    /// The directory: a guest path.
     pub path: String,
     /// Default: 0755.
     #[serde(default)]
@@ -197,6 +201,7 @@ pub struct Mkdir {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Symlink {
+    /// The link: a guest path.
     pub path: String,
     /// Where it leads, as it will be written.
     pub target: String,
@@ -217,6 +222,7 @@ pub struct Symlink {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
+    /// The new name: a guest path.
     pub path: String,
     /// What to name; followed if it is a symbolic link.
     pub target: String,
@@ -251,8 +257,10 @@ pub struct Remove {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missing {
+    /// It must be there.
     #[default]
     Error,
+    /// It may be missing: then nothing happens.
     Ok,
 }
 
@@ -277,6 +285,7 @@ pub struct Rename {
 pub struct Chmod {
     /// A path, or a glob as of `remove`. Symbolic links are followed.
     pub path: String,
+    /// The permissions to set.
     pub mode: Mode,
     /// Everything below a directory too; symbolic links there are passed over.
     #[serde(default, deserialize_with = "lenient::flag")]
@@ -291,6 +300,7 @@ pub struct Chmod {
 pub struct Chown {
     /// A path, or a glob as of `remove`. Symbolic links are followed.
     pub path: String,
+    /// The owner and group to set.
     pub owner: Owner,
     /// Everything below a directory too, symbolic links there themselves.
     #[serde(default, deserialize_with = "lenient::flag")]
@@ -317,7 +327,9 @@ pub struct Xattr {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mknod {
+    /// The device or fifo: a guest path.
     pub path: String,
+    /// What to make: char, block or fifo.
     pub kind: NodeKind,
     /// Of a device.
     #[serde(default, deserialize_with = "lenient::optional_number")]
@@ -343,8 +355,11 @@ pub struct Mknod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeKind {
+    /// A character device.
     Char,
+    /// A block device.
     Block,
+    /// A fifo, which has no device number.
     Fifo,
 }
 
@@ -353,6 +368,7 @@ pub enum NodeKind {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct User {
+    /// The login name.
     pub name: String,
     /// Default: the first of 1000 and up that no user has.
     #[serde(default, deserialize_with = "lenient::optional_number")]

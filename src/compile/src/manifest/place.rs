@@ -6,6 +6,7 @@ use std::path::PathBuf;
 /// A line of a manifest, or of a file that it includes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// The path of the file, or the name of the image where there is no manifest.
     pub file: PathBuf,
     /// From 1.
     pub line: usize,

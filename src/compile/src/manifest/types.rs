@@ -13,14 +13,17 @@ use crate::manifest::written::{Upper, VerifyImage};
 /// A manifest, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
+    /// The image that the bundle is made of.
     pub image: ImageRef,
     /// Who must have signed the image.
     pub verify_image: Option<VerifyImage>,
     /// That of the host's architecture when it is not given.
     pub platform: Option<Platform>,
+    /// The writable upper: its size.
     pub upper: Upper,
     /// Where the manifest speaks of the upper, or its first line.
     pub upper_at: Place,
+    /// How the bundle boots.
     pub boot: Boot,
     /// In the order in which they are applied, those of included files in place.
     pub patches: Vec<Patch>,
@@ -31,7 +34,9 @@ pub struct Manifest {
 /// One patch, and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
+    /// The line that the patch begins on.
     pub at: Place,
+    /// The operation.
     pub op: Op,
 }
 

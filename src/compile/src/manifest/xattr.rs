@@ -9,14 +9,29 @@ use super::capability;
 /// An xattr that no file can have, or a value that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadXattr {
+    /// The name is in no namespace that a file of the upper can have, or is too long.
     #[error("{0:?} is not a name of an xattr (user., trusted., security. and a name, or an ACL)")]
     Name(String),
+    /// The name is in `trusted.overlay.`.
     #[error("{0}: overlayfs's own, which a guest would take for its bookkeeping")]
     Overlay(String),
+    /// What stands behind `base64:` is not base64.
     #[error("{name}: {text:?} is not base64")]
-    Base64 { name: String, text: String },
+    Base64 {
+        /// The name of the xattr.
+        name: String,
+        /// What stands behind `base64:`.
+        text: String,
+    },
+    /// The value is not capabilities of a file.
     #[error("{name}: {what}")]
-    Capability { name: String, what: String },
+    Capability {
+        /// The name of the xattr.
+        name: String,
+        /// What is wrong, for the user.
+        what: String,
+    },
+    /// The value of an ACL is text, or no ACL in binary form.
     #[error("{0}: no ACL; its value is binary, base64:… of what getfattr -e base64 shows")]
     Acl(String),
 }
@@ -38,6 +53,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), BadXattr> {
 }
 
 /// The bytes that `text` means as the value of the xattr `name`.
+///
+/// # Errors
+/// It fails when a file of the upper cannot have the xattr `name`, or `text` is not a value of
+/// it.
 pub fn xattr_value(name: &str, text: &str) -> Result<Vec<u8>, BadXattr> {
     check_name(name)?;
     if let Some(encoded) = text.strip_prefix("base64:") {

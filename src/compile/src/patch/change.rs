@@ -13,6 +13,7 @@ use crate::patch::shown::shown;
 pub struct Environment<'e> {
     /// The time of what they make and rewrite.
     pub time: Timestamp,
+    /// What a file or an archive may cost at most.
     pub limits: &'e Limits,
     /// Of the build: archives, and what patches keep, take from what its layers leave.
     pub budgets: &'e Budgets,
@@ -39,13 +40,16 @@ pub struct Patched {
     pub fingerprint: blake3::Hash,
     /// For each patch, if they are told.
     pub changes: Vec<Vec<Change>>,
+    /// What the user may want to know of, one text each.
     pub warnings: Vec<String>,
 }
 
 /// What a patch does to a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// Whether the path was made, changed or removed.
     pub what: What,
+    /// The path in the guest.
     pub path: GuestPath,
 }
 
@@ -59,7 +63,10 @@ impl Change {
 /// Kinds of [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
+    /// The path is new.
     Made,
+    /// The path was there, and has other content or metadata.
     Changed,
+    /// The path is gone.
     Removed,
 }

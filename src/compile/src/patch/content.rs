@@ -37,15 +37,20 @@ impl Weigh for Content {
 /// A piece of a content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// Blocks of a layer or an archive, holes included.
     Stored(Extents),
+    /// Bytes in memory.
     Bytes(Vec<u8>),
+    /// A file of the host, whole.
     Host(HostFile),
 }
 
 /// A file of the host, as it was when the patches were applied.
 #[derive(Clone, Debug)]
 pub struct HostFile {
+    /// Where the file is.
     pub path: Arc<Path>,
+    /// Bytes of the file, holes included.
     pub size: u64,
     stamp: Stamp,
     seen: Arc<OnceLock<Seen>>,
@@ -132,6 +137,10 @@ impl HostFile {
     }
 
     /// A hash of the content.
+    ///
+    /// # Errors
+    /// It fails when the file cannot be read, or is not as it was when the patches were
+    /// applied.
     pub fn hash(&self) -> io::Result<blake3::Hash> {
         Ok(self.seen()?.hash)
     }
@@ -294,10 +303,12 @@ fn copy_stored(
 }
 
 impl Content {
+    /// The content that is `bytes`.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self::of(Part::Bytes(bytes.into()))
     }
 
+    /// The content that is `part` alone.
     pub fn of(part: Part) -> Self {
         Self::Made(Arc::new(vec![part]))
     }
@@ -343,6 +354,9 @@ impl Content {
 
     /// Ranges outside of which all is zero. Each begins on a page
     /// and ends on one or at the file's end.
+    ///
+    /// # Errors
+    /// It fails when a file of the host cannot be read, or has changed.
     pub fn data(&self) -> io::Result<Vec<Range<u64>>> {
         let parts = match self {
             Self::Stored(extents) => vec![(extents.size, stored(extents))],
@@ -369,6 +383,9 @@ impl Content {
     }
 
     /// Hands the bytes of `range` to `sink`.
+    ///
+    /// # Errors
+    /// It fails when a disk or a file of the host cannot be read, or `sink` refuses the bytes.
     pub fn copy(&self, range: Range<u64>, disks: &Disks, sink: &mut dyn Sink) -> io::Result<()> {
         let parts = match self {
             Self::Stored(extents) => return copy_stored(extents, range, disks, sink),
@@ -387,6 +404,9 @@ impl Content {
     }
 
     /// All of it; the caller has limited its size.
+    ///
+    /// # Errors
+    /// It fails when a disk or a file of the host cannot be read, or has changed.
     pub fn read(&self, disks: &Disks) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.copy(0..self.size(), disks, &mut bytes)?;
@@ -394,6 +414,9 @@ impl Content {
     }
 
     /// Whether `other` holds the same bytes.
+    ///
+    /// # Errors
+    /// It fails when a disk or a file of the host cannot be read, or has changed.
     pub fn same(&self, other: &Content, disks: &Disks) -> io::Result<bool> {
         if self == other {
             return Ok(true);

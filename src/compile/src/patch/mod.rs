@@ -37,6 +37,10 @@ use crate::manifest::patch::Op;
 use crate::manifest::types::Patch;
 
 /// Applies `patches` to `tree`, whose contents lie on `disks`.
+///
+/// # Errors
+/// It fails when a patch does not fit the tree, a file of the host or of `disks` cannot be
+/// read, or a limit or a budget is exceeded.
 pub fn apply(
     tree: Tree<Extents>,
     disks: Disks,

@@ -60,6 +60,10 @@ fn enter(index: &mut Value, entry: Value) -> Result<()> {
 
 /// Puts the bundle `dir` into the layout `to`, which may be there already, under
 /// `tag`, which it takes from an older bundle. `say` is told whom this waits for.
+///
+/// # Errors
+/// It fails when the bundle is not sound, when `to` holds something else than a layout or has
+/// `tag` on something else than a bundle, and when it cannot be locked or written.
 pub fn to_layout(
     place: Place,
     to: &Path,
@@ -113,6 +117,10 @@ pub fn to_layout(
 }
 
 /// Writes the bundle `dir` to the new archive `to`, a layout in a tar, under `tag`.
+///
+/// # Errors
+/// It fails when the bundle is not sound or changes meanwhile, and when `to` is there already
+/// or cannot be written.
 pub fn to_archive(place: Place, to: &Path, tag: &str, cache: &Cache) -> Result<()> {
     let packed = pack(place, cache)?;
     new_file(to, |out| {

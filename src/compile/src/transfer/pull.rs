@@ -18,7 +18,9 @@ use crate::cache::store::Cache;
 
 /// Where a bundle goes.
 pub struct Target {
+    /// The directory that the bundle is to be.
     pub output: PathBuf,
+    /// Whether a bundle that is there is replaced.
     pub force: bool,
     /// Of which one must have signed it, if there are any.
     pub keys: Vec<Key>,
@@ -28,6 +30,10 @@ pub struct Target {
 
 /// Brings the bundle that `from` names to `target`, from a registry or a layout.
 /// Layers that the cache has are taken from there; `say` is told whom this waits for.
+///
+/// # Errors
+/// It fails when the artifact cannot be fetched or is not a bundle, when the target has keys
+/// and none of them signed it, and when the output cannot be made or replaced.
 pub fn pull(
     from: &ImageRef,
     target: &Target,

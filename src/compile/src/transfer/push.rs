@@ -22,6 +22,7 @@ use crate::{artifact, provenance};
 /// What a push did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pushed {
+    /// Blobs of all that was pushed: of the bundle, and of the statement if there is one.
     pub blobs: usize,
     /// Blobs that were sent; the registry had the others.
     pub sent: usize,
@@ -31,6 +32,11 @@ pub struct Pushed {
 
 /// Sends the bundle `dir` to a registry, under the name `to`; and the statement
 /// `provenance` about it, which can be found from there.
+///
+/// # Errors
+/// It fails when `access` is offline, `to` has a digest, the bundle is not sound or changes
+/// meanwhile, the statement is not about it, or the registry cannot be reached or refuses a
+/// blob.
 pub fn push(
     place: Place,
     to: &Reference,

@@ -23,6 +23,10 @@ const IN_HEADER: usize = 4;
 const IN_BLOCK: usize = 21;
 
 /// Writes the bundle `dir` to the new file `to`.
+///
+/// # Errors
+/// It fails when the bundle is not sound or changes meanwhile, and when `to` is there already
+/// or cannot be written.
 pub fn to_tar(place: Place, to: &Path) -> Result<()> {
     let bundle = OpenBundle::open_found(place, Depth::Full)?;
     new_file(to, |out| {

@@ -21,6 +21,7 @@ use self::content::{Content, Directory};
 pub enum Word {
     /// `-`: a manifest on standard input.
     Stdin,
+    /// A manifest in the file at this path.
     Manifest(PathBuf),
     /// Files of an image, or an image elsewhere.
     Image(Box<ImageRef>),
@@ -29,7 +30,9 @@ pub enum Word {
 /// What a word means, and what to say where it could mean something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {
+    /// What the word is taken for.
     pub word: Word,
+    /// A note for the user: what else the word could mean. `None` if it is not in doubt.
     pub note: Option<String>,
 }
 
@@ -49,6 +52,10 @@ const PREFIXES: [&str; 7] =
     ["oci:", "oci-archive:", "docker-archive:", "archive:", "dir:", "docker-daemon:", "docker://"];
 
 /// Finds out what `text` means here and now.
+///
+/// # Errors
+/// It fails when `text` is neither a file that is a manifest or an image nor a reference, when
+/// it is a bundle, and when the file cannot be read.
 pub fn meaning(text: &OsStr) -> Result<Meaning, BadWord> {
     let sure = |word| Ok(Meaning { word, note: None });
     if text == "-" {
