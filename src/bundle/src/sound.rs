@@ -1,6 +1,6 @@
 //! What a sound bundle is: one definition for whoever reads one.
 //!
-//! The index is what [`super::seal`] writes and obeys [`super::rules`]. Each of its
+//! The index is what [`super::seal`] writes and obeys `rules`. Each of its
 //! files is a regular file of the bundle's directory, reached through no link, with
 //! the size and the hash that the index tells; bundle.vmdk is to the byte what
 //! follows from the index; fsmeta and layers are EROFS of which every inode and

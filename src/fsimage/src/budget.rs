@@ -113,7 +113,7 @@ const PAID_AT_ONCE: u64 = 1 << 18;
 
 /// Takes from a budget what comes in many small pieces.
 ///
-/// Invariant: what was counted and not yet paid is less than [`PAID_AT_ONCE`], so a
+/// Invariant: what was counted and not yet paid is less than `PAID_AT_ONCE`, so a
 /// reader that counts each piece before the next keeps no more than the budget has.
 #[derive(Debug)]
 pub struct Tally<'b> {

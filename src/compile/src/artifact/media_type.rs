@@ -6,7 +6,7 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.bundle.v1";
 pub const INDEX_TYPE: &str = "application/vnd.rootfs-compile.bundle.index.v1+json";
 /// A file, compressed.
 pub const FILE_TYPE: &str = "application/vnd.rootfs-compile.bundle.file.v1+zstd";
-/// A file that is mostly holes, as [`sparse`] writes it, compressed.
+/// A file that is mostly holes, as [`sparse`](crate::artifact::sparse) writes it, compressed.
 pub const SPARSE_TYPE: &str = "application/vnd.rootfs-compile.bundle.sparse.v1+zstd";
 /// `bundle.json.minisig`, as it is.
 pub const SIGNATURE_TYPE: &str = "application/vnd.rootfs-compile.bundle.signature.v1+minisig";

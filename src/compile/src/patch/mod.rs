@@ -1,8 +1,8 @@
 //! Patches: the image's tree and what a manifest changes in it, to the tree of
 //! the upper.
 //!
-//! Each operation changes a tree that begins as the merged image ([`work`]).
-//! What was changed is kept as it was, so that in the end [`upper`] can tell
+//! Each operation changes a tree that begins as the merged image (`work`).
+//! What was changed is kept as it was, so that in the end `upper` can tell
 //! what overlayfs needs: nothing where nothing changed, copies of what did,
 //! whiteouts, opaque directories.
 

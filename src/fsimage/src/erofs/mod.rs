@@ -1,6 +1,6 @@
 //! EROFS: the file system of layers and of the merged metadata.
 //!
-//! [`plan`] fixes every address, [`encode`] writes them; [`read`] reads what
+//! [`plan`] fixes every address, `encode` writes them; [`read`] reads what
 //! anyone wrote.
 
 pub mod disk;

@@ -1,7 +1,7 @@
 //! ext4: the writable upper, written front to back without mkfs.
 //!
-//! [`nodes`] numbers inodes, [`layout`] gives them blocks, [`plan`] fixes all
-//! records, and [`encode`] emits them in the order of their addresses; only
+//! `nodes` numbers inodes, `layout` gives them blocks, `plan` fixes all
+//! records, and `encode` emits them in the order of their addresses; only
 //! then is a file's content asked for its bytes, and it may stream them. What
 //! is zero becomes a hole, so an upper costs what is in it, whatever its size.
 //!
