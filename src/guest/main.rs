@@ -19,8 +19,7 @@ mod root;
 mod streams;
 mod sys;
 mod user;
-// The host's half of the contract is not used here.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the host uses its own half of the contract")]
 #[path = "../boot/src/wire.rs"]
 mod wire;
 
