@@ -69,7 +69,7 @@ pub fn check(target: &Path, force: bool) -> Result<()> {
     let shown = target.display();
     match fs::symlink_metadata(target) {
         Ok(there) => {
-            ensure!(there.is_dir(), "{shown} is there and no directory; it stays as it is")
+            ensure!(there.is_dir(), "{shown} exists and is not a directory; it stays as it is")
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| shown.to_string()),
