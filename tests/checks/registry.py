@@ -15,7 +15,7 @@ from layout import INDEX, Layer, Layout, for_platform, tagged
 from tarfmt import d, f
 
 from checks import check
-from checks.common import BINARY, PATIENCE, TOP, Failed, files, manifest_for, need, need_no_leftovers, scratch
+from checks.common import BINARY, PATIENCE, TOP, Failed, call, files, manifest_for, need, need_no_leftovers, scratch
 from checks.images import image
 
 HELLO = os.path.join(TOP, 'testimages/hello')
@@ -400,6 +400,8 @@ def lock():
         need(not os.path.exists(path), 'a lock file is there though nobody asked for it')
         build('--locked', fails=['app.lock', '--lock '])
         need(not os.path.exists(path), '--locked wrote a lock file')
+        call(BINARY, 'build', m, '--dry-run', '--lock', '--cache-dir', b.at('dry.cache'))
+        need(not os.path.exists(path), 'a dry run wrote a lock file')
         # Elsewhere than in a registry there is nothing that a lock could hold.
         layout = manifest_for(b.at('layout.yaml'), 'oci:%s:latest' % one)
         with open(os.path.join(one, 'index.json')) as file:

@@ -19,7 +19,9 @@ pub(crate) fn build(args: &Build) -> Result<u8> {
     let given = &args.compile;
     let read = || -> Result<_, String> {
         let asked = Asked::new(&args.image, given)?;
-        let lock = asked.lock(&args.lock)?;
+        let mut lock = asked.lock(&args.lock)?;
+        // What would be done is said, and not done.
+        lock.write &= !args.dry_run;
         Ok((asked.manifest()?, lock, asked))
     };
     let (manifest, lock, asked) = match read() {
