@@ -21,10 +21,9 @@ use anyhow::{Context as _, Result, ensure};
 use fsimage::io::dir::{Dir, open_dir};
 use fsimage::io::ending::{self, Undo};
 use fsimage::io::temporary::set_mode;
-use fsimage::io::{flock, regular, sink, system, threads};
+use fsimage::io::{flock, hash, regular, sink, system, threads};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::content::Content;
 use super::leftover::{self, LOCK};
 use super::made::{FILES, unlink};
 use super::place;
@@ -190,7 +189,8 @@ impl Staging {
         let adopt = || -> Result<bool> {
             let file = create(dir, file_name, 0o600)?;
             if system::share_blocks(from, &file) {
-                if !is_own(from)? && !has_hash(&file, blake3) {
+                let is_right = || hash::of_file_by_all(&file).is_ok_and(|hash| hash == *blake3);
+                if !is_own(from)? && !is_right() {
                     rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
                     return Ok(false);
                 }
@@ -354,11 +354,6 @@ pub fn is_own(file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     Ok(own && metadata.mode() & 0o022 == 0)
-}
-
-/// Whether `file` has the BLAKE3 `blake3`.
-fn has_hash(file: &File, blake3: &blake3::Hash) -> bool {
-    Content::Blake3(blake3.to_hex().to_string()).check_file(file).is_ok()
 }
 
 /// Copies `from` into `file`, which is new, and returns it with the hash of what came.
