@@ -1,7 +1,8 @@
-//! Container images where they are: their names, their platforms, what they consist of, and their blobs, in registries,
-//! layouts, archives and a daemon.
+//! Container images where they are, in registries, layouts, archives and a daemon: their
+//! names, their platforms, what they consist of, and their blobs.
 //!
-//! Without the feature `images` there are only the names, and nothing that speaks to a network.
+//! Without the feature `images` there are only the platforms, and nothing that speaks to a
+//! network.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

@@ -1,5 +1,5 @@
 //! The time in which a machine comes up: until its guest says a word, or is not
-//! expected to any more. The rules and their reasons stand in [`super::super::engine`].
+//! expected to any more. The rules and their reasons stand in [`crate::choose`].
 
 use std::process::ExitStatus;
 use std::time::Instant;
