@@ -30,7 +30,7 @@ use crate::boot::bad_value::MAX_CPUS;
 /// the program's own.
 ///
 /// Invariant: every value is one that `rootfs-boot` takes as an option, because
-/// both read it by the types of `boot::value`.
+/// both read it by the same types.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]

@@ -250,3 +250,15 @@ fn the_schema_knows_every_operation_and_forbids_what_is_unknown() {
     assert_eq!(schema["required"], serde_json::json!(["image"]));
     assert_eq!(patches_schema()["type"], "array");
 }
+
+/// The file that README names to editors is what `rootfs-compile schema` prints.
+#[test]
+fn the_schema_in_the_repository_is_the_program_s() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/schema.json");
+    let kept = std::fs::read_to_string(path).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    assert!(
+        kept == manifest_schema(),
+        "make it again: rootfs-compile schema > manifests/schema.json"
+    );
+}
