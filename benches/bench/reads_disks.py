@@ -10,9 +10,8 @@ import sys
 import tarfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(TOP, 'tests'))
-import bundle                                                           # noqa: E402
-import transcode                                                        # noqa: E402
+sys.path.insert(0, os.path.join(TOP, 'tests/e2e'))
+from harness import bundle, transcode                                   # noqa: E402
 
 PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin:' + os.path.join(TOP, '.tools/bin')
 COMPILE = os.environ.get('ROOTFS_COMPILE', os.path.join(TOP, 'target/release/rootfs-compile'))

@@ -1,32 +1,31 @@
-#!/usr/bin/env python3
 """End-to-end checks of the release binary, as root.
 
-    e2e.py [--long] [--list] [WORD...]      only the checks whose name holds one of the words
+    python3 tests/e2e [--long] [--list] [WORD...]       only the checks whose name holds one of the words
 
 Environment: ROOTFS_COMPILE (target/release/rootfs-compile), WORK (.work: images, mounts; may be deleted at any time).
 """
 import argparse
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
+from checks import every_check
+from harness import TOP, WORK, common
+
 TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
          'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux',
          'skopeo': 'skopeo', 'xz': 'xz-utils', 'bzip2': 'bzip2', 'docker-registry': 'docker-registry', 'strace': 'strace', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'minisign': 'minisign',
          'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse'}
 MODULES = ('jsonschema', 'yaml')
-sys.path.append(os.path.join(TOP, '.tools/python'))
 os.environ['PATH'] += ':/usr/sbin:/sbin'
 
 
 def missing_tools(binary):
-    import shutil
     out = ['%s (apt-get install %s)' % (t, p) for t, p in TOOLS.items() if not shutil.which(t)]
     out += ["python3's module %s (ci/tools --python)" % m for m in MODULES if not importlib.util.find_spec(m)]
     if not os.access(os.path.join(TOP, '.tools/bin/fsck.erofs'), os.X_OK):
@@ -62,10 +61,9 @@ def main():
     a = ap.parse_args()
     # A shell starts what it puts into the background with ^C ignored, and the programs under test rightly keep to that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from checks import CHECKS, archives, artifact, boot, boot_images, budgets, cases, common, counts, crash, dry_run, faults, filesystems, first_run, foreign, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, promises, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
-    if a.long or a.list:
-        from checks import long, registry_stalls                             # noqa: F401
-    chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]
+    # The quick ones first.
+    chosen = sorted((c for c in every_check() if a.long or a.list or not c.long), key=lambda c: c.long)
+    chosen = [c for c in chosen if not a.words or any(w in c.name for w in a.words)]
     if a.list:
         print('\n'.join(c.name for c in chosen))
         return 0
@@ -92,5 +90,4 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     sys.exit(main())

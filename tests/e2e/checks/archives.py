@@ -10,11 +10,10 @@ import sys
 import tarfile
 
 from checks import check
-from checks.common import BINARY, TOP, Failed, build, call, manifest_for, need, read_bundle, scratch
+from harness.common import BINARY, TOP, Failed, build, call, manifest_for, need, read_bundle, scratch
 
-sys.path.append(os.path.join(TOP, 'testimages/cases'))
-from layout import Layout, image_of_file as image, named, sha256, tagged    # noqa: E402
-from tarfmt import END, f                                                   # noqa: E402
+from layout import Layout, image_of_file as image, named, sha256, tagged
+from tarfmt import END, f
 
 
 def config_of(*layers, **changes):

@@ -7,12 +7,12 @@ import subprocess
 import tarfile
 import time
 
-import bundle
+from harness import bundle
 from checks import check
 from checks.boot import boot
-from checks.common import BINARY, HELLO, TOP, build, call, manifest_for, need, need_no_leftovers, same_files, scratch
+from harness.common import BINARY, HELLO, TOP, build, call, manifest_for, need, need_no_leftovers, same_files, scratch
 from checks.images import image
-from registry import Site
+from harness.registry import Site
 from layout import INDEX, Layer, Layout, sha256, tagged, zstd_frame
 from tarfmt import END, f, header
 

@@ -1,4 +1,4 @@
-"""Machines: the cases of tests/boot under both engines, and what rootfs-boot refuses to start."""
+"""Machines: the cases of src/boot/tests/boot under both engines, and what rootfs-boot refuses to start."""
 import functools
 import json
 import os
@@ -9,11 +9,11 @@ import stat
 import subprocess
 import time
 
-import bundle
-import compare
-import nest
+from harness import bundle
+from harness import compare
+from harness import nest
 from checks import boot_images, check
-from checks.common import PATIENCE, TOP, WORK, build, call, files, manifest_for, need, scratch
+from harness.common import PATIENCE, TOP, WORK, build, call, files, manifest_for, need, scratch
 from checks.images import image
 from checks.upper import clean
 

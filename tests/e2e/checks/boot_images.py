@@ -1,4 +1,4 @@
-"""Bundles of images that have odd things where a machine has its own, and programs that cannot be run (tests/boot/image.rs)."""
+"""Bundles of images that have odd things where a machine has its own, and programs that cannot be run (src/boot/tests/boot/image.rs)."""
 import hashlib
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 import struct
 
 from checks import check
-from checks.common import TOP, build, call, need, scratch
+from harness.common import TOP, build, call, need, scratch
 
 HELLO = os.path.join(TOP, 'testimages/hello')
 

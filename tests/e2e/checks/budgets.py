@@ -5,10 +5,10 @@ import os
 import socketserver
 import threading
 
-import exhaust
+from harness import exhaust
 from layout import Layout, tagged
 from checks import check
-from checks.common import BINARY, need, scratch
+from harness.common import BINARY, need, scratch
 
 # What the defaults promise; a run with narrow limits takes much less.
 MOST_MEMORY, LITTLE_MEMORY = 1536 << 20, 200 << 20

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from checks import check
-from checks.common import BINARY, TOP, WORK, Failed, build, call, judge, layers_of, need, need_no_leftovers, same_files, scratch
+from harness.common import BINARY, TOP, WORK, Failed, build, call, judge, layers_of, need, need_no_leftovers, same_files, scratch
 
 SOURCE = os.path.join(TOP, 'testimages/cases')
 
@@ -78,4 +78,4 @@ def oracle():
     """The written expectations themselves: umoci must agree wherever no reason is known why it does not."""
     flat = os.path.join(WORK, 'cases', 'all')
     call(sys.executable, SOURCE, flat)
-    return call(sys.executable, os.path.join(TOP, 'tests/oracle.py'), flat).stdout.strip().split('\n')[-1]
+    return call(sys.executable, '-m', 'harness.oracle', flat, cwd=os.path.join(TOP, 'tests/e2e')).stdout.strip().split('\n')[-1]

@@ -10,7 +10,7 @@ from layout import Layer, Layout, tagged
 from tarfmt import d, f
 
 from checks import check
-from checks.common import BINARY, call, manifest_for, need, scratch
+from harness.common import BINARY, call, manifest_for, need, scratch
 from checks.images import image
 
 BLOCK = 1024

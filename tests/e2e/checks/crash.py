@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-import bundle
+from harness import bundle
 from checks import check
-from checks.common import BINARY, TOP, WORK, build, call, files, need, scratch
+from harness.common import BINARY, TOP, WORK, build, call, files, need, scratch
 
 KILLS = 50
 # A tar of some 24 MiB that does not compress, so that a build takes long enough to be hit in all its phases.

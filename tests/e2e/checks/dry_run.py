@@ -4,7 +4,7 @@ import subprocess
 
 from checks import check
 from checks.boot import BOOT, ENV
-from checks.common import HELLO, PATIENCE, build, files, need, scratch
+from harness.common import HELLO, PATIENCE, build, files, need, scratch
 
 
 @check('boot-dry-run-refuses')

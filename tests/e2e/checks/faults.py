@@ -15,7 +15,7 @@ import time
 import zlib
 
 from checks import check
-from checks.common import BINARY, HELLO, PATIENCE, TOP, Failed, call, files, need, remove, scratch
+from harness.common import BINARY, HELLO, PATIENCE, TOP, Failed, call, files, need, remove, scratch
 
 # A system call, and the errors that it is made to give. A call that is not here fails with EIO.
 ERRORS = {

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 from checks import check
-from checks.common import BINARY, TOP, Failed, call, files, need, need_no_leftovers, scratch
+from harness.common import BINARY, TOP, Failed, call, files, need, need_no_leftovers, scratch
 
 # Name: how an image of it is made, and how a loop device with it is mounted. exfat comes through FUSE. It stands for FAT as well: the
 # drivers of FAT that FUSE has cannot make a file longer by ftruncate.

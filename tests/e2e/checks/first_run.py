@@ -5,8 +5,8 @@ import stat
 import subprocess
 
 from checks import check
-from checks.common import TOP, WORK, call, need, scratch
-from machine import machine
+from harness.common import TOP, WORK, call, need, scratch
+from harness.machine import machine
 
 GREETING = 'hello, world: a kernel reads this from EROFS (75 programs, user 1000, /home/hello)'
 PROGRAMS = ['rootfs-boot', 'rootfs-compile']

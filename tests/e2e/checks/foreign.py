@@ -13,7 +13,7 @@ import time
 
 from checks import check
 from checks.boot import BOOT, KRUNFW
-from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, need, same_files, scratch
+from harness.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, need, same_files, scratch
 from checks.filesystems import on
 from checks.registry import bench, noise
 from checks.run import runs
@@ -208,12 +208,6 @@ def in_cache():
                     call(BINARY, 'verify', out)
                     shutil.rmtree(out)
                 shutil.rmtree(out + '.cache')
-
-
-def tree(top):
-    """All that is below a directory: paths, and what files hold."""
-    return sorted((os.path.relpath(os.path.join(at, name), top), open(os.path.join(at, name)).read() if name in names else '')
-                  for at, dirs, names in os.walk(top) for name in dirs + names)
 
 
 def victim_of(top):

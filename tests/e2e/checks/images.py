@@ -3,9 +3,9 @@ import json
 import os
 import shutil
 
-import bundle
+from harness import bundle
 from checks import check
-from checks.common import BINARY, HELLO, TOP, WORK, build, call, files, fsck_extract, judge, manifest_for, need, scratch, umoci
+from harness.common import BINARY, HELLO, TOP, WORK, build, call, files, fsck_extract, judge, manifest_for, need, scratch, umoci
 
 
 def image(name):

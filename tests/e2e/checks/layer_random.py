@@ -1,6 +1,6 @@
 """Random layers: what the kernel shows of the bundle is what `umoci unpack` makes of the image, or what a rule says instead.
 
-An image passes where the compiler, umoci and the model of tests/layermodel.py agree on every field of every path, or on refusing it. It
+An image passes where the compiler, umoci and the model of model/layer_model.py agree on every field of every path, or on refusing it. It
 also passes where the compiler does as the model says with all the deviations that the model lists with their reasons, and umoci as
 the model says with none: so a reason excuses nothing but just what it foretells. What an image needed is counted.
 
@@ -11,12 +11,12 @@ import os
 import shutil
 import time
 
-import compare
-import layermaker
-import oracle
+from harness import compare
+from model import layer_maker
+from harness import oracle
 from checks import check
-from checks.common import BINARY, call, manifest_for, need, quiet_kernel, read_bundle, scratch
-from layermodel import DEVIATIONS, Unclear, outcome
+from harness.common import BINARY, call, manifest_for, need, quiet_kernel, read_bundle, scratch
+from model.layer_model import DEVIATIONS, Unclear, outcome
 
 SEEDS, LONG_SEEDS = range(1, 301), range(301, 1301)
 
@@ -60,7 +60,7 @@ def reasons(layers):
 def judge(layers):
     """(what is wrong with an image or '', the deviations that it needs)."""
     with scratch() as tmp:
-        layermaker.write(os.path.join(tmp, 'image'), layers)
+        layer_maker.write(os.path.join(tmp, 'image'), layers)
         manifest_for(os.path.join(tmp, 'm.yaml'), 'oci:image:latest')
         ours, why = compiled(tmp)
         theirs, said, start = unpacked(tmp)
@@ -90,7 +90,7 @@ def shrink(layers):
         for i, entries in enumerate(layers):
             for j, e in enumerate(entries):
                 if e.fields:
-                    yield layers[:i] + [entries[:j] + [layermaker.Entry(e.make, e.path, e.value)] + entries[j + 1:]] + layers[i + 1:]
+                    yield layers[:i] + [entries[:j] + [layer_maker.Entry(e.make, e.path, e.value)] + entries[j + 1:]] + layers[i + 1:]
 
     again = True
     while again:
@@ -106,11 +106,11 @@ def run(seeds):
     counts, failed = collections.Counter(), []
     with quiet_kernel():
         for seed in seeds:
-            layers = layermaker.Maker(seed).image()
+            layers = layer_maker.Maker(seed).image()
             wrong, needed = judge(layers)
             if wrong:
                 least = shrink(layers)
-                failed.append('seed %d: %s\n%s' % (seed, layermaker.show(least), judge(least)[0]))
+                failed.append('seed %d: %s\n%s' % (seed, layer_maker.show(least), judge(least)[0]))
             else:
                 counts[' + '.join(needed) or 'as umoci'] += 1
     need(not failed, '%d of %d images:\n%s' % (len(failed), len(seeds), '\n'.join(failed)))

@@ -9,12 +9,12 @@ import shutil
 import stat
 import time
 
-import bundle
-import compare
-import oracle
-import transcode
+from harness import bundle
+from harness import compare
+from harness import oracle
+from harness import transcode
 from checks import check
-from checks.common import BINARY, TOP, WORK, Failed, build, call, need, quiet_kernel, same_files, scratch
+from harness.common import BINARY, TOP, WORK, Failed, build, call, need, quiet_kernel, same_files, scratch
 from checks.images import image
 from checks.upper import clean, overlay
 

@@ -6,7 +6,7 @@ import os
 import struct
 
 from checks import check
-from checks.common import TOP, call, need, scratch
+from harness.common import TOP, call, need, scratch
 from checks.patch import judge, run_all
 
 Case = collections.namedtuple('Case', 'name patches script host head args also')

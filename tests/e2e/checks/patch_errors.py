@@ -4,7 +4,7 @@ import re
 import shutil
 
 from checks import check
-from checks.common import TOP, Failed, build, call, need, need_no_leftovers, scratch
+from harness.common import TOP, Failed, build, call, need, need_no_leftovers, scratch
 from checks.patch import DIR
 
 # What lies beside the manifest.

@@ -4,10 +4,10 @@ import os
 import random
 import sys
 
-import compare
+from harness import compare
 from checks import check
 from checks.boot import boot
-from checks.common import BINARY, TOP, build, call, need, quiet_kernel, same_files, scratch
+from harness.common import BINARY, TOP, build, call, need, quiet_kernel, same_files, scratch
 from checks.patch import MANIFESTS, options_of
 from checks.upper import clean, overlay
 

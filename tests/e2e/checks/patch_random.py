@@ -1,4 +1,4 @@
-"""Random patches on random images: what the kernel shows must be what the plain model of tests/patchmodel.py says.
+"""Random patches on random images: what the kernel shows must be what the plain model of model/patch_model.py says.
 
 Environment: PATCH_MODEL_SEEDS=from-to (other seeds than those of CI; all errors are built, not a few), PATCH_MODEL_OPS (25 an image).
 """
@@ -9,12 +9,12 @@ import random
 import re
 import stat
 
-import compare
+from harness import compare
 from checks import check
-from checks.common import BINARY, Failed, build, call, need, need_no_leftovers, quiet_kernel, same_files, scratch
+from harness.common import BINARY, Failed, build, call, need, need_no_leftovers, quiet_kernel, same_files, scratch
 from checks.upper import clean, overlay
-from patchmaker import Maker
-from patchtree import Unclear, Wrong, raw
+from model.patch_maker import Maker
+from model.patch_tree import Unclear, Wrong, raw
 
 SEEDS, OPS = range(1, 41), int(os.environ.get('PATCH_MODEL_OPS', 25))
 

@@ -9,13 +9,13 @@ import os
 import random
 import subprocess
 
-import transcode
-from registry import PASSWORD, USER, Site, status
+from harness import transcode
+from harness.registry import PASSWORD, USER, Site, status
 from layout import INDEX, Layer, Layout, for_platform, tagged
 from tarfmt import d, f
 
 from checks import check
-from checks.common import BINARY, PATIENCE, TOP, Failed, call, files, manifest_for, need, need_no_leftovers, scratch
+from harness.common import BINARY, PATIENCE, TOP, Failed, call, files, manifest_for, need, need_no_leftovers, scratch
 from checks.images import image
 
 HELLO = os.path.join(TOP, 'testimages/hello')

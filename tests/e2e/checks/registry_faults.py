@@ -9,10 +9,10 @@ import subprocess
 import time
 import urllib.parse
 
-from registry import PASSWORD, USER, busy_until, cut, cut_whole, hang_up, length, more, no_range, range_from, redirect, slow, status, wrong
+from harness.registry import PASSWORD, USER, busy_until, cut, cut_whole, hang_up, length, more, no_range, range_from, redirect, slow, status, wrong
 
 from checks import check
-from checks.common import BINARY, Failed, call, manifest_for, need
+from harness.common import BINARY, Failed, call, manifest_for, need
 from checks.registry import HELLO, LOGIN, all_of, auths, bench, blobs, layers_in, noise, write
 
 

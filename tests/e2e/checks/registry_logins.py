@@ -1,9 +1,9 @@
 """A login goes to the registry that it is for, and to nobody whom that one names."""
 import http.server
 
-from registry import IDENTITY, PASSWORD, Proxy, Server, redirect, status
+from harness.registry import IDENTITY, PASSWORD, Proxy, Server, redirect, status
 from checks import check
-from checks.common import need
+from harness.common import need
 from checks.registry import HELLO, LOGIN, auths, bench, write
 
 

@@ -5,11 +5,11 @@ import os
 import re
 import subprocess
 
-from registry import IDENTITY, PASSWORD, endless, hang_up, headers, status
+from harness.registry import IDENTITY, PASSWORD, endless, hang_up, headers, status
 
 from checks import check
 from checks.artifact import patched, tool
-from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, need, same_files
+from harness.common import BINARY, HELLO, PATIENCE, TOP, build, call, need, same_files
 from checks.registry import LOGIN, all_of, auths, bench, write
 
 LAYOUT = os.path.join(TOP, 'testimages/hello')

@@ -1,16 +1,16 @@
 """Registries that fall silent: a build is patient for a minute, so this is of the longer suite."""
 import os
 
-from registry import deaf, drip, slow_in, stall
+from harness.registry import deaf, drip, slow_in, stall
 
 from checks import check
-from checks.common import HELLO, need
+from harness.common import HELLO, need
 from checks.registry import all_of, bench, layers_in, noise
 from checks.registry_faults import EITHER, shape, suffer
 from checks.registry_push import PUT, START, Pusher
 
 
-@check('registry-stalls')
+@check('registry-stalls', long=True)
 def stalls():
     with bench() as b:
         layout = b.layout('app', [noise(1, 'gzip'), noise(2, 'zstd')])
@@ -25,7 +25,7 @@ def stalls():
         return all_of({name: (lambda name=name: suffer(b, name, 'app:1', want, clean, table[name], EITHER)) for name in table})
 
 
-@check('push-stalls')
+@check('push-stalls', long=True)
 def pushes():
     """What takes no more is given up after a while; what is only slow is not, and no drip of bytes lasts for ever."""
     with bench() as b:

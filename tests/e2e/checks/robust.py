@@ -10,12 +10,12 @@ import sys
 import threading
 import urllib.parse
 
-import bundle
-import transcode
+from harness import bundle
+from harness import transcode
 from layout import Layer, Layout, tagged
 from tarfmt import f
 from checks import check
-from checks.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
+from harness.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
 
 
 @check('same-bytes')
@@ -107,9 +107,6 @@ def two_at_once():
 @check('crowd')
 def crowd():
     """200 builds at once, of 20 images that share layers, on one cache: each layer is compiled once, and every bundle is right."""
-    sys.path.append(os.path.join(TOP, 'testimages/cases'))
-    from layout import Layer, Layout, tagged
-    from tarfmt import f
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         layout, rand = Layout(at('images')), random.Random(5)

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 
-import transcode
+from harness import transcode
 from layout import Layout, tagged
-from registry import slow
+from harness.registry import slow
 
 from checks import check
 from checks.boot import ENV, KRUNFW
-from checks.common import BINARY, build, call, files, manifest_for, need, scratch
+from harness.common import BINARY, build, call, files, manifest_for, need, scratch
 from checks.registry import HELLO, LOGIN, all_of, bench, blobs, noise
 from checks.robust import Daemon
 

@@ -8,7 +8,7 @@ import subprocess
 from layout import Layer, Layout, tagged
 from tarfmt import f
 from checks import check
-from checks.common import BINARY, HELLO, PATIENCE, build, call, manifest_for, need, scratch
+from harness.common import BINARY, HELLO, PATIENCE, build, call, manifest_for, need, scratch
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(os.path.dirname(BINARY), 'rootfs-boot'))
 NOBODY = 45_678         # a user who runs nothing else: limits of processes count those of a user

@@ -12,9 +12,9 @@ import urllib.parse
 
 from checks import check
 from checks.boot import BOOT, ENV, boot
-from checks.common import BINARY, HELLO, PATIENCE, build, call, files, need, same_files, scratch
+from harness.common import BINARY, HELLO, PATIENCE, build, call, files, need, same_files, scratch
 from checks.registry import HELLO as HELLO_LAYOUT, bench, noise, write
-from registry import Site
+from harness.registry import Site
 
 POLICY = '/etc/rootfs-compile'
 

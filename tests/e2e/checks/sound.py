@@ -11,14 +11,13 @@ import subprocess
 import sys
 import tarfile
 
-import blake3
-from bundle import sealed, written
+from model import blake3
+from harness.bundle import sealed, written
 from checks import check
-from checks.common import BINARY, HELLO, TOP, build, call, files, manifest_for, need, scratch
+from harness.common import BINARY, HELLO, TOP, build, call, files, manifest_for, need, scratch
 
-sys.path.append(os.path.join(TOP, 'testimages/cases'))
-from layout import Layer, Layout, tagged                                    # noqa: E402
-from tarfmt import d, f, sym                                                # noqa: E402
+from layout import Layer, Layout, tagged
+from tarfmt import d, f, sym
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(TOP, 'target/release/rootfs-boot'))
 # Nothing here is large; whoever reads without an end takes more.

@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 
-from registry import status
+from harness.registry import status
 from layout import Layer, Layout, sha256, tagged
 from tarfmt import d, f, sym
 from checks import check
-from checks.common import BINARY, build, call, need, scratch
+from harness.common import BINARY, build, call, need, scratch
 from checks.registry import bench
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(os.path.dirname(BINARY), 'rootfs-boot'))

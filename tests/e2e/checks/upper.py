@@ -2,9 +2,9 @@
 import contextlib
 import os
 
-import bundle
+from harness import bundle
 from checks import check
-from checks.common import HELLO, TOP, build, call, copy_sparse, manifest_for, need, quiet_kernel, scratch
+from harness.common import HELLO, TOP, build, call, copy_sparse, manifest_for, need, quiet_kernel, scratch
 
 
 def clean(image):

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """The disk of a bundle, as the kernel sees it.
 
-    bundle.py extents BUNDLE            the files of the disk in order, with their sectors, as bundle.vmdk names them
-    bundle.py concat BUNDLE RAW         the disk as one sparse file
-    bundle.py mount BUNDLE [EXPECTED]   mounts it (root), compares it with a reading (see compare.py) or prints how many paths it has
+    python3 -m harness.bundle extents BUNDLE            the files of the disk in order, with their sectors, as bundle.vmdk names them
+    python3 -m harness.bundle concat BUNDLE RAW         the disk as one sparse file
+    python3 -m harness.bundle mount BUNDLE [EXPECTED]   mounts it (root), compares it with a reading (see compare.py) or prints how many paths it has
 """
 import argparse
 import contextlib
@@ -14,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 
-import blake3
-import compare
+from model import blake3
+from harness import compare
 
 SEAL = re.compile(rb'(\n  "seal": ")[^"]*')
 EXTENT = re.compile(r'^(\w+) (\d+) (\w+) "([^"]*)"(?: (\d+))?$')

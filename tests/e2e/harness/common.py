@@ -8,13 +8,8 @@ import tempfile
 import time
 import urllib.parse
 
-import bundle
-import compare
-import oracle
-import transcode
+from harness import TOP, WORK, bundle, compare, oracle, transcode
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-WORK = os.environ['WORK']
 BINARY = os.environ.get('ROOTFS_COMPILE', os.path.join(TOP, 'target/release/rootfs-compile'))
 FSCK = os.path.join(TOP, '.tools/bin/fsck.erofs')
 HELLO = os.path.join(TOP, 'manifests/hello.yaml')

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Reads directory trees as root, and compares two readings.
 
-    compare.py read DIR [-o FILE]       one JSON object: every path with all that the kernel tells of it
-    compare.py diff EXPECTED FOUND      each is such a file, the expect.json of a case, or a directory
+    python3 -m harness.compare read DIR [-o FILE]       one JSON object: every path with all that the kernel tells of it
+    python3 -m harness.compare diff EXPECTED FOUND      each is such a file, the expect.json of a case, or a directory
 
 diff prints a line per difference and exits 1 if there is one. Paths, targets and xattr names are bytes; in JSON all but printable
 ASCII, and "%", are written as %XX.

@@ -1,7 +1,7 @@
 """Images that are small and made to exhaust the machine, and what a program uses up on them.
 
-    exhaust.py --list
-    exhaust.py [--binary FILE] [NAME...]       builds each at its full size and prints what that took
+    python3 -m harness.exhaust --list
+    python3 -m harness.exhaust [--binary FILE] [NAME...]       builds each at its full size and prints what that took
 
 Blobs are put together of gzip members, because most of their bytes repeat and Python need not hold them.
 """
@@ -15,11 +15,10 @@ import sys
 import tempfile
 import zlib
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.append(os.path.join(TOP, 'testimages/cases'))
+from harness import TOP
 
-from layout import CONFIG, LAYER, MANIFEST, Layer, Layout, tagged, zstd_frame  # noqa: E402, F401
-from tarfmt import END, d, entry, f, hard, header, opq, pax, pax_record, sym  # noqa: E402
+from layout import CONFIG, LAYER, MANIFEST, Layer, Layout, tagged, zstd_frame
+from tarfmt import END, d, entry, f, hard, header, opq, pax, pax_record, sym
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import tempfile
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from harness import TOP
 HOMES = {'root': '/root', 'user': '/home/user'}
 OWNERS = {'root': 0, 'user': 1000}
 CARGO_HOME = os.environ.get('CARGO_HOME', os.path.expanduser('~/.cargo'))

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """A machine with KVM, on any machine: qemu emulates an AMD processor with SVM in software, and a kernel in it offers /dev/kvm.
 
-    nest.py [--file GUEST=HOST]... [--libraries-of PATH]... [--out DIR] [--timeout S] [--memory MIB] [--smp N] COMMAND
+    python3 -m harness.nest [--file GUEST=HOST]... [--libraries-of PATH]... [--out DIR] [--timeout S] [--memory MIB] [--smp N] COMMAND
 
 runs COMMAND in it, by busybox's sh as root in /data, which holds the files given (HOST may be a directory). What COMMAND prints
 is printed, its exit code is the exit code, and what it leaves in /data/out comes to DIR. PATH is /bin, busybox's programs.
@@ -16,10 +15,8 @@ import subprocess
 import sys
 import tempfile
 
-import bundle
+from harness import TOP, WORK, bundle
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WORK = os.environ.get('WORK', os.path.join(TOP, '.work'))
 GUEST = os.path.join(TOP, '.tools/guest')
 PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
 PATIENCE = 3600             # seconds after which the machine counts as hung, however busy this one is

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Checks the written-down expectations of the cases against umoci.
 
-    oracle.py CASES [NAME...]
+    python3 -m harness.oracle CASES [NAME...]
 
 Unpacks each case with `umoci unpack` (as root) and prints where it differs from what the case expects. umoci is no judge of all
 of them: where it is known to do otherwise, KNOWN says why, and only news make the exit status 1.
@@ -14,8 +13,8 @@ import sys
 import tempfile
 import time
 
-import compare
-import transcode
+from harness import compare
+from harness import transcode
 
 # Case names, by the reason why umoci is not followed.
 KNOWN = {name: why for why, names in {

@@ -1,4 +1,4 @@
-"""Registries on loopback for tests/checks/registry.py: Debian's docker-registry of all kinds, a token server, and a proxy that breaks things.
+"""Registries on loopback for checks/registry.py: Debian's docker-registry of all kinds, a token server, and a proxy that breaks things.
 
     with Site(directory) as site:
         site.push(layout, 'name:tag')                   # by skopeo; all have the same storage
@@ -29,7 +29,6 @@ import threading
 import time
 import urllib.parse
 
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'testimages/cases'))
 
 USER, PASSWORD = 'ursula', 'pa55:w0rd/Ünicode?'     # a colon, and what base64 and URLs make something else of
 IDENTITY = 'the identity/token of=ursula'              # what a login gave in place of name and password

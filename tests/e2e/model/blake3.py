@@ -1,6 +1,6 @@
 """BLAKE3 of small inputs, written after the specification's section 2, so that a check can make the hashes of a changed bundle right.
 
-    blake3.py FILE      prints the hash
+    python3 -m model.blake3 FILE      prints the hash
 """
 import struct
 import sys

@@ -1,14 +1,13 @@
-"""Random images for tests/checks/layer_random.py: few names, so that entries meet."""
+"""Random images for checks/layer_random.py: few names, so that entries meet."""
 import copy
 import dataclasses
 import os
 import random
 import sys
 
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'testimages/cases'))
-import tarfmt  # noqa: E402
-from layermodel import DEVIATIONS, TAKEN_BY_UMOCI, Model, Refused, Unclear  # noqa: E402
-from layout import Layer, Layout, tagged  # noqa: E402
+import tarfmt
+from model.layer_model import DEVIATIONS, TAKEN_BY_UMOCI, Model, Refused, Unclear
+from layout import Layer, Layout, tagged
 
 NAMES = 'abcde'
 KINDS = {'f': 26, 'd': 16, 'sym': 16, 'hard': 14, 'wh': 14, 'opq': 6, 'chardev': 1, 'fifo': 2}

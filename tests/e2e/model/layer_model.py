@@ -1,4 +1,4 @@
-"""A plain model of what layers mean, for tests/checks/layer_random.py: layers in, tree out.
+"""A plain model of what layers mean, for checks/layer_random.py: layers in, tree out.
 
 Written from the rules of a layer and the image specification, and not from the compiler: entries are applied one after the other to
 a tree in memory, in the order of the tar. What the model has more than that are the named deviations from umoci, which applies
@@ -51,7 +51,7 @@ class Node:
 
 
 def node_of(e):
-    """The inode that an entry describes. `e` is a layermaker.Entry."""
+    """The inode that an entry describes. `e` is a layer_maker.Entry."""
     kind = {'d': 'dir', 'f': 'file', 'sym': 'symlink', 'chardev': 'char', 'fifo': 'fifo'}[e.make]
     fields, more = dict(e.fields), {}
     mtime = fields.get('mtime', T0)

@@ -1,16 +1,15 @@
-"""Random images for tests/checks/patch_model.py."""
+"""Random images for checks/patch_random.py."""
 import copy
 import os
 import random
 import sys
 
-import compare
-from patchmodel import Tree
-from patchtree import NS, Node, Wrong, raw
+from harness import compare
+from model.patch_model import Tree
+from model.patch_tree import NS, Node, Wrong, raw
 
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'testimages/cases'))
-import tarfmt  # noqa: E402
-from layout import Layer, Layout, tagged  # noqa: E402
+import tarfmt
+from layout import Layer, Layout, tagged
 
 NAMES = ['a', 'b', 'c', 'd', 'lib', 'bin', 'x.txt', 'y.conf', 'sub dir', 'x[1]', 'st*r', '{b,c}', 'q?', '.hid', 'ü', '日本', '-dash', "it's", 'back\\slash',
          '$x', 'tab\there', '#no', '"q"', 'n' * 200]

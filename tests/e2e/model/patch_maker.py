@@ -1,11 +1,11 @@
-"""Random patches for tests/checks/patch_model.py, on the random images of tests/patchimage.py."""
+"""Random patches for checks/patch_random.py, on the random images of patch_image.py."""
 import copy
 import difflib
 import re
 
-from patchimage import Images, LISTS, NAMES, WORDS
-from layout import Layer  # patchimage has put it in reach
-from patchtree import MAGIC, Node, Unclear, Wrong, parts, raw
+from model.patch_image import Images, LISTS, NAMES, WORDS
+from layout import Layer
+from model.patch_tree import MAGIC, Node, Unclear, Wrong, parts, raw
 
 FINDS = [('^#?Port .*', 'Port 2222'), ('key([0-9]+)=([a-z0-9]*)', 'k${1}_$2 = $1'), ('(?P<k>key[0-9])=(?P<v>[a-z0-9]*)', '${v}=${k}'), ('[aeiou]', '_'), (' +$', ''),
          ('^$', '-'), ('fox|no', 'x\\y'), ('nowhere', 'x'), ('ke', 'ke')]

@@ -8,7 +8,7 @@ import base64
 import copy
 import re
 
-from patchtree import Base, NS, Unclear, Wrong, XATTRS, caps_of, excluded, mode_of, raw
+from model.patch_tree import Base, NS, Unclear, Wrong, XATTRS, caps_of, excluded, mode_of, raw
 
 
 class Tree(Base):

@@ -1,4 +1,4 @@
-"""A file tree in memory for tests/patchmodel.py: paths, users, layers, and what it looks like.
+"""A file tree in memory for model/patch_model.py: paths, users, layers, and what it looks like.
 
 It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the build, Unclear
 for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is (op, fields, host), where
@@ -9,7 +9,7 @@ import hashlib
 import re
 import struct
 
-from compare import escape
+from notation import escape
 
 NS = 1_000_000_000
 CAPS = ('chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service net_broadcast net_admin '

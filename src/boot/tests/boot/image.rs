@@ -1,5 +1,5 @@
 //! What an image has in the places that every machine fills, and the programs that
-//! it cannot run. The bundles are made by tests/checks/boot_images.py.
+//! it cannot run. The bundles are made by tests/e2e/checks/boot_images.py.
 
 use std::process::Stdio;
 

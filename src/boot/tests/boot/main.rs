@@ -9,7 +9,7 @@
 //! sha256 of every file as somebody else read it, the bundles of `image`, and `broken.so`, a libkrunfw whose
 //! kernel does not run. Needs no root and no tools, so
 //! that it also runs inside an emulated machine. Uppers that someone has to check
-//! afterwards are left in `--out`. It is started by tests/checks/boot.py.
+//! afterwards are left in `--out`. It is started by tests/e2e/checks/boot.py.
 
 mod files;
 mod image;

@@ -1,0 +1,16 @@
+"""What the checks stand on: how programs are run and judged, and the machines and registries that they meet.
+
+Arrows go one way: a check uses the harness and the models, the harness uses the models, and a model uses neither.
+A check uses helpers of another check's file where both are about one subject.
+"""
+
+import os
+import sys
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+# Images, mounts and caches; it may be deleted at any time. What the suite starts finds it in its environment.
+WORK = os.environ['WORK'] = os.path.abspath(os.environ.get('WORK') or os.path.join(TOP, '.work'))
+
+# The writers of tar and OCI layouts that the test images are made with, and the modules that ci/tools may have fetched.
+sys.path.append(os.path.join(TOP, 'testimages/cases'))
+sys.path.append(os.path.join(TOP, '.tools/python'))
