@@ -6,11 +6,10 @@ import io
 import json
 import os
 import socket
-import sys
 import tarfile
 
 from checks import check
-from harness.common import BINARY, TOP, Failed, build, call, manifest_for, need, read_bundle, scratch
+from harness.common import BINARY, Failed, build, call, manifest_for, need, read_bundle, scratch
 
 from layout import Layout, image_of_file as image, named, sha256, tagged
 from tarfmt import END, f

@@ -9,9 +9,9 @@ import time
 
 from harness import bundle
 from checks import check
-from checks.boot import boot
+from harness.boot import boot
 from harness.common import BINARY, HELLO, TOP, build, call, manifest_for, need, need_no_leftovers, same_files, scratch
-from checks.images import image
+from harness.images import image
 from harness.registry import Site
 from layout import INDEX, Layer, Layout, sha256, tagged, zstd_frame
 from tarfmt import END, f, header

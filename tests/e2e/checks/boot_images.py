@@ -6,7 +6,13 @@ import shutil
 import struct
 
 from checks import check
-from harness.common import TOP, build, call, need, scratch
+from harness.common import TOP, build, need, scratch
+import functools
+import re
+from harness import bundle
+from harness import compare
+from harness.common import WORK, call, manifest_for
+from harness.images import image
 
 HELLO = os.path.join(TOP, 'testimages/hello')
 
@@ -129,7 +135,7 @@ def make(directory, cache, bundles):
 @check('boot-stop-signal')
 def stop_signals():
     """As docker takes them (Container.StopSignal of moby): what nobody knows is SIGTERM, which the build says."""
-    from checks.boot import boot
+    from harness.boot import boot
     with scratch() as tmp:
         for i, (name, number, words) in enumerate((('', 15, 'SIGTERM'), ('SIGNOPE', 15, 'SIGNOPE'), ('0', 15, 'SIGTERM'), (None, 15, None), ('rtmin+3', 37, None), ('9', 9, None))):
             layout = with_config(HELLO, os.path.join(tmp, 'layout%d' % i), stop_signal(name))
@@ -141,3 +147,45 @@ def stop_signals():
             need(len(warned) == (words is not None) and all(words in line for line in warned), '%r: the build says %s' % (name, said))
             plan = json.loads(boot(out, '--engine', 'qemu', '--dry-run').stdout)
             need(plan['command']['stop_signal'] == number, '%r is signal %s' % (name, plan['command']['stop_signal']))
+
+
+DIR = os.path.join(WORK, 'boot')
+
+
+BROKEN = r'''
+#include <stddef.h>
+#include <stdint.h>
+static char kernel[1 << 20] __attribute__((aligned(4096))) = {0x0f, 0x0b, [64] = 4, [68] = 4, [72] = 18, [76] = 'X', 'e', 'n', [83] = 1};
+char *krunfw_get_kernel(uint64_t *load, uint64_t *entry, size_t *size)
+{
+    *load = *entry = 0x1000000;
+    *size = sizeof kernel;
+    return kernel;
+}
+'''
+
+
+@functools.cache
+def bundles():
+    """The bundles of the cases, and the sums of their files as this machine's kernel reads them."""
+    shutil.rmtree(DIR, ignore_errors=True)
+    os.makedirs(os.path.join(DIR, 'bundles'))
+    layouts = {'hello': os.path.join(TOP, 'testimages/hello'), 'python-slim': image('python-slim')}
+    for name, layout in layouts.items():
+        out = os.path.join(DIR, 'bundles', name)
+        m = manifest_for(os.path.join(DIR, name + '.yaml'), 'oci:%s:latest' % layout)
+        build(m, out, cache=os.path.join(DIR, 'cache'))
+        with bundle.disk_of(out) as at, open(out + '.sums', 'wb') as sums:
+            for path, entry in compare.read(at).items():
+                if entry['type'] == 'file':
+                    plain = re.sub(rb'%([0-9A-F]{2})', lambda m: bytes([int(m[1], 16)]), path.encode())
+                    # As sha256sum writes a name with a backslash or a newline in it.
+                    odd = plain.replace(b'\\', b'\\\\').replace(b'\n', b'\\n')
+                    sums.write((b'\\' if odd != plain else b'') + entry['sha256'].encode() + b'  ' + odd + b'\n')
+    make(DIR, os.path.join(DIR, 'cache'), os.path.join(DIR, 'bundles'))
+    # Its code is an invalid instruction, for which no handler was set up. At 64 is the note by which qemu starts a kernel.
+    source = os.path.join(DIR, 'broken.c')
+    with open(source, 'w') as file:
+        file.write(BROKEN)
+    call('cc', '-shared', '-fPIC', '-Wl,-soname,libkrunfw.so.5', '-o', os.path.join(DIR, 'bundles/broken.so'), source)
+    return os.path.join(DIR, 'bundles')

@@ -11,7 +11,7 @@ from tarfmt import d, f
 
 from checks import check
 from harness.common import BINARY, call, manifest_for, need, scratch
-from checks.images import image
+from harness.images import image
 
 BLOCK = 1024
 # A tenth above what was counted when these were last set. Who makes it cheaper sets them anew.

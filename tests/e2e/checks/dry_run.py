@@ -3,7 +3,7 @@ import os
 import subprocess
 
 from checks import check
-from checks.boot import BOOT, ENV
+from harness.boot import BOOT, ENV
 from harness.common import HELLO, PATIENCE, build, files, need, scratch
 
 

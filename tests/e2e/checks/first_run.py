@@ -2,7 +2,6 @@
 import os
 import shutil
 import stat
-import subprocess
 
 from checks import check
 from harness.common import TOP, WORK, call, need, scratch

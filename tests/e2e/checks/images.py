@@ -5,14 +5,10 @@ import shutil
 
 from harness import bundle
 from checks import check
-from harness.common import BINARY, HELLO, TOP, WORK, build, call, files, fsck_extract, judge, manifest_for, need, scratch, umoci
+from harness.common import BINARY, HELLO, TOP, build, call, files, fsck_extract, judge, manifest_for, need, scratch, umoci
+from harness.images import image
 
 
-def image(name):
-    """An image of testimages/build-images, made if it is not there."""
-    out = os.path.join(WORK, 'images')
-    call(os.path.join(TOP, 'testimages/build-images'), out, name)
-    return os.path.join(out, name)
 
 
 def compare_with_umoci(layout):

@@ -6,7 +6,8 @@ from checks import budgets, check, faults, layer_random, sound
 from checks.cases import generate, run_case
 from harness.common import call, need  # noqa: F401
 from checks.first_run import first_run
-from checks.images import compare_with_umoci, image
+from checks.images import compare_with_umoci
+from harness.images import image
 
 
 def of_image(name):

@@ -5,7 +5,7 @@ import shutil
 
 from checks import check
 from harness.common import TOP, Failed, build, call, need, need_no_leftovers, scratch
-from checks.patch import DIR
+from harness.plain_tools import DIR
 
 # What lies beside the manifest.
 HOST = r'''

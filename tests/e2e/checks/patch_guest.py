@@ -6,10 +6,10 @@ import sys
 
 from harness import compare
 from checks import check
-from checks.boot import boot
+from harness.boot import boot
 from harness.common import BINARY, TOP, build, call, need, quiet_kernel, same_files, scratch
 from checks.patch import MANIFESTS, options_of
-from checks.upper import clean, overlay
+from harness.upper import clean, overlay
 
 # All kinds of things that an upper can hold from the start.
 PATCHED = r'''

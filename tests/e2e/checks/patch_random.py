@@ -12,9 +12,9 @@ import stat
 from harness import compare
 from checks import check
 from harness.common import BINARY, Failed, build, call, need, need_no_leftovers, quiet_kernel, same_files, scratch
-from checks.upper import clean, overlay
+from harness.upper import clean, overlay
 from model.patch_maker import Maker
-from model.patch_tree import Unclear, Wrong, raw
+from model.patch_notation import Unclear, Wrong, raw
 
 SEEDS, OPS = range(1, 41), int(os.environ.get('PATCH_MODEL_OPS', 25))
 

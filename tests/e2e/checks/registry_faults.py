@@ -9,11 +9,12 @@ import subprocess
 import time
 import urllib.parse
 
-from harness.registry import PASSWORD, USER, busy_until, cut, cut_whole, hang_up, length, more, no_range, range_from, redirect, slow, status, wrong
+from harness.registry import PASSWORD, USER
+from harness.proxy import busy_until, cut, cut_whole, hang_up, length, more, no_range, range_from, redirect, slow, status, wrong
 
 from checks import check
 from harness.common import BINARY, Failed, call, manifest_for, need
-from checks.registry import HELLO, LOGIN, all_of, auths, bench, blobs, layers_in, noise, write
+from harness.registry_bench import HELLO, LOGIN, all_of, auths, bench, blobs, layers_in, noise, write
 
 
 def shape(cache):

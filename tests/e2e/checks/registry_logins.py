@@ -1,10 +1,12 @@
 """A login goes to the registry that it is for, and to nobody whom that one names."""
 import http.server
 
-from harness.registry import IDENTITY, PASSWORD, Proxy, Server, redirect, status
+from harness.registry import IDENTITY, PASSWORD
+from harness.proxy import Proxy, redirect, status
+from harness.server import Server
 from checks import check
 from harness.common import need
-from checks.registry import HELLO, LOGIN, auths, bench, write
+from harness.registry_bench import HELLO, LOGIN, auths, bench, write
 
 
 class Thief(Server):

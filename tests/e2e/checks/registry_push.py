@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 
-from harness.registry import IDENTITY, PASSWORD, endless, hang_up, headers, status
+from harness.registry import IDENTITY, PASSWORD
+from harness.proxy import endless, hang_up, headers, status
 
 from checks import check
 from checks.artifact import patched, tool
 from harness.common import BINARY, HELLO, PATIENCE, TOP, build, call, need, same_files
-from checks.registry import LOGIN, all_of, auths, bench, write
+from harness.registry_bench import LOGIN, all_of, auths, bench, write
 
 LAYOUT = os.path.join(TOP, 'testimages/hello')
 START, PUT = '/blobs/uploads/$', r'/blobs/uploads/.+(digest=.+)'

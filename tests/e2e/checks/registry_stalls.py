@@ -1,11 +1,11 @@
 """Registries that fall silent: a build is patient for a minute, so this is of the longer suite."""
 import os
 
-from harness.registry import deaf, drip, slow_in, stall
+from harness.proxy import deaf, drip, slow_in, stall
 
 from checks import check
 from harness.common import HELLO, need
-from checks.registry import all_of, bench, layers_in, noise
+from harness.registry_bench import all_of, bench, layers_in, noise
 from checks.registry_faults import EITHER, shape, suffer
 from checks.registry_push import PUT, START, Pusher
 

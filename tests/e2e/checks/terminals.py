@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 
-from harness.registry import status
+from harness.proxy import status
 from layout import Layer, Layout, sha256, tagged
 from tarfmt import d, f, sym
 from checks import check
 from harness.common import BINARY, build, call, need, scratch
-from checks.registry import bench
+from harness.registry_bench import bench
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(os.path.dirname(BINARY), 'rootfs-boot'))
 EVIL = '\x1b]0;owned\x07\x9b2J\u202e\r'

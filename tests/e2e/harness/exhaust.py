@@ -17,7 +17,7 @@ import zlib
 
 from harness import TOP
 
-from layout import CONFIG, LAYER, MANIFEST, Layer, Layout, tagged, zstd_frame
+from layout import LAYER, Layer, Layout, tagged, zstd_frame
 from tarfmt import END, d, entry, f, hard, header, opq, pax, pax_record, sym
 
 MIB = 1 << 20

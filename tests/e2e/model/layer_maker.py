@@ -1,9 +1,7 @@
 """Random images for checks/layer_random.py: few names, so that entries meet."""
 import copy
 import dataclasses
-import os
 import random
-import sys
 
 import tarfmt
 from model.layer_model import DEVIATIONS, TAKEN_BY_UMOCI, Model, Refused, Unclear

@@ -2,11 +2,11 @@
 import copy
 import os
 import random
-import sys
 
 from harness import compare
 from model.patch_model import Tree
-from model.patch_tree import NS, Node, Wrong, raw
+from model.patch_tree import Node
+from model.patch_notation import NS, Wrong, raw
 
 import tarfmt
 from layout import Layer, Layout, tagged

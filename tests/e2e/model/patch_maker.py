@@ -5,7 +5,8 @@ import re
 
 from model.patch_image import Images, LISTS, NAMES, WORDS
 from layout import Layer
-from model.patch_tree import MAGIC, Node, Unclear, Wrong, parts, raw
+from model.patch_tree import Node
+from model.patch_notation import MAGIC, Unclear, Wrong, parts, raw
 
 FINDS = [('^#?Port .*', 'Port 2222'), ('key([0-9]+)=([a-z0-9]*)', 'k${1}_$2 = $1'), ('(?P<k>key[0-9])=(?P<v>[a-z0-9]*)', '${v}=${k}'), ('[aeiou]', '_'), (' +$', ''),
          ('^$', '-'), ('fox|no', 'x\\y'), ('nowhere', 'x'), ('ke', 'ke')]

@@ -8,7 +8,8 @@ import base64
 import copy
 import re
 
-from model.patch_tree import Base, NS, Unclear, Wrong, XATTRS, caps_of, excluded, mode_of, raw
+from model.patch_tree import Base
+from model.patch_notation import NS, Unclear, Wrong, XATTRS, caps_of, excluded, mode_of, raw
 
 
 class Tree(Base):
