@@ -4,6 +4,7 @@
 
 Environment: ROOTFS_COMPILE (target/release/rootfs-compile), WORK (.work: images, mounts; may be deleted at any time).
 """
+
 import argparse
 import importlib.util
 import os
@@ -17,10 +18,32 @@ import traceback
 from checks import every_check
 from harness import TOP, WORK, common
 
-TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
-         'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux',
-         'skopeo': 'skopeo', 'xz': 'xz-utils', 'bzip2': 'bzip2', 'docker-registry': 'docker-registry', 'strace': 'strace', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'minisign': 'minisign',
-         'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse'}
+TOOLS = {
+    'umoci': 'umoci',
+    'zstd': 'zstd',
+    'qemu-img': 'qemu-utils',
+    'e2fsck': 'e2fsprogs',
+    'mount': 'mount',
+    'losetup': 'mount',
+    'patch': 'patch',
+    'useradd': 'passwd',
+    'setcap': 'libcap2-bin',
+    'setfattr': 'attr',
+    'setfacl': 'acl',
+    'unshare': 'util-linux',
+    'skopeo': 'skopeo',
+    'xz': 'xz-utils',
+    'bzip2': 'bzip2',
+    'docker-registry': 'docker-registry',
+    'strace': 'strace',
+    'htpasswd': 'apache2-utils',
+    'openssl': 'openssl',
+    'minisign': 'minisign',
+    'mkfs.xfs': 'xfsprogs',
+    'mkfs.btrfs': 'btrfs-progs',
+    'mkfs.exfat': 'exfatprogs',
+    'mount.exfat-fuse': 'exfat-fuse',
+}
 MODULES = ('jsonschema', 'yaml')
 os.environ['PATH'] += ':/usr/sbin:/sbin'
 
@@ -37,7 +60,11 @@ def missing_tools(binary):
     with open('/proc/filesystems') as file:
         known = file.read().split()
     # A module that can be loaded is not listed until it is.
-    out += ['%s in the kernel' % fs for fs in ('erofs', 'ext4', 'overlay') if fs not in known and subprocess.run(['modprobe', '-q', fs]).returncode]
+    out += [
+        '%s in the kernel' % fs
+        for fs in ('erofs', 'ext4', 'overlay')
+        if fs not in known and subprocess.run(['modprobe', '-q', fs]).returncode
+    ]
     return out
 
 
@@ -48,7 +75,9 @@ def in_own_mounts():
     """Goes on in a mount namespace of its own, where skopeo remembers nothing of copies that were made before: what it remembers of a
     layer's other forms decides what it writes, and whether it writes at all."""
     if os.environ.get('E2E_MOUNTS') != 'own':
-        os.execvpe('unshare', ['unshare', '--mount', '--', sys.executable, *sys.argv], {**os.environ, 'E2E_MOUNTS': 'own'})
+        os.execvpe(
+            'unshare', ['unshare', '--mount', '--', sys.executable, *sys.argv], {**os.environ, 'E2E_MOUNTS': 'own'}
+        )
     os.makedirs(SKOPEO_CACHE, mode=0o700, exist_ok=True)
     subprocess.run(['mount', '-t', 'tmpfs', 'skopeo', SKOPEO_CACHE], check=True)
 
@@ -82,7 +111,11 @@ def main():
         except Exception as e:
             failed.append(check.name)
             text = str(e) if isinstance(e, (common.Failed, OSError, ValueError)) else traceback.format_exc()
-            print('FAIL  %-40s %6.1f s\n    %s' % (check.name, time.monotonic() - began, text.strip().replace('\n', '\n    ')), flush=True)
+            print(
+                'FAIL  %-40s %6.1f s\n    %s'
+                % (check.name, time.monotonic() - began, text.strip().replace('\n', '\n    ')),
+                flush=True,
+            )
     print('%d checks, %d failed, %.0f s' % (len(chosen), len(failed), time.monotonic() - start))
     for name in failed:
         print('  failed: ' + name)

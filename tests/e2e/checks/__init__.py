@@ -1,4 +1,5 @@
 """What is checked, one file for each subject. Each file registers its checks here when it is imported."""
+
 import collections
 import importlib
 import pkgutil
@@ -12,6 +13,7 @@ def check(name, long=False):
     def register(run):
         CHECKS.append(Check(name, run, long))
         return run
+
     return register
 
 

@@ -2,6 +2,7 @@
 
 Authorities: docker load (moby's image/tarexport: names in normal form, keys in any case, the name of a config is no digest), skopeo
 (docker-archive: asks where a name is missing), and archives as Docker 25 and later write them."""
+
 import io
 import json
 import os
@@ -10,13 +11,18 @@ import tarfile
 
 from checks import check
 from harness.common import BINARY, Failed, build, call, manifest_for, need, read_bundle, scratch
-
-from layout import Layout, image_of_file as image, named, sha256, tagged
+from layout import Layout, named, sha256, tagged
+from layout import image_of_file as image
 from tarfmt import END, f
 
 
 def config_of(*layers, **changes):
-    doc = {'os': 'linux', 'architecture': 'amd64', 'config': {}, 'rootfs': {'type': 'layers', 'diff_ids': [sha256(t) for t in layers]}}
+    doc = {
+        'os': 'linux',
+        'architecture': 'amd64',
+        'config': {},
+        'rootfs': {'type': 'layers', 'diff_ids': [sha256(t) for t in layers]},
+    }
     return json.dumps({**doc, **changes}).encode()
 
 
@@ -53,8 +59,19 @@ def docker25(out, listed, indexed):
         with open(os.path.join(out.blobs, entries[name]['digest'][7:])) as file:
             doc = json.load(file)
         at = lambda d: 'blobs/sha256/' + d['digest'][7:]
-        saved.append({'Config': at(doc['config']), 'RepoTags': [full] if full else None, 'Layers': [at(l) for l in doc['layers']]})
-    out.index(*(named(entries[name], full='docker.io/library/' + full, ref=full.split(':')[1]) if full else entries[name] for name, full in indexed))
+        saved.append(
+            {
+                'Config': at(doc['config']),
+                'RepoTags': [full] if full else None,
+                'Layers': [at(l) for l in doc['layers']],
+            }
+        )
+    out.index(
+        *(
+            named(entries[name], full='docker.io/library/' + full, ref=full.split(':')[1]) if full else entries[name]
+            for name, full in indexed
+        )
+    )
     members = {}
     for at, _, names in os.walk(out.path):
         for name in names:
@@ -82,7 +99,10 @@ class Bench:
             need((p.returncode == 0) == (file is not None), 'exit %d: %s' % (p.returncode, p.stderr))
             silent = [w for w in says if w not in p.stderr]
             need(not silent, 'the message does not say %s: %s' % (silent, p.stderr))
-            need(p.stderr.replace('\n', '').isprintable() and len(p.stderr) < 1500, 'not for a terminal: %r' % p.stderr[:2000])
+            need(
+                p.stderr.replace('\n', '').isprintable() and len(p.stderr) < 1500,
+                'not for a terminal: %r' % p.stderr[:2000],
+            )
             if file is not None:
                 found = sorted(path for path in read_bundle(out) if path != '/')
                 need(found == ['/' + file], 'it holds %s, not %s' % (found, file))
@@ -101,10 +121,20 @@ def names():
         b = Bench(tmp)
         tar_of(b.at('a.tar'), classic(('x', ['x:latest']), ('y', ['example.com/y:1', 'y:2']), ('none', None)))
         untagged = sha256(config_of(layer('none')))
-        for name, file in (('x', 'x'), ('x:latest', 'x'), ('docker.io/library/x:latest', 'x'), ('library/x', 'x'), ('index.docker.io/library/x', 'x'),
-                           ('example.com/y:1', 'y'), ('y:2', 'y'), ('docker.io/library/y:2', 'y')):
+        for name, file in (
+            ('x', 'x'),
+            ('x:latest', 'x'),
+            ('docker.io/library/x:latest', 'x'),
+            ('library/x', 'x'),
+            ('index.docker.io/library/x', 'x'),
+            ('example.com/y:1', 'y'),
+            ('y:2', 'y'),
+            ('docker.io/library/y:2', 'y'),
+        ):
             b.try_one(name, 'docker-archive:a.tar:' + name, file)
-        b.try_one('no name', 'docker-archive:a.tar', says=['more than one', 'x:latest', 'example.com/y:1', '@' + untagged])
+        b.try_one(
+            'no name', 'docker-archive:a.tar', says=['more than one', 'x:latest', 'example.com/y:1', '@' + untagged]
+        )
         b.try_one('no such name', 'docker-archive:a.tar:x:3', says=['x:3', 'x:latest', 'y:2'])
         b.try_one('by ID', 'docker-archive:a.tar@' + untagged, 'none')
         b.try_one('by a wrong ID', 'docker-archive:a.tar@sha256:' + '0' * 64, says=['0' * 64])
@@ -127,9 +157,17 @@ def docker_25():
         three = [('alpine', 'alpine:3.18'), ('a', 'a:1'), ('b', 'b:1')]
         tar_of(b.at('d.tar'), docker25(Layout(b.at('d')), three, three))
         for scheme in ('docker-archive', 'oci-archive'):
-            for name, file in (('alpine:3.18', 'alpine'), ('docker.io/library/alpine:3.18', 'alpine'), ('3.18', 'alpine'), ('a:1', 'a'), ('b:1', 'b')):
+            for name, file in (
+                ('alpine:3.18', 'alpine'),
+                ('docker.io/library/alpine:3.18', 'alpine'),
+                ('3.18', 'alpine'),
+                ('a:1', 'a'),
+                ('b:1', 'b'),
+            ):
                 b.try_one('%s %s' % (scheme, name), '%s:d.tar:%s' % (scheme, name), file)
-            b.try_one(scheme + ' ambiguous', scheme + ':d.tar:1', says=['docker.io/library/a:1', 'docker.io/library/b:1'])
+            b.try_one(
+                scheme + ' ambiguous', scheme + ':d.tar:1', says=['docker.io/library/a:1', 'docker.io/library/b:1']
+            )
             b.try_one(scheme + ' absent', scheme + ':d.tar:c:1', says=['c:1', 'a:1'])
             b.try_one(scheme + ' no name', scheme + ':d.tar', says=['more than one', 'a:1', 'b:1'])
         # Docker 25.0, docker save ID: the index is empty.
@@ -166,15 +204,24 @@ def odd():
         b.try_one('a config called config.json', 'docker-archive:plain.tar', 'x')
         tar_of(b.at('blob.tar'), classic(('x', ['x:1']), config_name='blobs/sha256/' + '0' * 64))
         b.try_one('a config of a layout', 'docker-archive:blob.tar', says=['0' * 64])
-        scratched = {'c.json': config_of(rootfs={'type': 'layers', 'diff_ids': None}), 'manifest.json': b'[{"Config":"c.json","RepoTags":null,"Layers":null}]'}
-        p = build(manifest_for(b.at('s.yaml'), 'docker-archive:s.tar') if tar_of(b.at('s.tar'), scratched) else None, b.at('s'))
+        scratched = {
+            'c.json': config_of(rootfs={'type': 'layers', 'diff_ids': None}),
+            'manifest.json': b'[{"Config":"c.json","RepoTags":null,"Layers":null}]',
+        }
+        p = build(
+            manifest_for(b.at('s.yaml'), 'docker-archive:s.tar') if tar_of(b.at('s.tar'), scratched) else None,
+            b.at('s'),
+        )
         need('0 layers' in p.stderr, 'FROM scratch: ' + p.stderr)
         for what, members, words in (
-                ('no list', {'manifest.json': b'{"schemaVersion":2}'}, ['manifest.json', 'an object', 'not a list']),
-                ('nothing', {'manifest.json': b'[]'}, ['no image']), ('no config', {'manifest.json': b'[{}]'}, ['config']),
-                ('null', {'manifest.json': b'[null]'}, ['null']), ('not JSON', {'manifest.json': b'\x1b[2J'}, ['manifest.json']),
-                ('absent config', {'manifest.json': b'[{"Config":"c.json"}]'}, ['c.json', 'missing']),
-                ('control characters', {'manifest.json': json.dumps([{'Config': '\x1b[2J\x07'}]).encode()}, ['\\u{1b}'])):
+            ('no list', {'manifest.json': b'{"schemaVersion":2}'}, ['manifest.json', 'an object', 'not a list']),
+            ('nothing', {'manifest.json': b'[]'}, ['no image']),
+            ('no config', {'manifest.json': b'[{}]'}, ['config']),
+            ('null', {'manifest.json': b'[null]'}, ['null']),
+            ('not JSON', {'manifest.json': b'\x1b[2J'}, ['manifest.json']),
+            ('absent config', {'manifest.json': b'[{"Config":"c.json"}]'}, ['c.json', 'missing']),
+            ('control characters', {'manifest.json': json.dumps([{'Config': '\x1b[2J\x07'}]).encode()}, ['\\u{1b}']),
+        ):
             tar_of(b.at('bad.tar'), members)
             b.try_one(what, 'docker-archive:bad.tar', says=words)
         return b.done()
@@ -189,35 +236,68 @@ def said():
         out.index(tagged(image(out, 'x')))
         tar_of(b.at('docker.tar'), classic(('x', ['x:1'])))
         call('tar', '-C', b.at('layout'), '-cf', b.at('oci.tar'), '.')
-        call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % b.at('layout'), 'dir:' + b.at('skopeo'))
+        call(
+            'skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % b.at('layout'), 'dir:' + b.at('skopeo')
+        )
         os.mkdir(b.at('empty'))
         os.mkfifo(b.at('fifo'))
         socket.socket(socket.AF_UNIX).bind(b.at('socket'))
         tar_of(b.at('export.tar'), {'etc/passwd': b'', 'bin/sh': b''})
         tar_of(b.at('other.tar'), {'README': b'x'})
         tar_of(b.at('old.tar'), {'repositories': b'{}', 'abc/json': b'{}'})
-        for name, data in (('text', b'no archive, ' * 99), ('noise', bytes(range(256)) * 40), ('none', b''), ('zeros', bytes(10240)), ('few', b'\xfd')):
+        for name, data in (
+            ('text', b'no archive, ' * 99),
+            ('noise', bytes(range(256)) * 40),
+            ('none', b''),
+            ('zeros', bytes(10240)),
+            ('few', b'\xfd'),
+        ):
             with open(b.at(name), 'wb') as file:
                 file.write(data)
         with open(b.at('docker.tar'), 'rb') as file, open(b.at('cut.tar'), 'wb') as cut:
             whole = file.read()
             cut.write(whole[:600])
         with open(b.at('damaged.tar'), 'wb') as file:
-            file.write(whole[:1024] + bytes(b ^ 0xa5 for b in whole[1024:1536]) + whole[1536:])
+            file.write(whole[:1024] + bytes(b ^ 0xA5 for b in whole[1024:1536]) + whole[1536:])
         b.try_one('it works', 'oci:layout', 'x')
         for reference, words in (
-                ('docker-archive:layout', ['directory', 'oci:DIR']), ('oci-archive:layout', ['directory', 'oci:DIR']), ('dir:layout', ['oci:DIR']),
-                ('oci:skopeo', ['dir:DIR']), ('docker-archive:skopeo', ['dir:DIR']), ('oci:empty', ['neither']), ('dir:empty', ['neither']),
-                ('oci-archive:empty', ['directory']), ('oci:oci.tar', ['oci-archive:FILE']), ('docker-archive:oci.tar', ['oci-archive:FILE']),
-                ('dir:oci.tar', ['oci-archive:FILE']), ('oci:docker.tar', ['docker-archive:FILE']), ('oci-archive:docker.tar', ['docker-archive:FILE']),
-                ('docker-archive:export.tar', ['docker export']), ('oci-archive:export.tar', ['docker export']), ('oci:text', ['file']),
-                ('docker-archive:other.tar', ['manifest.json', 'index.json']), ('docker-archive:old.tar', ['1.10']), ('docker-archive:text', ['tar']),
-                ('docker-archive:noise', ['tar']), ('docker-archive:few', ['tar']), ('docker-archive:none', ['tar']), ('docker-archive:zeros', ['tar']),
-                ('docker-archive:cut.tar', ['cut']), ('docker-archive:damaged.tar', ['damaged']), ('docker-archive:fifo', ['regular file']),
-                ('docker-archive:/dev/null', ['regular file']), ('docker-archive:absent.tar', ['no such file']), ('oci:absent', ['no such directory'])):
+            ('docker-archive:layout', ['directory', 'oci:DIR']),
+            ('oci-archive:layout', ['directory', 'oci:DIR']),
+            ('dir:layout', ['oci:DIR']),
+            ('oci:skopeo', ['dir:DIR']),
+            ('docker-archive:skopeo', ['dir:DIR']),
+            ('oci:empty', ['neither']),
+            ('dir:empty', ['neither']),
+            ('oci-archive:empty', ['directory']),
+            ('oci:oci.tar', ['oci-archive:FILE']),
+            ('docker-archive:oci.tar', ['oci-archive:FILE']),
+            ('dir:oci.tar', ['oci-archive:FILE']),
+            ('oci:docker.tar', ['docker-archive:FILE']),
+            ('oci-archive:docker.tar', ['docker-archive:FILE']),
+            ('docker-archive:export.tar', ['docker export']),
+            ('oci-archive:export.tar', ['docker export']),
+            ('oci:text', ['file']),
+            ('docker-archive:other.tar', ['manifest.json', 'index.json']),
+            ('docker-archive:old.tar', ['1.10']),
+            ('docker-archive:text', ['tar']),
+            ('docker-archive:noise', ['tar']),
+            ('docker-archive:few', ['tar']),
+            ('docker-archive:none', ['tar']),
+            ('docker-archive:zeros', ['tar']),
+            ('docker-archive:cut.tar', ['cut']),
+            ('docker-archive:damaged.tar', ['damaged']),
+            ('docker-archive:fifo', ['regular file']),
+            ('docker-archive:/dev/null', ['regular file']),
+            ('docker-archive:absent.tar', ['no such file']),
+            ('oci:absent', ['no such directory']),
+        ):
             b.try_one(reference, reference, says=words)
         b.try_one('socket', 'docker-archive:socket', says=['socket'])
-        for reference, words in (('oci:absent:1', ['no such directory']), ('docker-archive:docker.tar', ['bundles']), ('oci-archive:docker.tar', ['docker-archive'])):
+        for reference, words in (
+            ('oci:absent:1', ['no such directory']),
+            ('docker-archive:docker.tar', ['bundles']),
+            ('oci-archive:docker.tar', ['docker-archive']),
+        ):
             p = call(BINARY, 'pull', reference, '-o', 'pulled', '--cache-dir', 'cache', cwd=tmp, ok=(1,))
             need(all(w in p.stderr for w in words), p.stderr)
         return b.done()

@@ -1,4 +1,5 @@
 """Machines: the cases of src/boot/tests/boot under both engines, and what rootfs-boot refuses to start."""
+
 import functools
 import json
 import os
@@ -8,19 +9,12 @@ import signal
 import stat
 import subprocess
 
-from harness import bundle
-from harness import nest
 from checks import check
+from checks.boot_images import DIR, bundles
+from harness import bundle, nest
+from harness.boot import BOOT, ENV, KRUNFW, boot, no_engine
 from harness.common import PATIENCE, TOP, call, files, need, scratch
 from harness.upper import clean
-from harness.boot import BOOT, ENV, KRUNFW, boot
-from harness.boot import no_engine
-from checks.boot_images import DIR, bundles
-
-
-
-
-
 
 
 @functools.cache
@@ -66,20 +60,31 @@ def run_cases(engine, words=()):
     before = files(os.path.join(bundles(), 'hello'))
     if engine == 'qemu' or kvm_is_broken() is None:
         where = 'here'
-        p = subprocess.Popen([cases(), '--binary', BOOT, '--engine', engine, '--bundles', bundles(), '--out', out, *words], env=ENV, text=True, errors='replace',
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        p = subprocess.Popen(
+            [cases(), '--binary', BOOT, '--engine', engine, '--bundles', bundles(), '--out', out, *words],
+            env=ENV,
+            text=True,
+            errors='replace',
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             # Each case has its own limit, by which it says what hangs.
             said, _ = p.communicate(timeout=2 * PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(p.pid, signal.SIGKILL)            # and its machines with it
+            os.killpg(p.pid, signal.SIGKILL)  # and its machines with it
             said = p.communicate()[0] + '\nand then nothing for too long'
         code = p.returncode
         need(files(os.path.join(bundles(), 'hello')) == before, 'the machines changed the bundle')
     else:
         where = 'in an emulated machine, as KVM here gives: %s' % ' '.join(kvm_is_broken().split())[:120]
         given = {'rootfs-boot': BOOT, 'cases': cases(), 'bundles': bundles(), 'libkrunfw.so.5': KRUNFW}
-        command = 'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 TMPDIR=/data ./cases --binary ./rootfs-boot --engine %s --bundles bundles --out out %s' % (engine, ' '.join(words))
+        command = (
+            'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 TMPDIR=/data ./cases --binary ./rootfs-boot --engine %s --bundles bundles --out out %s'
+            % (engine, ' '.join(words))
+        )
         code, said = nest.run(command, files=given, out=out, libraries_of=[BOOT, cases(), KRUNFW])
         said = said.decode(errors='replace')
     need(code == 0, said)
@@ -110,7 +115,10 @@ def auto():
     why = kvm_is_broken()
     with scratch() as tmp:
         os.mkdir(os.path.join(tmp, 'run'), 0o700)
-        env = {k: v for k, v in ENV.items() if k != 'ROOTFS_BOOT_ENGINE'} | {'XDG_RUNTIME_DIR': os.path.join(tmp, 'run'), 'XDG_CACHE_HOME': os.path.join(tmp, 'cache')}
+        env = {k: v for k, v in ENV.items() if k != 'ROOTFS_BOOT_ENGINE'} | {
+            'XDG_RUNTIME_DIR': os.path.join(tmp, 'run'),
+            'XDG_CACHE_HOME': os.path.join(tmp, 'cache'),
+        }
 
         def start(*args, engines, **more):
             """One start; what it says on standard error besides how long each phase took. Counting engines tells a start that waited for KVM."""
@@ -132,7 +140,9 @@ def auto():
         need(len(said) == 1 and 'qemu' in said[0], 'not one line of notice: %s' % said)
         if not opens:
             return 'no KVM'
-        skips = lambda said: len(said) == 1 and all(w in said[0] for w in ('--engine qemu', 'ROOTFS_BOOT_ENGINE', '--engine libkrun'))
+        skips = lambda said: (
+            len(said) == 1 and all(w in said[0] for w in ('--engine qemu', 'ROOTFS_BOOT_ENGINE', '--engine libkrun'))
+        )
         need(skips(said), 'the notice does not say how to skip it: %s' % said)
         said = start(engines=1)
         need(skips(said) and 'earlier' in said[0], 'the second start does not say that it knows: %s' % said)
@@ -179,15 +189,35 @@ def slow_engine():
             return p.stderr
 
         # A timeout is the command's, and begins with it: a machine that is slow to mount its disks is asked nothing.
-        said = run("say('hello 1'); early = asked(3); say('run 2'); asked(); say('warn 0 asked ' + ('early' if early else 'late')); say('exit 0 3 0 0 0'); asked()\n",
-                   '--timeout', '1', code=124)
+        said = run(
+            "say('hello 1'); early = asked(3); say('run 2'); asked(); say('warn 0 asked ' + ('early' if early else 'late')); say('exit 0 3 0 0 0'); asked()\n",
+            '--timeout',
+            '1',
+            code=124,
+        )
         need('asked late' in said and 'early' not in said, 'a machine whose command did not run yet: ' + said)
-        run("say('hello 1'); early = asked(3); say('exit %d 3 0 0 0' % (9 if early else 7)); asked()\n", '--timeout', '1', code=7)
+        run(
+            "say('hello 1'); early = asked(3); say('exit %d 3 0 0 0' % (9 if early else 7)); asked()\n",
+            '--timeout',
+            '1',
+            code=7,
+        )
         # It begins once, whatever a guest says.
-        run("say('hello 1')\nfor _ in range(100):\n    say('run 2')\n    if asked(0.2):\n        say('exit 0 3 0 0 0'); asked()\nsay('exit 9 3 0 0 0'); asked()\n", '--timeout', '1', code=124)
+        run(
+            "say('hello 1')\nfor _ in range(100):\n    say('run 2')\n    if asked(0.2):\n        say('exit 0 3 0 0 0'); asked()\nsay('exit 9 3 0 0 0'); asked()\n",
+            '--timeout',
+            '1',
+            code=124,
+        )
         # A guest says as much to a person as that person may read.
-        said = run("say('hello 1'); say('run 2')\nfor _ in range(1000):\n    say('\\n'.join(['warn 0 ' + 'x' * 50] * 100))\nsay('exit 5 3 0 0 0'); asked()\n", code=5)
-        need(said.count('xxx\n') == 100 and 'the rest is left out' in said, 'it said %d bytes: %s' % (len(said), said[-200:]))
+        said = run(
+            "say('hello 1'); say('run 2')\nfor _ in range(1000):\n    say('\\n'.join(['warn 0 ' + 'x' * 50] * 100))\nsay('exit 5 3 0 0 0'); asked()\n",
+            code=5,
+        )
+        need(
+            said.count('xxx\n') == 100 and 'the rest is left out' in said,
+            'it said %d bytes: %s' % (len(said), said[-200:]),
+        )
         # The last words of an engine that is gone, its own and its guest's, however late somebody gets to read them.
         for n in range(10):
             run("say('hello 1'); say('run 2'); say('exit %d 3 0 0 0')\n" % n, code=n)
@@ -195,27 +225,3 @@ def slow_engine():
             need('why %d' % n in said, 'the last words are missing: ' + said)
             said = run("print('it is so %d'); sys.exit(125)\n" % n, code=125)
             need('it is so %d' % n in said, 'the last words are missing: ' + said)
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

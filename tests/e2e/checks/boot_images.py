@@ -1,34 +1,33 @@
 """Bundles of images that have odd things where a machine has its own, and programs that cannot be run (src/boot/tests/boot/image.rs)."""
+
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 
 from checks import check
-from harness.common import TOP, build, need, scratch
-import functools
-import re
-from harness import bundle
-from harness import compare
-from harness.common import WORK, call, manifest_for
+from harness import bundle, compare
+from harness.common import TOP, WORK, build, call, manifest_for, need, scratch
 from harness.images import image
 
 HELLO = os.path.join(TOP, 'testimages/hello')
 
 # From a builder: an empty file. Ubuntu links to systemd-resolved's file; alpine-baselayout has "localhost" as the name of every machine.
-EMPTY_ETC = r'''
+EMPTY_ETC = r"""
   - write: { path: /etc/hosts, content: "" }
   - symlink: { path: /etc/resolv.conf, target: ../run/systemd/resolve/stub-resolv.conf }
   - write: { path: /etc/hostname, content: "localhost\n" }
-'''
-OWN_ETC = r'''
+"""
+OWN_ETC = r"""
   - write: { path: /etc/hosts, content: "10.9.8.7\tpatched\n127.0.0.1 localhost", mode: "640", owner: "1000" }
   - write: { path: /etc/resolv.conf, content: "# ours\nnameserver 9.9.9.9\n" }
   - replace: { path: /etc/resolv.conf, find: "# ours\n", with: "" }
   - write: { path: /etc/hostname, content: "named-here\n" }
-'''
-ODD_PLACES = r'''
+"""
+ODD_PLACES = r"""
   - remove: { path: /tmp, recursive: true, missing: ok }
   - write: { path: /tmp, content: "a file\n" }
   - remove: { path: /run, recursive: true, missing: ok }
@@ -37,18 +36,18 @@ ODD_PLACES = r'''
   - write: { path: /etc/hosts/inside, content: "" }
   - symlink: { path: /etc/resolv.conf, target: ../run/systemd/resolve/stub-resolv.conf }
   - symlink: { path: /etc/hostname, target: /dev/null }
-'''
-FIFOS = r'''
+"""
+FIFOS = r"""
   - remove: { path: "/etc/{passwd,group}" }
   - mknod: { path: /etc/passwd, kind: fifo }
   - mknod: { path: /etc/group, kind: fifo }
-'''
-PROGRAMS = r'''
+"""
+PROGRAMS = r"""
   - copy: { from: programs, path: /opt/p, parents: true, mode: "u=rwx,go=rx" }
   - symlink: { path: /sbin/init, target: /bin/busybox, force: true, parents: true }
   - symlink: { path: /opt/p/to-init, target: /sbin/init }
   - symlink: { path: /usr/lib/systemd/systemd, target: /bin/busybox, parents: true }
-'''
+"""
 
 
 def elf(machine, bits=64, big=False, interpreter=None):
@@ -124,8 +123,16 @@ def make(directory, cache, bundles):
         with open(os.path.join(programs, name), 'wb') as file:
             file.write(data)
     unknown = with_config(HELLO, os.path.join(directory, 'unknown-signal'), stop_signal('SIGNOPE'))
-    impossible = with_config(HELLO, os.path.join(directory, 'impossible-volumes'), volumes('', '/etc/motd', '/' + 256 * 'x', '/srv/data'))
-    for name, layout, patches in (('fifos', impossible, FIFOS), ('own-etc', HELLO, OWN_ETC), ('empty-etc', HELLO, EMPTY_ETC), ('odd-places', unknown, ODD_PLACES), ('programs', HELLO, PROGRAMS)):
+    impossible = with_config(
+        HELLO, os.path.join(directory, 'impossible-volumes'), volumes('', '/etc/motd', '/' + 256 * 'x', '/srv/data')
+    )
+    for name, layout, patches in (
+        ('fifos', impossible, FIFOS),
+        ('own-etc', HELLO, OWN_ETC),
+        ('empty-etc', HELLO, EMPTY_ETC),
+        ('odd-places', unknown, ODD_PLACES),
+        ('programs', HELLO, PROGRAMS),
+    ):
         manifest = os.path.join(directory, name + '.yaml')
         with open(manifest, 'w') as file:
             file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches:%s' % (layout, patches))
@@ -136,15 +143,28 @@ def make(directory, cache, bundles):
 def stop_signals():
     """As docker takes them (Container.StopSignal of moby): what nobody knows is SIGTERM, which the build says."""
     from harness.boot import boot
+
     with scratch() as tmp:
-        for i, (name, number, words) in enumerate((('', 15, 'SIGTERM'), ('SIGNOPE', 15, 'SIGNOPE'), ('0', 15, 'SIGTERM'), (None, 15, None), ('rtmin+3', 37, None), ('9', 9, None))):
+        for i, (name, number, words) in enumerate(
+            (
+                ('', 15, 'SIGTERM'),
+                ('SIGNOPE', 15, 'SIGNOPE'),
+                ('0', 15, 'SIGTERM'),
+                (None, 15, None),
+                ('rtmin+3', 37, None),
+                ('9', 9, None),
+            )
+        ):
             layout = with_config(HELLO, os.path.join(tmp, 'layout%d' % i), stop_signal(name))
             manifest, out = os.path.join(tmp, '%d.yaml' % i), os.path.join(tmp, 'out%d' % i)
             with open(manifest, 'w') as file:
                 file.write('image: oci:%s:latest\nplatform: linux/amd64\n' % layout)
             said = build(manifest, out, cache=os.path.join(tmp, 'cache')).stderr
             warned = [line for line in said.splitlines() if 'StopSignal' in line]
-            need(len(warned) == (words is not None) and all(words in line for line in warned), '%r: the build says %s' % (name, said))
+            need(
+                len(warned) == (words is not None) and all(words in line for line in warned),
+                '%r: the build says %s' % (name, said),
+            )
             plan = json.loads(boot(out, '--engine', 'qemu', '--dry-run').stdout)
             need(plan['command']['stop_signal'] == number, '%r is signal %s' % (name, plan['command']['stop_signal']))
 
@@ -152,7 +172,7 @@ def stop_signals():
 DIR = os.path.join(WORK, 'boot')
 
 
-BROKEN = r'''
+BROKEN = r"""
 #include <stddef.h>
 #include <stdint.h>
 static char kernel[1 << 20] __attribute__((aligned(4096))) = {0x0f, 0x0b, [64] = 4, [68] = 4, [72] = 18, [76] = 'X', 'e', 'n', [83] = 1};
@@ -162,7 +182,7 @@ char *krunfw_get_kernel(uint64_t *load, uint64_t *entry, size_t *size)
     *size = sizeof kernel;
     return kernel;
 }
-'''
+"""
 
 
 @functools.cache

@@ -1,4 +1,5 @@
 """What rootfs-boot refuses to start, what it checks first, and what it says instead: no case of this file needs a guest."""
+
 import json
 import os
 import re
@@ -6,14 +7,12 @@ import shutil
 import signal
 import subprocess
 import time
-from harness import bundle
+
 from checks import check
-from harness.common import PATIENCE, TOP, build, call, manifest_for, need, scratch
-from harness.boot import BOOT, boot
 from checks.boot_images import bundles
-from harness.boot import no_engine
-
-
+from harness import bundle
+from harness.boot import BOOT, boot, no_engine
+from harness.common import PATIENCE, TOP, build, call, manifest_for, need, scratch
 
 
 @check('boot-upper-grown-meanwhile')
@@ -25,8 +24,30 @@ def upper_grown_meanwhile():
         call('cp', '--sparse=always', os.path.join(bundles(), 'hello/upper.ext4'), kept)
         os.chmod(kept, 0o600)
         larger = 2 * os.path.getsize(kept)
-        p = subprocess.Popen(['strace', '-f', '--quiet=all', '-o', '/dev/null', '-P', kept, '-e', 'inject=flock:delay_enter=4000000', BOOT, os.path.join(bundles(), 'hello'),
-                              '--engine', 'qemu', '--upper', kept], env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p = subprocess.Popen(
+            [
+                'strace',
+                '-f',
+                '--quiet=all',
+                '-o',
+                '/dev/null',
+                '-P',
+                kept,
+                '-e',
+                'inject=flock:delay_enter=4000000',
+                BOOT,
+                os.path.join(bundles(), 'hello'),
+                '--engine',
+                'qemu',
+                '--upper',
+                kept,
+            ],
+            env=env,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         while p.poll() is None and not any(kept in open_files(pid) for pid in os.listdir('/proc') if pid.isdigit()):
             time.sleep(0.05)
         os.truncate(kept, larger)
@@ -41,11 +62,32 @@ def upper_unfinished():
     with scratch() as tmp:
         env, mark = no_engine(tmp)
         os.mkdir(os.path.join(tmp, 'place'))
-        p = call('unshare', '--mount', 'sh', '-c', 'umount -l /proc; exec "$@"', 'sh', 'strace', '-f', '--quiet=all', '-o', '/dev/null',
-                 '-e', 'inject=fsync:signal=TERM:delay_exit=2000000', BOOT, os.path.join(bundles(), 'hello'), '--engine', 'qemu', '--upper', os.path.join(tmp, 'place/kept.ext4'),
-                 ok=range(-64, 256), env=env, stdin=subprocess.DEVNULL)
+        p = call(
+            'unshare',
+            '--mount',
+            'sh',
+            '-c',
+            'umount -l /proc; exec "$@"',
+            'sh',
+            'strace',
+            '-f',
+            '--quiet=all',
+            '-o',
+            '/dev/null',
+            '-e',
+            'inject=fsync:signal=TERM:delay_exit=2000000',
+            BOOT,
+            os.path.join(bundles(), 'hello'),
+            '--engine',
+            'qemu',
+            '--upper',
+            os.path.join(tmp, 'place/kept.ext4'),
+            ok=range(-64, 256),
+            env=env,
+            stdin=subprocess.DEVNULL,
+        )
         # A signal that is heard once the copy is whole finds no machine that could start without /proc.
-        need(p.returncode in (-signal.SIGTERM, 125), "it ended by %d: %s" % (p.returncode, p.stderr))
+        need(p.returncode in (-signal.SIGTERM, 125), 'it ended by %d: %s' % (p.returncode, p.stderr))
         need(not os.path.exists(mark), 'a machine was started')
         left = os.listdir(os.path.join(tmp, 'place'))
         # The copy may be whole just before the signal is there.
@@ -90,6 +132,7 @@ def hostile():
             path = layer(d)
             os.rename(path, os.path.join(os.path.dirname(d), 'aside'))
             make(path, os.path.join(os.path.dirname(d), 'aside'))
+
         return do
 
     def cut(d):
@@ -106,18 +149,48 @@ def hostile():
         edit(os.path.join(d, 'bundle.vmdk'), lambda b: b.replace(name(d).encode(), b'layers/other'))
 
     first = re.compile(rb'RW \d+ FLAT "fsmeta.erofs"')
-    yield 'absolute path', vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"/etc/passwd"')), [], ['bundle.vmdk', 'bytes, not']
-    yield 'dot-dot', vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"../fsmeta.erofs"')), [], ['bundle.vmdk', 'bytes, not']
+    yield (
+        'absolute path',
+        vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"/etc/passwd"')),
+        [],
+        ['bundle.vmdk', 'bytes, not'],
+    )
+    yield (
+        'dot-dot',
+        vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"../fsmeta.erofs"')),
+        [],
+        ['bundle.vmdk', 'bytes, not'],
+    )
     yield 'protocol', vmdk(lambda b: b.replace(b'"layers/', b'"layers/nbd:', 1)), [], ['bundle.vmdk', 'bytes, not']
     yield 'deeper', vmdk(lambda b: b.replace(b'"layers/', b'"layers/x/', 1)), [], ['bundle.vmdk', 'bytes, not']
     yield 'parent disk', vmdk(lambda b: b + b'parentFileNameHint="/etc/passwd"\n'), [], ['bundle.vmdk', 'bytes, not']
     yield 'other grammar', vmdk(lambda b: b.replace(b'\nRW ', b'\nRDONLY ', 1)), [], ['bundle.vmdk', 'bytes, not']
-    yield 'one sector too many', vmdk(lambda b: first.sub(b'RW 999 FLAT "fsmeta.erofs"', b)), [], ['bundle.vmdk', 'bytes, not']
-    yield 'overflowing size', vmdk(lambda b: first.sub(b'RW 99999999999999999 FLAT "fsmeta.erofs"', b)), [], ['bundle.vmdk', 'bytes, not']
-    yield 'overflowing sum', vmdk(lambda b: re.sub(rb'RW \d+ ', b'RW 27021597764222976 ', b)), [], ['bundle.vmdk', 'bytes, not']
+    yield (
+        'one sector too many',
+        vmdk(lambda b: first.sub(b'RW 999 FLAT "fsmeta.erofs"', b)),
+        [],
+        ['bundle.vmdk', 'bytes, not'],
+    )
+    yield (
+        'overflowing size',
+        vmdk(lambda b: first.sub(b'RW 99999999999999999 FLAT "fsmeta.erofs"', b)),
+        [],
+        ['bundle.vmdk', 'bytes, not'],
+    )
+    yield (
+        'overflowing sum',
+        vmdk(lambda b: re.sub(rb'RW \d+ ', b'RW 27021597764222976 ', b)),
+        [],
+        ['bundle.vmdk', 'bytes, not'],
+    )
     yield 'three megabytes of descriptor', vmdk(lambda b: b + b'#' * 3000000), [], ['bundle.vmdk', 'bytes, not']
     yield 'no text', vmdk(lambda b: b + b'\xff'), [], ['bundle.vmdk', 'bytes, not']
-    yield 'a file of the host', vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"/etc/shadow-"')), [], ['bundle.vmdk', 'not what a build writes']
+    yield (
+        'a file of the host',
+        vmdk(lambda b: b.replace(b'"fsmeta.erofs"', b'"/etc/shadow-"')),
+        [],
+        ['bundle.vmdk', 'not what a build writes'],
+    )
     yield 'symbolic link', replace(lambda path, aside: os.symlink(aside, path)), [], ['layers/', 'symbolic link']
     yield 'layers elsewhere', move_layers, [], ['layers/', 'not a directory of the bundle']
     yield 'fifo', replace(lambda path, aside: os.mkfifo(path)), [], ['layers/', 'not a regular file']
@@ -129,8 +202,20 @@ def hostile():
     yield 'upper', lambda d: flip(os.path.join(d, 'upper.ext4'), 1100), [], ['upper.ext4', 'hash differs']
     yield 'a byte of a layer', lambda d: flip(layer(d), 9000), ['--verify'], ['layers/', 'hash differs']
     yield 'no index', lambda d: os.unlink(os.path.join(d, 'bundle.json')), [], ['bundle.json', 'it is missing']
-    yield 'another version', lambda d: edit(os.path.join(d, 'bundle.json'), lambda b: b.replace(b'"version": 2', b'"version": 7')), [], ['version 7']
-    yield 'another architecture', lambda d: edit(os.path.join(d, 'bundle.json'), lambda b: bundle.sealed(b.replace(b'linux/amd64', b'linux/riscv64'))), [], ['riscv64']
+    yield (
+        'another version',
+        lambda d: edit(os.path.join(d, 'bundle.json'), lambda b: b.replace(b'"version": 2', b'"version": 7')),
+        [],
+        ['version 7'],
+    )
+    yield (
+        'another architecture',
+        lambda d: edit(
+            os.path.join(d, 'bundle.json'), lambda b: bundle.sealed(b.replace(b'linux/amd64', b'linux/riscv64'))
+        ),
+        [],
+        ['riscv64'],
+    )
 
 
 @check('boot-hostile')
@@ -164,8 +249,10 @@ def swapped():
         path = bundle.extents(directory)[1][0]
         expected = call('sha256sum', path).stdout.split()[0]
         # The engine's process has started when this runs, and opens its disk only now.
-        swap = 'mv %s.other %s; for a; do case $a in *format=vmdk*) d=${a#*file=}; d=${d%%%%,*};; esac; done\n' \
-               'sed -n "s/^RW .*FLAT \\"\\(.*\\)\\" 0/\\1/p" $d | sed -n 2p | xargs sha256sum >%s/sum' % (path, path, tmp)
+        swap = (
+            'mv %s.other %s; for a; do case $a in *format=vmdk*) d=${a#*file=}; d=${d%%%%,*};; esac; done\n'
+            'sed -n "s/^RW .*FLAT \\"\\(.*\\)\\" 0/\\1/p" $d | sed -n 2p | xargs sha256sum >%s/sum' % (path, path, tmp)
+        )
         with open(path + '.other', 'wb') as other:
             other.write(bytes(os.path.getsize(path)))
         env, _ = no_engine(tmp, swap)
@@ -180,9 +267,15 @@ def swapped():
 def engine_says():
     """What an engine that cannot start says itself is shown, to its last line, however late it is read."""
     with scratch() as tmp:
-        env, _ = no_engine(tmp, 'for i in $(seq 2000); do echo "line $i" >&2; done\necho "qemu: cannot set up guest memory" >&2\nexit 1')
+        env, _ = no_engine(
+            tmp,
+            'for i in $(seq 2000); do echo "line $i" >&2; done\necho "qemu: cannot set up guest memory" >&2\nexit 1',
+        )
         p = boot(os.path.join(bundles(), 'hello'), '--engine', 'qemu', ok=(125,), env=env)
-        need('did not come up' in p.stderr and p.stderr.endswith('line 2000\n    qemu: cannot set up guest memory\n'), p.stderr)
+        need(
+            'did not come up' in p.stderr and p.stderr.endswith('line 2000\n    qemu: cannot set up guest memory\n'),
+            p.stderr,
+        )
 
 
 @check('boot-dry-run')
@@ -192,19 +285,26 @@ def dry_run():
         env, mark = no_engine(tmp)
         m = manifest_for(os.path.join(tmp, 'm.yaml'), 'oci:%s/testimages/hello:latest' % TOP)
         with open(m, 'a') as file:
-            file.write('boot:\n  cpus: 3\n  memory: 768MiB\n  env: { A: manifest, B: manifest }\n  user: "42:43"\n  command: [manifest]\n'
-                       '  hostname: from-manifest\n  tmpfs: ["/srv:1MiB"]\n  timeout: 50\n  workdir: /srv\n')
+            file.write(
+                'boot:\n  cpus: 3\n  memory: 768MiB\n  env: { A: manifest, B: manifest }\n  user: "42:43"\n  command: [manifest]\n'
+                '  hostname: from-manifest\n  tmpfs: ["/srv:1MiB"]\n  timeout: 50\n  workdir: /srv\n'
+            )
         out = os.path.join(tmp, 'bundle')
         build(m, out)
         plan = lambda *args: json.loads(boot(out, '--engine', 'qemu', '--dry-run', *args, env=env).stdout)
         p = plan()
         need((p['cpus'], p['memory_mib'], p['timeout_seconds']) == (3, 768, 50), str(p))
         c = p['command']
-        need(c['argv'] == ['/bin/sh', '/lib/app/hello', 'manifest'] and c['user'] == '42:43' and c['workdir'] == '/srv', str(c))
+        need(
+            c['argv'] == ['/bin/sh', '/lib/app/hello', 'manifest'] and c['user'] == '42:43' and c['workdir'] == '/srv',
+            str(c),
+        )
         need(c['hostname'] == 'from-manifest' and {'A=manifest', 'B=manifest', 'LANG=C.UTF-8'} <= set(c['env']), str(c))
         need(c['stop_signal'] == 2 and p['image_volumes'] == ['/data'], str(p))
         need([t['path'] for t in p['tmpfs']] == ['/tmp', '/run', '/dev/shm', '/srv'], str(p['tmpfs']))
-        p = plan('--cpus', '1', '-e', 'B=option', '--user', 'hello', '--timeout', '1.5', '--tmpfs', 'none', '--', 'option')
+        p = plan(
+            '--cpus', '1', '-e', 'B=option', '--user', 'hello', '--timeout', '1.5', '--tmpfs', 'none', '--', 'option'
+        )
         c = p['command']
         need((p['cpus'], p['timeout_seconds'], p['tmpfs']) == (1, 1.5, []), str(p))
         need(c['argv'][-1] == 'option' and c['user'] == 'hello' and {'A=manifest', 'B=option'} <= set(c['env']), str(c))
@@ -213,19 +313,59 @@ def dry_run():
         # Behind the bundle stands a command; no option of its own is taken for one of rootfs-boot's.
         for words in (['echo', '-n', '--timeout', '5'], ['a', '--', '-m', 'x'], ['--', '-m', 'x']):
             q = plan(*words)
-            need(q['command']['argv'][2:] == [w for i, w in enumerate(words) if i or w != '--'] and q['timeout_seconds'] == 50, '%s: %s' % (words, q))
+            need(
+                q['command']['argv'][2:] == [w for i, w in enumerate(words) if i or w != '--']
+                and q['timeout_seconds'] == 50,
+                '%s: %s' % (words, q),
+            )
         # docker's sizes, Go's durations, and the machine's own file of names.
-        q = plan('-m', '1.5g', '--timeout', '1m30s', '--tmpfs', '/a:size=64k', '--stop-signal', 'USR1', '--add-host', 'a:1.2.3.4', '--dns', '::1')
+        q = plan(
+            '-m',
+            '1.5g',
+            '--timeout',
+            '1m30s',
+            '--tmpfs',
+            '/a:size=64k',
+            '--stop-signal',
+            'USR1',
+            '--add-host',
+            'a:1.2.3.4',
+            '--dns',
+            '::1',
+        )
         need((q['memory_mib'], q['timeout_seconds'], q['tmpfs'][-1]['bytes']) == (1536, 90, 65536), str(q))
-        need((q['command']['stop_signal'], q['command']['add_host'], q['command']['dns']) == (10, ['a:1.2.3.4'], ['::1']), str(q))
-        for size, mib in (('512m', 512), ('80M', 80), ('2G', 2048), ('1048576k', 1024), ('536870912', 512), ('536870912b', 512), ('1GiB', 1024), ('1gb', 1024)):
+        need(
+            (q['command']['stop_signal'], q['command']['add_host'], q['command']['dns'])
+            == (10, ['a:1.2.3.4'], ['::1']),
+            str(q),
+        )
+        for size, mib in (
+            ('512m', 512),
+            ('80M', 80),
+            ('2G', 2048),
+            ('1048576k', 1024),
+            ('536870912', 512),
+            ('536870912b', 512),
+            ('1GiB', 1024),
+            ('1gb', 1024),
+        ):
             need(plan('--memory', size)['memory_mib'] == mib, size)
         # The bundle is its directory, however that is named, or its descriptor.
-        for name, cwd in ((out + '/', '/'), ('.', out), ('bundle', tmp), ('bundle/bundle.vmdk', tmp), ('bundle.vmdk', out)):
+        for name, cwd in (
+            (out + '/', '/'),
+            ('.', out),
+            ('bundle', tmp),
+            ('bundle/bundle.vmdk', tmp),
+            ('bundle.vmdk', out),
+        ):
             q = json.loads(boot(name, '--engine', 'qemu', '--dry-run', env=env, cwd=cwd).stdout)
             need(q['memory_mib'] == 768, str(q))
         disks = p['disks']['rootfs']
-        need([(os.path.basename(d['path']), d['bytes']) for d in disks] == [(os.path.basename(path), size) for path, size in bundle.extents(out)], str(disks))
+        need(
+            [(os.path.basename(d['path']), d['bytes']) for d in disks]
+            == [(os.path.basename(path), size) for path, size in bundle.extents(out)],
+            str(disks),
+        )
         need(not os.path.exists(mark), '--dry-run launched something')
 
 
@@ -233,14 +373,35 @@ def dry_run():
 def usage():
     """What makes no sense is said before anything is looked at."""
     here = os.path.join(bundles(), 'hello')
-    for args, words in ((['--tmpfs', 'x'], '/PATH'), (['--publish', '80:'], 'HOST:GUEST'), (['--volume', '/a'], 'HOST:GUEST'), (['--volume', '/nosuch:/a'], '/nosuch'),
-                        (['--memory', '1MiB'], '80 MiB'), (['--memory', '1x'], 'is not a size'), (['--add-host', 'x'], 'NAME:IP'), (['--dns', 'x'], 'IP address'), (['--stop-signal', 'SIGNOPE'], 'is not a signal'),
-                        (['--read-only', '--ephemeral'], 'cannot be used with'), (['--cpus', '0'], 'cpus'), (['--timeout', '0'], 'seconds'), (['--timeout', '1e30'], 'seconds'), (['--hostname', 'a b'], 'host name'),
-                        (['--read-only', '--upper', 'x'], 'cannot be used with'), (['--engine', 'xen'], 'libkrun'), (['--krunfw', '/nosuch'], 'libkrunfw'),
-                        (['--workdir', 'rel'], 'not absolute'), (['--upper', '/dev/null'], 'not a regular file'), (['--entrypoint', ''], 'no entrypoint'), (['-e', '=x'], 'the name of a variable')):
+    for args, words in (
+        (['--tmpfs', 'x'], '/PATH'),
+        (['--publish', '80:'], 'HOST:GUEST'),
+        (['--volume', '/a'], 'HOST:GUEST'),
+        (['--volume', '/nosuch:/a'], '/nosuch'),
+        (['--memory', '1MiB'], '80 MiB'),
+        (['--memory', '1x'], 'is not a size'),
+        (['--add-host', 'x'], 'NAME:IP'),
+        (['--dns', 'x'], 'IP address'),
+        (['--stop-signal', 'SIGNOPE'], 'is not a signal'),
+        (['--read-only', '--ephemeral'], 'cannot be used with'),
+        (['--cpus', '0'], 'cpus'),
+        (['--timeout', '0'], 'seconds'),
+        (['--timeout', '1e30'], 'seconds'),
+        (['--hostname', 'a b'], 'host name'),
+        (['--read-only', '--upper', 'x'], 'cannot be used with'),
+        (['--engine', 'xen'], 'libkrun'),
+        (['--krunfw', '/nosuch'], 'libkrunfw'),
+        (['--workdir', 'rel'], 'not absolute'),
+        (['--upper', '/dev/null'], 'not a regular file'),
+        (['--entrypoint', ''], 'no entrypoint'),
+        (['-e', '=x'], 'the name of a variable'),
+    ):
         engine = [] if '--engine' in args else ['--engine', 'qemu']
         p = boot(here, *engine, *args, ok=range(256))
-        need(p.returncode == 125 and words in p.stderr, '%s: exit %d, without %r: %s' % (args, p.returncode, words, p.stderr))
+        need(
+            p.returncode == 125 and words in p.stderr,
+            '%s: exit %d, without %r: %s' % (args, p.returncode, words, p.stderr),
+        )
     with scratch() as tmp:
         p = boot(os.path.join(tmp, 'none'), ok=(125,))
         need('No such file' in p.stderr, p.stderr)
@@ -249,11 +410,14 @@ def usage():
             file.write('x' * 10000)
         p = boot(here, '--engine', 'qemu', '--upper', precious, ok=(125,))
         need('it stays as it is' in p.stderr and os.path.getsize(precious) == 10000, p.stderr)
-        with open(precious, 'wb') as file:                  # like an ISO, which begins with zeros
+        with open(precious, 'wb') as file:  # like an ISO, which begins with zeros
             file.write(bytes(32768) + b'\1CD001')
         p = boot(here, '--engine', 'qemu', '--upper', precious, ok=(125,))
         need('it stays as it is' in p.stderr and os.path.getsize(precious) == 32774, p.stderr)
         p = boot(here, '--engine', 'qemu', '--upper', os.path.join(here, 'upper.ext4'), ok=(125,))
         need("the bundle's own" in p.stderr, p.stderr)
         p = boot(here, '--engine', 'qemu', '--krunfw', '/nosuch', ok=(125,))
-        need(all(w in p.stderr for w in ('Fedora', 'Debian', 'Homebrew', 'PyPI')), 'the error does not say where libkrunfw is to be had: ' + p.stderr)
+        need(
+            all(w in p.stderr for w in ('Fedora', 'Debian', 'Homebrew', 'PyPI')),
+            'the error does not say where libkrunfw is to be had: ' + p.stderr,
+        )

@@ -1,14 +1,15 @@
 """Images, manifests and bundles that are small and made to exhaust the machine."""
+
 import http.server
 import json
 import os
 import socketserver
 import threading
 
-from harness import exhaust
-from layout import Layout, tagged
 from checks import check
+from harness import exhaust
 from harness.common import BINARY, need, scratch
+from layout import Layout, tagged
 
 # What the defaults promise; a run with narrow limits takes much less.
 MOST_MEMORY, LITTLE_MEMORY = 1536 << 20, 200 << 20
@@ -102,7 +103,12 @@ def full():
 
 def deep(count):
     """So many directories 400 components of 255 bytes below /srv: each has a path of 100 kB."""
-    links = [exhaust.entry('l%d' % i, b'2', records={'linkpath': '/'.join(['l%d' % (i - 1) if i else 'srv'] + ['n' * 255] * 15)}) for i in range(27)]
+    links = [
+        exhaust.entry(
+            'l%d' % i, b'2', records={'linkpath': '/'.join(['l%d' % (i - 1) if i else 'srv'] + ['n' * 255] * 15)}
+        )
+        for i in range(27)
+    ]
     return [exhaust.d('srv'), *links] + [exhaust.d('l26/%d' % i) for i in range(count)]
 
 
@@ -111,13 +117,34 @@ LINES = 'a\n' * (4 << 20)
 # What patches are applied to, the patch, and whether narrow limits end it.
 PATCHED = {
     'a hunk in a file of line ends': (lambda: [exhaust.f('f', '\n' * (32 << 20))], {'diff': {'content': DIFF}}, False),
-    'accounts of line ends': (lambda: [exhaust.f('etc/' + name, LINES) for name in ('passwd', 'group', 'shadow', 'gshadow')], {'user': {'name': 'app'}}, False),
-    'a mode of deep directories': (lambda: deep(4000), {'chmod': {'path': '/srv', 'mode': 'g-w', 'recursive': True}}, False),
-    'an owner of deep directories': (lambda: deep(4000), {'chown': {'path': '/srv', 'owner': '5:5', 'recursive': True}}, False),
+    'accounts of line ends': (
+        lambda: [exhaust.f('etc/' + name, LINES) for name in ('passwd', 'group', 'shadow', 'gshadow')],
+        {'user': {'name': 'app'}},
+        False,
+    ),
+    'a mode of deep directories': (
+        lambda: deep(4000),
+        {'chmod': {'path': '/srv', 'mode': 'g-w', 'recursive': True}},
+        False,
+    ),
+    'an owner of deep directories': (
+        lambda: deep(4000),
+        {'chown': {'path': '/srv', 'owner': '5:5', 'recursive': True}},
+        False,
+    ),
     'a glob over deep directories': (lambda: deep(4000), {'remove': {'path': '/srv/**/*.pyc', 'missing': 'ok'}}, True),
-    'all names of a directory': (lambda: [exhaust.f('d/a')] + [exhaust.at('d/' + 'n' * 240 + '%06d' % i, b'1', link='d/a') for i in range(60_000)], {'remove': {'path': '/d/*'}}, True),
-    'large files that are edited': (lambda: [exhaust.f('f%d' % i, '%d' % i * (20 << 20)) for i in range(4)],
-                                    *[{'replace': {'path': '/f%d' % i, 'find': '^.', 'with': 'x'}} for i in range(4)], True),
+    'all names of a directory': (
+        lambda: (
+            [exhaust.f('d/a')] + [exhaust.at('d/' + 'n' * 240 + '%06d' % i, b'1', link='d/a') for i in range(60_000)]
+        ),
+        {'remove': {'path': '/d/*'}},
+        True,
+    ),
+    'large files that are edited': (
+        lambda: [exhaust.f('f%d' % i, '%d' % i * (20 << 20)) for i in range(4)],
+        *[{'replace': {'path': '/f%d' % i, 'find': '^.', 'with': 'x'}} for i in range(4)],
+        True,
+    ),
 }
 
 
@@ -127,14 +154,26 @@ def patched():
     most = 0
     for number, (name, (entries, *patches, ends)) in enumerate(PATCHED.items()):
         with scratch() as tmp:
+
             def write(path):
                 out = Layout(path)
                 out.index(tagged(out.image([exhaust.gathered(entries())])))
+
             manifest = os.path.join(tmp, 'm.yaml')
             with open(manifest, 'w') as file:
                 json.dump({'image': apart(tmp, 'layout%d' % number, write), 'patches': patches}, file)
-            cmd = [BINARY, 'build', manifest, '-o', os.path.join(tmp, 'out'), '--cache-dir', os.path.join(tmp, 'cache'), '--quiet',
-                   '--max-metadata-bytes', '120MiB']
+            cmd = [
+                BINARY,
+                'build',
+                manifest,
+                '-o',
+                os.path.join(tmp, 'out'),
+                '--cache-dir',
+                os.path.join(tmp, 'cache'),
+                '--quiet',
+                '--max-metadata-bytes',
+                '120MiB',
+            ]
             used = exhaust.measured(cmd, memory=4 << 30, cpu=MOST_TIME)
             need(used.status == ends and ('--max-metadata-bytes' in used.said) == ends, '%s: %s' % (name, used))
             need(used.memory <= LITTLE_MEMORY, '%s takes too much memory: %s' % (name, used))
@@ -165,7 +204,9 @@ def yaml():
             for path, read in (('manifest.yaml', 'manifest.yaml'), ('included.yaml', 'including.yaml')):
                 with open(at(path), 'w') as file:
                     file.write(text)
-                used = exhaust.measured([BINARY, 'build', at(read), '-o', at('out'), '--cache-dir', at('cache')], memory=2 << 30, cpu=60)
+                used = exhaust.measured(
+                    [BINARY, 'build', at(read), '-o', at('out'), '--cache-dir', at('cache')], memory=2 << 30, cpu=60
+                )
                 need(used.status == 2 and path in used.said, '%s as %s: %s' % (name, path, used))
                 need(used.memory < 700 << 20, '%s as %s: %s' % (name, path, used))
 
@@ -180,7 +221,9 @@ def documents():
             'objects': '{"schemaVersion":2,"manifests":[' + '{"":0},' * (15 * exhaust.MIB // 7) + '{}]}',
             'lists': '[' * 100_000,
             'zeros': '{"schemaVersion":2,"manifests":[' + '0,' * 4_500_000 + '0]}',
-            'manifests': '{"schemaVersion":2,"manifests":[' + ','.join([layer] * (15 * exhaust.MIB // (len(layer) + 1))) + ']}',
+            'manifests': '{"schemaVersion":2,"manifests":['
+            + ','.join([layer] * (15 * exhaust.MIB // (len(layer) + 1)))
+            + ']}',
         }
         for name, text in of.items():
             path = os.path.join(tmp, name)
@@ -193,9 +236,17 @@ def documents():
         # An index that leads to one manifest of a bundle over and over.
         out = exhaust.Layout(os.path.join(tmp, 'bundles'))
         about = {'digest': digest, 'size': 1}
-        bundle = {'artifactType': 'application/vnd.rootfs-compile.bundle.v1', 'config': about, 'layers': [about] * 10_000}
+        bundle = {
+            'artifactType': 'application/vnd.rootfs-compile.bundle.v1',
+            'config': about,
+            'layers': [about] * 10_000,
+        }
         out.index(*[out.json(bundle, exhaust.MANIFEST)] * 400)
-        used = exhaust.measured([BINARY, 'pull', 'oci:' + out.path, '-o', out.path + '.out', '--cache-dir', out.path + '.cache'], memory=4 << 30, cpu=60)
+        used = exhaust.measured(
+            [BINARY, 'pull', 'oci:' + out.path, '-o', out.path + '.out', '--cache-dir', out.path + '.cache'],
+            memory=4 << 30,
+            cpu=60,
+        )
         need(used.status == 1 and used.memory < LITTLE_MEMORY, 'one bundle often: %s' % used)
         out = exhaust.Layout(os.path.join(tmp, 'layers'))
         manifest = '{"schemaVersion":2,"config":%s,"layers":[%s]}'
@@ -210,6 +261,7 @@ def documents():
 
 class EndlessDaemon(socketserver.ThreadingUnixStreamServer):
     """Docker's socket, whose answer has no end."""
+
     daemon_threads = True
 
     class RequestHandlerClass(http.server.BaseHTTPRequestHandler):
@@ -242,8 +294,20 @@ def endless_daemon():
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
         with EndlessDaemon(at('docker.sock')) as daemon:
-            cmd = [BINARY, 'build', 'docker-daemon:app:1', '-o', at('out'), '--cache-dir', at('cache'), '--max-archive-bytes', '64MiB']
-            used = exhaust.measured(cmd, memory=2 << 30, cpu=60, env={**os.environ, 'DOCKER_HOST': 'unix://' + at('docker.sock')})
+            cmd = [
+                BINARY,
+                'build',
+                'docker-daemon:app:1',
+                '-o',
+                at('out'),
+                '--cache-dir',
+                at('cache'),
+                '--max-archive-bytes',
+                '64MiB',
+            ]
+            used = exhaust.measured(
+                cmd, memory=2 << 30, cpu=60, env={**os.environ, 'DOCKER_HOST': 'unix://' + at('docker.sock')}
+            )
             daemon.shutdown()
         need(used.status == 1 and '--max-archive-bytes' in used.said, 'a daemon without an end: %s' % used)
         need(used.memory < LITTLE_MEMORY, 'a daemon without an end: %s' % used)

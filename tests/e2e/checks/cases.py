@@ -1,11 +1,25 @@
 """The rules of a layer: every case of testimages/cases, built and compared with what is written down for it."""
+
 import json
 import os
 import subprocess
 import sys
 
 from checks import check
-from harness.common import BINARY, TOP, WORK, Failed, build, call, judge, layers_of, need, need_no_leftovers, same_files, scratch
+from harness.common import (
+    BINARY,
+    TOP,
+    WORK,
+    Failed,
+    build,
+    call,
+    judge,
+    layers_of,
+    need,
+    need_no_leftovers,
+    same_files,
+    scratch,
+)
 
 SOURCE = os.path.join(TOP, 'testimages/cases')
 
@@ -22,11 +36,23 @@ def run_case(path):
     with scratch() as tmp:
         out = os.path.join(tmp, 'out', 'bundle')
         os.mkdir(os.path.dirname(out))
-        p = build(os.path.join(path, 'manifest.yaml'), out, *expect['args'], cache=os.path.join(tmp, 'cache'), ok=range(-64, 256))
-        need(p.returncode == expect['exit'], 'exit %d instead of %d: %s' % (p.returncode, expect['exit'], p.stderr.strip()[-600:]))
+        p = build(
+            os.path.join(path, 'manifest.yaml'),
+            out,
+            *expect['args'],
+            cache=os.path.join(tmp, 'cache'),
+            ok=range(-64, 256),
+        )
+        need(
+            p.returncode == expect['exit'],
+            'exit %d instead of %d: %s' % (p.returncode, expect['exit'], p.stderr.strip()[-600:]),
+        )
         if expect['exit']:
             silent = [w for w in expect['says'] if w.lower() not in p.stderr.lower()]
-            need(not silent, 'the message does not say %s: %s' % (' or '.join(map(repr, silent)), p.stderr.strip()[-600:]))
+            need(
+                not silent,
+                'the message does not say %s: %s' % (' or '.join(map(repr, silent)), p.stderr.strip()[-600:]),
+            )
             need('panicked' not in p.stderr, p.stderr)
             need_no_leftovers(os.path.dirname(out))
             return
@@ -60,12 +86,14 @@ def run_all(path):
 
 def of_rule(rule):
     """The cases of one rule are generated into a directory of their own."""
+
     def run():
         listed = call(sys.executable, SOURCE, '--list').stdout.splitlines()
         names = [line.split()[1] for line in listed if int(line.split()[0]) == rule]
         out = os.path.join(WORK, 'cases', 'rule-%02d' % rule)
         call(sys.executable, SOURCE, out, *names)
         return run_all(out)
+
     return run
 
 
@@ -78,4 +106,8 @@ def oracle():
     """The written expectations themselves: umoci must agree wherever no reason is known why it does not."""
     flat = os.path.join(WORK, 'cases', 'all')
     call(sys.executable, SOURCE, flat)
-    return call(sys.executable, '-m', 'harness.oracle', flat, cwd=os.path.join(TOP, 'tests/e2e')).stdout.strip().split('\n')[-1]
+    return (
+        call(sys.executable, '-m', 'harness.oracle', flat, cwd=os.path.join(TOP, 'tests/e2e'))
+        .stdout.strip()
+        .split('\n')[-1]
+    )

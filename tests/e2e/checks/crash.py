@@ -1,4 +1,5 @@
 """Builds that are killed, and builds that run out of disk."""
+
 import os
 import random
 import shutil
@@ -6,13 +7,13 @@ import subprocess
 import sys
 import time
 
-from harness import bundle
 from checks import check
+from harness import bundle
 from harness.common import BINARY, TOP, WORK, build, call, files, need, scratch
 
 KILLS = 50
 # A tar of some 24 MiB that does not compress, so that a build takes long enough to be hit in all its phases.
-IMAGE = '''
+IMAGE = """
 import sys, random
 sys.path.insert(0, sys.argv[1])
 from layout import Layer, Layout, tagged
@@ -22,7 +23,7 @@ out = Layout(sys.argv[2])
 layers = [Layer(d('l%d' % i), *[f('l%d/%04d' % (i, j), r.randbytes(r.randrange(1, 16000))) for j in range(1000)], form=form)
           for i, form in enumerate(('plain', 'zstd', 'gzip'))]
 out.index(tagged(out.image(layers)))
-'''
+"""
 
 
 def prepare(tmp):
@@ -44,9 +45,13 @@ def kill():
         whole = time.monotonic() - start
         expected, r, hit = files(good), random.Random(50), 0
         for i in range(KILLS):
-            if i % 3 == 0:                      # now with a cold cache, now with what the killed ones left
+            if i % 3 == 0:  # now with a cold cache, now with what the killed ones left
                 shutil.rmtree(cache, ignore_errors=True)
-            p = subprocess.Popen([BINARY, 'build', m, '-o', out, '--cache-dir', cache], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            p = subprocess.Popen(
+                [BINARY, 'build', m, '-o', out, '--cache-dir', cache],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             time.sleep(r.uniform(0, whole * 1.1))
             p.kill()
             hit += p.wait() == -9
@@ -70,7 +75,11 @@ def disk_full():
         for megabytes in (2, 9, 20, 26, 40):
             bundle.run('mount', '-t', 'tmpfs', '-o', 'size=%dm' % megabytes, 'tmpfs', small)
             try:
-                for out, cache in ((small + '/bundle', tmp + '/cache'), (tmp + '/bundle', small + '/cache'), (small + '/b2', small + '/c2')):
+                for out, cache in (
+                    (small + '/bundle', tmp + '/cache'),
+                    (tmp + '/bundle', small + '/cache'),
+                    (small + '/b2', small + '/c2'),
+                ):
                     p = build(m, out, cache=cache, ok=(0, 1))
                     if p.returncode:
                         need('space' in p.stderr.lower(), 'the message does not speak of space: ' + p.stderr)
@@ -79,7 +88,7 @@ def disk_full():
                         call(BINARY, 'verify', out)
                     for path in (out, cache):
                         shutil.rmtree(path, ignore_errors=True)
-                    for name in os.listdir(small):          # temporary files count against the next try
+                    for name in os.listdir(small):  # temporary files count against the next try
                         shutil.rmtree(os.path.join(small, name), ignore_errors=True)
             finally:
                 bundle.run('umount', small)

@@ -1,4 +1,5 @@
 """`rootfs-boot --dry-run` refuses what a start would refuse, and starts and changes nothing."""
+
 import os
 import subprocess
 
@@ -45,13 +46,36 @@ def refuses():
         before = files(tmp)
         for name, (args, word) in refused.items():
             for how in ([], ['--dry-run']):
-                p = subprocess.run([BOOT, *how, '--engine', 'qemu', *args, at('out')] if '--engine' not in args else [BOOT, *how, *args, at('out')], stdin=subprocess.DEVNULL, env=ENV,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
-                need(p.returncode == 125 and word in p.stderr, '%s%s: exit %d: %s%s' % (name, ' (dry run)' if how else '', p.returncode, p.stdout[:300], p.stderr))
+                p = subprocess.run(
+                    [BOOT, *how, '--engine', 'qemu', *args, at('out')]
+                    if '--engine' not in args
+                    else [BOOT, *how, *args, at('out')],
+                    stdin=subprocess.DEVNULL,
+                    env=ENV,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    timeout=PATIENCE,
+                )
+                need(
+                    p.returncode == 125 and word in p.stderr,
+                    '%s%s: exit %d: %s%s' % (name, ' (dry run)' if how else '', p.returncode, p.stdout[:300], p.stderr),
+                )
         need(files(tmp) == before, 'a refusal, or a dry run, changed something')
-        fine = {'an upper that will be': ['--upper', at('new')], '254 processors': ['--cpus', '254'], 'a larger upper': ['--upper-size', '5g']}
+        fine = {
+            'an upper that will be': ['--upper', at('new')],
+            '254 processors': ['--cpus', '254'],
+            'a larger upper': ['--upper-size', '5g'],
+        }
         for name, args in fine.items():
-            p = subprocess.run([BOOT, '--dry-run', '--engine', 'qemu', *args, at('out')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, env=ENV)
+            p = subprocess.run(
+                [BOOT, '--dry-run', '--engine', 'qemu', *args, at('out')],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+                env=ENV,
+            )
             need(p.returncode == 0, '%s: exit %d: %s' % (name, p.returncode, p.stderr))
         need(files(tmp) == before, 'a dry run changed something')
         return '%d refusals' % len(refused)

@@ -4,6 +4,7 @@ One system call of a command fails, each in its turn: the command either says so
 
 strace makes the calls fail. It counts each thread's calls on their own, so the nth call of a kind fails in every thread that comes so far.
 """
+
 import collections
 import os
 import random
@@ -19,18 +20,71 @@ from harness.common import BINARY, HELLO, PATIENCE, TOP, Failed, call, files, ne
 
 # A system call, and the errors that it is made to give. A call that is not here fails with EIO.
 ERRORS = {
-    'openat': ('EMFILE', 'EACCES', 'EIO'), 'write': ('ENOSPC', 'EIO'), 'pwrite64': ('ENOSPC', 'EIO'), 'pwritev2': ('ENOSPC',), 'ftruncate': ('EFBIG',),
-    'fallocate': ('ENOSPC',), 'mkdir': ('ENOSPC',), 'mkdirat': ('ENOSPC',), 'rename': ('EACCES', 'EIO'), 'renameat2': ('EINVAL', 'EXDEV', 'EIO'),
-    'linkat': ('EXDEV', 'EMLINK', 'EPERM'), 'flock': ('ENOLCK',), 'fcntl': ('EINVAL',), 'ioctl': ('EOPNOTSUPP', 'EIO'), 'mmap': ('ENOMEM',), 'mremap': ('ENOMEM',),
-    'brk': ('ENOMEM',), 'clone3': ('EAGAIN',), 'getrandom': ('ENOSYS',), 'statx': ('EACCES', 'EIO'),
-    'fchmod': ('EPERM',), 'fchmodat': ('EPERM',), 'chmod': ('EPERM',), 'unlink': ('EACCES',), 'unlinkat': ('EACCES',), 'prlimit64': ('EPERM',), 'copy_file_range': ('EIO',),
-    'sched_getaffinity': ('EINVAL',), 'getcwd': ('ENOENT',), 'lseek': ('EINVAL',), 'poll': ('EINVAL',),
+    'openat': ('EMFILE', 'EACCES', 'EIO'),
+    'write': ('ENOSPC', 'EIO'),
+    'pwrite64': ('ENOSPC', 'EIO'),
+    'pwritev2': ('ENOSPC',),
+    'ftruncate': ('EFBIG',),
+    'fallocate': ('ENOSPC',),
+    'mkdir': ('ENOSPC',),
+    'mkdirat': ('ENOSPC',),
+    'rename': ('EACCES', 'EIO'),
+    'renameat2': ('EINVAL', 'EXDEV', 'EIO'),
+    'linkat': ('EXDEV', 'EMLINK', 'EPERM'),
+    'flock': ('ENOLCK',),
+    'fcntl': ('EINVAL',),
+    'ioctl': ('EOPNOTSUPP', 'EIO'),
+    'mmap': ('ENOMEM',),
+    'mremap': ('ENOMEM',),
+    'brk': ('ENOMEM',),
+    'clone3': ('EAGAIN',),
+    'getrandom': ('ENOSYS',),
+    'statx': ('EACCES', 'EIO'),
+    'fchmod': ('EPERM',),
+    'fchmodat': ('EPERM',),
+    'chmod': ('EPERM',),
+    'unlink': ('EACCES',),
+    'unlinkat': ('EACCES',),
+    'prlimit64': ('EPERM',),
+    'copy_file_range': ('EIO',),
+    'sched_getaffinity': ('EINVAL',),
+    'getcwd': ('ENOENT',),
+    'lseek': ('EINVAL',),
+    'poll': ('EINVAL',),
 }
 # Calls that cannot fail, those of the program's start, and what a lock, a barrier or a thread's end is made of: made to fail, these
 # do what no kernel does (a futex that returns at once makes its caller try for ever).
-NEVER = {'execve', 'exit', 'exit_group', 'rt_sigreturn', 'restart_syscall', 'futex', 'sched_yield', 'gettid', 'getpid', 'rseq', 'set_robust_list', 'set_tid_address',
-         'arch_prctl', 'rt_sigaction', 'munmap', 'madvise', 'rt_sigprocmask', 'sigaltstack', 'mprotect', 'getuid', 'geteuid', 'getgid', 'getegid', 'membarrier', 'close',
-         'epoll_wait', 'epoll_pwait', 'clock_nanosleep', 'nanosleep'}
+NEVER = {
+    'execve',
+    'exit',
+    'exit_group',
+    'rt_sigreturn',
+    'restart_syscall',
+    'futex',
+    'sched_yield',
+    'gettid',
+    'getpid',
+    'rseq',
+    'set_robust_list',
+    'set_tid_address',
+    'arch_prctl',
+    'rt_sigaction',
+    'munmap',
+    'madvise',
+    'rt_sigprocmask',
+    'sigaltstack',
+    'mprotect',
+    'getuid',
+    'geteuid',
+    'getgid',
+    'getegid',
+    'membarrier',
+    'close',
+    'epoll_wait',
+    'epoll_pwait',
+    'clock_nanosleep',
+    'nanosleep',
+}
 # How a program ends that cannot have memory: Rust's allocator and the C library abort.
 WITHOUT_MEMORY = {'mmap', 'brk', 'mremap'}
 # Of every so many faults the quick suite tries one.
@@ -47,14 +101,24 @@ def commands(at):
     cache = ('--cache-dir', at('cache'))
     patched = at('patched.yaml')
     with open(patched, 'w') as file:
-        file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: one }\n' % os.path.join(TOP, 'testimages/hello'))
+        file.write(
+            'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: one }\n'
+            % os.path.join(TOP, 'testimages/hello')
+        )
     older = at('older.yaml')
     with open(older, 'w') as file:
-        file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: older }\n' % os.path.join(TOP, 'testimages/hello'))
+        file.write(
+            'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: older }\n'
+            % os.path.join(TOP, 'testimages/hello')
+        )
     warm = lambda: call(BINARY, 'build', HELLO, '-o', at('warm'), *cache)
     old = lambda: call(BINARY, 'build', older, '-o', at('out'), *cache)
     made = lambda: call(BINARY, 'build', patched, '-o', at('made'), *cache)
-    sent = lambda: (made(), call(BINARY, 'export', at('made'), '--oci-layout', at('layout'), *cache), remove(at('made')))
+    sent = lambda: (
+        made(),
+        call(BINARY, 'export', at('made'), '--oci-layout', at('layout'), *cache),
+        remove(at('made')),
+    )
     quiet = ('--progress', 'plain')
     return [
         Command('build', ('build', HELLO, '-o', at('out'), *cache, *quiet, '--jobs', '1'), lambda: None),
@@ -107,11 +171,17 @@ def clean(at, command):
 def one_fault(command, at, good, before, name, error, n):
     clean(at, command)
     # Beside the program's own output nothing is said that would hide what it says.
-    p = subprocess.run(traced(command, '/dev/null', '-e', 'trace=' + name, '-e', 'inject=%s:error=%s:when=%d' % (name, error, n)),
-                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace', timeout=PATIENCE)
+    p = subprocess.run(
+        traced(command, '/dev/null', '-e', 'trace=' + name, '-e', 'inject=%s:error=%s:when=%d' % (name, error, n)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors='replace',
+        timeout=PATIENCE,
+    )
     what = '%s, %s number %d gives %s: exit %d\n%s' % (command.name, name, n, error, p.returncode, p.stderr[-1000:])
     # A thread that gets no memory for its stack of signals is given up by Rust's runtime, before any code of the program runs in it.
-    need('panicked' not in p.stderr or name in WITHOUT_MEMORY and 'stack_overflow' in p.stderr, 'a panic: ' + what)
+    need('panicked' not in p.stderr or (name in WITHOUT_MEMORY and 'stack_overflow' in p.stderr), 'a panic: ' + what)
     aborted = p.returncode in (-6, 134) or p.returncode < 0
     need(not aborted or name in WITHOUT_MEMORY, 'killed by a signal: ' + what)
     found = state(at('out'))
@@ -119,7 +189,10 @@ def one_fault(command, at, good, before, name, error, n):
         need(found == good, 'success, and the product is not what it should be: ' + what)
     else:
         # An error that comes after the product is in its place leaves it there, whole.
-        need(found in (before, good), 'an error, and what lies there is neither what lay there nor what was to be made: ' + what)
+        need(
+            found in (before, good),
+            'an error, and what lies there is neither what lay there nor what was to be made: ' + what,
+        )
         need(p.stderr.strip() or name in ('write', *WITHOUT_MEMORY), 'an error without a word: ' + what)
     if found is not None and command.name != 'export':
         call(BINARY, 'verify', at('out'))
@@ -139,7 +212,12 @@ def next_run(command, at, good, what):
     again = call(BINARY, *argv, ok=(0, 1))
     need(again.returncode == 0, 'the next run fails: %s\nafter %s' % (again.stderr, what))
     need(state(at('out')) == good, 'the next run makes something else: ' + what)
-    left = [os.path.join(d, n) for d, dirs, names in os.walk(at()) for n in dirs + names if n.startswith('.') or n.endswith('.tmp')]
+    left = [
+        os.path.join(d, n)
+        for d, dirs, names in os.walk(at())
+        for n in dirs + names
+        if n.startswith('.') or n.endswith('.tmp')
+    ]
     need(not left, 'after the next run there is still %s: %s' % (left, what))
 
 

@@ -1,4 +1,5 @@
 """Cache and bundle on the file systems that people have: with and without hard links, reflinks, holes, modes, and names that swap."""
+
 import os
 import subprocess
 
@@ -7,17 +8,14 @@ from harness.common import BINARY, TOP, Failed, call, files, need, need_no_lefto
 from harness.filesystems import KINDS, on
 
 
-
-
-
-
-
 def manifests(tmp):
     """Two manifests of one image. The upper is small, for FAT has neither holes nor files of 4 GiB."""
     for name in ('one', 'two'):
         with open(os.path.join(tmp, name + '.yaml'), 'w') as file:
-            file.write('image: oci:%s:latest\nplatform: linux/amd64\nupper: { size: 16MiB }\npatches:\n  - write: { path: /etc/mark, content: %s }\n'
-                       % (os.path.join(TOP, 'testimages/hello'), name))
+            file.write(
+                'image: oci:%s:latest\nplatform: linux/amd64\nupper: { size: 16MiB }\npatches:\n  - write: { path: /etc/mark, content: %s }\n'
+                % (os.path.join(TOP, 'testimages/hello'), name)
+            )
         yield os.path.join(tmp, name + '.yaml')
 
 
@@ -41,9 +39,33 @@ def works_on(kind, tmp, one, two, good_one, good_two):
         call(BINARY, 'verify', at('bundles', 'copied'), timeout=60)
         call(BINARY, 'export', at('bundles', 'copied'), '--raw', at('raw'), timeout=60)
         # A rename that swaps two directories fails: the old bundle stays, and nothing else.
-        failed = subprocess.run(['strace', '-f', '--quiet=all', '-o', '/dev/null', '-e', 'trace=/rename', '-e', 'inject=/rename:error=EIO:when=1+',
-                                 BINARY, 'build', one, '-o', out, '--force', *cache], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        need(failed.returncode == 1 and out in failed.stderr, 'no rename works: exit %d, %s' % (failed.returncode, failed.stderr))
+        failed = subprocess.run(
+            [
+                'strace',
+                '-f',
+                '--quiet=all',
+                '-o',
+                '/dev/null',
+                '-e',
+                'trace=/rename',
+                '-e',
+                'inject=/rename:error=EIO:when=1+',
+                BINARY,
+                'build',
+                one,
+                '-o',
+                out,
+                '--force',
+                *cache,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        need(
+            failed.returncode == 1 and out in failed.stderr,
+            'no rename works: exit %d, %s' % (failed.returncode, failed.stderr),
+        )
         need(files(out) == good_two, 'a rename failed, and the old bundle is not whole')
         need_no_leftovers(at('bundles'), 'copied', 'out', 'pulled')
 

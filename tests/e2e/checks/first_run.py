@@ -1,4 +1,5 @@
 """The first run: what `make hello` does on a machine that has Rust, make and pip, what it says where that cannot do, and `make install`."""
+
 import os
 import shutil
 import stat
@@ -20,13 +21,18 @@ def first_run(role, built):
         set_up = [i for i, line in enumerate(lines) if line.startswith('ci/tools: ')]
         compiled = [i for i, line in enumerate(lines) if line.startswith('cargo build ')]
         need(set_up and compiled and set_up[-1] < compiled[0], 'the set-up does not come before compiling:\n' + said)
-        need(all(any(word in lines[i] for i in set_up) for word in ('gcc', 'qemu-system-x86', 'libkrunfw')), 'the set-up does not say what it gets:\n' + said)
+        need(
+            all(any(word in lines[i] for i in set_up) for word in ('gcc', 'qemu-system-x86', 'libkrunfw')),
+            'the set-up does not say what it gets:\n' + said,
+        )
         code, said = m.run('target/release/rootfs-boot target/hello/bundle.vmdk -- "by hand"')
         # Whatever KVM is here, rootfs-boot may say that it does not use it.
         need(code == 0 and GREETING.replace('world', 'by hand') in said.splitlines(), said)
         code, said = m.run('make hello')
         need(code == 0 and GREETING in said.splitlines() and 'ci/tools:' not in said, 'the second run:\n' + said)
-        code, said = m.run('make install PREFIX="$HOME/.local" && "$HOME/.local/bin/rootfs-compile" --version && "$HOME/.local/bin/rootfs-boot" --version')
+        code, said = m.run(
+            'make install PREFIX="$HOME/.local" && "$HOME/.local/bin/rootfs-compile" --version && "$HOME/.local/bin/rootfs-boot" --version'
+        )
         need(code == 0, said)
 
 
@@ -45,10 +51,22 @@ def lacking():
     no_apt = ': >/etc/apt/sources.list; rm -rf /etc/apt/sources.list.d; '
     fake = 'mkdir -p /opt/fake; printf "#!/bin/sh\\n%s\\n" >/opt/fake/cargo; chmod 755 /opt/fake/cargo'
     yield 'no package of qemu', no_apt, ['qemu-system-x86', 'apt-get install', 'Unable to locate package']
-    yield 'no network', 'echo "deb http://127.0.0.1:9/debian bookworm main" >/etc/apt/sources.list; rm -rf /var/lib/apt/lists', ['qemu-system-x86', 'Failed to fetch', '127.0.0.1']
+    yield (
+        'no network',
+        'echo "deb http://127.0.0.1:9/debian bookworm main" >/etc/apt/sources.list; rm -rf /var/lib/apt/lists',
+        ['qemu-system-x86', 'Failed to fetch', '127.0.0.1'],
+    )
     yield 'no apt-get', 'mv /usr/bin/apt-get /usr/bin/apt-get.away', ['qemu-system-x86', 'no apt-get']
-    yield 'no pip', no_apt + 'rm -r /usr/lib/python3/dist-packages/pip /usr/bin/pip*', ['python3-pip', 'apt-get install']
-    yield 'no index of pip', 'printf "#!/bin/sh\n" >/usr/bin/qemu-system-x86_64; chmod 755 /usr/bin/qemu-system-x86_64', ['libkrunfw', 'pip could not fetch', 'No matching distribution']
+    yield (
+        'no pip',
+        no_apt + 'rm -r /usr/lib/python3/dist-packages/pip /usr/bin/pip*',
+        ['python3-pip', 'apt-get install'],
+    )
+    yield (
+        'no index of pip',
+        'printf "#!/bin/sh\n" >/usr/bin/qemu-system-x86_64; chmod 755 /usr/bin/qemu-system-x86_64',
+        ['libkrunfw', 'pip could not fetch', 'No matching distribution'],
+    )
     yield 'no cargo', 'mkdir -p /opt/fake', ['cargo is not here', 'Rust 1.91 or newer', 'rustup']
     yield 'an old cargo', fake % 'echo cargo 1.65.0', ['cargo 1.65.0 is too old', 'Rust 1.91 or newer', 'rustup']
     yield 'a rustup without a toolchain', fake % 'exit 1', ['cargo --version fails', 'rustup default stable']
@@ -61,13 +79,30 @@ def what_cannot_be():
         for role in ('root', 'user') if i == 0 else ('user',):
             with machine(WORK, role, built=False) as m:
                 # The compiler is not what is missing here.
-                code, said = m.run('printf "#!/bin/sh\\n" >/usr/bin/cc; cp /usr/bin/cc /usr/bin/ar; chmod 755 /usr/bin/cc /usr/bin/ar; ' + spoil, role='root')
+                code, said = m.run(
+                    'printf "#!/bin/sh\\n" >/usr/bin/cc; cp /usr/bin/cc /usr/bin/ar; chmod 755 /usr/bin/cc /usr/bin/ar; '
+                    + spoil,
+                    role='root',
+                )
                 need(code == 0, '%s: %s' % (name, said))
                 rust = '/opt/fake' if 'cargo' in name or 'rustup' in name else '/opt/rust/bin'
-                code, said = m.run(('PIP_RETRIES=0 PIP_INDEX_URL=http://127.0.0.1:9/simple ' if 'index' in name else '') + 'make hello', path=rust + ':/usr/sbin:/usr/bin:/sbin:/bin')
-                told = [line for line in said.splitlines() if not line.startswith(('make: ***', 'ci/tools: installing ', 'ci/tools: fetching ', 'ci/tools: libkrunfw '))]
+                code, said = m.run(
+                    ('PIP_RETRIES=0 PIP_INDEX_URL=http://127.0.0.1:9/simple ' if 'index' in name else '')
+                    + 'make hello',
+                    path=rust + ':/usr/sbin:/usr/bin:/sbin:/bin',
+                )
+                told = [
+                    line
+                    for line in said.splitlines()
+                    if not line.startswith(
+                        ('make: ***', 'ci/tools: installing ', 'ci/tools: fetching ', 'ci/tools: libkrunfw ')
+                    )
+                ]
                 need(code != 0 and len(told) == 1, '%s, as %s: not one sentence: %s' % (name, role, said))
-                need(all(word in told[0] for word in words), '%s, as %s: the sentence does not say %s: %s' % (name, role, words, said))
+                need(
+                    all(word in told[0] for word in words),
+                    '%s, as %s: the sentence does not say %s: %s' % (name, role, words, said),
+                )
     return '%d cases' % len(list(lacking()))
 
 
@@ -95,6 +130,19 @@ def install():
         need('cannot be written' in p.stderr and 'PREFIX=' in p.stderr and 'cargo' not in p.stdout, p.stdout + p.stderr)
         # Features and profile are those of `make`, so little is compiled again.
         for package in ('compile', 'boot'):
-            call('cargo', 'install', '--quiet', '--locked', '--path', 'src/' + package, '--root', tmp, '--target-dir', 'target', '--no-track', cwd=TOP)
+            call(
+                'cargo',
+                'install',
+                '--quiet',
+                '--locked',
+                '--path',
+                'src/' + package,
+                '--root',
+                tmp,
+                '--target-dir',
+                'target',
+                '--no-track',
+                cwd=TOP,
+            )
         for name in PROGRAMS:
             call(os.path.join(tmp, 'bin', name), '--version')

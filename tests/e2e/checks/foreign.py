@@ -1,25 +1,25 @@
 """What others put, hold or own beside a bundle, in a cache and in the way: nothing of theirs is touched, and nothing of theirs is waited for in silence."""
+
 import os
 import shutil
 
 from checks import check
 from harness.common import BINARY, HELLO, PATIENCE, build, call, files, need, same_files
-from harness.other_users import ALICE, AT_ONCE, BOB, builds, holds_data, layer_files, open_locked, open_scratch, put, read_until, stagings, start, tree
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from harness.other_users import (
+    ALICE,
+    AT_ONCE,
+    BOB,
+    builds,
+    holds_data,
+    layer_files,
+    open_locked,
+    open_scratch,
+    put,
+    read_until,
+    stagings,
+    start,
+    tree,
+)
 
 
 @check('foreign-staging')
@@ -37,7 +37,10 @@ def staging():
             call(BINARY, *argv, '-o', os.path.join(place, 'out'), '--cache-dir', at(name + '.cache'), timeout=AT_ONCE)
             holds_data(os.path.join(place, 'victim'), name)
             same_files(at('good'), os.path.join(place, 'out'), name)
-            need(os.path.isdir(os.path.join(place, 'out')) and not os.path.islink(os.path.join(place, 'out')), name + ': the bundle is a link')
+            need(
+                os.path.isdir(os.path.join(place, 'out')) and not os.path.islink(os.path.join(place, 'out')),
+                name + ': the bundle is a link',
+            )
             planted = at(name + '-planted')
             os.makedirs(os.path.join(planted, '.out.rootfs-compile'))
             os.chown(os.path.join(planted, '.out.rootfs-compile'), ALICE, ALICE)
@@ -63,8 +66,6 @@ def in_the_way():
             builds(at('order/out'), cache=at('two.cache'))
 
 
-
-
 @check('foreign-force')
 def force():
     """--force sees a file that no build made at every level, and then nothing goes."""
@@ -81,12 +82,24 @@ def force():
         def brought_back():
             os.remove(os.path.join(out, 'upper.ext4'))
             os.rename(at('kept'), os.path.join(out, 'upper.ext4'))
+
         cases = {
-            'notes.txt': (lambda: put(os.path.join(out, 'notes.txt')), lambda: os.remove(os.path.join(out, 'notes.txt'))),
-            'layers/notes.txt': (lambda: put(os.path.join(layers, 'notes.txt')), lambda: os.remove(os.path.join(layers, 'notes.txt'))),
-            'layers/sub': (lambda: os.mkdir(os.path.join(layers, 'sub')), lambda: os.rmdir(os.path.join(layers, 'sub'))),
-            'layers/sha256-%s.erofs' % ('0' * 64): (lambda: shutil.copy(os.path.join(layers, own), os.path.join(layers, 'sha256-%s.erofs' % ('0' * 64))),
-                                                    lambda: os.remove(os.path.join(layers, 'sha256-%s.erofs' % ('0' * 64)))),
+            'notes.txt': (
+                lambda: put(os.path.join(out, 'notes.txt')),
+                lambda: os.remove(os.path.join(out, 'notes.txt')),
+            ),
+            'layers/notes.txt': (
+                lambda: put(os.path.join(layers, 'notes.txt')),
+                lambda: os.remove(os.path.join(layers, 'notes.txt')),
+            ),
+            'layers/sub': (
+                lambda: os.mkdir(os.path.join(layers, 'sub')),
+                lambda: os.rmdir(os.path.join(layers, 'sub')),
+            ),
+            'layers/sha256-%s.erofs' % ('0' * 64): (
+                lambda: shutil.copy(os.path.join(layers, own), os.path.join(layers, 'sha256-%s.erofs' % ('0' * 64))),
+                lambda: os.remove(os.path.join(layers, 'sha256-%s.erofs' % ('0' * 64))),
+            ),
             'upper.ext4': (replaced, brought_back),
         }
         for name, (make, unmake) in cases.items():
@@ -100,14 +113,14 @@ def force():
         need(files(out) == before, 'another bundle')
 
 
-
-
 @check('foreign-layout')
 def layout():
     """An export writes into a layout that somebody else made, and through none of its links."""
     with open_scratch() as at:
         build(HELLO, at('out'), cache=at('cache'))
-        export = lambda to, ok: call(BINARY, 'export', at('out'), '--oci-layout', to, '--cache-dir', at('cache'), ok=ok, timeout=AT_ONCE)
+        export = lambda to, ok: call(
+            BINARY, 'export', at('out'), '--oci-layout', to, '--cache-dir', at('cache'), ok=ok, timeout=AT_ONCE
+        )
         for name in ('blobs', 'blobs/sha256', 'index.json', 'oci-layout'):
             os.makedirs(at('victim/sha256'), exist_ok=True)
             put(at('victim/data'), '{"schemaVersion":2,"manifests":[]}')
@@ -118,24 +131,20 @@ def layout():
                 shutil.copy(at('victim/data'), os.path.join(place, 'index.json'))
             os.symlink(at('victim/data' if name.endswith(('.json', 'layout')) else 'victim'), os.path.join(place, name))
             p = export(place, ok=(0,) if name == 'oci-layout' else (1,))
-            need(tree(at('victim')) == before, '%s: an export wrote through the link: %s' % (name, sorted(tree(at('victim')))))
+            need(
+                tree(at('victim')) == before,
+                '%s: an export wrote through the link: %s' % (name, sorted(tree(at('victim')))),
+            )
             need(p.returncode == 0 or name in p.stderr, '%s: %s' % (name, p.stderr))
             shutil.rmtree(place)
         # The layout's own name was given by the user.
         os.mkdir(at('real'))
         os.symlink('real', at('link'))
         export(at('link'), ok=(0,))
-        need(sorted(os.listdir(at('real'))) == ['blobs', 'index.json', 'oci-layout'], 'the layout has %s' % os.listdir(at('real')))
-
-
-
-
-
-
-
-
-
-
+        need(
+            sorted(os.listdir(at('real'))) == ['blobs', 'index.json', 'oci-layout'],
+            'the layout has %s' % os.listdir(at('real')),
+        )
 
 
 @check('foreign-modes')
@@ -144,25 +153,39 @@ def modes():
     with open_scratch() as at:
         builds(at('good'))
         call(BINARY, 'export', at('good'), '--oci-layout', at('layout'), '--cache-dir', at('good.cache'))
-        for umask, directory, file in (('022', 0o755, 0o644), ('077', 0o700, 0o600), ('027', 0o750, 0o640), ('0', 0o755, 0o644)):
+        for umask, directory, file in (
+            ('022', 0o755, 0o644),
+            ('077', 0o700, 0o600),
+            ('027', 0o750, 0o640),
+            ('0', 0o755, 0o644),
+        ):
             for name, argv in (('build', ('build', HELLO)), ('pull', ('pull', 'oci:' + at('layout')))):
                 out = at(name + umask)
-                call('sh', '-c', 'umask %s; exec "$@"' % umask, 'sh', BINARY, *argv, '-o', out, '--cache-dir', out + '.cache')
+                call(
+                    'sh',
+                    '-c',
+                    'umask %s; exec "$@"' % umask,
+                    'sh',
+                    BINARY,
+                    *argv,
+                    '-o',
+                    out,
+                    '--cache-dir',
+                    out + '.cache',
+                )
                 mode = lambda *names: os.stat(os.path.join(out, *names)).st_mode & 0o777
-                need(all(mode(d) == directory for d in ('', 'layers')), '%s, umask %s: the directory has %o, its layers %o' % (name, umask, mode(''), mode('layers')))
+                need(
+                    all(mode(d) == directory for d in ('', 'layers')),
+                    '%s, umask %s: the directory has %o, its layers %o' % (name, umask, mode(''), mode('layers')),
+                )
                 for top in sorted(set(os.listdir(out)) - {'layers'}):
                     need(mode(top) == file, '%s, umask %s: %s has %o' % (name, umask, top, mode(top)))
                 # Those may be the cache's own files, which are for all who may enter its directory.
                 for layer in os.listdir(os.path.join(out, 'layers')):
-                    need(not mode('layers', layer) & 0o022, '%s, umask %s: a layer has %o' % (name, umask, mode('layers', layer)))
-
-
-
-
-
-
-
-
+                    need(
+                        not mode('layers', layer) & 0o022,
+                        '%s, umask %s: a layer has %o' % (name, umask, mode('layers', layer)),
+                    )
 
 
 @check('foreign-lock')
@@ -186,10 +209,6 @@ def lock():
             need(p.returncode == 0, said + rest)
 
 
-
-
-
-
 @check('foreign-places')
 def places():
     """No directory is made on the way to another, and neither bundle nor cache lies in the other."""
@@ -202,30 +221,7 @@ def places():
         for name, argv in (('build', ('build', HELLO)), ('pull', ('pull', 'oci:' + at('layout')))):
             for out, cache in ((at('out'), at('out')), (at('out'), at('out/cache')), (at('cache/out'), at('cache'))):
                 p = call(BINARY, *argv, '-o', out, '--cache-dir', cache, ok=(2,))
-                need('cache' in p.stderr and not os.path.exists(out) and sorted(os.listdir(at('cache'))) == before, '%s -o %s --cache-dir %s: %s' % (name, out, cache, p.stderr))
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+                need(
+                    'cache' in p.stderr and not os.path.exists(out) and sorted(os.listdir(at('cache'))) == before,
+                    '%s -o %s --cache-dir %s: %s' % (name, out, cache, p.stderr),
+                )

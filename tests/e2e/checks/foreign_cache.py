@@ -1,16 +1,18 @@
 """What others put, hold or own in a cache: nothing of theirs is touched, and nothing of theirs is believed."""
+
 import contextlib
 import json
 import os
 import random
 import shutil
+
 from checks import check
 from harness.boot import BOOT
 from harness.common import BINARY, HELLO, TOP, call, files, need, same_files
 from harness.filesystems import on
+from harness.other_users import ALICE, AT_ONCE, BOB, as_user, builds, flip, layer_files, open_scratch, put, tree
 from harness.registry_bench import bench, noise
 from harness.run import runs
-from harness.other_users import ALICE, AT_ONCE, BOB, as_user, builds, flip, layer_files, open_scratch, put, tree
 
 
 @check('foreign-in-cache')
@@ -31,7 +33,10 @@ def in_cache():
                 need(open(victim).read() == 'precious', '%s as %s: what it leads to was written' % (kind, ending))
                 if p.returncode:
                     need(keys[0] + ending.split('.tmp')[0] in p.stderr, '%s as %s: %s' % (kind, ending, p.stderr))
-                    need(ending == '.lock' or kind == 'directory', '%s as %s is no reason to fail: %s' % (kind, ending, p.stderr))
+                    need(
+                        ending == '.lock' or kind == 'directory',
+                        '%s as %s is no reason to fail: %s' % (kind, ending, p.stderr),
+                    )
                 else:
                     same_files(at('good'), out, '%s as %s' % (kind, ending))
                     call(BINARY, 'verify', out)
@@ -44,7 +49,17 @@ def victim_of(top):
     hexes = '0' * 32, 'a' * 64
     for name in ('15', '16', hexes[0] + '/15', 'sha256', 'tags'):
         os.makedirs(os.path.join(top, name))
-    for name in ('15/data', 'record.json', '.rootfs-compile-tmp-deaddead', hexes[0] + '/15/data', 'sha256/' + hexes[1], 'tags/' + hexes[1], hexes[1], hexes[1] + '.json', 'b' * 64 + '.tmp'):
+    for name in (
+        '15/data',
+        'record.json',
+        '.rootfs-compile-tmp-deaddead',
+        hexes[0] + '/15/data',
+        'sha256/' + hexes[1],
+        'tags/' + hexes[1],
+        hexes[1],
+        hexes[1] + '.json',
+        'b' * 64 + '.tmp',
+    ):
         put(os.path.join(top, name), 'precious')
     return tree(top)
 
@@ -62,13 +77,25 @@ def links_in_cache():
         verify = lambda *args, ok: call(BINARY, 'cache', 'verify', *args, '--cache-dir', r.cache, ok=ok)
         verify(ok=(0,))
         other = os.path.join(os.path.dirname(place), '0' * 32)
-        for link in (other, place, os.path.dirname(place), layers, os.path.join(r.cache, 'registry'), *(os.path.join(r.cache, 'registry', sub) for sub in ('sha256', 'tags'))):
+        for link in (
+            other,
+            place,
+            os.path.dirname(place),
+            layers,
+            os.path.join(r.cache, 'registry'),
+            *(os.path.join(r.cache, 'registry', sub) for sub in ('sha256', 'tags')),
+        ):
             aside = os.path.lexists(link) and os.rename(link, at('aside')) is None
             os.symlink(victim, link)
             for args in ((), ('--remove',)):
                 p = verify(*args, ok=(1,))
-                need(link + ' is a symbolic link' in p.stdout and 'is wrong' not in p.stderr, '%s: %s' % (link, p.stdout + p.stderr))
-                need(tree(victim) == before, '%s, %s: what a link leads to was changed: %s' % (link, args, tree(victim)))
+                need(
+                    link + ' is a symbolic link' in p.stdout and 'is wrong' not in p.stderr,
+                    '%s: %s' % (link, p.stdout + p.stderr),
+                )
+                need(
+                    tree(victim) == before, '%s, %s: what a link leads to was changed: %s' % (link, args, tree(victim))
+                )
             if link in (place, os.path.dirname(place), layers):
                 p = call(r.binary, 'run', '--cache-dir', r.cache, HELLO, ok=(7, 125), env=r.env)
                 need((p.returncode == 7) == (link == layers), '%s: exit %d: %s' % (link, p.returncode, p.stderr))
@@ -88,7 +115,10 @@ def links_in_cache():
             os.symlink(at('victim/record.json'), lock)
             p = verify('--json', ok=(1,))
             found = json.loads(p.stdout)
-            need([x['file'] for x in found['problems']] == [other if other in lock else lock] and found['good'] >= 5, p.stdout)
+            need(
+                [x['file'] for x in found['problems']] == [other if other in lock else lock] and found['good'] >= 5,
+                p.stdout,
+            )
             os.remove(lock)
         need(tree(victim) == before, 'what a lock leads to was changed')
         verify(ok=(0,))
@@ -113,13 +143,19 @@ def planted_answer():
         for planted in (record, number, bundle):
             os.chown(planted, ALICE, ALICE)
             p = call(r.binary, 'run', '--cache-dir', r.cache, HELLO, ok=(7, 125), env=r.env)
-            need(p.returncode == 125 or '5 layers' in p.stderr, "%s: another user's answer is taken: %s" % (planted, p.stdout + p.stderr))
+            need(
+                p.returncode == 125 or '5 layers' in p.stderr,
+                "%s: another user's answer is taken: %s" % (planted, p.stdout + p.stderr),
+            )
             for path in (planted, record, number, bundle):
                 if os.path.exists(path):
                     os.chown(path, 0, 0)
             shutil.rmtree(place)
             need(r.run(HELLO, says='5 layers')[0] == bundle, 'another bundle')
-        need(os.stat(place).st_uid == 0 and not os.stat(place).st_mode & 0o022, 'others may write to the place of a bundle')
+        need(
+            os.stat(place).st_uid == 0 and not os.stat(place).st_mode & 0o022,
+            'others may write to the place of a bundle',
+        )
         call('chown', '-R', '%d:%d' % (ALICE, ALICE), place)
         before = files(bundle)
         r.run(HELLO, says=place + ' belongs to the user %d' % ALICE, ok=(125,))
@@ -142,17 +178,28 @@ def renamed_answer():
     """`run` starts the bundle that it looked at, or made, if whoever owns the cache puts his own in its place before the machine has opened it."""
     with runs() as r:
         at = lambda *names: os.path.join(r.tmp, *names)
-        planted = put(at('planted.yaml'), 'image: oci:%s:latest\nplatform: linux/amd64\nboot: { hostname: planted }\n' % os.path.join(TOP, 'testimages/hello'))
+        planted = put(
+            at('planted.yaml'),
+            'image: oci:%s:latest\nplatform: linux/amd64\nboot: { hostname: planted }\n'
+            % os.path.join(TOP, 'testimages/hello'),
+        )
         bundle, _ = r.run(HELLO, says='5 layers')
         place = os.path.dirname(os.path.dirname(bundle))
         os.makedirs(at('theirs/1'))
         builds(at('theirs/1/hello'), cache=at('other'), manifest=planted)
         call('chown', '-R', '%d:%d' % (ALICE, ALICE), at('theirs'))
-        put(at('bin/rootfs-boot'), '#!/bin/sh\nmv %s %s && cp -a %s %s || exit 9\nexec %s --dry-run --engine qemu "$@"\n' % (place, at('aside'), at('theirs'), place, BOOT))
+        put(
+            at('bin/rootfs-boot'),
+            '#!/bin/sh\nmv %s %s && cp -a %s %s || exit 9\nexec %s --dry-run --engine qemu "$@"\n'
+            % (place, at('aside'), at('theirs'), place, BOOT),
+        )
         for what in ('known', 'made anew'):
             p = call(r.binary, 'run', '--cache-dir', r.cache, HELLO, env=r.env)
             told = json.loads(p.stdout)
-            need(told['bundle'] == bundle and told['command']['hostname'] == 'hello', '%s: another bundle is started: %s' % (what, p.stdout))
+            need(
+                told['bundle'] == bundle and told['command']['hostname'] == 'hello',
+                '%s: another bundle is started: %s' % (what, p.stdout),
+            )
             need(('5 layers' in p.stderr) == (what != 'known'), '%s: %s' % (what, p.stderr))
             shutil.rmtree(place)
             shutil.rmtree(at('aside'))
@@ -196,9 +243,21 @@ def masked():
             os.chmod(cache, mode)
 
             def pulled(uid, out, *args):
-                argv = (BINARY, 'build', proxy.host + '/app:1', '-o', b.at(name + out), '--cache-dir', cache, '--insecure-registry', proxy.host, *args)
+                argv = (
+                    BINARY,
+                    'build',
+                    proxy.host + '/app:1',
+                    '-o',
+                    b.at(name + out),
+                    '--cache-dir',
+                    cache,
+                    '--insecure-registry',
+                    proxy.host,
+                    *args,
+                )
                 call(*as_user(uid, 'env', 'HOME=' + b.tmp, *argv, umask='077'), timeout=AT_ONCE, cwd='/')
                 same_files(b.at(name + '-alice'), b.at(name + out), name + out)
+
             pulled(ALICE, '-alice')
             pulled(BOB, '-bob')
             pulled(BOB, '-offline', '--offline')
@@ -220,7 +279,10 @@ def shared_cache():
             os.chmod(cache, mode)
             first = builds(at(name + '-alice'), cache=cache, uid=ALICE, umask='077')
             second = builds(at(name + '-bob'), cache=cache, uid=BOB, umask='077')
-            need('(0 cached)' in first.stderr and '(5 cached)' in second.stderr, name + ': ' + first.stderr + second.stderr)
+            need(
+                '(0 cached)' in first.stderr and '(5 cached)' in second.stderr,
+                name + ': ' + first.stderr + second.stderr,
+            )
             builds(at(name + '-root'), cache=cache)
             for user, uid in (('alice', ALICE), ('bob', BOB), ('root', 0)):
                 out = at('%s-%s' % (name, user))
@@ -228,7 +290,10 @@ def shared_cache():
                 for at_dir, _, names in os.walk(out):
                     for file in names:
                         stat = os.stat(os.path.join(at_dir, file))
-                        need(stat.st_uid == uid and not stat.st_mode & 0o022, "%s: %s is another user's, or others may write to it" % (out, file))
+                        need(
+                            stat.st_uid == uid and not stat.st_mode & 0o022,
+                            "%s: %s is another user's, or others may write to it" % (out, file),
+                        )
             # Bob compiles what Alice did not, and Alice uses it.
             record = layer_files(cache, '.json')[0]
             os.remove(record)
@@ -253,8 +318,11 @@ def read_only_cache():
     """A cache that has everything is used as it is where nobody can write to it."""
     with open_scratch() as at:
         builds(at('good'), cache=at('cache'))
-        patched = put(at('patched.yaml'), 'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - replace: { path: /etc/passwd, find: root, with: toor }\n'
-                      % os.path.join(TOP, 'testimages/hello'))
+        patched = put(
+            at('patched.yaml'),
+            'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - replace: { path: /etc/passwd, find: root, with: toor }\n'
+            % os.path.join(TOP, 'testimages/hello'),
+        )
         builds(at('patched'), cache=at('cache'), manifest=patched)
         call(BINARY, 'export', at('good'), '--oci-layout', at('layout'), '--cache-dir', at('cache'))
         call('mount', '--bind', at('cache'), at('cache'))
@@ -319,7 +387,7 @@ def rot():
     with open_scratch() as at:
         builds(at('good'))
         before = files(at('good'))
-        shutil.rmtree(at('good'))                # whose layers are other names of the cache's objects
+        shutil.rmtree(at('good'))  # whose layers are other names of the cache's objects
         os.mkdir(at('elsewhere'))
         call('mount', '-t', 'tmpfs', 'tmpfs', at('elsewhere'))
         try:

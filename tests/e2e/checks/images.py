@@ -1,14 +1,26 @@
 """Real images: what the kernel shows, beside what umoci unpacks."""
+
 import json
 import os
 import shutil
 
-from harness import bundle
 from checks import check
-from harness.common import BINARY, HELLO, TOP, build, call, files, fsck_extract, judge, manifest_for, need, scratch, umoci
+from harness import bundle
+from harness.common import (
+    BINARY,
+    HELLO,
+    TOP,
+    build,
+    call,
+    files,
+    fsck_extract,
+    judge,
+    manifest_for,
+    need,
+    scratch,
+    umoci,
+)
 from harness.images import image
-
-
 
 
 def compare_with_umoci(layout):
@@ -39,8 +51,18 @@ def bundle_json():
         with open(os.path.join(out, 'bundle.json')) as file:
             text = file.read()
         json.loads(text)
-        for word in ('/lib/app/hello', 'world', '1000:1000', '/home/hello', 'LANG=C.UTF-8', '8080/tcp', '/data', 'SIGINT',
-                     'org.opencontainers.image.title', 'linux'):
+        for word in (
+            '/lib/app/hello',
+            'world',
+            '1000:1000',
+            '/home/hello',
+            'LANG=C.UTF-8',
+            '8080/tcp',
+            '/data',
+            'SIGINT',
+            'org.opencontainers.image.title',
+            'linux',
+        ):
             need(word in text, 'bundle.json does not have %s of the image config' % word)
         for name in files(out):
             need(name == 'bundle.json' or name in text, 'bundle.json does not list ' + name)

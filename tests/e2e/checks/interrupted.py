@@ -1,4 +1,5 @@
 """Builds that are interrupted, or overtaken by others, between their last look at a place and their bundle there."""
+
 import contextlib
 import os
 import pty
@@ -7,15 +8,37 @@ import shutil
 import signal
 import subprocess
 import time
+
 from checks import check
 from harness.boot import KRUNFW
 from harness.common import BINARY, HELLO, PATIENCE, TOP, call, files, need, same_files
-from harness.other_users import ALICE, AT_ONCE, builds, layer_files, open_locked, open_scratch, put, read_until, stagings, start
+from harness.other_users import (
+    ALICE,
+    AT_ONCE,
+    builds,
+    layer_files,
+    open_locked,
+    open_scratch,
+    put,
+    read_until,
+    stagings,
+    start,
+)
 
 
 def injected(*injections, argv, ok):
     """Runs a command while strace makes system calls of it fail, or kills it there."""
-    return call('strace', '-f', '--quiet=all', '-o', '/dev/null', *(word for i in injections for word in ('-e', 'inject=' + i)), BINARY, *argv, ok=ok)
+    return call(
+        'strace',
+        '-f',
+        '--quiet=all',
+        '-o',
+        '/dev/null',
+        *(word for i in injections for word in ('-e', 'inject=' + i)),
+        BINARY,
+        *argv,
+        ok=ok,
+    )
 
 
 @check('foreign-no-swap')
@@ -24,8 +47,14 @@ def no_swap():
     with open_scratch() as at:
         os.mkdir(at('place'))
         out, cache = at('place/out'), ('--cache-dir', at('cache'))
-        old, new = (put(at(name + '.yaml'), 'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: %s }\n'
-                        % (os.path.join(TOP, 'testimages/hello'), name)) for name in ('old', 'new'))
+        old, new = (
+            put(
+                at(name + '.yaml'),
+                'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /etc/mark, content: %s }\n'
+                % (os.path.join(TOP, 'testimages/hello'), name),
+            )
+            for name in ('old', 'new')
+        )
         for name in ('old', 'new'):
             call(BINARY, 'build', at(name + '.yaml'), '-o', at('good-' + name), *cache)
         good_old, good_new = files(at('good-old')), files(at('good-new'))
@@ -33,20 +62,33 @@ def no_swap():
         force = ('build', new, '-o', out, '--force', *cache)
         for error in ('EINVAL', 'EXDEV', 'ENOSYS'):
             injected('renameat2:error=' + error, argv=force, ok=(0,))
-            need(files(out) == good_new and os.listdir(at('place')) == ['out'], '%s: another bundle, or leftovers: %s' % (error, os.listdir(at('place'))))
+            need(
+                files(out) == good_new and os.listdir(at('place')) == ['out'],
+                '%s: another bundle, or leftovers: %s' % (error, os.listdir(at('place'))),
+            )
             call(BINARY, 'build', old, '-o', out, '--force', *cache)
         # The first rename finds the old bundle in its way, the second sets it aside, the third would put the new one in its place.
         p = injected('renameat2:error=EINVAL', 'renameat:error=EIO:when=3', argv=force, ok=(1,))
-        need(out in p.stderr and files(out) == good_old and os.listdir(at('place')) == ['out'], 'after an error: %s, %s' % (os.listdir(at('place')), p.stderr))
+        need(
+            out in p.stderr and files(out) == good_old and os.listdir(at('place')) == ['out'],
+            'after an error: %s, %s' % (os.listdir(at('place')), p.stderr),
+        )
         for count in (2, 3):
             injected('renameat2:error=EINVAL', 'renameat:signal=KILL:when=%d' % count, argv=force, ok=(-9, 137))
             brought_back(at('place'), new, cache, good_old, 'killed at rename %d' % count)
         # overlayfs cannot rename a directory of its lower layer at all: its files are set aside one by one.
         for count in range(2, 20, 2):
             with overlay(at, 'place', count) as place:
-                p = injected('renameat:signal=KILL:when=%d' % count, argv=('build', new, '-o', os.path.join(place, 'out'), '--force', *cache), ok=(0, -9, 137))
+                p = injected(
+                    'renameat:signal=KILL:when=%d' % count,
+                    argv=('build', new, '-o', os.path.join(place, 'out'), '--force', *cache),
+                    ok=(0, -9, 137),
+                )
                 if p.returncode == 0:
-                    need(files(os.path.join(place, 'out')) == good_new and os.listdir(place) == ['out'], 'file by file: %s' % os.listdir(place))
+                    need(
+                        files(os.path.join(place, 'out')) == good_new and os.listdir(place) == ['out'],
+                        'file by file: %s' % os.listdir(place),
+                    )
                     break
                 brought_back(place, new, cache, good_old, 'on overlayfs, killed at rename %d' % count)
         need(count > 8, 'only %d renames' % count)
@@ -63,7 +105,16 @@ def meanwhile():
             argv = (BINARY, 'build', HELLO, '-o', out, '--cache-dir', at('cache'), *(['--force'] if force else []))
             # The last look: whether something is there, and with --force whether it can be removed.
             look = 'faccessat2' if force else 'statx'
-            strace = ('strace', '--quiet=all', '-e', 'trace=' + look + ',renameat2', *(() if force else ('-P', out)), *(('-e', 'inject=renameat2:error=EINVAL') if case == 'no-swap' else ()), '-o', at('trace'))
+            strace = (
+                'strace',
+                '--quiet=all',
+                '-e',
+                'trace=' + look + ',renameat2',
+                *(() if force else ('-P', out)),
+                *(('-e', 'inject=renameat2:error=EINVAL') if case == 'no-swap' else ()),
+                '-o',
+                at('trace'),
+            )
             if force:
                 builds(out, cache=at('cache'))
             call(*strace, *argv)
@@ -73,7 +124,12 @@ def meanwhile():
                 shutil.rmtree(out)
             os.remove(at('trace'))
             put(at('trace'))
-            running = subprocess.Popen([*strace, '-e', 'inject=%s:signal=STOP:when=%d' % (look, count), *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            running = subprocess.Popen(
+                [*strace, '-e', 'inject=%s:signal=STOP:when=%d' % (look, count), *argv],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             pid = stopped_child(running, at('trace'))
             if force:
                 os.rename(out, at(case, 'kept'))
@@ -91,7 +147,10 @@ def meanwhile():
             os.kill(pid, signal.SIGCONT)
             said = running.communicate(timeout=AT_ONCE)[1]
             need(os.path.lexists(out) and os.lstat(out).st_ino == before, '%s: it was replaced: %s' % (case, said))
-            need(running.returncode == 1 and 'stays as it is' in said, '%s: exit %d: %s' % (case, running.returncode, said))
+            need(
+                running.returncode == 1 and 'stays as it is' in said,
+                '%s: exit %d: %s' % (case, running.returncode, said),
+            )
             need(not stagings(at(case)), '%s: left behind: %s' % (case, stagings(at(case))))
 
 
@@ -121,7 +180,15 @@ def overlay(at, lower, number):
     parts = [at('%s-%d' % (part, number)) for part in ('upper', 'work', 'merged')]
     for part in parts:
         os.mkdir(part)
-    call('mount', '-t', 'overlay', '-o', 'lowerdir=%s,upperdir=%s,workdir=%s' % (at(lower), *parts[:2]), 'overlay', parts[2])
+    call(
+        'mount',
+        '-t',
+        'overlay',
+        '-o',
+        'lowerdir=%s,upperdir=%s,workdir=%s' % (at(lower), *parts[:2]),
+        'overlay',
+        parts[2],
+    )
     try:
         yield parts[2]
     finally:
@@ -156,8 +223,16 @@ def signals():
                     p.send_signal(number)
                     _, rest = p.communicate(timeout=PATIENCE)
                 need(p.returncode == -number, '%s, %s: exit %d: %s' % (name, number.name, p.returncode, said + rest))
-                need(not os.listdir(at('place')), '%s, %s: left behind: %s' % (name, number.name, os.listdir(at('place'))))
-                left = [os.path.join(where, n) for where, dirs, names in os.walk(cache) for n in dirs + names if '.rootfs-compile' in n or n.isdigit()]
+                need(
+                    not os.listdir(at('place')),
+                    '%s, %s: left behind: %s' % (name, number.name, os.listdir(at('place'))),
+                )
+                left = [
+                    os.path.join(where, n)
+                    for where, dirs, names in os.walk(cache)
+                    for n in dirs + names
+                    if '.rootfs-compile' in n or n.isdigit()
+                ]
                 need(not left, '%s, %s: left behind in the cache: %s' % (name, number.name, left))
         with open_locked(layer):
             p = start(*ways['build'], preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -176,7 +251,12 @@ def bars():
         layer = layer_files(at('good.cache'), '.lock')[0]
         with open_locked(layer):
             master, terminal = pty.openpty()
-            p = subprocess.Popen([BINARY, 'build', HELLO, '-o', at('out'), '--cache-dir', at('good.cache')], stdin=terminal, stdout=terminal, stderr=terminal)
+            p = subprocess.Popen(
+                [BINARY, 'build', HELLO, '-o', at('out'), '--cache-dir', at('good.cache')],
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+            )
             os.close(terminal)
             said, asked = b'', False
             while True:
@@ -184,7 +264,7 @@ def bars():
                 need(ready, 'no end: %r' % said)
                 try:
                     part = os.read(master, 65536)
-                except OSError:         # the other end is closed
+                except OSError:  # the other end is closed
                     break
                 said += part
                 if b'holds' in said and not asked:
@@ -204,7 +284,10 @@ def one_place():
     with open_scratch() as at:
         builds(at('good'))
         os.mkdir(at('place'))
-        running = [start('build', HELLO, '-o', at('place/out'), '--cache-dir', at('good.cache'), '--progress', 'none') for _ in range(12)]
+        running = [
+            start('build', HELLO, '-o', at('place/out'), '--cache-dir', at('good.cache'), '--progress', 'none')
+            for _ in range(12)
+        ]
         ended = [(p.communicate(timeout=PATIENCE)[1], p.returncode) for p in running]
         need([code for _, code in ended].count(0) == 1, str(ended))
         for said, code in ended:
@@ -238,7 +321,11 @@ def leftovers():
         put(os.path.join(planted, 'data'))
         os.chown(planted, ALICE, ALICE)
         call(BINARY, *argv)
-        need(sorted(os.listdir(at('place'))) == ['.out.rootfs-compile-aaaaaaaa', 'out'] and len(os.listdir(planted)) == 2, str(os.listdir(at('place'))))
+        need(
+            sorted(os.listdir(at('place'))) == ['.out.rootfs-compile-aaaaaaaa', 'out']
+            and len(os.listdir(planted)) == 2,
+            str(os.listdir(at('place'))),
+        )
         # An export that is killed, and one that finds what a killed one left where a file cannot be without a name.
         os.mkdir(at('exports'))
         injected('fsync:signal=KILL:when=1', argv=('export', at('good'), '--tar', at('exports/tar')), ok=(-9, 137))
@@ -247,7 +334,7 @@ def leftovers():
             call(BINARY, 'export', at('good'), '--tar', at('exports/tar'))
             need(sorted(os.listdir(at('exports'))) == [os.path.basename(live), 'tar'], str(os.listdir(at('exports'))))
         # In the cache.
-        key = layer[:-len('.lock')]
+        key = layer[: -len('.lock')]
         for ending in ('.tmp', '.json.tmp'):
             put(key + ending)
         put(os.path.join(os.path.dirname(layer), '.rootfs-compile-tmp-deaddead'))

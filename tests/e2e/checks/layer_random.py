@@ -6,16 +6,16 @@ the model says with none: so a reason excuses nothing but just what it foretells
 
 Environment: LAYER_RANDOM_SEEDS=from-to (other images than those of CI; the long suite has 1,000 more).
 """
+
 import collections
 import os
 import shutil
 import time
 
-from harness import compare
-from model import layer_maker
-from harness import oracle
 from checks import check
+from harness import compare, oracle
 from harness.common import BINARY, call, manifest_for, need, quiet_kernel, read_bundle, scratch
+from model import layer_maker
 from model.layer_model import DEVIATIONS, Unclear, outcome
 
 SEEDS, LONG_SEEDS = range(1, 301), range(301, 1301)
@@ -25,13 +25,24 @@ def compiled(tmp):
     """What the kernel shows of the bundle, or None where the compiler refuses the image."""
     out = os.path.join(tmp, 'bundle')
     shutil.rmtree(out, ignore_errors=True)
-    p = call(BINARY, 'build', os.path.join(tmp, 'm.yaml'), '-o', out, '--cache-dir', os.path.join(tmp, 'cache'), '-q', ok=(0, 1), timeout=60)
+    p = call(
+        BINARY,
+        'build',
+        os.path.join(tmp, 'm.yaml'),
+        '-o',
+        out,
+        '--cache-dir',
+        os.path.join(tmp, 'cache'),
+        '-q',
+        ok=(0, 1),
+        timeout=60,
+    )
     return (read_bundle(out), '') if p.returncode == 0 else (None, p.stderr.strip())
 
 
 def unpacked(tmp):
     """What umoci unpacks; None where it fails, and the time after which a directory's time is of its making."""
-    start, out = time.time_ns() - 10 ** 9, os.path.join(tmp, 'unpacked')
+    start, out = time.time_ns() - 10**9, os.path.join(tmp, 'unpacked')
     shutil.rmtree(out, ignore_errors=True)
     root, said = oracle.unpack(os.path.join(tmp, 'image'), 'latest', out)
     return (compare.read(root) if root else None), said.strip().split('\n')[-1][-200:], start
@@ -46,6 +57,7 @@ def differs(a, b, **options):
 
 def reasons(layers):
     """The deviations that matter for an image."""
+
     def with_only(deviations):
         # With some of them, an image may mean nothing that is clear with all of them.
         try:
@@ -54,7 +66,9 @@ def reasons(layers):
             return Unclear
 
     everything, nothing = with_only(DEVIATIONS), with_only(())
-    return [name for name in DEVIATIONS if with_only(set(DEVIATIONS) - {name}) != everything or with_only({name}) != nothing]
+    return [
+        name for name in DEVIATIONS if with_only(set(DEVIATIONS) - {name}) != everything or with_only({name}) != nothing
+    ]
 
 
 def judge(layers):
@@ -74,23 +88,32 @@ def judge(layers):
     if not from_model and (not between or not differs(theirs, as_umoci, **after)):
         return '', reasons(layers) if between else []
     lines = []
-    for what, text in (('umoci', between), ('the model', from_model), ('umoci, and the model of it,', differs(theirs, as_umoci, **after))):
+    for what, text in (
+        ('umoci', between),
+        ('the model', from_model),
+        ('umoci, and the model of it,', differs(theirs, as_umoci, **after)),
+    ):
         lines += ['beside %s: %s' % (what, text or 'no difference')]
     return '\n'.join(lines + ['refused: ' + why] * (ours is None) + ['umoci: ' + said] * (theirs is None)), []
 
 
 def shrink(layers):
     """The least image that is still wrong: without layers, entries and attributes that do not matter."""
+
     def fewer(layers):
         for i in range(len(layers)):
-            yield layers[:i] + layers[i + 1:]
+            yield layers[:i] + layers[i + 1 :]
         for i, entries in enumerate(layers):
             for j, e in enumerate(entries):
-                yield layers[:i] + [entries[:j] + entries[j + 1:]] + layers[i + 1:]
+                yield layers[:i] + [entries[:j] + entries[j + 1 :]] + layers[i + 1 :]
         for i, entries in enumerate(layers):
             for j, e in enumerate(entries):
                 if e.fields:
-                    yield layers[:i] + [entries[:j] + [layer_maker.Entry(e.make, e.path, e.value)] + entries[j + 1:]] + layers[i + 1:]
+                    yield (
+                        layers[:i]
+                        + [entries[:j] + [layer_maker.Entry(e.make, e.path, e.value)] + entries[j + 1 :]]
+                        + layers[i + 1 :]
+                    )
 
     again = True
     while again:

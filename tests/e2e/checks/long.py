@@ -1,12 +1,13 @@
 """The longer suite: large images, and cases of size."""
+
 import os
 import time
 
 from checks import budgets, check, faults, layer_random, sound
 from checks.cases import generate, run_case
-from harness.common import call, need  # noqa: F401
 from checks.first_run import first_run
 from checks.images import compare_with_umoci
+from harness.common import call, need  # noqa: F401
 from harness.images import image
 
 
@@ -26,9 +27,25 @@ check('sound-10000-flips', long=True)(lambda: sound.flips(10_000))
 check('sound-1000-index-changes', long=True)(lambda: sound.index_changes(1000))
 check('layer-random-1000', long=True)(lambda: layer_random.run(layer_random.LONG_SEEDS))
 
-NAMES = ('layers-128 layers-500 directory-100000 directory-names-255 subdirectories-70000 links-70000 link-chain-5000-backwards '
-         'files-60000-whiteouts-20000 files-60000-dirs-12000 xattr-65535 xattr-65536 xattr-area xattr-area-past file-4gib depth-1000 '
-         'path-longest empty-files-30000').split()
+NAMES = [
+    'layers-128',
+    'layers-500',
+    'directory-100000',
+    'directory-names-255',
+    'subdirectories-70000',
+    'links-70000',
+    'link-chain-5000-backwards',
+    'files-60000-whiteouts-20000',
+    'files-60000-dirs-12000',
+    'xattr-65535',
+    'xattr-65536',
+    'xattr-area',
+    'xattr-area-past',
+    'file-4gib',
+    'depth-1000',
+    'path-longest',
+    'empty-files-30000',
+]
 
 
 def of_size(name):
@@ -37,6 +54,7 @@ def of_size(name):
         start = time.monotonic()
         run_case(os.path.join(out, name))
         return '%.1f s of it built and judged' % (time.monotonic() - start)
+
     return run
 
 

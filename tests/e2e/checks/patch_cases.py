@@ -1,4 +1,5 @@
 """Patches again: what the worked examples leave out, case by case."""
+
 import collections
 import functools
 import os
@@ -16,25 +17,6 @@ def case(name, patches, script, host='', head='', args=(), also=None):
     MORE.append(Case(name, patches, script, host, head, args, also))
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def run_case(c):
     with scratch() as tmp:
         os.mkdir(os.path.join(tmp, 'h'))
@@ -42,7 +24,10 @@ def run_case(c):
             call('sh', '-euc', c.host, cwd=os.path.join(tmp, 'h'))
         m = os.path.join(tmp, 'm.yaml')
         with open(m, 'w') as file:
-            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\n%spatches:\n%s\n' % (TOP, c.head, c.patches.strip()))
+            file.write(
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\n%spatches:\n%s\n'
+                % (TOP, c.head, c.patches.strip())
+            )
         judge(m, c.script, tmp, args=c.args, also=c.also)
 
 

@@ -1,4 +1,5 @@
 """Patches that cannot be: each has its own error, which says where, and nothing is made."""
+
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ from harness.common import TOP, Failed, build, call, need, need_no_leftovers, sc
 from harness.plain_tools import DIR
 
 # What lies beside the manifest.
-HOST = r'''
+HOST = r"""
 umask 022; mkdir -p h/tree/sub h/clash/motd h/clash2 h/sockets h/loop
 echo f >h/file; echo x >h/tree/sub/x; : >h/clash/motd/x; : >h/clash2/cache
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("h/sockets/s")'
@@ -21,9 +22,9 @@ printf -- '# a comment\n- remove: { path: /included }\n' >h/fails.yaml
 printf -- '- mkdir: { path: /d }\n- make: { path: /d }\n' >h/wrong.yaml; printf -- 'a: b\n' >h/no-list.yaml
 printf -- '- mkdir: { path: "/${NOWHERE}" }\n' >h/undefined.yaml
 truncate -s 3M h/large; head -c 40000000 /dev/zero | tr '\0' x >h/larger
-'''
+"""
 EITHER = (1, 2)
-AT = ':%d: '            # where the error is: the line of the last patch
+AT = ':%d: '  # where the error is: the line of the last patch
 ERRORS = []
 
 
@@ -49,19 +50,40 @@ error('- append: { path: /etc/none, content: x }', 1, 'append /etc/none', 'there
 error('- append: { path: /etc, content: x }', 1, 'append /etc', 'directory')
 error('- append: { path: /dev/null, content: x }', 1, 'append /dev/null')
 error('- append: { path: /etc/motd }', 2, 'content', 'from', at=':4:')
-error('- symlink: { path: /dangling, target: none }\n- append: { path: /dangling, content: x }', 1, 'append /dangling', 'there is no ')
+error(
+    '- symlink: { path: /dangling, target: none }\n- append: { path: /dangling, content: x }',
+    1,
+    'append /dangling',
+    'there is no ',
+)
 error('- replace: { path: /etc/motd, find: no such words, with: x }', 1, 'replace /etc/motd', 'no such words')
 error('- replace: { path: /etc/motd, find: kernel, with: x, count: 2 }', 1, 'replace /etc/motd', '2', '1')
 error('- replace: { path: /etc/none, find: x, with: x }', 1, 'replace /etc/none', 'there is no ')
 error('- replace: { path: /etc, find: x, with: x }', 1, 'replace /etc', 'directory')
 error('- replace: { path: /etc/motd, find: "(", with: x }', 2, 'replace /etc/motd', 'unclosed group', at=':4:')
 error('- diff: { from: h/stale.patch }', 1, 'diff /', '/etc/motd', 'hunk')
-error('- diff: { content: "--- a/etc/none\\n+++ b/etc/none\\n@@ -1 +1 @@\\n-a\\n+b\\n" }', 1, 'diff', '/etc/none', 'there is no ')
+error(
+    '- diff: { content: "--- a/etc/none\\n+++ b/etc/none\\n@@ -1 +1 @@\\n-a\\n+b\\n" }',
+    1,
+    'diff',
+    '/etc/none',
+    'there is no ',
+)
 error('- diff: { content: "--- /dev/null\\n+++ b/etc/motd\\n@@ -0,0 +1 @@\\n+b\\n" }', 1, 'diff', '/etc/motd')
-error('- diff: { content: "--- a/etc/passwd\\n+++ /dev/null\\n@@ -1 +0,0 @@\\n-root:x:0:0:root:/root:/bin/sh\\n" }', 1, 'diff', '/etc/passwd')
+error(
+    '- diff: { content: "--- a/etc/passwd\\n+++ /dev/null\\n@@ -1 +0,0 @@\\n-root:x:0:0:root:/root:/bin/sh\\n" }',
+    1,
+    'diff',
+    '/etc/passwd',
+)
 error('- diff: { content: "--- a/etc/motd\\n+++ b/etc/motd\\n@@ -1,3 +1 @@\\n-a\\n" }', EITHER, 'diff', at=':4:')
 error('- diff: { content: "no diff at all\\n" }', EITHER, 'diff', at=':4:')
-error('- diff: { strip: 5, content: "--- a/etc/motd\\n+++ b/etc/motd\\n@@ -1 +1 @@\\n-a\\n+b\\n" }', EITHER, 'strip', at=':4:')
+error(
+    '- diff: { strip: 5, content: "--- a/etc/motd\\n+++ b/etc/motd\\n@@ -1 +1 @@\\n-a\\n+b\\n" }',
+    EITHER,
+    'strip',
+    at=':4:',
+)
 error('- diff: { from: h/stale.patch, path: /none }', 1, 'diff /none')
 error('- diff: { from: h/nosuch.patch }', 1, 'h/nosuch.patch', 'o such file')
 
@@ -117,12 +139,32 @@ error('- rename: { from: /home, path: /var, force: true }', 1, 'rename /home', '
 error('- rename: { from: /etc/motd, path: /sys, force: true }', 1, 'rename /etc/motd', '/sys', 'directory')
 error('- rename: { from: /sys, path: /etc/motd, force: true }', 1, 'rename /sys', '/etc/motd', 'directory')
 error('- rename: { from: /, path: /x }', 1, 'rename /')
-error('- symlink: { path: /a, target: b }\n- symlink: { path: /b, target: a }\n- write: { path: /a/x, content: x }', 1, 'write /a/x', 'symbolic links lead in a circle')
-error('- symlink: { path: /a, target: /a }\n- append: { path: /a, content: x }', 1, 'append /a', 'symbolic links lead in a circle')
-error('- symlink: { path: /l1, target: etc }\n' + ''.join('- symlink: { path: /l%d, target: l%d }\n' % (i, i - 1) for i in range(2, 42))
-      + '- append: { path: /l41/motd, content: x }',
-      1, 'append /l41/motd', 'symbolic links')
-error('- symlink: { path: /self, target: self/x }\n- chmod: { path: /self, mode: "0644" }', 1, 'chmod /self', 'symbolic links lead in a circle')
+error(
+    '- symlink: { path: /a, target: b }\n- symlink: { path: /b, target: a }\n- write: { path: /a/x, content: x }',
+    1,
+    'write /a/x',
+    'symbolic links lead in a circle',
+)
+error(
+    '- symlink: { path: /a, target: /a }\n- append: { path: /a, content: x }',
+    1,
+    'append /a',
+    'symbolic links lead in a circle',
+)
+error(
+    '- symlink: { path: /l1, target: etc }\n'
+    + ''.join('- symlink: { path: /l%d, target: l%d }\n' % (i, i - 1) for i in range(2, 42))
+    + '- append: { path: /l41/motd, content: x }',
+    1,
+    'append /l41/motd',
+    'symbolic links',
+)
+error(
+    '- symlink: { path: /self, target: self/x }\n- chmod: { path: /self, mode: "0644" }',
+    1,
+    'chmod /self',
+    'symbolic links lead in a circle',
+)
 error('- mknod: { path: /etc/motd, kind: fifo }', 1, 'mknod /etc/motd', 'is there')
 error('- mknod: { path: /c, kind: char, minor: 1 }', EITHER, 'major', at=':4:')
 error('- mknod: { path: /b, kind: block, major: 1 }', EITHER, 'minor', at=':4:')
@@ -136,7 +178,12 @@ error('- mknod: { path: /none/x, kind: fifo }', 1, 'mknod /none/x', 'parents: tr
 # Permissions, owners, xattrs.
 error('- chmod: { path: /none, mode: "0644" }', 1, 'chmod /none', 'there is no /none')
 error('- chmod: { path: "/etc/*.conf", mode: "0644" }', 1, 'chmod /etc/*.conf', 'nothing fits it')
-error('- symlink: { path: /dangling, target: none }\n- chmod: { path: /dangling, mode: "0644" }', 1, 'chmod /dangling', 'there is no /none')
+error(
+    '- symlink: { path: /dangling, target: none }\n- chmod: { path: /dangling, mode: "0644" }',
+    1,
+    'chmod /dangling',
+    'there is no /none',
+)
 for mode in ('9', '07777', '0x1ff', 'rwxr-xr-x', 'u=q', 'u', '', '-1', 'u=rw x'):
     error('- chmod: { path: /etc, mode: "%s" }' % mode, 2, 'mode', at=':4:')
 error('- chmod: { path: /etc, mode: 644 }', 2, 'quote', at=':4:')
@@ -147,7 +194,13 @@ error('- chown: { path: /etc/motd, owner: "12345:" }', 1, 'chown /etc/motd', '12
 error('- chown: { path: /etc/motd, owner: "-1" }', 1, '"-1"', '/etc/passwd')
 error('- copy: { from: /proc/version, path: /etc/x }', 1, '/proc/version', 'says that it is empty')
 error('- chown: { path: /none, owner: root }', 1, 'chown /none', 'there is no /none')
-error('- remove: { path: /etc/passwd }\n- write: { path: /x, content: x, owner: hello }', 1, 'write /x', 'hello', '/etc/passwd')
+error(
+    '- remove: { path: /etc/passwd }\n- write: { path: /x, content: x, owner: hello }',
+    1,
+    'write /x',
+    'hello',
+    '/etc/passwd',
+)
 error('- copy: { from: h/tree, path: /t, owner: "app:app" }', 1, 'copy /t', 'app', '/etc/passwd')
 for owner in ('a:b:c', '', ':', '4294967295', '99999999999', '0:4294967295'):
     error('- chown: { path: /etc/motd, owner: "%s" }' % owner, EITHER, 'owner', at=':4:')
@@ -155,12 +208,30 @@ error('- xattr: { path: /etc/motd, remove: [user.none] }', 1, 'xattr /etc/motd',
 error('- xattr: { path: /none, set: { user.a: b } }', 1, 'xattr /none', 'there is no /none')
 error('- xattr: { path: /dev/null, set: { user.a: b } }', 1, 'xattr /dev/null', 'user.a')
 error('- xattr: { path: /var/queue, set: { user.a: b } }', 1, 'xattr /var/queue', 'user.a')
-for name in ('trusted.overlay.opaque', 'trusted.overlay.whiteout', 'none.a', 'user', 'user.', 'system.other', 'u' * 300):
+for name in (
+    'trusted.overlay.opaque',
+    'trusted.overlay.whiteout',
+    'none.a',
+    'user',
+    'user.',
+    'system.other',
+    'u' * 300,
+):
     error('- xattr: { path: /etc/motd, set: { %s: y } }' % name, EITHER, name[:40], at=':4:')
 for caps in ('cap_none+ep', 'cap_net_raw', 'net raw', 'cap_net_raw+x', 'cap_net_raw=ep cap_kill=p'):
-    error('- xattr: { path: /lib/app/hello, set: { security.capability: "%s" } }' % caps, EITHER, caps.split('+')[0].split()[-1], at=':4:')
+    error(
+        '- xattr: { path: /lib/app/hello, set: { security.capability: "%s" } }' % caps,
+        EITHER,
+        caps.split('+')[0].split()[-1],
+        at=':4:',
+    )
 error('- xattr: { path: /etc/motd, set: { user.a: "base64:?" } }', EITHER, 'base64', at=':4:')
-error('- xattr: { path: /etc/motd, set: { system.posix_acl_access: "base64:AAAA" } }', EITHER, 'posix_acl_access', at=':4:')
+error(
+    '- xattr: { path: /etc/motd, set: { system.posix_acl_access: "base64:AAAA" } }',
+    EITHER,
+    'posix_acl_access',
+    at=':4:',
+)
 error('- xattr: { path: /etc/motd }', EITHER, 'xattr', at=':4:')
 
 # Accounts.
@@ -176,7 +247,9 @@ error('- user: { name: other, comment: "a:b" }', EITHER, 'a:b', at=':4:')
 error('- user: { name: other, shell: "/bin/sh:x" }', EITHER, '/bin/sh:x', at=':4:')
 error('- user: { name: other, home: relative }', EITHER, 'not absolute', at=':4:')
 error('- user: { name: other, uid: 4294967295 }', EITHER, '4294967294', at=':4:')
-error('- append: { path: /etc/group, content: "other:x:7:\\n" }\n- user: { name: other }', 1, 'user other', '/etc/group')
+error(
+    '- append: { path: /etc/group, content: "other:x:7:\\n" }\n- user: { name: other }', 1, 'user other', '/etc/group'
+)
 
 # The manifest as text. What no patch has done is found before anything is opened.
 error('- remove: { path: /etc/motd, recursively: true }', 2, 'recursively', at=r':4:\d+: ')
@@ -215,13 +288,25 @@ def errors():
         for patches, code, words, at, head, args in ERRORS:
             with open(m, 'w') as file:
                 # What precedes the patches is three lines, whatever it is.
-                file.write('image: oci:%s/testimages/hello:latest\n%splatform: linux/amd64\n%s\n' % (TOP, head, 'patches:\n' + patches))
+                file.write(
+                    'image: oci:%s/testimages/hello:latest\n%splatform: linux/amd64\n%s\n'
+                    % (TOP, head, 'patches:\n' + patches)
+                )
             line = 4 + patches.count('\n- ') + head.count('\n')
             try:
-                p = build(m, os.path.join(parent, 'bundle'), *args, cache=os.path.join(DIR, 'cache'), ok=range(-64, 256),
-                          env={**os.environ, 'TMPDIR': os.path.join(tmp, 'tmp')})
-                need(p.returncode in (code if isinstance(code, tuple) else (code,)), 'exit %d instead of %s: %s' % (p.returncode, code, p.stderr.strip()[-600:]))
-                said = p.stderr[p.stderr.find('error: '):].strip()          # what precedes it is the progress of the layers
+                p = build(
+                    m,
+                    os.path.join(parent, 'bundle'),
+                    *args,
+                    cache=os.path.join(DIR, 'cache'),
+                    ok=range(-64, 256),
+                    env={**os.environ, 'TMPDIR': os.path.join(tmp, 'tmp')},
+                )
+                need(
+                    p.returncode in (code if isinstance(code, tuple) else (code,)),
+                    'exit %d instead of %s: %s' % (p.returncode, code, p.stderr.strip()[-600:]),
+                )
+                said = p.stderr[p.stderr.find('error: ') :].strip()  # what precedes it is the progress of the layers
                 need(said.startswith('error: ') and 'panicked' not in said, 'not an error as it should be: ' + p.stderr)
                 where = at % line if at == AT else at
                 need(re.search(where, said), 'it does not say %s: %s' % (where, said))
@@ -247,12 +332,20 @@ def upper_size():
 
         def attempt(size, copied, ok):
             with open(m, 'w') as file:
-                file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\nupper: { size: %s }\npatches:\n'
-                           '- copy: { from: h/%s, path: /x }\n' % (TOP, size, copied))
+                file.write(
+                    'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\nupper: { size: %s }\npatches:\n'
+                    '- copy: { from: h/%s, path: /x }\n' % (TOP, size, copied)
+                )
             return build(m, os.path.join(parent, 'bundle'), cache=os.path.join(DIR, 'cache'), ok=ok)
+
         p = attempt('16MiB', 'larger', (1,))
-        said = re.search(r'(\d+) ?(KiB|MiB|GiB|bytes)[^\d]*$', p.stderr.strip()) or re.search(r'(\d+) ?(KiB|MiB|GiB|bytes)', p.stderr)
-        need(said and ('16777216' in p.stderr or '16 MiB' in p.stderr), 'the error does not say how large the upper is and must be: ' + p.stderr)
+        said = re.search(r'(\d+) ?(KiB|MiB|GiB|bytes)[^\d]*$', p.stderr.strip()) or re.search(
+            r'(\d+) ?(KiB|MiB|GiB|bytes)', p.stderr
+        )
+        need(
+            said and ('16777216' in p.stderr or '16 MiB' in p.stderr),
+            'the error does not say how large the upper is and must be: ' + p.stderr,
+        )
         need_no_leftovers(parent)
         size = said[1] + (said[2] if said[2] != 'bytes' else '')
         attempt(size, 'larger', (0,))

@@ -1,18 +1,19 @@
 """Patched bundles as a guest uses them, and patches too large for memory."""
+
 import hashlib
 import os
 import random
 import sys
 
-from harness import compare
 from checks import check
+from checks.patch import MANIFESTS, options_of
+from harness import compare
 from harness.boot import boot
 from harness.common import BINARY, TOP, build, call, need, quiet_kernel, same_files, scratch
-from checks.patch import MANIFESTS, options_of
 from harness.upper import clean, overlay
 
 # All kinds of things that an upper can hold from the start.
-PATCHED = r'''
+PATCHED = r"""
 image: oci:%s/testimages/hello:latest
 platform: linux/amd64
 patches:
@@ -26,10 +27,10 @@ patches:
   - rename: { from: /usr/share/doc, path: /srv/doc }
   - symlink: { path: /srv/link, target: tree/1 }
   - xattr: { path: /srv/tree/1, set: { user.origin: patch } }
-'''
+"""
 
 # What a guest does with them. Each line that it prints is compared with what is expected.
-SCRIPT = r'''
+SCRIPT = r"""
 set -e
 cat /etc/motd; tail -n 1 /etc/passwd; cat /srv/link; ls /var/cache | wc -l; ls /srv/doc | wc -l; [ ! -e /etc/group ] && [ ! -e /usr/share/doc ] && echo gone
 echo over >/etc/motd
@@ -40,7 +41,7 @@ echo back >/var/cache; rm -r /srv/doc; mkdir -p /usr/share/doc/new; chmod 0600 /
 dd if=/dev/zero of=/srv/tree/4 bs=1024 seek=3000 count=1 conv=notrunc 2>/dev/null
 find /etc /srv /var/cache /usr/share/doc -xdev -type f ! -name host* ! -name resolv.conf | sort | xargs sha256sum
 sync
-'''
+"""
 
 
 @check('boot-patched')
@@ -55,20 +56,33 @@ def patched():
         with open(m, 'w') as file:
             file.write(PATCHED % TOP)
         build(m, out)
-        said = boot(out, '--engine', 'qemu', '--upper', kept, '--user', '0', '--entrypoint', '/bin/sh', '--', '-c', SCRIPT).stdout
+        said = boot(
+            out, '--engine', 'qemu', '--upper', kept, '--user', '0', '--entrypoint', '/bin/sh', '--', '-c', SCRIPT
+        ).stdout
         lines = said.splitlines()
         expected = ['patched', 'last:x:4000:4000::/:/bin/sh'] + ['1'] * 41 + ['0', '1', 'gone', 'more']
-        need(lines[:len(expected)] == expected, 'the guest does not see what was patched:\n%s' % said[:2000])
-        sums = {path: digest for digest, path in (line.split('  ', 1) for line in lines[len(expected):])}
+        need(lines[: len(expected)] == expected, 'the guest does not see what was patched:\n%s' % said[:2000])
+        sums = {path: digest for digest, path in (line.split('  ', 1) for line in lines[len(expected) :])}
         need(len(sums) > 100 and '/srv/tree/50' not in sums, 'the guest lists %d files' % len(sums))
         clean(kept)
-        os.rename(kept, os.path.join(tmp, 'upper.ext4'))            # where overlay() looks for one
+        os.rename(kept, os.path.join(tmp, 'upper.ext4'))  # where overlay() looks for one
         with overlay(out, tmp) as (at, _, _):
             found = compare.read(at)
-            here = {path: e['sha256'] for path, e in found.items()
-                    if e['type'] == 'file' and path.startswith(('/etc/', '/srv/', '/var/cache', '/usr/share/doc/')) and not path.startswith(('/etc/host', '/etc/resolv'))}
-            need(here == sums, 'this kernel reads other files than the guest: %s' % sorted(set(here.items()) ^ set(sums.items()))[:6])
-            need(found['/srv/tree/2']['mode'] == 0o600 and found['/srv/tree/3']['inode'] == found['/srv/third']['inode'], 'the guest\'s metadata are lost')
+            here = {
+                path: e['sha256']
+                for path, e in found.items()
+                if e['type'] == 'file'
+                and path.startswith(('/etc/', '/srv/', '/var/cache', '/usr/share/doc/'))
+                and not path.startswith(('/etc/host', '/etc/resolv'))
+            }
+            need(
+                here == sums,
+                'this kernel reads other files than the guest: %s' % sorted(set(here.items()) ^ set(sums.items()))[:6],
+            )
+            need(
+                found['/srv/tree/2']['mode'] == 0o600 and found['/srv/tree/3']['inode'] == found['/srv/third']['inode'],
+                "the guest's metadata are lost",
+            )
             need(found['/srv/tree/1']['xattrs'].get('user.origin') == b'patch'.hex(), 'the patched xattr is lost')
         # A bundle of other patches is another bundle, whose guest must not get this upper.
         with open(m, 'a') as file:
@@ -122,8 +136,11 @@ def streams():
             file.write(b'middle')
         m, out = os.path.join(tmp, 'm.yaml'), os.path.join(tmp, 'out')
         with open(m, 'w') as file:
-            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: big, path: /srv/big, parents: true }\n'
-                       '  - append: { path: /srv/big, from: big }\n  - copy: { from: sparse, path: /srv/sparse }\n  - append: { path: /srv/sparse, content: end }\n' % TOP)
+            file.write(
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: big, path: /srv/big, parents: true }\n'
+                '  - append: { path: /srv/big, from: big }\n  - copy: { from: sparse, path: /srv/sparse }\n  - append: { path: /srv/sparse, content: end }\n'
+                % TOP
+            )
         memory = peak('build', m, '-o', out, '--cache-dir', os.path.join(tmp, 'cache'))
         need(memory < 64, 'the compiler had %d MiB of memory' % memory)
         clean(os.path.join(out, 'upper.ext4'))
@@ -139,7 +156,10 @@ def streams():
                 need(found.digest() == expected.digest() and not file.read(1), 'the appended file has other bytes')
             path = os.path.join(at, 'srv/sparse')
             st = os.stat(path)
-            need(st.st_size == holes + 3 and st.st_blocks <= 16 + 16, '%d bytes in %d sectors' % (st.st_size, st.st_blocks))
+            need(
+                st.st_size == holes + 3 and st.st_blocks <= 16 + 16,
+                '%d bytes in %d sectors' % (st.st_size, st.st_blocks),
+            )
             with open(path, 'rb') as file:
                 for offset, text in ((0, bytes(9)), (holes // 2 + 4, b'\0middle\0'), (holes - 1, b'\0end')):
                     file.seek(offset)
@@ -159,14 +179,22 @@ def many():
                     file.write(rand.randbytes(rand.choice((0, 10, 300, 5000))))
         m, out = os.path.join(tmp, 'm.yaml'), os.path.join(tmp, 'out')
         with open(m, 'w') as file:
-            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: tree, path: /srv/tree, parents: true }\n' % TOP)
+            file.write(
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: tree, path: /srv/tree, parents: true }\n'
+                % TOP
+            )
         memory = peak('build', m, '-o', out, '--cache-dir', os.path.join(tmp, 'cache'))
         need(memory < 64, 'the compiler had %d MiB of memory' % memory)
         clean(os.path.join(out, 'upper.ext4'))
         call('cp', '-r', os.path.join(tmp, 'tree'), os.path.join(tmp, 'plain'))
         with overlay(out, tmp) as (at, _, _):
-            strip = lambda entries: {path: {k: v for k, v in e.items() if k in ('type', 'mode', 'size', 'sha256')} | {'mtime': 0} for path, e in entries.items()}
-            text = compare.show(strip(compare.read(os.path.join(tmp, 'plain'))), strip(compare.read(os.path.join(at, 'srv/tree'))))
+            strip = lambda entries: {
+                path: {k: v for k, v in e.items() if k in ('type', 'mode', 'size', 'sha256')} | {'mtime': 0}
+                for path, e in entries.items()
+            }
+            text = compare.show(
+                strip(compare.read(os.path.join(tmp, 'plain'))), strip(compare.read(os.path.join(at, 'srv/tree')))
+            )
             need(not text, text)
     return '%d MiB of memory' % memory
 
@@ -179,10 +207,16 @@ def around():
         os.mkdir(top)
         m, out = os.path.join(top, 'm.yaml'), os.path.join(top, 'bundle')
         with open(m, 'w') as file:
-            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: ., path: /srv/all, parents: true }\n' % TOP)
+            file.write(
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: ., path: /srv/all, parents: true }\n'
+                % TOP
+            )
         for keep in ('first', 'second'):
             build(m, out, '--force', cache=os.path.join(tmp, 'cache'))
             call('cp', '-a', '--sparse=always', out, os.path.join(tmp, keep))
         same_files(os.path.join(tmp, 'first'), os.path.join(tmp, 'second'), 'built twice beside itself')
         with overlay(out, tmp) as (at, _, _):
-            need(os.listdir(os.path.join(at, 'srv/all')) == ['m.yaml'], 'the copy has %s' % os.listdir(os.path.join(at, 'srv/all')))
+            need(
+                os.listdir(os.path.join(at, 'srv/all')) == ['m.yaml'],
+                'the copy has %s' % os.listdir(os.path.join(at, 'srv/all')),
+            )

@@ -2,6 +2,7 @@
 
 Environment: PATCH_MODEL_SEEDS=from-to (other seeds than those of CI; all errors are built, not a few), PATCH_MODEL_OPS (25 an image).
 """
+
 import copy
 import json
 import os
@@ -9,8 +10,8 @@ import random
 import re
 import stat
 
-from harness import compare
 from checks import check
+from harness import compare
 from harness.common import BINARY, Failed, build, call, need, need_no_leftovers, quiet_kernel, same_files, scratch
 from harness.upper import clean, overlay
 from model.patch_maker import Maker
@@ -38,11 +39,16 @@ def put(path, value):
             with open(path, 'wb') as file:
                 file.write(n.data)
         else:
-            os.mknod(path, {'char': stat.S_IFCHR, 'block': stat.S_IFBLK, 'fifo': stat.S_IFIFO, 'socket': stat.S_IFSOCK}[n.kind], os.makedev(*n.rdev))
-        os.chown(path, 12345, 54321)                # that is not to be taken over
+            os.mknod(
+                path,
+                {'char': stat.S_IFCHR, 'block': stat.S_IFBLK, 'fifo': stat.S_IFIFO, 'socket': stat.S_IFSOCK}[n.kind],
+                os.makedev(*n.rdev),
+            )
+        os.chown(path, 12345, 54321)  # that is not to be taken over
         os.chmod(path, n.mode)
         for name in (k for k in n.xattrs if k.startswith(b'user.') and len(n.xattrs[k]) < 100):
             os.setxattr(path, name, n.xattrs[name])
+
     if isinstance(value, bytes):
         with open(path, 'wb') as file:
             file.write(value)
@@ -57,10 +63,17 @@ class Manifest:
         self.rng, self.directory, self.vars, self.number = rng, directory, {}, 0
         body, line = self.listed(patches, '')
         head = ['image: oci:' + image, 'platform: linux/amd64'] + (['upper: { size: %s }' % size] if size else [])
-        head += ['vars:'] + ['  %s: %s' % (k, json.dumps(v, ensure_ascii=False)) for k, v in self.vars.items()] if self.vars else []
+        head += (
+            ['vars:'] + ['  %s: %s' % (k, json.dumps(v, ensure_ascii=False)) for k, v in self.vars.items()]
+            if self.vars
+            else []
+        )
         op = patches[-1][0] if patches else ''
         self.file, self.line, self.op = self.last if op == 'include' else ('m.yaml', line + len(head) + 2, op)
-        self.path, self.text = os.path.join(directory, 'm.yaml'), '\n'.join(head + ['patches:' if body else 'patches: []'] + body) + '\n'
+        self.path, self.text = (
+            os.path.join(directory, 'm.yaml'),
+            '\n'.join(head + ['patches:' if body else 'patches: []'] + body) + '\n',
+        )
         with open(self.path, 'w') as file:
             file.write(self.text)
 
@@ -87,7 +100,9 @@ class Manifest:
         if isinstance(v, list):
             return '[%s]' % ', '.join(map(self.value, v))
         if isinstance(v, dict):
-            return '{ %s }' % ', '.join('%s: %s' % (json.dumps(k, ensure_ascii=False), self.value(x)) for k, x in v.items())
+            return '{ %s }' % ', '.join(
+                '%s: %s' % (json.dumps(k, ensure_ascii=False), self.value(x)) for k, x in v.items()
+            )
         return self.string(up + v if key == 'from' and v.startswith('host/') else v, key)
 
     def listed(self, patches, up):
@@ -117,7 +132,7 @@ def differences(out, tmp, tree, lower, was):
     """What is wrong with a bundle, as text. `lower` is tree.freeze() from before the patches, `was` its dump()."""
     expected, kept = tree.dump(), {compare.escape(p): n for p, n in tree.untouched(lower).items()}
     for path, names in kept.items():
-        if expected[path]['type'] != 'dir':         # overlayfs counts the names of the layer, also those that are whited out
+        if expected[path]['type'] != 'dir':  # overlayfs counts the names of the layer, also those that are whited out
             expected[path]['nlink'] = names
     clean(os.path.join(out, 'upper.ext4'))
     with overlay(out, tmp) as (at, _, up):
@@ -161,7 +176,14 @@ class Run:
         return Manifest(random.Random(self.seed), self.tmp, patches, os.path.join(self.tmp, 'image'), self.size)
 
     def build(self, m, out, *args, ok=(0,), cache='cache'):
-        return build(m.path, out, *args, cache=os.path.join(self.tmp, cache), ok=ok, env={**os.environ, 'SOURCE_DATE_EPOCH': str(self.maker.now)})
+        return build(
+            m.path,
+            out,
+            *args,
+            cache=os.path.join(self.tmp, cache),
+            ok=ok,
+            env={**os.environ, 'SOURCE_DATE_EPOCH': str(self.maker.now)},
+        )
 
     def judge(self, patches):
         """What is wrong with the result of some patches; None if they are not to be judged."""
@@ -181,7 +203,7 @@ class Run:
     def least(self, patches):
         """The patches without those that it fails without as well."""
         for i in reversed(range(len(patches))):
-            fewer = patches[:i] + patches[i + 1:]
+            fewer = patches[:i] + patches[i + 1 :]
             if self.judge(fewer):
                 patches = fewer
         return patches
@@ -194,8 +216,15 @@ class Run:
             p = self.build(m, out, ok=range(-64, 256))
             text = m.text.split('\n')
             where = '%s:%d: %s ' % (m.file, m.line, m.op)
-            need(p.returncode in (1, 2), 'seed %d: exit %d of what is an error (%s): %s\n%s' % (self.seed, p.returncode, why, '\n'.join(text[-12:]), p.stderr[-600:]))
-            need(where in p.stderr and 'panicked' not in p.stderr, 'seed %d: the message does not begin with %r (%s): %s' % (self.seed, where, why, p.stderr[-600:]))
+            need(
+                p.returncode in (1, 2),
+                'seed %d: exit %d of what is an error (%s): %s\n%s'
+                % (self.seed, p.returncode, why, '\n'.join(text[-12:]), p.stderr[-600:]),
+            )
+            need(
+                where in p.stderr and 'panicked' not in p.stderr,
+                'seed %d: the message does not begin with %r (%s): %s' % (self.seed, where, why, p.stderr[-600:]),
+            )
             need_no_leftovers(tmp)
 
 
@@ -210,7 +239,10 @@ def model():
             wrong = run.judge(run.good)
             if wrong:
                 least = run.least(run.good)
-                failed.append('seed %d, SOURCE_DATE_EPOCH=%d:\n%s\n%s' % (seed, run.maker.now, run.manifest(least).text, run.judge(least) or wrong))
+                failed.append(
+                    'seed %d, SOURCE_DATE_EPOCH=%d:\n%s\n%s'
+                    % (seed, run.maker.now, run.manifest(least).text, run.judge(least) or wrong)
+                )
             errors = run.bad if given else run.bad[:4]
             for error in errors:
                 try:
@@ -227,7 +259,7 @@ def model():
     return '%d images, %d patches, %d errors' % (len(seeds), *counts)
 
 
-NOTHING = '''
+NOTHING = """
   - chmod: { path: /usr/bin/tool, mode: "4755" }
   - chmod: { path: /usr/bin/tool, mode: "u+s" }
   - chown: { path: /usr, owner: "0:0", recursive: true }
@@ -252,7 +284,7 @@ NOTHING = '''
   - remove: { path: /srv/app/tool }
   - link: { path: /srv/app/tool, target: /usr/bin/tool }
   - chmod: { path: /etc, mode: "0700" }
-  - chmod: { path: /etc, mode: "a=rX,u+w" }'''
+  - chmod: { path: /etc, mode: "a=rX,u+w" }"""
 
 
 @check('patch-nothing')
@@ -262,7 +294,9 @@ def nothing():
         maker = Maker(0)
         maker.image(os.path.join(tmp, 'image'), ())
         with open(os.path.join(tmp, 'm.yaml'), 'w') as file:
-            file.write('image: oci:%s/image\nplatform: linux/amd64\nupper: { size: 64MiB }\npatches:%s\n' % (tmp, NOTHING))
+            file.write(
+                'image: oci:%s/image\nplatform: linux/amd64\nupper: { size: 64MiB }\npatches:%s\n' % (tmp, NOTHING)
+            )
         out = os.path.join(tmp, 'bundle')
         build(os.path.join(tmp, 'm.yaml'), out, env={**os.environ, 'SOURCE_DATE_EPOCH': '1'})
         clean(os.path.join(out, 'upper.ext4'))

@@ -1,4 +1,5 @@
 """The promises of SECURITY.md, and the checks that hold them."""
+
 import os
 import re
 
@@ -10,7 +11,11 @@ from harness.common import TOP, need
 def promises():
     """Every check that the table names is one."""
     with open(os.path.join(TOP, 'SECURITY.md')) as file:
-        rows = [line for line in file.read().split('## What is promised')[1].split('## What is not')[0].splitlines() if line.startswith('| ')][1:]
+        rows = [
+            line
+            for line in file.read().split('## What is promised')[1].split('## What is not')[0].splitlines()
+            if line.startswith('| ')
+        ][1:]
     need(len(rows) > 10, 'the table of promises is not found')
     known = {c.name for c in CHECKS}
     for row in rows:

@@ -1,46 +1,35 @@
 """Images pulled by reference: the bundle is that of the layout, whatever the registry wants, does or breaks."""
+
 import json
 import os
 import subprocess
 
+from checks import check
 from harness import transcode
-from harness.registry import PASSWORD, USER
+from harness.common import BINARY, PATIENCE, call, manifest_for, need
+from harness.images import image
 from harness.proxy import status
+from harness.registry import PASSWORD, USER
+from harness.registry_bench import HELLO, LOGIN, all_of, auths, bench, blobs, layers_in, noise, write
 from layout import INDEX, Layer
 from tarfmt import f
 
-from checks import check
-from harness.common import BINARY, PATIENCE, call, manifest_for, need
-from harness.images import image
-from harness.registry_bench import HELLO, LOGIN, all_of, auths, bench, blobs, layers_in, noise, write
-
-HELPER = '''#!/bin/sh
+HELPER = """#!/bin/sh
 server=$(cat)
 [ "$1" = get ] && [ "$server" = "$HELPER_KNOWS" ] || { echo 'credentials not found in native keychain'; exit 1; }
 printf '{"ServerURL":"%s","Username":"%s","Secret":"%s"}' "$server" "$HELPER_USER" "$HELPER_SECRET"
-'''
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+"""
 
 
 def helper(b, host):
     """The environment with which docker-credential-test is found and knows one host."""
     os.chmod(write(b.at('helpers/docker-credential-test'), HELPER), 0o755)
-    return {'PATH': b.at('helpers') + ':' + os.environ['PATH'], 'HELPER_KNOWS': host, 'HELPER_USER': USER, 'HELPER_SECRET': PASSWORD}
+    return {
+        'PATH': b.at('helpers') + ':' + os.environ['PATH'],
+        'HELPER_KNOWS': host,
+        'HELPER_USER': USER,
+        'HELPER_SECRET': PASSWORD,
+    }
 
 
 def logins(b, host):
@@ -51,11 +40,23 @@ def logins(b, host):
         'ROOTFS_COMPILE_USERNAME and _PASSWORD, before files': ({docker: bad, podman: bad}, LOGIN),
         '~/.docker/config.json': ({docker: right}, {}),
         '$DOCKER_CONFIG, not ~/.docker': ({'else/config.json': right, docker: bad}, {'DOCKER_CONFIG': '~/else'}),
-        '$REGISTRY_AUTH_FILE before others': ({'some.json': right, docker: bad, podman: bad}, {'REGISTRY_AUTH_FILE': '~/some.json'}),
-        '$XDG_RUNTIME_DIR before others': ({'run/containers/auth.json': right, docker: bad, podman: bad}, {'XDG_RUNTIME_DIR': '~/run'}),
+        '$REGISTRY_AUTH_FILE before others': (
+            {'some.json': right, docker: bad, podman: bad},
+            {'REGISTRY_AUTH_FILE': '~/some.json'},
+        ),
+        '$XDG_RUNTIME_DIR before others': (
+            {'run/containers/auth.json': right, docker: bad, podman: bad},
+            {'XDG_RUNTIME_DIR': '~/run'},
+        ),
         '~/.config/containers/auth.json before docker': ({podman: right, docker: bad}, {}),
-        'docker, as auth.json has but other hosts': ({podman: auths({'localhost': 'wrong', '127.0.0.1': 'wrong'}), docker: right}, {}),
-        'auth.json by repository': ({podman: auths({host: 'wrong', host + '/private': PASSWORD, host + '/private/other': 'wrong'})}, {}),
+        'docker, as auth.json has but other hosts': (
+            {podman: auths({'localhost': 'wrong', '127.0.0.1': 'wrong'}), docker: right},
+            {},
+        ),
+        'auth.json by repository': (
+            {podman: auths({host: 'wrong', host + '/private': PASSWORD, host + '/private/other': 'wrong'})},
+            {},
+        ),
         'credHelpers': ({docker: {'credHelpers': {host: 'test'}, 'credsStore': 'nosuch'}}, helper(b, host)),
         'credsStore': ({docker: {'credsStore': 'test', 'auths': {host: {}}}}, helper(b, host)),
     }
@@ -77,21 +78,40 @@ def pull():
         for name in ('hello:1', 'public/hello:1', 'private/hello:1'):
             site.push(HELLO, name)
         want, digest, cases = b.of(HELLO), site.digest('hello:1'), {}
-        site.tls, site.basic, site.token, site.default          # started before there are threads
+        site.tls, site.basic, site.token, site.default  # started before there are threads
 
         def case(name, run, *args, expected=want, **kw):
             cases[name] = lambda: b.same(run(*args, **kw), expected, name)
 
-        for how, name, prefix in (('tag', 'hello:1', ''), ('docker://', 'hello:1', 'docker://'), ('digest', 'hello@' + digest, ''),
-                                  ('tag@digest', 'hello:1@' + digest, ''), ('a tag that is not there @digest', 'hello:none@' + digest, '')):
+        for how, name, prefix in (
+            ('tag', 'hello:1', ''),
+            ('docker://', 'hello:1', 'docker://'),
+            ('digest', 'hello@' + digest, ''),
+            ('tag@digest', 'hello:1@' + digest, ''),
+            ('a tag that is not there @digest', 'hello:none@' + digest, ''),
+        ):
             cases['plain HTTP, by ' + how] = lambda name=name, prefix=prefix: by_reference(b, name, prefix, want)
         case('TLS with --ca-cert', b.pull, site.tls, 'hello:1')
         for how, home, env in homes(b, logins(b, site.basic.host)):
             case('basic auth by ' + how, b.pull, site.basic, 'private/hello:1', home=home, **env)
         silent = write(b.at('silent/.docker/config.json'), {'credsStore': 'test'})
-        case('a helper that knows nothing of this registry', b.pull, site.plain, 'hello:1', home=os.path.dirname(os.path.dirname(silent)), **helper(b, 'other'))
-        cases |= {'tokens': lambda: tokens(b, want), 'proxies': lambda: proxies(b, want), 'docker.io': lambda: default(b, want), 'platforms': lambda: platforms(b),
-                  'schema 2': lambda: schema_2(b), 'python-slim by TLS': lambda: slim(b), 'absent digests': lambda: absent(b)}
+        case(
+            'a helper that knows nothing of this registry',
+            b.pull,
+            site.plain,
+            'hello:1',
+            home=os.path.dirname(os.path.dirname(silent)),
+            **helper(b, 'other'),
+        )
+        cases |= {
+            'tokens': lambda: tokens(b, want),
+            'proxies': lambda: proxies(b, want),
+            'docker.io': lambda: default(b, want),
+            'platforms': lambda: platforms(b),
+            'schema 2': lambda: schema_2(b),
+            'python-slim by TLS': lambda: slim(b),
+            'absent digests': lambda: absent(b),
+        }
         return all_of(cases, workers=4)
 
 
@@ -109,7 +129,9 @@ def tokens(b, want):
     b.same(b.pull(site.token, 'private/hello:1', **LOGIN), want, 'a token for a user')
     b.same(b.pull(site.token, 'public/hello:1'), want, 'a token for anybody')
     asked = site.tokens.scopes()
-    need(set(asked) == {'repository:private/hello:pull', 'repository:public/hello:pull'}, 'scopes asked for: %s' % asked)
+    need(
+        set(asked) == {'repository:private/hello:pull', 'repository:public/hello:pull'}, 'scopes asked for: %s' % asked
+    )
     need(len(site.tokens.asked()) <= 4, '%d tokens for two pulls: they are not kept' % len(site.tokens.asked()))
 
 
@@ -131,10 +153,15 @@ def platforms(b):
 
 
 def schema_2(b):
-    gzipped = b.at('gzipped')           # schema 2 knows no zstd
+    gzipped = b.at('gzipped')  # schema 2 knows no zstd
     transcode.copy(HELLO, gzipped)
     b.site.push(gzipped, 'docker:2', '--format', 'v2s2')
-    b.same(b.pull(b.site.plain, 'docker:2'), b.of(gzipped), 'schema 2', but=('reference', 'manifest_digest', 'config_digest', 'media_type'))
+    b.same(
+        b.pull(b.site.plain, 'docker:2'),
+        b.of(gzipped),
+        'schema 2',
+        but=('reference', 'manifest_digest', 'config_digest', 'media_type'),
+    )
 
 
 def absent(b):
@@ -146,13 +173,25 @@ def absent(b):
 def proxies(b, want):
     site = b.site
     tunnel, plain = site.proxy(site.tls), site.proxy()
-    b.same(b.build('registry.invalid/hello:1', '--ca-cert', site.ca, HTTPS_PROXY='http://' + tunnel.host), want, 'HTTPS_PROXY')
-    need({r.path for r in tunnel.asked()} == {'registry.invalid:443'}, 'HTTPS_PROXY: the proxy was asked for %s' % {r.path for r in tunnel.asked()})
+    b.same(
+        b.build('registry.invalid/hello:1', '--ca-cert', site.ca, HTTPS_PROXY='http://' + tunnel.host),
+        want,
+        'HTTPS_PROXY',
+    )
+    need(
+        {r.path for r in tunnel.asked()} == {'registry.invalid:443'},
+        'HTTPS_PROXY: the proxy was asked for %s' % {r.path for r in tunnel.asked()},
+    )
     b.same(b.pull(site.plain, 'hello:1', HTTP_PROXY='http://' + plain.host), want, 'HTTP_PROXY')
     need(plain.asked('hello'), 'HTTP_PROXY is not used')
     plain.forget()
-    b.same(b.pull(site.plain, 'hello:1', HTTP_PROXY='http://' + plain.host, NO_PROXY='localhost,127.0.0.1'), want, 'NO_PROXY')
+    b.same(
+        b.pull(site.plain, 'hello:1', HTTP_PROXY='http://' + plain.host, NO_PROXY='localhost,127.0.0.1'),
+        want,
+        'NO_PROXY',
+    )
     need(not plain.asked(), 'the proxy is used against NO_PROXY')
+
 
 def default(b, want):
     """A name alone is one of docker.io, whose registry is another host, and whose login has a key of its own."""
@@ -163,7 +202,10 @@ def default(b, want):
     for name in ('hello', 'docker.io/hello', 'library/hello:latest', 'index.docker.io/library/hello'):
         b.same(b.build(name, '--ca-cert', site.ca, home=home, HTTPS_PROXY='http://' + tunnel.host), want, name)
     hosts = {r.path for r in tunnel.asked()}
-    need(hosts in ({'registry-1.docker.io:443'}, {'index.docker.io:443'}), 'what is at docker.io was asked for at %s' % hosts)
+    need(
+        hosts in ({'registry-1.docker.io:443'}, {'index.docker.io:443'}),
+        'what is at docker.io was asked for at %s' % hosts,
+    )
     tunnel.on('', status(403), times=None, method='CONNECT')
     b.build('python', fails=['docker.io', 'python'], HTTPS_PROXY='http://' + tunnel.host)
 
@@ -181,10 +223,16 @@ def cached():
         known = b.at('known')
         b.build('oci:%s:latest' % old, cache=known)
         b.same(b.pull(proxy, 'app:1', cache=known), b.of(old), 'layers known from a layout')
-        need(not proxy.asked(pattern), 'layers were downloaded that are cached from a layout: %s' % [r.path for r in proxy.asked(pattern)])
+        need(
+            not proxy.asked(pattern),
+            'layers were downloaded that are cached from a layout: %s' % [r.path for r in proxy.asked(pattern)],
+        )
         proxy.forget()
         b.pull(proxy, 'app:1', cache=cache)
-        need(sorted(r.path.split('/')[-1] for r in proxy.asked(pattern, 'GET')) == sorted(digests), 'not each layer was asked for once: %s' % proxy.asked(pattern))
+        need(
+            sorted(r.path.split('/')[-1] for r in proxy.asked(pattern, 'GET')) == sorted(digests),
+            'not each layer was asked for once: %s' % proxy.asked(pattern),
+        )
         proxy.forget()
         b.same(b.pull(proxy, 'app:1', cache=cache), b.of(old), 'a second build')
         need(not proxy.asked(pattern), 'the second build downloads %s' % [r.path for r in proxy.asked(pattern)])
@@ -193,7 +241,10 @@ def cached():
         b.same(b.pull(proxy, 'app:2', cache=cache), b.of(new), 'an image with two new layers')
         pattern_new, digests_new = blobs(new)
         got = sorted(r.path.split('/')[-1] for r in proxy.asked(pattern_new, 'GET'))
-        need(got == sorted(set(digests_new) - set(digests)), 'of an image with two new layers (one of them twice) these were downloaded: %s' % got)
+        need(
+            got == sorted(set(digests_new) - set(digests)),
+            'of an image with two new layers (one of them twice) these were downloaded: %s' % got,
+        )
         offline(b, proxy, cache, old)
 
 
@@ -216,7 +267,10 @@ def offline(b, proxy, cache, old):
     b.pull(proxy, 'app:1', '--offline', cache=cache, fails=[layers[1]['digest'], 'offline'])
     need(not proxy.asked(), '--offline asks the registry: %s' % [r.path for r in proxy.asked()])
     b.same(b.pull(proxy, 'app:1', cache=cache), b.of(old), 'after an object was gone')
-    need([r.path.split('/')[-1] for r in proxy.asked(blobs(old)[0])] == [layers[1]['digest']], 'not the missing layer alone is downloaded')
+    need(
+        [r.path.split('/')[-1] for r in proxy.asked(blobs(old)[0])] == [layers[1]['digest']],
+        'not the missing layer alone is downloaded',
+    )
     b.same(b.build('oci:%s:latest' % old, '--offline'), b.of(old), '--offline of a layout')
 
 
@@ -237,19 +291,34 @@ def foreign():
         def served(doc):
             proxy = b.site.proxy()
             body = json.dumps(doc).encode()
-            return proxy.on('/manifests/1$', lambda h, get: h.answer(200, {'Content-Type': doc['mediaType']}, body), times=None)
+            return proxy.on(
+                '/manifests/1$', lambda h, get: h.answer(200, {'Content-Type': doc['mediaType']}, body), times=None
+            )
 
         there = {**doc, 'layers': [{**doc['layers'][0], 'mediaType': kind, 'urls': [url]}]}
-        b.same(b.pull(served(there), 'app:1'), b.of(layout), 'a foreign layer that is there', but=('reference', 'manifest_digest', 'media_type'))
+        b.same(
+            b.pull(served(there), 'app:1'),
+            b.of(layout),
+            'a foreign layer that is there',
+            but=('reference', 'manifest_digest', 'media_type'),
+        )
         gone = {**doc, 'layers': [{**there['layers'][0], 'digest': 'sha256:' + '0' * 64}]}
         b.pull(served(gone), 'app:1', fails=['foreign', url])
         cache = b.at('cache')
         b.build('oci:%s:latest' % layout, cache=cache)
-        b.same(b.pull(served(gone), 'app:1', cache=cache), b.of(layout), 'a foreign layer that is compiled already',
-               but=('reference', 'manifest_digest', 'media_type', 'digest'))
+        b.same(
+            b.pull(served(gone), 'app:1', cache=cache),
+            b.of(layout),
+            'a foreign layer that is compiled already',
+            but=('reference', 'manifest_digest', 'media_type', 'digest'),
+        )
         lost = {'mediaType': doc['mediaType'], 'digest': 'sha256:' + '1' * 64, 'size': 7}
         entry = {k: entry[k] for k in ('mediaType', 'digest', 'size')}
-        index = {'schemaVersion': 2, 'mediaType': INDEX, 'manifests': [lost, {**lost, 'mediaType': 'application/x-future'}, entry]}
+        index = {
+            'schemaVersion': 2,
+            'mediaType': INDEX,
+            'manifests': [lost, {**lost, 'mediaType': 'application/x-future'}, entry],
+        }
         b.same(b.pull(served(index), 'app:1'), b.of(layout), 'an index with entries of other kinds')
         b.pull(served({**index, 'manifests': [lost]}), 'app:1', fails=['linux/amd64', 'missing'])
 
@@ -291,7 +360,10 @@ def lock():
         first = text()
         for word in (reference, old, 'linux/amd64'):
             need(word.encode() in first, 'the lock file does not have %s: %s' % (word, first.decode()))
-        need(b.tmp.encode() not in first and os.uname().nodename.encode() not in first, 'the lock file knows this host: %s' % first.decode())
+        need(
+            b.tmp.encode() not in first and os.uname().nodename.encode() not in first,
+            'the lock file knows this host: %s' % first.decode(),
+        )
         locked = build('--locked')
         b.same(locked, b.of(one), '--locked')
         build('--lock')
@@ -300,7 +372,7 @@ def lock():
         b.pull(proxy, 'app:1', '--lock', manifest=other, TZ='Asia/Tokyo')
         need(text(b.at('elsewhere.lock')) == first, 'the lock file of the same manifest by another name is another one')
 
-        site.push(two, 'app:1')                     # the tag moves
+        site.push(two, 'app:1')  # the tag moves
         cache = b.at('cache')
         for args in ((), ('--locked',), ('--lock',)):
             b.same(build(*args, cache=cache), locked.out, 'a moved tag, %s' % ' '.join(args or ['locked']), but=())
@@ -315,7 +387,10 @@ def lock():
         b.same(build('--update'), b.of(two), '--update')
         second = text()
         need(new.encode() in second and old.encode() not in second, '--update: the lock file is\n' + second.decode())
-        need(len(second) == len(first), '--update changed more than the digest:\n%s\n%s' % (first.decode(), second.decode()))
+        need(
+            len(second) == len(first),
+            '--update changed more than the digest:\n%s\n%s' % (first.decode(), second.decode()),
+        )
         b.same(build('--locked'), b.of(two), '--locked after --update')
         site.push(one, 'app:1')
         build('--update', '--locked', fails=['--locked'], codes=(1, 2))
@@ -334,7 +409,11 @@ def lock():
         b.pull(proxy, 'multi:1', '--lock', *arm, manifest=many)
         for p in ('linux/amd64', 'linux/arm64'):
             need(p.encode() in text(b.at('multi.lock')), 'the lock file lacks %s: %s' % (p, text(b.at('multi.lock'))))
-            b.same(b.pull(proxy, 'multi:1', '--locked', '--platform', p, manifest=many), b.of(multi, '--platform', p), '--locked ' + p)
+            b.same(
+                b.pull(proxy, 'multi:1', '--locked', '--platform', p, manifest=many),
+                b.of(multi, '--platform', p),
+                '--locked ' + p,
+            )
         write(path, 'this: is\n  no lock file: [')
         build('--locked', fails=['app.lock'], codes=(1, 2))
         build(fails=['app.lock'], codes=(1, 2))
@@ -344,17 +423,42 @@ def lock():
 def lock_race():
     """Two builds at once that each write down their platform: the lock has both."""
     with bench() as b:
-        b.site.push(b.layout('two', [Layer(f('a', '1'))], [Layer(f('a', '2'))], platforms=['amd64', 'arm64']), 'two:1', '--all')
+        b.site.push(
+            b.layout('two', [Layer(f('a', '1'))], [Layer(f('a', '2'))], platforms=['amd64', 'arm64']), 'two:1', '--all'
+        )
         manifest, lock = b.at('race.yaml'), b.at('race.lock')
         with open(manifest, 'w') as file:
             file.write('image: %s/two:1\n' % b.site.plain.host)
         for n in range(8):
-            running = [subprocess.Popen([BINARY, 'build', manifest, '-o', b.at('race-%d-%s' % (n, p)), '--platform', 'linux/' + p, '--lock', '--cache-dir', b.at('race-cache'),
-                                         '--insecure-registry', b.site.plain.host], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for p in ('amd64', 'arm64')]
+            running = [
+                subprocess.Popen(
+                    [
+                        BINARY,
+                        'build',
+                        manifest,
+                        '-o',
+                        b.at('race-%d-%s' % (n, p)),
+                        '--platform',
+                        'linux/' + p,
+                        '--lock',
+                        '--cache-dir',
+                        b.at('race-cache'),
+                        '--insecure-registry',
+                        b.site.plain.host,
+                    ],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+                for p in ('amd64', 'arm64')
+            ]
             for p in running:
                 _, said = p.communicate(timeout=PATIENCE)
                 need(p.returncode == 0, said)
             with open(lock) as file:
                 found = next(iter(json.load(file)['images'].values()))
-            need(found.keys() == {'linux/amd64', 'linux/arm64'}, 'round %d: the lock has %s alone' % (n, ', '.join(found)))
+            need(
+                found.keys() == {'linux/amd64', 'linux/arm64'},
+                'round %d: the lock has %s alone' % (n, ', '.join(found)),
+            )
             os.unlink(lock)

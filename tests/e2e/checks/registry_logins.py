@@ -1,12 +1,13 @@
 """A login goes to the registry that it is for, and to nobody whom that one names."""
+
 import http.server
 
-from harness.registry import IDENTITY, PASSWORD
-from harness.proxy import Proxy, redirect, status
-from harness.server import Server
 from checks import check
 from harness.common import need
+from harness.proxy import Proxy, redirect, status
+from harness.registry import IDENTITY, PASSWORD
 from harness.registry_bench import HELLO, LOGIN, auths, bench, write
+from harness.server import Server
 
 
 class Thief(Server):
@@ -24,6 +25,7 @@ class Thief(Server):
             self.send_header('Content-Length', str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
         do_POST = do_PUT = do_GET
 
 
@@ -41,11 +43,20 @@ def redirected():
         realm = stack.enter_context(Proxy(site.tokens.host))
         for method in ('GET', 'POST'):
             realm.on('/token', redirect(thief.host), method=method, times=None)
-        registry = site.proxy(site.token).on('', status(401, b'{}', WWW_Authenticate='Bearer realm="http://%s/token",service="the registry"' % realm.host), times=None)
-        homes = {'identity token': {'auths': {registry.host: {'auth': '', 'identitytoken': IDENTITY}}}, 'password': auths({registry.host: PASSWORD})}
+        registry = site.proxy(site.token).on(
+            '',
+            status(401, b'{}', WWW_Authenticate='Bearer realm="http://%s/token",service="the registry"' % realm.host),
+            times=None,
+        )
+        homes = {
+            'identity token': {'auths': {registry.host: {'auth': '', 'identitytoken': IDENTITY}}},
+            'password': auths({registry.host: PASSWORD}),
+        }
         for name, doc in homes.items():
             write(b.at('of ' + name, '.docker/config.json'), doc)
-            b.pull(registry, 'private/hello:1', home=b.at('of ' + name), fails=[registry.host, 'token server', 'redirects'])
+            b.pull(
+                registry, 'private/hello:1', home=b.at('of ' + name), fails=[registry.host, 'token server', 'redirects']
+            )
             need(realm.asked('/token'), 'the token server was not asked')
             need(not thief.asked(), 'with the %s, the thief was sent %s: %s' % (name, thief.asked(), thief.bodies))
         # Nobody's token is no secret: that server may send whoever asks elsewhere.
@@ -78,11 +89,27 @@ def of_one():
 
         there = image.host + '/private/hello:1'
         need(build(there) == (True, False), 'the registry of shared layers is shown the login of the image')
-        need(build(there, ROOTFS_COMPILE_REGISTRY=image.host) == (True, False), 'the registry that was named, and is that of the image')
+        need(
+            build(there, ROOTFS_COMPILE_REGISTRY=image.host) == (True, False),
+            'the registry that was named, and is that of the image',
+        )
         need(build('oci:%s:latest' % HELLO) == (False, False), 'an image from a layout: nobody was named')
-        need(build('oci:%s:latest' % HELLO, ROOTFS_COMPILE_REGISTRY=shared.host) == (False, True), 'the registry that was named is not shown the login')
-        b.build(there, '--insecure-registry', image.host, fails=['ROOTFS_COMPILE_REGISTRY'], ROOTFS_COMPILE_REGISTRY=shared.host, **LOGIN)
+        need(
+            build('oci:%s:latest' % HELLO, ROOTFS_COMPILE_REGISTRY=shared.host) == (False, True),
+            'the registry that was named is not shown the login',
+        )
+        b.build(
+            there,
+            '--insecure-registry',
+            image.host,
+            fails=['ROOTFS_COMPILE_REGISTRY'],
+            ROOTFS_COMPILE_REGISTRY=shared.host,
+            **LOGIN,
+        )
         need(not shown(image), 'a login for another registry was shown')
         # A stored login is the registry's own, and stays so.
         write(b.at('of both', '.docker/config.json'), auths({shared.host: PASSWORD}))
-        need(build(there, home=b.at('of both')) == (True, True), 'a stored login does not count beside that of the environment')
+        need(
+            build(there, home=b.at('of both')) == (True, True),
+            'a stored login does not count beside that of the environment',
+        )

@@ -1,13 +1,13 @@
 """Registries that fall silent: a build is patient for a minute, so this is of the longer suite."""
+
 import os
 
-from harness.proxy import deaf, drip, slow_in, stall
-
 from checks import check
-from harness.common import HELLO, need
-from harness.registry_bench import all_of, bench, layers_in, noise
 from checks.registry_faults import EITHER, shape, suffer
 from checks.registry_push import PUT, START, Pusher
+from harness.common import HELLO, need
+from harness.proxy import deaf, drip, slow_in, stall
+from harness.registry_bench import all_of, bench, layers_in, noise
 
 
 @check('registry-stalls', long=True)
@@ -22,7 +22,9 @@ def stalls():
             'a layer stands still once': lambda p: p.on(one, stall(100_000)),
             'a layer stays away once': lambda p: p.on(one, stall()),
         }
-        return all_of({name: (lambda name=name: suffer(b, name, 'app:1', want, clean, table[name], EITHER)) for name in table})
+        return all_of(
+            {name: (lambda name=name: suffer(b, name, 'app:1', want, clean, table[name], EITHER)) for name in table}
+        )
 
 
 @check('push-stalls', long=True)
@@ -57,4 +59,7 @@ def pushes():
             site.push(layout, 'drip:1')
             server = site.proxy().on(layers_in(layout)[0][0]['digest'], drip(2), None)
             b.pull(server, 'drip:1', fails=['--min-rate'])
-        return all_of({'slow': slowly, 'deaf': never, 'silent': silent, 'dripping': dripping, 'dripping blob': dripping_blob})
+
+        return all_of(
+            {'slow': slowly, 'deaf': never, 'silent': silent, 'dripping': dripping, 'dripping blob': dripping_blob}
+        )

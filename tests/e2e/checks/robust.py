@@ -1,17 +1,31 @@
 """Same bytes, the cache, and what the command line refuses."""
+
 import json
 import os
 import random
 import shutil
 import subprocess
 
-from harness import bundle
-from harness import transcode
+from checks import check
+from harness import bundle, transcode
+from harness.common import (
+    BINARY,
+    HELLO,
+    PATIENCE,
+    TOP,
+    build,
+    call,
+    files,
+    layers_of,
+    manifest_for,
+    need,
+    need_no_leftovers,
+    same_files,
+    scratch,
+)
+from harness.daemon import Daemon
 from layout import Layer, Layout, tagged
 from tarfmt import f
-from checks import check
-from harness.common import BINARY, HELLO, PATIENCE, TOP, build, call, files, layers_of, manifest_for, need, need_no_leftovers, same_files, scratch
-from harness.daemon import Daemon
 
 
 @check('same-bytes')
@@ -21,9 +35,16 @@ def same_bytes():
         first, second, third = (os.path.join(tmp, n) for n in ('first', 'second', 'third'))
         cache = os.path.join(tmp, 'cache')
         build(HELLO, first, '--jobs', '1', cache=cache)
-        env = {**os.environ, 'TZ': 'Pacific/Kiritimati', 'LANG': 'tr_TR.UTF-8', 'LC_ALL': 'C', 'HOME': tmp, 'SOURCE_DATE_EPOCH': '1'}
+        env = {
+            **os.environ,
+            'TZ': 'Pacific/Kiritimati',
+            'LANG': 'tr_TR.UTF-8',
+            'LC_ALL': 'C',
+            'HOME': tmp,
+            'SOURCE_DATE_EPOCH': '1',
+        }
         build(os.path.relpath(HELLO, tmp), second, '--jobs', '7', cwd=tmp, env=env, umask=0o077)
-        build(HELLO, third, cache=cache, cwd='/')                       # from the cache
+        build(HELLO, third, cache=cache, cwd='/')  # from the cache
         same_files(first, second, 'other jobs, directory, umask, time zone, locale, cache')
         same_files(first, third, 'built and taken from the cache')
 
@@ -56,13 +77,26 @@ def cache_damage():
         for size, code in ((None, 0), (1, 1), ((1 << 64) - 1, 1)):
             layout = Layout(os.path.join(tmp, 'layout of %s' % size))
             layout.index(tagged(layout.image([Layer(f('a', '1'), size=size)])))
-            p = build('oci:' + layout.path, os.path.join(tmp, 'out of %s' % size), '--platform', 'linux/amd64', cache=cache, ok=(code,))
+            p = build(
+                'oci:' + layout.path,
+                os.path.join(tmp, 'out of %s' % size),
+                '--platform',
+                'linux/amd64',
+                cache=cache,
+                ok=(code,),
+            )
             need(not code or 'the blob has the size' in p.stderr, 'a blob of another size: %s' % p.stderr)
         clean = os.path.join(tmp, 'clean')
-        call('cp', '-a', good, clean)           # sparse as they are; the objects of `good` may be hard links of those in the cache
+        call(
+            'cp', '-a', good, clean
+        )  # sparse as they are; the objects of `good` may be hard links of those in the cache
         shutil.rmtree(good)
-        objects = [os.path.join(at, n) for at, _, names in os.walk(cache) for n in names
-                   if os.path.getsize(os.path.join(at, n)) >= 4096]
+        objects = [
+            os.path.join(at, n)
+            for at, _, names in os.walk(cache)
+            for n in names
+            if os.path.getsize(os.path.join(at, n)) >= 4096
+        ]
         need(objects, 'the cache holds no objects')
         for path in objects:
             need(os.stat(path).st_mode & 0o777 == 0o444, '%s is not of mode 0444' % path)
@@ -91,8 +125,15 @@ def cache_damage():
 def two_at_once():
     with scratch() as tmp:
         cache = os.path.join(tmp, 'cache')
-        running = [subprocess.Popen([BINARY, 'build', HELLO, '-o', os.path.join(tmp, 'b%d' % i), '--cache-dir', cache],
-                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(6)]
+        running = [
+            subprocess.Popen(
+                [BINARY, 'build', HELLO, '-o', os.path.join(tmp, 'b%d' % i), '--cache-dir', cache],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for i in range(6)
+        ]
         for p in running:
             said, _ = p.communicate(timeout=PATIENCE)
             need(p.returncode == 0, 'one of six builds at once: ' + said)
@@ -107,11 +148,36 @@ def crowd():
         at = lambda *names: os.path.join(tmp, *names)
         layout, rand = Layout(at('images')), random.Random(5)
         shared = [Layer(f('shared%d' % i, rand.randbytes(200000))) for i in range(4)]
-        layout.index(*(tagged(layout.image([shared[i % 4], shared[(i + 1) % 4], Layer(f('own', 'of %d' % i))]), 'i%d' % i) for i in range(20)))
+        layout.index(
+            *(
+                tagged(layout.image([shared[i % 4], shared[(i + 1) % 4], Layer(f('own', 'of %d' % i))]), 'i%d' % i)
+                for i in range(20)
+            )
+        )
         for i in range(20):
             manifest_for(at('m%d.yaml' % i), 'oci:%s:i%d' % (at('images'), i))
-        running = [(n, subprocess.Popen([BINARY, 'build', at('m%d.yaml' % (n % 20)), '-o', at('b%d' % n), '--cache-dir', at('cache'), '--progress', 'json'],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)) for n in range(200)]
+        running = [
+            (
+                n,
+                subprocess.Popen(
+                    [
+                        BINARY,
+                        'build',
+                        at('m%d.yaml' % (n % 20)),
+                        '-o',
+                        at('b%d' % n),
+                        '--cache-dir',
+                        at('cache'),
+                        '--progress',
+                        'json',
+                    ],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                ),
+            )
+            for n in range(200)
+        ]
         compiled = 0
         for n, p in running:
             _, said = p.communicate(timeout=PATIENCE)
@@ -125,17 +191,19 @@ def crowd():
         call(BINARY, 'verify', at('b199'))
 
 
-
-
 @check('sources')
 def sources():
     """The forms of an image: what skopeo and docker write and plain tars of the layout give the bundle that the layout gives."""
     need(shutil.which('skopeo'), 'skopeo is missing: apt-get install skopeo')
     with scratch() as tmp:
         layout = os.path.join(TOP, 'testimages/hello')
-        gzipped = os.path.join(tmp, 'gzipped')                 # a docker-archive takes no zstd
+        gzipped = os.path.join(tmp, 'gzipped')  # a docker-archive takes no zstd
         transcode.copy(layout, gzipped)
-        forms = {'oci-archive': 'oci-archive:%s/oci.tar:latest', 'docker-archive': 'docker-archive:%s/docker.tar:example.com/hello:latest', 'dir': 'dir:%s/skopeo'}
+        forms = {
+            'oci-archive': 'oci-archive:%s/oci.tar:latest',
+            'docker-archive': 'docker-archive:%s/docker.tar:example.com/hello:latest',
+            'dir': 'dir:%s/skopeo',
+        }
         base = os.path.join(tmp, 'layout')
         build(HELLO, base)
         expected = [os.path.basename(p) for p in layers_of(base)]
@@ -158,7 +226,10 @@ def sources():
                 daemon.shutdown()
             os.unlink(socket)
             need(not word or word in p.stderr, p.stderr)
-        need(files(os.path.join(tmp, 'daemon'))['fsmeta.erofs'] == files(base)['fsmeta.erofs'], "docker's socket gives another fsmeta")
+        need(
+            files(os.path.join(tmp, 'daemon'))['fsmeta.erofs'] == files(base)['fsmeta.erofs'],
+            "docker's socket gives another fsmeta",
+        )
         p = build(m, os.path.join(tmp, 'daemon'), '--force', env=env, ok=(1,))
         need('is docker running' in p.stderr, p.stderr)
         tarred = os.path.join(tmp, 'plain.tar')
@@ -174,8 +245,15 @@ def sources():
 @check('usage')
 def usage():
     with scratch() as tmp:
-        for args in ([], ['build'], ['build', HELLO], ['no-such-command'], ['build', HELLO, '-o', tmp + '/x', '--no-such-option'],
-                     ['build', HELLO, '-o', tmp + '/x', '--jobs', 'many'], ['build', tmp + '/absent.yaml', '-o', tmp + '/x']):
+        for args in (
+            [],
+            ['build'],
+            ['build', HELLO],
+            ['no-such-command'],
+            ['build', HELLO, '-o', tmp + '/x', '--no-such-option'],
+            ['build', HELLO, '-o', tmp + '/x', '--jobs', 'many'],
+            ['build', tmp + '/absent.yaml', '-o', tmp + '/x'],
+        ):
             p = call(BINARY, *args, ok=(2,))
             need(p.stderr.strip(), 'nothing said on ' + ' '.join(args))
         for args in (['inspect', tmp], ['verify', tmp], ['inspect', tmp + '/absent'], ['verify', tmp + '/absent']):
@@ -193,8 +271,11 @@ def left_behind():
         os.mkdir(os.path.join(tmp, 'out'))
         build(HELLO, os.path.join(tmp, 'out/bundle'), cache=os.path.join(tmp, 'cache'))
         need_no_leftovers(os.path.join(tmp, 'out'), 'bundle')
-        need(sorted(os.listdir(os.path.join(tmp, 'out/bundle'))) == ['bundle.json', 'bundle.vmdk', 'fsmeta.erofs', 'layers', 'upper.ext4'],
-             'the bundle holds something else')
+        need(
+            sorted(os.listdir(os.path.join(tmp, 'out/bundle')))
+            == ['bundle.json', 'bundle.vmdk', 'fsmeta.erofs', 'layers', 'upper.ext4'],
+            'the bundle holds something else',
+        )
 
 
 @check('one-xattr-of-many')
@@ -204,7 +285,9 @@ def shared_xattr():
         at = lambda name: os.path.join(tmp, name)
         value = 'v' * 16384
         out = Layout(at('layout'))
-        out.index(tagged(out.image([Layer(*(f('f%04d' % i, 'same', xattrs={'user.big': value}) for i in range(3000)))])))
+        out.index(
+            tagged(out.image([Layer(*(f('f%04d' % i, 'same', xattrs={'user.big': value}) for i in range(3000)))]))
+        )
         m = manifest_for(at('m.yaml'), 'oci:%s:latest' % out.path)
         build(m, at('out'), cache=at('cache'))
         call(BINARY, 'verify', at('out'))

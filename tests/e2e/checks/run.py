@@ -1,4 +1,5 @@
 """Images by one word, without a manifest: what the word means, `run`, and registries on loopback that speak plain HTTP."""
+
 import concurrent.futures
 import contextlib
 import json
@@ -6,37 +7,31 @@ import os
 import signal
 import subprocess
 
-from layout import Layout, tagged
-from harness.proxy import slow
-
 from checks import check
 from harness.boot import ENV
 from harness.common import BINARY, call, files, manifest_for, need, scratch
-from harness.registry_bench import HELLO, LOGIN, all_of, bench, blobs, noise
 from harness.daemon import Daemon
+from harness.proxy import slow
+from harness.registry_bench import HELLO, LOGIN, all_of, bench, blobs, noise
 from harness.run import Runs, runs
+from layout import Layout, tagged
 
 NO_NETWORK = {**os.environ, 'HTTPS_PROXY': 'http://127.0.0.1:1', 'HTTP_PROXY': 'http://127.0.0.1:1'}
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 @check('run-options')
 def options():
     """What is for the machine comes to it, in whatever place it stands, and mistakes are told before anything is compiled."""
     with runs() as r:
-        for args, words in ((['--memory', 'much', HELLO], '--memory'), ([HELLO, '--no-such'], '--no-such'), ([HELLO, '--volume', '/nosuch:/a'], '/nosuch'),
-                            ([HELLO, '--krunfw', '/nosuch'], 'libkrunfw'), (['./none'], 'no such file'), ([], 'IMAGE'), (['--pull', 'often', HELLO], '--pull')):
+        for args, words in (
+            (['--memory', 'much', HELLO], '--memory'),
+            ([HELLO, '--no-such'], '--no-such'),
+            ([HELLO, '--volume', '/nosuch:/a'], '/nosuch'),
+            ([HELLO, '--krunfw', '/nosuch'], 'libkrunfw'),
+            (['./none'], 'no such file'),
+            ([], 'IMAGE'),
+            (['--pull', 'often', HELLO], '--pull'),
+        ):
             r.run(*args, says=words, ok=(125,))
         need(not os.path.exists(r.cache), 'something was compiled')
         bundle, told = r.run(HELLO, says='5 layers')
@@ -45,8 +40,28 @@ def options():
         same = lambda *args: [told for b, told in [r.run(*args)] if need(b == bundle, 'another bundle') is None][0]
         need(same(HELLO, 'a', '-x', '--memory', '1') == ['--', 'a', '-x', '--memory', '1'], 'a command without --')
         need(same(HELLO, '--', '-x') == ['--', '-x'], 'a command with --')
-        told = same('--memory', '512MiB', '-e', 'A=1', HELLO, '--net', '-e', 'B=', '--entrypoint', '', '-v', '/tmp:/t', '--', 'x')
-        need(sorted(told[:-2]) == sorted(['--memory=512MiB', '--env=A=1', '--env=B=', '--net', '--entrypoint=', '--volume=/tmp:/t']) and told[-2:] == ['--', 'x'], str(told))
+        told = same(
+            '--memory',
+            '512MiB',
+            '-e',
+            'A=1',
+            HELLO,
+            '--net',
+            '-e',
+            'B=',
+            '--entrypoint',
+            '',
+            '-v',
+            '/tmp:/t',
+            '--',
+            'x',
+        )
+        need(
+            sorted(told[:-2])
+            == sorted(['--memory=512MiB', '--env=A=1', '--env=B=', '--net', '--entrypoint=', '--volume=/tmp:/t'])
+            and told[-2:] == ['--', 'x'],
+            str(told),
+        )
         need(told.index('--env=A=1') < told.index('--env=B='), 'another order: %s' % told)
         p = call(BINARY, 'run', '--help').stdout
         need(all(w in p for w in ('--pull', '--memory', '--engine', '--max-layer-bytes')), p)
@@ -64,8 +79,12 @@ def inputs():
             os.makedirs(os.path.dirname(at(name)), exist_ok=True)
             with open(at(name), 'w') as file:
                 file.write(text)
-        write('m/app.yaml', 'image: oci:%s:latest\nplatform: linux/amd64\nvars: { WHAT: one }\npatches:\n  - include: more.yaml\n'
-              '  - write: { path: /what, content: "${WHAT}" }\n  - copy: { from: tree, path: /tree }\n' % HELLO)
+
+        write(
+            'm/app.yaml',
+            'image: oci:%s:latest\nplatform: linux/amd64\nvars: { WHAT: one }\npatches:\n  - include: more.yaml\n'
+            '  - write: { path: /what, content: "${WHAT}" }\n  - copy: { from: tree, path: /tree }\n' % HELLO,
+        )
         write('m/more.yaml', '- write: { path: /file, from: file }\n')
         write('m/file', 'one')
         write('m/tree/sub/file', 'one')
@@ -79,7 +98,7 @@ def inputs():
             need(run(*args) == new, '%s: and then another one' % what)
             seen.append(new)
 
-        write('m/file', 'two')                      # of the same size, and in the same tick perhaps
+        write('m/file', 'two')  # of the same size, and in the same tick perhaps
         changed('a source')
         write('m/tree/sub/file', 'two')
         changed('a file of a tree')
@@ -104,13 +123,32 @@ def inputs():
 
         text = 'image: oci:%s:latest\nplatform: linux/amd64\n' % HELLO
         bundle, _ = r.run('-', stdin=text, says='5 layers')
-        need(r.run('-', stdin=text)[0] == bundle and r.run('-', stdin=text + '#\n', says='5 layers')[0] != bundle, 'standard input')
+        need(
+            r.run('-', stdin=text)[0] == bundle and r.run('-', stdin=text + '#\n', says='5 layers')[0] != bundle,
+            'standard input',
+        )
         # Those that come at once wait for the first, and all have its bundle.
         write('m/app.yaml', text + 'patches:\n  - mkdir: { path: /new }\n')
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
-            jobs = [pool.submit(call, r.binary, 'run', '--cache-dir', r.cache, at('m/app.yaml'), ok=(7,), env=r.env, stdin=subprocess.DEVNULL) for _ in range(6)]
+            jobs = [
+                pool.submit(
+                    call,
+                    r.binary,
+                    'run',
+                    '--cache-dir',
+                    r.cache,
+                    at('m/app.yaml'),
+                    ok=(7,),
+                    env=r.env,
+                    stdin=subprocess.DEVNULL,
+                )
+                for _ in range(6)
+            ]
             ended = [job.result() for job in jobs]
-        need(len({p.stdout.split('\n')[0] for p in ended}) == 1 and sum('5 layers' in p.stderr for p in ended) == 1, 'six at once: %s' % [(p.stdout, p.stderr) for p in ended])
+        need(
+            len({p.stdout.split('\n')[0] for p in ended}) == 1 and sum('5 layers' in p.stderr for p in ended) == 1,
+            'six at once: %s' % [(p.stdout, p.stderr) for p in ended],
+        )
     return '%d bundles' % len(seen)
 
 
@@ -153,7 +191,14 @@ def daemon():
         for name, layer in (('one', noise(1, 'gzip', 9000)), ('two', noise(2, 'gzip', 9000))):
             out = Layout(at(name))
             out.index(tagged(out.image([layer])))
-            call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % at(name), 'docker-archive:%s.tar:example.com/app:latest' % at(name))
+            call(
+                'skopeo',
+                'copy',
+                '--quiet',
+                '--insecure-policy',
+                'oci:%s:latest' % at(name),
+                'docker-archive:%s.tar:example.com/app:latest' % at(name),
+            )
         m = manifest_for(at('m.yaml'), 'docker-daemon:example.com/app:latest')
         with Daemon(at('docker.sock'), 'example.com/app:latest', at('one.tar')) as server:
             env, seen = {'DOCKER_HOST': 'unix://' + at('docker.sock')}, {}
@@ -178,11 +223,21 @@ def interrupted(b, r):
     proxy, before = b.site.proxy(), r.made()
     proxy.on(blobs(layout)[0], slow(4_000, 0.1))
     name = proxy.host + '/slow:1'
-    p = subprocess.Popen([r.binary, 'run', '--cache-dir', r.cache, name], env=r.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen(
+        [r.binary, 'run', '--cache-dir', r.cache, name],
+        env=r.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not proxy.asked(blobs(layout)[0]):
         with contextlib.suppress(subprocess.TimeoutExpired):
             p.wait(0.05)
-        need(p.poll() is None, 'it ended before it could be interrupted: %s' % (p.stderr.read() if p.poll() is not None else ''))
+        need(
+            p.poll() is None,
+            'it ended before it could be interrupted: %s' % (p.stderr.read() if p.poll() is not None else ''),
+        )
     p.send_signal(signal.SIGINT)
     p.communicate(timeout=60)
     need(p.returncode == -signal.SIGINT, 'exit %d' % p.returncode)
@@ -199,7 +254,20 @@ def machine():
         env = {**ENV, 'ROOTFS_COMPILE_CACHE': os.path.join(tmp, 'cache')}
         p = call(BINARY, 'run', HELLO, 'anywhere', env=env, stdin=subprocess.DEVNULL, timeout=600)
         need(p.stdout.startswith('hello, anywhere: ') and '5 layers' in p.stderr, p.stdout + p.stderr)
-        p = call(BINARY, 'run', HELLO, '--entrypoint', '/bin/sh', '--', '-c', 'hostname; exit 3', env=env, stdin=subprocess.DEVNULL, timeout=600, ok=(3,))
+        p = call(
+            BINARY,
+            'run',
+            HELLO,
+            '--entrypoint',
+            '/bin/sh',
+            '--',
+            '-c',
+            'hostname; exit 3',
+            env=env,
+            stdin=subprocess.DEVNULL,
+            timeout=600,
+            ok=(3,),
+        )
         need(p.stdout == 'hello\n' and 'layers' not in p.stderr, p.stdout + p.stderr)
 
 
@@ -219,23 +287,53 @@ def loopback():
         cases['a login'] = lambda: b.same(b.build(site.basic.host + '/private/hello:1', **LOGIN), want, 'a login')
         cases['a token'] = lambda: b.same(b.build(site.token.host + '/private/hello:1', **LOGIN), want, 'a token')
         cases['TLS'] = lambda: b.same(b.build(site.tls.host + '/hello:1', '--ca-cert', site.ca), want, 'TLS')
-        site.tls, site.basic, site.token                        # started before there are threads
+        site.tls, site.basic, site.token  # started before there are threads
         # Whoever speaks TLS is not spoken to without, even if nobody trusts the certificate.
         cases['unknown CA'] = lambda: b.build(site.tls.host + '/hello:1', fails=[site.tls.host, 'certificate'])
         # Elsewhere it takes an option, or the variable.
         tunnel, proxy = site.proxy(), site.proxy()
-        cases['elsewhere'] = lambda: b.build('registry.invalid/hello:1', fails=['registry.invalid', '--insecure-registry'], HTTPS_PROXY='http://' + tunnel.host)
-        for i, text in enumerate(('registry.invalid', 'other.invalid,registry.invalid:80 registry.invalid', ' registry.invalid, ')):
-            cases['variable %d' % i] = lambda text=text: b.same(b.build('registry.invalid/hello:1', HTTP_PROXY='http://' + proxy.host,
-                                                                        ROOTFS_COMPILE_INSECURE_REGISTRIES=text), want, text)
-        cases['variable of another'] = lambda: b.build('registry.invalid/hello:1', fails=['registry.invalid'], HTTP_PROXY='http://' + proxy.host,
-                                                       HTTPS_PROXY='http://127.0.0.1:1', ROOTFS_COMPILE_INSECURE_REGISTRIES='other.invalid registry.invalid:80')
+        cases['elsewhere'] = lambda: b.build(
+            'registry.invalid/hello:1',
+            fails=['registry.invalid', '--insecure-registry'],
+            HTTPS_PROXY='http://' + tunnel.host,
+        )
+        for i, text in enumerate(
+            ('registry.invalid', 'other.invalid,registry.invalid:80 registry.invalid', ' registry.invalid, ')
+        ):
+            cases['variable %d' % i] = lambda text=text: b.same(
+                b.build(
+                    'registry.invalid/hello:1',
+                    HTTP_PROXY='http://' + proxy.host,
+                    ROOTFS_COMPILE_INSECURE_REGISTRIES=text,
+                ),
+                want,
+                text,
+            )
+        cases['variable of another'] = lambda: b.build(
+            'registry.invalid/hello:1',
+            fails=['registry.invalid'],
+            HTTP_PROXY='http://' + proxy.host,
+            HTTPS_PROXY='http://127.0.0.1:1',
+            ROOTFS_COMPILE_INSECURE_REGISTRIES='other.invalid registry.invalid:80',
+        )
         said = all_of(cases, workers=3)
         with open(site.tls.log) as log:
             need('HTTP request to an HTTPS server' not in log.read(), 'a registry with TLS was spoken to without')
-        need({r.path for r in tunnel.asked()} == {'registry.invalid:443'}, 'elsewhere: %s' % {r.path for r in tunnel.asked()})
+        need(
+            {r.path for r in tunnel.asked()} == {'registry.invalid:443'},
+            'elsewhere: %s' % {r.path for r in tunnel.asked()},
+        )
         env = {'PATH': os.environ['PATH'], 'HOME': b.at('home')}
         call(BINARY, 'push', want, site.plain.host + '/bundles/hello:1', '--cache-dir', b.at('push'), env=env)
-        call(BINARY, 'pull', site.plain.host + '/bundles/hello:1', '-o', b.at('pulled'), '--cache-dir', b.at('push'), env=env)
+        call(
+            BINARY,
+            'pull',
+            site.plain.host + '/bundles/hello:1',
+            '-o',
+            b.at('pulled'),
+            '--cache-dir',
+            b.at('push'),
+            env=env,
+        )
         need(files(b.at('pulled')) == files(want), 'what was pushed comes back as something else')
         return said

@@ -1,17 +1,18 @@
 """A host that has too little: threads, open files, room for what is said. Whatever it is, it is an error that says so, and no panic."""
+
 import os
 import random
 import resource
 import shutil
 import subprocess
 
-from layout import Layer, Layout, tagged
-from tarfmt import f
 from checks import check
 from harness.common import BINARY, HELLO, PATIENCE, build, call, manifest_for, need, scratch
+from layout import Layer, Layout, tagged
+from tarfmt import f
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(os.path.dirname(BINARY), 'rootfs-boot'))
-NOBODY = 45_678         # a user who runs nothing else: limits of processes count those of a user
+NOBODY = 45_678  # a user who runs nothing else: limits of processes count those of a user
 
 
 def many_layers(tmp, count):
@@ -27,9 +28,16 @@ def threads():
         at = lambda name: os.path.join(tmp, name)
         os.chmod(tmp, 0o777)
         big = Layout(at('layout'))
-        big.index(tagged(big.image([Layer(f('big', random.Random(1).randbytes(3 << 20))), Layer(f('other', b'x' * (2 << 20)))])))
+        big.index(
+            tagged(
+                big.image([Layer(f('big', random.Random(1).randbytes(3 << 20))), Layer(f('other', b'x' * (2 << 20)))])
+            )
+        )
         with open(at('m.yaml'), 'w') as file:
-            file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /data, from: %s }\n' % (big.path, at('host')))
+            file.write(
+                'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /data, from: %s }\n'
+                % (big.path, at('host'))
+            )
         with open(at('host'), 'wb') as file:
             file.write(random.Random(2).randbytes(3 << 20))
         os.chmod(at('host'), 0o644)
@@ -44,8 +52,25 @@ def threads():
         for name, args in commands.items():
             for limit in (1, 2, 3, 4, 6):
                 out = at('%s%d' % (name, limit))
-                p = subprocess.run(['setpriv', '--reuid', str(NOBODY), '--regid', str(NOBODY), '--clear-groups', 'prlimit', '--nproc=%d' % limit, BINARY, *args(out)],
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, cwd=tmp)
+                p = subprocess.run(
+                    [
+                        'setpriv',
+                        '--reuid',
+                        str(NOBODY),
+                        '--regid',
+                        str(NOBODY),
+                        '--clear-groups',
+                        'prlimit',
+                        '--nproc=%d' % limit,
+                        BINARY,
+                        *args(out),
+                    ],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    timeout=PATIENCE,
+                    cwd=tmp,
+                )
                 what = '%s with %d processes: exit %d: %s' % (name, limit, p.returncode, p.stderr)
                 need('panicked' not in p.stderr and p.returncode in (0, 1), what)
                 if p.returncode and name != 'registry':
@@ -71,7 +96,11 @@ def open_files():
         call(BOOT, out, '--dry-run', '--engine', 'qemu', '--', 'true', **few)
         build(m, out + '2', cache=cache, **few)
         few = {'preexec_fn': limit(256, 256)}
-        for args in (['build', m, '-o', out + '3', '--cache-dir', cache], ['build', m, '-o', out + '3', '--cache-dir', cache + '3'], ['export', out, '--raw', out + '3']):
+        for args in (
+            ['build', m, '-o', out + '3', '--cache-dir', cache],
+            ['build', m, '-o', out + '3', '--cache-dir', cache + '3'],
+            ['export', out, '--raw', out + '3'],
+        ):
             said = call(BINARY, *args, ok=(1,), **few).stderr
             need('Too many open files' in said and '256' in said and 'ulimit' in said, said)
             need(tmp in said or 'sha256-' in said, 'no file is named: ' + said)
@@ -88,7 +117,12 @@ def file_size():
         for limit in (1 << 16, 1 << 20, 2 << 20, 3 << 20, 1 << 30):
             out = os.path.join(tmp, 'out%d' % limit)
             p = build(m, out, ok=(1,), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-            need('File too large' in p.stderr and 'ulimit -f' in p.stderr and ('.cache/' in p.stderr or 'out%d' % limit in p.stderr), p.stderr)
+            need(
+                'File too large' in p.stderr
+                and 'ulimit -f' in p.stderr
+                and ('.cache/' in p.stderr or 'out%d' % limit in p.stderr),
+                p.stderr,
+            )
             need(not os.path.exists(out), 'it is there all the same')
 
 
@@ -99,18 +133,35 @@ def system_calls():
         at = lambda *names: os.path.join(tmp, *names)
         os.makedirs(at('tree/sub'))
         with open(at('m.yaml'), 'w') as file:
-            file.write('image: oci:%s/../testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: tree, path: /tree }\n' % os.path.dirname(HELLO))
+            file.write(
+                'image: oci:%s/../testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: tree, path: /tree }\n'
+                % os.path.dirname(HELLO)
+            )
         build(at('m.yaml'), at('good'))
         number = 0
-        for fault in ('close:error=EIO:when=10+', 'getrandom:error=EIO', 'getrandom:error=ENOSYS', 'getrandom:error=EIO:when=2+', 'getrandom:error=EPERM:when=3'):
+        for fault in (
+            'close:error=EIO:when=10+',
+            'getrandom:error=EIO',
+            'getrandom:error=ENOSYS',
+            'getrandom:error=EIO:when=2+',
+            'getrandom:error=EPERM:when=3',
+        ):
             for args in (['build', at('m.yaml'), '--force', '-q'], ['verify', at('good')], ['inspect', at('good')]):
                 number += 1
                 out = at('out%d' % number)
                 more = ['-o', out, '--cache-dir', out + '.cache'] if args[0] == 'build' else []
-                p = call('strace', '-f', '-qq', '-o', '/dev/null', '-e', 'inject=' + fault, BINARY, *args, *more, ok=(0, 1))
+                p = call(
+                    'strace', '-f', '-qq', '-o', '/dev/null', '-e', 'inject=' + fault, BINARY, *args, *more, ok=(0, 1)
+                )
                 # The loader has closed its files by then. What libraries do later with what was there at the start is beyond us; the exit code is right all the same.
-                need('panicked' not in p.stderr or 'getrandom' in fault and 'when=' in fault, '%s, %s: %s' % (fault, args[0], p.stderr))
-                need(p.returncode == 0 or p.stderr.strip() or p.stdout.strip(), '%s, %s: exit %d without a word' % (fault, args[0], p.returncode))
+                need(
+                    'panicked' not in p.stderr or ('getrandom' in fault and 'when=' in fault),
+                    '%s, %s: %s' % (fault, args[0], p.stderr),
+                )
+                need(
+                    p.returncode == 0 or p.stderr.strip() or p.stdout.strip(),
+                    '%s, %s: exit %d without a word' % (fault, args[0], p.returncode),
+                )
                 if more and p.returncode == 0:
                     call(BINARY, 'verify', out)
         return '%d runs' % number
@@ -127,15 +178,28 @@ def full():
 
         def run(stream, *args):
             with open('/dev/full', 'w') as full:
-                streams = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL, 'stdin': subprocess.DEVNULL} | {stream: full}
+                streams = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL, 'stdin': subprocess.DEVNULL} | {
+                    stream: full
+                }
                 return subprocess.run(args, timeout=PATIENCE, **streams).returncode
+
         code = run('stderr', BINARY, 'pull', 'oci:%s:latest' % at('layout'), '-o', at('pulled'), *cached)
         need(code == 0 and os.path.exists(at('pulled/bundle.json')), 'pull 2>/dev/full: exit %d' % code)
-        for args in (['build', HELLO, '-o', at('b')], ['build', HELLO, '-o', at('c'), '--progress', 'plain'], ['build', HELLO, '-o', at('d'), '--progress', 'json']):
+        for args in (
+            ['build', HELLO, '-o', at('b')],
+            ['build', HELLO, '-o', at('c'), '--progress', 'plain'],
+            ['build', HELLO, '-o', at('d'), '--progress', 'json'],
+        ):
             code = run('stderr', BINARY, *args, *cached)
             need(code == 0, '%s 2>/dev/full: exit %d' % (args, code))
-        for args in (['verify', at('out')], ['verify', at('out'), '--json'], ['inspect', at('out')], ['inspect', at('out'), '--json'], ['schema'],
-                     ['build', HELLO, '--dry-run', '--json', *cached]):
+        for args in (
+            ['verify', at('out')],
+            ['verify', at('out'), '--json'],
+            ['inspect', at('out')],
+            ['inspect', at('out'), '--json'],
+            ['schema'],
+            ['build', HELLO, '--dry-run', '--json', *cached],
+        ):
             code = run('stdout', BINARY, *args)
             need(code == 1, '%s >/dev/full: exit %d' % (args, code))
         code = run('stdout', BOOT, at('out'), '--dry-run', '--engine', 'qemu')
@@ -157,7 +221,9 @@ def truncated():
             shutil.rmtree(at('bad'), ignore_errors=True)
             call('cp', '-r', '--sparse=always', at('good'), at('bad'))
             path = at('bad/' + names[i % 2])
-            p = subprocess.Popen([BINARY, 'verify', at('bad')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            p = subprocess.Popen(
+                [BINARY, 'verify', at('bad')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
             try:
                 p.wait(0.004 * i)
             except subprocess.TimeoutExpired:

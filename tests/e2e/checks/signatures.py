@@ -1,4 +1,5 @@
 """Signed bundles: minisign and this program judge each other's signatures, and nothing that is not signed passes where a signature is asked for."""
+
 import fcntl
 import os
 import shutil
@@ -34,7 +35,9 @@ def signature():
         at = lambda *names: os.path.join(tmp, *names)
         build(HELLO, at('out'))
         call(BINARY, 'keygen', '-o', at('ours'))
-        need(os.stat(at('ours')).st_mode & 0o777 == 0o600, 'the secret key has the mode %o' % os.stat(at('ours')).st_mode)
+        need(
+            os.stat(at('ours')).st_mode & 0o777 == 0o600, 'the secret key has the mode %o' % os.stat(at('ours')).st_mode
+        )
         said = call(BINARY, 'keygen', '-o', at('ours'), ok=(1,)).stderr
         need('stays as it is' in said, said)
         # Half a key would be in the way of the next one.
@@ -58,8 +61,13 @@ def signature():
             call('minisign', '-V', '-H', '-m', at('out/bundle.json'), '-p', key + '.pub')
             call(BINARY, 'verify', at('out'), '--key', key + '.pub')
             call(BINARY, 'verify', at('out'))
-        need(call(BINARY, 'sign', at('out'), '--key', locked, ok=(1,)).stderr.count('PASSWORD') == 1, 'a key with a password')
-        call(BINARY, 'sign', at('out'), '--key', locked, ok=(1,), env={**passed, 'ROOTFS_COMPILE_KEY_PASSWORD': 'wrong'})
+        need(
+            call(BINARY, 'sign', at('out'), '--key', locked, ok=(1,)).stderr.count('PASSWORD') == 1,
+            'a key with a password',
+        )
+        call(
+            BINARY, 'sign', at('out'), '--key', locked, ok=(1,), env={**passed, 'ROOTFS_COMPILE_KEY_PASSWORD': 'wrong'}
+        )
         call(BINARY, 'sign', at('out'), '--key', at('ours.pub'), ok=(1,))
         # One of several; and minisign's own signature.
         said = call(BINARY, 'verify', at('out'), '--key', at('ours.pub'), ok=(1,)).stdout
@@ -101,11 +109,36 @@ def travels():
         call(BINARY, 'push', at('out'), name + 'signed', *cached)
         call(BINARY, 'export', at('out'), '--oci-layout', at('layout'), *cached)
         for i, source in enumerate((name + 'signed', 'oci:' + at('layout'))):
-            call(BINARY, 'pull', source, '-o', at('pulled%d' % i), '--key', at('other.pub'), '--key', at('key.pub'), *cached)
+            call(
+                BINARY,
+                'pull',
+                source,
+                '-o',
+                at('pulled%d' % i),
+                '--key',
+                at('other.pub'),
+                '--key',
+                at('key.pub'),
+                *cached,
+            )
             same_files(at('out'), at('pulled%d' % i), source)
-        for source, key, word in ((name + 'unsigned', 'key', 'no signature'), (name + 'signed', 'other', 'another key')):
+        for source, key, word in (
+            (name + 'unsigned', 'key', 'no signature'),
+            (name + 'signed', 'other', 'another key'),
+        ):
             proxy = site.proxy()
-            said = call(BINARY, 'pull', source.replace(site.plain.host, proxy.host), '-o', at('refused'), '--key', at(key + '.pub'), '--cache-dir', at('empty'), ok=(1,)).stderr
+            said = call(
+                BINARY,
+                'pull',
+                source.replace(site.plain.host, proxy.host),
+                '-o',
+                at('refused'),
+                '--key',
+                at(key + '.pub'),
+                '--cache-dir',
+                at('empty'),
+                ok=(1,),
+            ).stderr
             need(word in said, said)
             need(not os.path.exists(at('refused')), 'it is published all the same')
             blobs = {r.path for r in proxy.asked('/blobs/', 'GET')}
@@ -143,9 +176,11 @@ def at_boot():
         call('mkdir', '-p', POLICY)
         call('mount', '-t', 'tmpfs', 'policy', POLICY)
         try:
+
             def policy(text):
                 with open(POLICY + '/policy.toml', 'w') as file:
                     file.write(text)
+
             shutil.copy(at('key.pub'), POLICY + '/release.pub')
             boot(*dry, at('out'))
             policy('require-signature = true\nkeys = ["release.pub"]\n')
@@ -157,13 +192,43 @@ def at_boot():
             refused('another key')
             # Neither an option nor the environment takes it back.
             refused('another key', '--key', at('key.pub'))
-            refused('another key', env={**ENV, 'HOME': tmp, 'ROOTFS_COMPILE_POLICY': '/dev/null', 'ROOTFS_BOOT_POLICY': '/dev/null', 'XDG_CONFIG_HOME': tmp})
+            refused(
+                'another key',
+                env={
+                    **ENV,
+                    'HOME': tmp,
+                    'ROOTFS_COMPILE_POLICY': '/dev/null',
+                    'ROOTFS_BOOT_POLICY': '/dev/null',
+                    'XDG_CONFIG_HOME': tmp,
+                },
+            )
             os.unlink(at('out/bundle.json.minisig'))
             refused('no signature')
-            p = subprocess.run([BINARY, 'run', 'oci:' + os.path.join(os.path.dirname(HELLO), '../testimages/hello'), '--cache-dir', at('cache'), '--engine', 'qemu'],
-                               env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+            p = subprocess.run(
+                [
+                    BINARY,
+                    'run',
+                    'oci:' + os.path.join(os.path.dirname(HELLO), '../testimages/hello'),
+                    '--cache-dir',
+                    at('cache'),
+                    '--engine',
+                    'qemu',
+                ],
+                env=ENV,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+            )
             need(p.returncode == 125 and 'no signature' in p.stderr, 'run: exit %d: %s' % (p.returncode, p.stderr))
-            for text in ('', 'require-signature = true\n', '[', 'require-signature = true\nkeys = ["absent.pub"]\n', 'require-signature = false\nother = 1\n'):
+            for text in (
+                '',
+                'require-signature = true\n',
+                '[',
+                'require-signature = true\nkeys = ["absent.pub"]\n',
+                'require-signature = false\nother = 1\n',
+            ):
                 policy(text)
                 refused('policy.toml')
             os.unlink(POLICY + '/policy.toml')
@@ -190,7 +255,17 @@ def killed():
         usual = sorted(os.listdir(at('out')))
 
         def kill():
-            call('strace', '-f', '--quiet=all', '-o', '/dev/null', '-e', 'inject=renameat,renameat2:signal=KILL', *sign, ok=(-9, 137))
+            call(
+                'strace',
+                '-f',
+                '--quiet=all',
+                '-o',
+                '/dev/null',
+                '-e',
+                'inject=renameat,renameat2:signal=KILL',
+                *sign,
+                ok=(-9, 137),
+            )
             left = set(os.listdir(at('out'))) - set(usual)
             need(len(left) == 1, 'the kill left %s' % left)
             return left.pop()
@@ -205,15 +280,14 @@ def killed():
         with open(at('out', left)) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             call(BINARY, 'verify', at('out'))
-            need(left in build(HELLO, at('out'), '--force', ok=(1,)).stderr, 'a bundle that is being signed is replaced')
+            need(
+                left in build(HELLO, at('out'), '--force', ok=(1,)).stderr, 'a bundle that is being signed is replaced'
+            )
         build(HELLO, at('out'), '--force')
-        need(sorted(os.listdir(at('out'))) == sorted(set(usual) - {'bundle.json.minisig'}), 'after --force there are %s' % os.listdir(at('out')))
+        need(
+            sorted(os.listdir(at('out'))) == sorted(set(usual) - {'bundle.json.minisig'}),
+            'after --force there are %s' % os.listdir(at('out')),
+        )
         # Something else under such a name is not taken.
         os.symlink('bundle.json', at('out', left))
         need(left in call(BINARY, 'verify', at('out'), ok=(1,)).stdout, 'a link is passed over')
-
-
-
-
-
-

@@ -1,4 +1,5 @@
 """What `verify` says is so: every damage is seen, every reader says the same, and nothing that lies in a file's place does harm."""
+
 import copy
 import json
 import os
@@ -7,13 +8,12 @@ import re
 import resource
 import subprocess
 
-from model import blake3
-from harness.bundle import sealed, written
 from checks import check
-from harness.common import BINARY, HELLO, TOP, build, call, files, need, scratch
-
-
 from harness.boot import BOOT
+from harness.bundle import sealed, written
+from harness.common import BINARY, HELLO, TOP, build, call, files, need, scratch
+from model import blake3
+
 # Nothing here is large; whoever reads without an end takes more.
 MEMORY = 400 << 20
 # A reader that waits for what never comes needs no more patience, however busy the machine is.
@@ -39,7 +39,10 @@ def said(p):
 def refused(what, *cmd, **kw):
     """The program must end by itself, with an error of its own."""
     p = call(*cmd, ok=range(-64, 256), timeout=WAIT, stdin=subprocess.DEVNULL, **kw)
-    need(0 < p.returncode < 128 and p.returncode != 101 and 'panicked' not in p.stderr, '%s: exit %d: %s' % (what, p.returncode, said(p)))
+    need(
+        0 < p.returncode < 128 and p.returncode != 101 and 'panicked' not in p.stderr,
+        '%s: exit %d: %s' % (what, p.returncode, said(p)),
+    )
     return p
 
 
@@ -49,12 +52,24 @@ def verify(directory):
 
 def asks_boot(directory):
     """What rootfs-boot says of the whole bundle, without a machine."""
-    p = call(BOOT, '--verify', '--dry-run', '--engine', 'qemu', directory, '/bin/any', ok=(0, 125), timeout=WAIT, stdin=subprocess.DEVNULL)
+    p = call(
+        BOOT,
+        '--verify',
+        '--dry-run',
+        '--engine',
+        'qemu',
+        directory,
+        '/bin/any',
+        ok=(0, 125),
+        timeout=WAIT,
+        stdin=subprocess.DEVNULL,
+    )
     need('panicked' not in p.stderr, said(p))
     return p
 
 
 # Every bit counts.
+
 
 def flips(count):
     with scratch() as tmp:
@@ -75,7 +90,10 @@ def flips(count):
                 file.seek(where)
                 file.write(bytes([byte ^ bit]))
             p = verify(out)
-            need(p.returncode == 1 and name in p.stdout, 'bit %d of byte %d of %s is flipped: %s' % (bit, where, name, said(p)))
+            need(
+                p.returncode == 1 and name in p.stdout,
+                'bit %d of byte %d of %s is flipped: %s' % (bit, where, name, said(p)),
+            )
             if name == 'bundle.json' and i < 200:
                 refused('inspect of a flipped index', BINARY, 'inspect', out)
                 need(asks_boot(out).returncode == 125, 'rootfs-boot takes a flipped index')
@@ -92,6 +110,7 @@ check('sound-flips')(lambda: flips(270))
 
 # The index, changed by who knows how it is written.
 
+
 def places(value, path=()):
     """Every container of the document, with its path."""
     if isinstance(value, (dict, list)):
@@ -103,14 +122,23 @@ def places(value, path=()):
 def other(value, r):
     """Another value, mostly of the same kind."""
     if r.random() < 0.2:
-        return r.choice([None, 7, -1, 0.5, 'text', '', True, [], {}, [''], 2 ** 64, {'a': None}])
+        return r.choice([None, 7, -1, 0.5, 'text', '', True, [], {}, [''], 2**64, {'a': None}])
     if isinstance(value, bool) or value is None:
         return r.choice([True, 'text', [], 0])
     if isinstance(value, int):
-        return r.choice([value + 1, max(0, value - 1), 0, value * 2, value + 4096, 2 ** 63, 2 ** 64 - 1])
+        return r.choice([value + 1, max(0, value - 1), 0, value * 2, value + 4096, 2**63, 2**64 - 1])
     if isinstance(value, str):
         n = r.randrange(len(value) + 1)
-        return r.choice([value[:n] + r.choice('0a/.~\0\u00e9\x7f"') + value[n:], value[:n], value.upper(), '../' + value, '/' + value, value + value])
+        return r.choice(
+            [
+                value[:n] + r.choice('0a/.~\0\u00e9\x7f"') + value[n:],
+                value[:n],
+                value.upper(),
+                '../' + value,
+                '/' + value,
+                value + value,
+            ]
+        )
     if isinstance(value, list):
         return r.choice([[], value + value[:1], value[::-1] if len(value) > 1 else value + ['x'], value[1:], [value]])
     return r.choice([{}, {**value, 'more': 1}, list(value)])
@@ -166,8 +194,10 @@ def index_changes(count):
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
         with open(at('m.yaml'), 'w') as file:
-            file.write('image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\nboot: {cpus: 2, memory: 512m, user: "1000", hostname: h, '
-                       'env: {A: b}, dns: [1.1.1.1], tmpfs: ["/x:1m"], timeout: 90, stop-signal: INT}\n' % TOP)
+            file.write(
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\nboot: {cpus: 2, memory: 512m, user: "1000", hostname: h, '
+                'env: {A: b}, dns: [1.1.1.1], tmpfs: ["/x:1m"], timeout: 90, stop-signal: INT}\n' % TOP
+            )
         build(at('m.yaml'), at('out'))
         path = at('out/bundle.json')
         with open(path, 'rb') as file:
@@ -189,13 +219,20 @@ def index_changes(count):
             p, q = verify(at('out')), asks_boot(at('out'))
             need('panicked' not in p.stderr, said(p))
             other_host = 'this machine runs' in q.stderr
-            need(other_host or (p.returncode == 0) == (q.returncode == 0),
-                 'change %d (%s), sealed: verify says %s, rootfs-boot says %s' % (i, how, said(p).strip(), said(q).strip()[-300:]))
+            need(
+                other_host or (p.returncode == 0) == (q.returncode == 0),
+                'change %d (%s), sealed: verify says %s, rootfs-boot says %s'
+                % (i, how, said(p).strip(), said(q).strip()[-300:]),
+            )
             fine += p.returncode == 0
         with open(path, 'wb') as file:
             file.write(good)
         need(verify(at('out')).returncode == 0, 'the index is not as it was')
-    return '%d of %d changes are seen; with the seal made right, %d are bundles, for verify and rootfs-boot alike' % (seen, seen, fine)
+    return '%d of %d changes are seen; with the seal made right, %d are bundles, for verify and rootfs-boot alike' % (
+        seen,
+        seen,
+        fine,
+    )
 
 
 check('sound-index-changes')(lambda: index_changes(120))
@@ -237,7 +274,10 @@ def descriptor():
             with open(at('out/bundle.json'), 'wb') as file:
                 file.write(sealed(written(doc)))
             p, q = verify(at('out')), asks_boot(at('out'))
-            need((p.returncode, q.returncode) == (1, 125), '%r: verify exits %d, rootfs-boot %d' % (line, p.returncode, q.returncode))
+            need(
+                (p.returncode, q.returncode) == (1, 125),
+                '%r: verify exits %d, rootfs-boot %d' % (line, p.returncode, q.returncode),
+            )
 
 
 def told_by_blocks(path):
@@ -248,7 +288,7 @@ def told_by_blocks(path):
         while at < size:
             try:
                 at = os.lseek(file.fileno(), at, os.SEEK_DATA) // 4096 * 4096
-            except OSError:                                  # a hole to the end
+            except OSError:  # a hole to the end
                 break
             end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
             for at in range(at, end, 4096):
@@ -273,7 +313,7 @@ def upper():
         entry = next(e for e in doc['files'] if e['path'] == 'upper.ext4')
         need(told_by_blocks(path) == entry['blake3_nonzero_blocks'], 'the hash is not what the documentation says')
         # The superblock's volume name, a group descriptor's reserved bytes, a bit of a bitmap.
-        for at in (1024 + 0x78, 4096 + 0x3c, 4096 * 2 + 0x7ff):
+        for at in (1024 + 0x78, 4096 + 0x3C, 4096 * 2 + 0x7FF):
             with open(path, 'r+b') as file:
                 byte = os.pread(file.fileno(), 1, at)
                 os.pwrite(file.fileno(), bytes([byte[0] ^ 1]), at)
@@ -282,25 +322,13 @@ def upper():
                     index.write(sealed(written(doc)))
                 p, q = verify(out), asks_boot(out)
                 os.pwrite(file.fileno(), byte, at)
-            need((p.returncode, q.returncode) == (1, 125) and 'upper.ext4' in p.stdout and 'hash' not in p.stdout,
-                 'byte %#x: verify says %s, rootfs-boot exits %d' % (at, said(p), q.returncode))
+            need(
+                (p.returncode, q.returncode) == (1, 125) and 'upper.ext4' in p.stdout and 'hash' not in p.stdout,
+                'byte %#x: verify says %s, rootfs-boot exits %d' % (at, said(p), q.returncode),
+            )
 
 
 # What may lie where a file is expected.
 
 
-
-
-
-
-
-
-
-
-
 # What a build says yes to.
-
-
-
-
-

@@ -1,4 +1,5 @@
 """What lies in a file's place does no harm, and all who read a bundle say the same of it."""
+
 import json
 import os
 import re
@@ -6,20 +7,22 @@ import resource
 import shutil
 import socket
 import tarfile
+
 from checks import check
+from checks.sound import asks_boot, limited, own_copy, refused, said, verify
+from harness.boot import BOOT
 from harness.common import BINARY, HELLO, TOP, build, call, files, manifest_for, need, scratch
 from layout import Layer, Layout, tagged
 from tarfmt import d, f, sym
-from harness.boot import BOOT
-from checks.sound import asks_boot, limited, own_copy, refused, said, verify
 
 
 def in_its_place(path):
     """(what, how it is put there): each is no file that this program makes."""
+
     def listening(at):
         with socket.socket(socket.AF_UNIX) as s:
             here = os.getcwd()
-            os.chdir(os.path.dirname(at))                   # a socket's path is short
+            os.chdir(os.path.dirname(at))  # a socket's path is short
             s.bind(os.path.basename(at))
             os.chdir(here)
 
@@ -54,8 +57,17 @@ def directory():
 
         def write(size):
             return lambda path: open(path, 'wb').write(bytes(size))
-        cases = [(name, make) for name in ('bundle.json.minisig', 'layers') for make in (lambda path: os.symlink(at('notes'), path), write(100))]
-        cases += [('bundle.json.minisig', os.mkdir), ('bundle.json.minisig', write(20_000)), ('layers', lambda path: os.symlink('.', path))]
+
+        cases = [
+            (name, make)
+            for name in ('bundle.json.minisig', 'layers')
+            for make in (lambda path: os.symlink(at('notes'), path), write(100))
+        ]
+        cases += [
+            ('bundle.json.minisig', os.mkdir),
+            ('bundle.json.minisig', write(20_000)),
+            ('layers', lambda path: os.symlink('.', path)),
+        ]
         for name, make in cases:
             make(at('out', name))
             p = call(BINARY, 'verify', at('out'), ok=(1,))
@@ -63,7 +75,9 @@ def directory():
             for args in (['--tar', at('tar')], ['--oci-layout', at('layout')]):
                 p = call(BINARY, 'export', at('out'), *args, '--cache-dir', at('cache'), ok=(1,))
                 need(name in p.stderr and not os.path.lexists(args[1]), 'export: %s: %s' % (name, p.stderr))
-            (os.rmdir if os.path.isdir(at('out', name)) and not os.path.islink(at('out', name)) else os.unlink)(at('out', name))
+            (os.rmdir if os.path.isdir(at('out', name)) and not os.path.islink(at('out', name)) else os.unlink)(
+                at('out', name)
+            )
         call(BINARY, 'verify', at('out'))
 
 
@@ -81,14 +95,21 @@ def openers():
             os.rename(path, at('kept'))
             for what, put in in_its_place(at('kept')):
                 if name == 'upper.ext4' and 'hole' in what:
-                    continue                                 # its size is wrong, which is another check's
+                    continue  # its size is wrong, which is another check's
                 put(path)
-                readers = [[BINARY, 'verify', out], [BINARY, 'export', out, '--raw', at('raw')], [BOOT, '--dry-run', '--engine', 'qemu', out]]
+                readers = [
+                    [BINARY, 'verify', out],
+                    [BINARY, 'export', out, '--raw', at('raw')],
+                    [BOOT, '--dry-run', '--engine', 'qemu', out],
+                ]
                 if name in ('bundle.json', 'fsmeta.erofs'):
                     readers += [[BINARY, 'inspect', out]]
                 for cmd in readers:
                     p = refused('%s is %s' % (name, what), *cmd, preexec_fn=limited)
-                    need(name in p.stdout + p.stderr, '%s is %s, and the error of %s does not name it: %s' % (name, what, cmd[1], said(p)))
+                    need(
+                        name in p.stdout + p.stderr,
+                        '%s is %s, and the error of %s does not name it: %s' % (name, what, cmd[1], said(p)),
+                    )
                     count += 1
                 if os.path.isdir(path) and not os.path.islink(path):
                     os.rmdir(path)
@@ -111,8 +132,14 @@ def image_openers():
         layout = os.path.join(TOP, 'testimages/hello')
         shutil.copytree(layout, at('layout'))
         call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % layout, 'dir:' + at('skopeo'))
-        blob = max((os.path.join('blobs/sha256', n) for n in os.listdir(at('layout/blobs/sha256'))), key=lambda n: os.path.getsize(at('layout/' + n)))
-        for form, top, names in (('oci', 'layout', ['index.json', 'oci-layout', blob]), ('dir', 'skopeo', ['manifest.json', os.path.basename(blob)])):
+        blob = max(
+            (os.path.join('blobs/sha256', n) for n in os.listdir(at('layout/blobs/sha256'))),
+            key=lambda n: os.path.getsize(at('layout/' + n)),
+        )
+        for form, top, names in (
+            ('oci', 'layout', ['index.json', 'oci-layout', blob]),
+            ('dir', 'skopeo', ['manifest.json', os.path.basename(blob)]),
+        ):
             m = manifest_for(at(form + '.yaml'), '%s:%s%s' % (form, at(top), ':latest' if form == 'oci' else ''))
             build(m, at(form + '.good'))
             for name in names:
@@ -123,7 +150,17 @@ def image_openers():
                     if what == 'a link to the file itself':
                         build(m, at(form + '.link'), '--force')
                     elif not (name == blob and 'hole' in what):
-                        refused('%s is %s' % (name, what), BINARY, 'build', m, '-o', at('none'), '--cache-dir', at('none.cache'), preexec_fn=limited_more)
+                        refused(
+                            '%s is %s' % (name, what),
+                            BINARY,
+                            'build',
+                            m,
+                            '-o',
+                            at('none'),
+                            '--cache-dir',
+                            at('none.cache'),
+                            preexec_fn=limited_more,
+                        )
                     count += 1
                     if os.path.isdir(path) and not os.path.islink(path):
                         os.rmdir(path)
@@ -145,9 +182,19 @@ def image_openers():
             file.write('image: oci:%s:latest\nplatform: linux/amd64\npatches: [{include: more.yaml}]\n' % at('layout'))
         for what, put in in_its_place('/dev/null'):
             put(at('more.yaml'))
-            refused('an included file is ' + what, BINARY, 'build', at('m.yaml'), '-o', at('none'), preexec_fn=limited_more)
+            refused(
+                'an included file is ' + what, BINARY, 'build', at('m.yaml'), '-o', at('none'), preexec_fn=limited_more
+            )
             (os.rmdir if what == 'a directory' else os.unlink)(at('more.yaml'))
-        refused('--env-file without an end', BOOT, '--dry-run', '--env-file', '/dev/zero', at('oci.good'), preexec_fn=limited_more)
+        refused(
+            '--env-file without an end',
+            BOOT,
+            '--dry-run',
+            '--env-file',
+            '/dev/zero',
+            at('oci.good'),
+            preexec_fn=limited_more,
+        )
         need(not os.path.exists(at('none')), 'something was built')
     return '%d cases' % count
 
@@ -189,7 +236,9 @@ def configs():
             need(warns in p.stderr, '%s: no warning: %s' % (name, said(p)))
             need(verify(at(name + '.out')).returncode == 0, name + ' is not sound')
             q = asks_boot(at(name + '.out'))
-            need(q.returncode == 0 and json.loads(q.stdout)['command']['workdir'] == workdir, '%s: %s' % (name, said(q)))
+            need(
+                q.returncode == 0 and json.loads(q.stdout)['command']['workdir'] == workdir, '%s: %s' % (name, said(q))
+            )
             call(BINARY, 'export', at(name + '.out'), '--oci-layout', at(name + '.layout'))
             call(BINARY, 'pull', 'oci:' + at(name + '.layout'), '-o', at(name + '.back'))
         # What the manifest replaces does not count.
@@ -207,7 +256,9 @@ def notes():
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
         out, deep = Layout(at('layout')), 'd' * 90
-        out.index(tagged(out.image([Layer(d(deep), sym('link', deep)), Layer(*(f('link/%05d' % i) for i in range(60000)))])))
+        out.index(
+            tagged(out.image([Layer(d(deep), sym('link', deep)), Layer(*(f('link/%05d' % i) for i in range(60000)))]))
+        )
         m = manifest_for(at('m.yaml'), 'oci:%s:latest' % out.path)
         build(m, at('out'))
         size = os.path.getsize(at('out/bundle.json'))

@@ -1,15 +1,16 @@
 """What a terminal is shown: nothing of an image, a bundle or a server makes it do anything."""
+
 import json
 import os
 import re
 import shutil
 
-from harness.proxy import status
-from layout import Layer, Layout, sha256, tagged
-from tarfmt import d, f, sym
 from checks import check
 from harness.common import BINARY, build, call, need, scratch
+from harness.proxy import status
 from harness.registry_bench import bench
+from layout import Layer, Layout, sha256, tagged
+from tarfmt import d, f, sym
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(os.path.dirname(BINARY), 'rootfs-boot'))
 EVIL = '\x1b]0;owned\x07\x9b2J\u202e\r'
@@ -24,6 +25,7 @@ def tame(p, what):
 
 def forge(layout, index):
     """Gives the bundle in a layout another bundle.json."""
+
     def read(name):
         with open(os.path.join(layout, name)) as file:
             return json.load(file)
@@ -32,6 +34,7 @@ def forge(layout, index):
         descriptor |= {'digest': sha256(data), 'size': len(data)}
         with open(os.path.join(layout, 'blobs', descriptor['digest'].replace(':', '/')), 'wb') as file:
             file.write(data)
+
     top = read('index.json')
     [entry] = top['manifests']
     manifest = read('blobs/' + entry['digest'].replace(':', '/'))
@@ -47,15 +50,37 @@ def escapes():
         at = lambda name: os.path.join(tmp, name)
         out = Layout(at('lay' + EVIL))
         config = {'Env': ['A=' + EVIL], 'Cmd': ['/bin/' + EVIL], 'Labels': {EVIL: EVIL}, 'StopSignal': 'SIG' + EVIL}
-        out.index(tagged(out.image([Layer(d('r' + EVIL), sym('link', 'r' + EVIL)), Layer(f('link/Name' + EVIL, 'x', xattrs={'other.' + EVIL: 'y'}), f('link/name' + EVIL, 'x'))], config=config)))
+        out.index(
+            tagged(
+                out.image(
+                    [
+                        Layer(d('r' + EVIL), sym('link', 'r' + EVIL)),
+                        Layer(f('link/Name' + EVIL, 'x', xattrs={'other.' + EVIL: 'y'}), f('link/name' + EVIL, 'x')),
+                    ],
+                    config=config,
+                )
+            )
+        )
         with open(at('m.yaml'), 'w') as file:
-            json.dump({'image': 'oci:%s:latest' % out.path, 'platform': 'linux/amd64', 'boot': {'env': {'B': EVIL}},
-                       'patches': [{'write': {'path': '/link/p' + EVIL, 'content': 'x'}}]}, file)
+            json.dump(
+                {
+                    'image': 'oci:%s:latest' % out.path,
+                    'platform': 'linux/amd64',
+                    'boot': {'env': {'B': EVIL}},
+                    'patches': [{'write': {'path': '/link/p' + EVIL, 'content': 'x'}}],
+                },
+                file,
+            )
         tame(build(at('m.yaml'), at('out'), '-v'), 'build')
         tame(build(at('m.yaml'), at('plain'), '-v', '--progress', 'plain'), 'build --progress plain')
         tame(build(at('m.yaml'), at('json'), '-v', '--progress', 'json'), 'build --progress json')
-        for args in (['build', at('m.yaml'), '--dry-run', '--cache-dir', at('out.cache')], ['build', at('m.yaml'), '--dry-run', '--json', '--cache-dir', at('out.cache')],
-                     ['inspect', at('out')], ['inspect', at('out'), '--json'], ['verify', at('out')]):
+        for args in (
+            ['build', at('m.yaml'), '--dry-run', '--cache-dir', at('out.cache')],
+            ['build', at('m.yaml'), '--dry-run', '--json', '--cache-dir', at('out.cache')],
+            ['inspect', at('out')],
+            ['inspect', at('out'), '--json'],
+            ['verify', at('out')],
+        ):
             p = call(BINARY, *args)
             tame(p, ' '.join(args[:1] + args[2:]))
             if '--json' in args:
@@ -74,7 +99,12 @@ def escapes():
         need(EVIL in json.loads(p.stdout)['command']['argv'][0], 'the JSON lost the command')
         # What a bundle says that nobody built.
         shutil.copytree(at('out'), at('b' + EVIL), ignore=shutil.ignore_patterns('upper.ext4'))
-        for args in (['verify', at('b' + EVIL)], ['verify', at('b' + EVIL), '--json'], ['inspect', at('b' + EVIL + 'x')], ['export', at('b' + EVIL), '--raw', at('r' + EVIL)]):
+        for args in (
+            ['verify', at('b' + EVIL)],
+            ['verify', at('b' + EVIL), '--json'],
+            ['inspect', at('b' + EVIL + 'x')],
+            ['export', at('b' + EVIL), '--raw', at('r' + EVIL)],
+        ):
             tame(call(BINARY, *args, ok=(1,)), ' '.join(args[:1]))
         tame(call(BOOT, at('b' + EVIL), '--dry-run', ok=(125,)), 'rootfs-boot')
         path = at('b' + EVIL) + '/bundle.json'
@@ -93,11 +123,18 @@ def escapes():
             file.write(text.replace('"seal": "', '"x\\nforged\\n": 1, "seal": "', 1))
         call(BINARY, 'export', at('out'), '--oci-layout', at('layout'), '--cache-dir', at('out.cache'))
         forge(at('layout'), open(path, 'rb').read())
-        for cmd, code in (([BINARY, 'verify', at('b' + EVIL)], 1), ([BINARY, 'inspect', at('b' + EVIL)], 1), ([BOOT, at('b' + EVIL), '--dry-run'], 125),
-                          ([BINARY, 'pull', 'oci:' + at('layout'), '-o', at('pulled'), '--cache-dir', at('out.cache')], 1)):
+        for cmd, code in (
+            ([BINARY, 'verify', at('b' + EVIL)], 1),
+            ([BINARY, 'inspect', at('b' + EVIL)], 1),
+            ([BOOT, at('b' + EVIL), '--dry-run'], 125),
+            ([BINARY, 'pull', 'oci:' + at('layout'), '-o', at('pulled'), '--cache-dir', at('out.cache')], 1),
+        ):
             p = call(*cmd, ok=(code,))
             need('forged' in p.stdout + p.stderr, '%s does not name the key: %s' % (cmd, p.stdout + p.stderr))
-            need('forged' not in (p.stdout + p.stderr).splitlines(), '%s prints a line that nobody wrote: %s' % (cmd, p.stdout + p.stderr))
+            need(
+                'forged' not in (p.stdout + p.stderr).splitlines(),
+                '%s prints a line that nobody wrote: %s' % (cmd, p.stdout + p.stderr),
+            )
         with open(at('m.yaml'), 'w') as file:
             file.write('image: localhost:1/x\n')
         with open(at('m.lock'), 'w') as file:

@@ -1,13 +1,10 @@
 """overlayfs in the kernel: the disk below, upper.ext4 above."""
+
 import os
 
 from checks import check
 from harness.common import HELLO, TOP, build, call, manifest_for, need, quiet_kernel, scratch
 from harness.upper import clean, overlay
-
-
-
-
 
 
 @check('overlay-upper')
@@ -19,20 +16,28 @@ def upper():
         with overlay(out, tmp) as (at, lower, up):
             p = lambda *names: os.path.join(at, *names)
             st, low = os.stat(os.path.join(up, 'upper')), os.stat(lower)
-            need((st.st_mode, st.st_uid, st.st_gid) == (low.st_mode, low.st_uid, low.st_gid), '/upper is not as the merged root')
-            xattrs = lambda path: sorted((n, os.getxattr(path, n)) for n in os.listxattr(path) if not n.startswith('trusted.overlay.'))
+            need(
+                (st.st_mode, st.st_uid, st.st_gid) == (low.st_mode, low.st_uid, low.st_gid),
+                '/upper is not as the merged root',
+            )
+            xattrs = lambda path: sorted(
+                (n, os.getxattr(path, n)) for n in os.listxattr(path) if not n.startswith('trusted.overlay.')
+            )
             need(xattrs(os.path.join(up, 'upper')) == xattrs(lower), '/upper has other xattrs than the merged root')
-            with open(p('etc/motd'), 'a') as file:              # copy-up
+            with open(p('etc/motd'), 'a') as file:  # copy-up
                 file.write('and more\n')
-            os.unlink(p('etc/group'))                           # whiteout over a file
-            call('rm', '-r', p('var/cache'))                    # and over a tree
-            os.mkdir(p('var/cache'))                            # mkdir over the whiteout
+            os.unlink(p('etc/group'))  # whiteout over a file
+            call('rm', '-r', p('var/cache'))  # and over a tree
+            os.mkdir(p('var/cache'))  # mkdir over the whiteout
             need(os.listdir(p('var/cache')) == [], 'a directory made over a whiteout shows what was below')
             os.rename(p('home/hello/notes'), p('home/hello/renamed'))
             os.link(p('usr/share/doc/hello/README'), p('home/link'))
             os.chmod(p('tmp'), 0o700)
             os.setxattr(p('lib/app/probe'), 'user.new', b'1')
-            need(b'security.capability' in map(os.fsencode, os.listxattr(p('lib/app/probe'))), 'copy-up lost security.capability')
+            need(
+                b'security.capability' in map(os.fsencode, os.listxattr(p('lib/app/probe'))),
+                'copy-up lost security.capability',
+            )
             os.mkdir(p('new'))
             for i in range(2000):
                 with open(p('new', '%04d' % i), 'w') as file:
@@ -40,7 +45,7 @@ def upper():
             said = call('chroot', at, '/bin/sh', '/lib/app/hello', 'overlay').stdout
             need(said.startswith('hello, overlay'), 'the entrypoint says ' + said)
         clean(os.path.join(tmp, 'upper.ext4'))
-        with overlay(out, tmp) as (at, lower, up):              # and all of it is still there
+        with overlay(out, tmp) as (at, lower, up):  # and all of it is still there
             need(open(os.path.join(at, 'etc/motd')).read().endswith('and more\n'), 'the copied-up file lost its change')
             need(not os.path.exists(os.path.join(at, 'etc/group')), 'the deleted file is back')
             need(os.path.exists(os.path.join(at, 'home/hello/renamed')), 'the renamed file is gone')
@@ -50,7 +55,13 @@ def upper():
 @check('upper-sizes')
 def sizes():
     """Any size from 16 MiB to 16 TiB, and little of it on disk."""
-    for size, at_most in (('16MiB', 1 << 20), ('100MiB', 1 << 20), ('4GiB', 1 << 20), ('100GiB', 16 << 20), ('1TiB', 128 << 20)):
+    for size, at_most in (
+        ('16MiB', 1 << 20),
+        ('100MiB', 1 << 20),
+        ('4GiB', 1 << 20),
+        ('100GiB', 16 << 20),
+        ('1TiB', 128 << 20),
+    ):
         with scratch() as tmp:
             m = manifest_for(os.path.join(tmp, 'm.yaml'), 'oci:%s/testimages/hello:latest' % TOP)
             with open(m, 'a') as file:
@@ -72,4 +83,7 @@ def out_of_range():
             with open(m, 'a') as file:
                 file.write('upper: { size: %s }\n' % size)
             p = build(m, os.path.join(tmp, 'bundle'), ok=(2,))
-            need('16 MiB to 16 TiB' in p.stderr or 'is not a size' in p.stderr or 'a size such as' in p.stderr, 'the message on size %s does not say so: %s' % (size, p.stderr))
+            need(
+                '16 MiB to 16 TiB' in p.stderr or 'is not a size' in p.stderr or 'a size such as' in p.stderr,
+                'the message on size %s does not say so: %s' % (size, p.stderr),
+            )

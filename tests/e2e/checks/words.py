@@ -1,25 +1,33 @@
 """Images by one word, without a manifest: what the word means."""
+
 import os
 import shutil
 import subprocess
-from harness import transcode
+
 from checks import check
+from checks.run import NO_NETWORK
+from harness import transcode
 from harness.common import BINARY, build, call, files, need, scratch
 from harness.registry_bench import HELLO
-from checks.run import NO_NETWORK
-
 
 COMPRESSIONS = {'gzip': 'gz', 'zstd': 'zst', 'xz': 'xz', 'bzip2': 'bz2'}
 
 
 def archives(tmp):
     """The image of testimages/hello as skopeo writes it: name -> path."""
-    gzipped = os.path.join(tmp, 'gzipped')                     # a docker-archive takes no zstd
+    gzipped = os.path.join(tmp, 'gzipped')  # a docker-archive takes no zstd
     transcode.copy(HELLO, gzipped)
     made = {'oci-archive': 'oci.tar', 'docker-archive': 'docker.tar', 'dir': 'skopeo'}
     for form, name in made.items():
         tag = '' if form == 'dir' else ':example.com/hello:latest' if form == 'docker-archive' else ':latest'
-        call('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:latest' % gzipped, '%s:%s/%s%s' % (form, tmp, name, tag))
+        call(
+            'skopeo',
+            'copy',
+            '--quiet',
+            '--insecure-policy',
+            'oci:%s:latest' % gzipped,
+            '%s:%s/%s%s' % (form, tmp, name, tag),
+        )
     return {form: os.path.join(tmp, name) for form, name in made.items()}
 
 
@@ -71,7 +79,7 @@ def spoiled(tmp, cache):
             data = file.read()
         damaged = bytearray(data)
         damaged[len(data) // 2] ^= 0x55
-        for what, bad in (('cut', data[:len(data) // 2]), ('damaged', bytes(damaged)), ('one byte', data[:6])):
+        for what, bad in (('cut', data[: len(data) // 2]), ('damaged', bytes(damaged)), ('one byte', data[:6])):
             path = os.path.join(tmp, 'bad.tar')
             with open(path, 'wb') as file:
                 file.write(bad)
@@ -92,14 +100,35 @@ def names():
         at = lambda *names: os.path.join(tmp, *names)
         os.mkdir(at('here'))
         shutil.copytree(HELLO, at('here/layout'))
-        manifest = 'image: oci:layout:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /made, from: source }\n'
-        for name, text in (('app', manifest), ('app.yaml', manifest), ('source', 'x'), ('script', '#!/bin/sh\n'), ('program', '\x7fELF\0'), ('oci:layout', '')):
+        manifest = (
+            'image: oci:layout:latest\nplatform: linux/amd64\npatches:\n  - write: { path: /made, from: source }\n'
+        )
+        for name, text in (
+            ('app', manifest),
+            ('app.yaml', manifest),
+            ('source', 'x'),
+            ('script', '#!/bin/sh\n'),
+            ('program', '\x7fELF\0'),
+            ('oci:layout', ''),
+        ):
             with open(at('here', name), 'w') as file:
                 file.write(text)
 
         def tried(*args, ok=(0,), stdin='', output=True):
             out = ('-o', at('out'), '--force') if output else ()
-            return call(BINARY, 'build', *args, *out, '--cache-dir', at('cache'), ok=ok, cwd=at('here'), input=stdin, env=NO_NETWORK, timeout=120)
+            return call(
+                BINARY,
+                'build',
+                *args,
+                *out,
+                '--cache-dir',
+                at('cache'),
+                ok=ok,
+                cwd=at('here'),
+                input=stdin,
+                env=NO_NETWORK,
+                timeout=120,
+            )
 
         need('note:' not in tried('app.yaml').stderr, 'a note on what nobody could take for something else')
         base = files(at('out'))
@@ -113,20 +142,44 @@ def names():
         need('note: layout: ' in p.stderr, p.stderr)
         p = tried('oci:layout')
         need('./oci:layout' in p.stderr, p.stderr)
-        for text, words in (('image: oci:layout\nupper: { sise: 1 }\n', '<stdin>:2:10: '), ('', '<stdin>'), ('patches:\n', '<stdin>'),
-                            ('image: oci:layout\npatches:\n  - mkdir: { path: x }\n', '<stdin>:3: ')):
+        for text, words in (
+            ('image: oci:layout\nupper: { sise: 1 }\n', '<stdin>:2:10: '),
+            ('', '<stdin>'),
+            ('patches:\n', '<stdin>'),
+            ('image: oci:layout\npatches:\n  - mkdir: { path: x }\n', '<stdin>:3: '),
+        ):
             p = tried('-', stdin=text, ok=(2,))
             need(words in p.stderr, p.stderr)
-        for args, words in ((['none.yml'], ['no such file', 'docker://none.yml']), (['./none'], ['no such file']), (['/none'], ['no such file']), (['None'], ['names no image', 'no file']),
-                            (['none.tar.xz'], ['no such file']), (['none.tar:1'], ['archive:FILE:NAME']), (['.'], ['directory', 'OCI layout']),
-                            (['./program'], ['neither a manifest']), ([at('out')], ['is a bundle', 'rootfs-boot']), (['layout', '--set', 'A=1'], ['--set A', 'only manifests']),
-                            (['layout', '--lock'], ['--lock', 'manifest']), (['-', '--locked'], ['--locked', 'manifest'])):
+        for args, words in (
+            (['none.yml'], ['no such file', 'docker://none.yml']),
+            (['./none'], ['no such file']),
+            (['/none'], ['no such file']),
+            (['None'], ['names no image', 'no file']),
+            (['none.tar.xz'], ['no such file']),
+            (['none.tar:1'], ['archive:FILE:NAME']),
+            (['.'], ['directory', 'OCI layout']),
+            (['./program'], ['neither a manifest']),
+            ([at('out')], ['is a bundle', 'rootfs-boot']),
+            (['layout', '--set', 'A=1'], ['--set A', 'only manifests']),
+            (['layout', '--lock'], ['--lock', 'manifest']),
+            (['-', '--locked'], ['--locked', 'manifest']),
+        ):
             p = tried(*args, ok=(2,))
             need(all(w in p.stderr for w in words), '%s: the message does not say %s: %s' % (args, words, p.stderr))
         # These are images in a registry, which cannot be reached here.
         for name, note in (('script', True), ('program', True), ('nothing', False)):
             p = tried(name, ok=(1,))
             need('library/' + name in p.stderr and ('note:' in p.stderr) == note, p.stderr)
-        p = call('bash', '-c', 'exec "$0" build <(cat app.yaml | sed s,source,%s/source,) -o %s --force --cache-dir %s' % (at('here'), at('out'), at('cache')), BINARY,
-                 ok=(1, 2), cwd=at('here'))
-        need('/dev/fd' in p.stderr and 'directory' in p.stderr, 'a pipe is read as a manifest, whose paths begin at /dev/fd: ' + p.stderr)
+        p = call(
+            'bash',
+            '-c',
+            'exec "$0" build <(cat app.yaml | sed s,source,%s/source,) -o %s --force --cache-dir %s'
+            % (at('here'), at('out'), at('cache')),
+            BINARY,
+            ok=(1, 2),
+            cwd=at('here'),
+        )
+        need(
+            '/dev/fd' in p.stderr and 'directory' in p.stderr,
+            'a pipe is read as a manifest, whose paths begin at /dev/fd: ' + p.stderr,
+        )

@@ -1,8 +1,9 @@
 """Starting rootfs-boot, with the kernel that ci/tools fetched."""
+
 import os
 import subprocess
-from harness.common import TOP, call
 
+from harness.common import TOP, call
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(TOP, 'target/release/rootfs-boot'))
 

@@ -1,9 +1,10 @@
 """The disk of a bundle, as the kernel sees it.
 
-    python3 -m harness.bundle extents BUNDLE            the files of the disk in order, with their sectors, as bundle.vmdk names them
-    python3 -m harness.bundle concat BUNDLE RAW         the disk as one sparse file
-    python3 -m harness.bundle mount BUNDLE [EXPECTED]   mounts it (root), compares it with a reading (see compare.py) or prints how many paths it has
+python3 -m harness.bundle extents BUNDLE            the files of the disk in order, with their sectors, as bundle.vmdk names them
+python3 -m harness.bundle concat BUNDLE RAW         the disk as one sparse file
+python3 -m harness.bundle mount BUNDLE [EXPECTED]   mounts it (root), compares it with a reading (see compare.py) or prints how many paths it has
 """
+
 import argparse
 import contextlib
 import json
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-from model import blake3
 from harness import compare
+from model import blake3
 
 SEAL = re.compile(rb'(\n  "seal": ")[^"]*')
 EXTENT = re.compile(r'^(\w+) (\d+) (\w+) "([^"]*)"(?: (\d+))?$')
@@ -46,7 +47,9 @@ def concat(bundle, raw):
         for path, size in extents(bundle):
             with open(path, 'rb') as file:
                 while chunk := file.read(1 << 20):
-                    if chunk.count(0) == len(chunk):        # leave a hole; large images are mostly copied, never twice on disk
+                    if chunk.count(0) == len(
+                        chunk
+                    ):  # leave a hole; large images are mostly copied, never twice on disk
                         out.seek(len(chunk), os.SEEK_CUR)
                     else:
                         out.write(chunk)

@@ -1,4 +1,5 @@
 """What the checks share: running the compiler, comparing, and the judges that every bundle must pass."""
+
 import contextlib
 import hashlib
 import os
@@ -37,7 +38,14 @@ def scratch():
 def call(*cmd, ok=(0,), **kw):
     """Runs a program; the exit status must be one of `ok`, and it must end."""
     try:
-        p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace', **{'timeout': PATIENCE, **kw})
+        p = subprocess.run(
+            cmd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors='replace',
+            **{'timeout': PATIENCE, **kw},
+        )
     except subprocess.TimeoutExpired as e:
         said = ''.join(said.decode(errors='replace')[-2000:] for said in (e.stdout or b'', e.stderr or b''))
         raise Failed('%s: no end after %d s\n%s' % (' '.join(cmd), e.timeout, said)) from None
@@ -71,7 +79,7 @@ def files(directory):
                 while offset < size:
                     try:
                         offset = os.lseek(file.fileno(), offset, os.SEEK_DATA) // 4096 * 4096
-                    except OSError:         # a hole to the end
+                    except OSError:  # a hole to the end
                         break
                     end = os.lseek(file.fileno(), offset, os.SEEK_HOLE)
                     while offset < end:
@@ -106,7 +114,10 @@ def fsck(directory):
     for image, devices in alone + ([(meta, layers)] if len(layers) < 256 else []):
         p = call(FSCK, *('--device=' + path for path in devices), image)
         need(not p.stderr.strip(), 'fsck.erofs of %s: %s' % (os.path.basename(image), p.stderr))
-        need('<W>' not in p.stdout and '<E>' not in p.stdout, 'fsck.erofs of %s: %s' % (os.path.basename(image), p.stdout))
+        need(
+            '<W>' not in p.stdout and '<E>' not in p.stdout,
+            'fsck.erofs of %s: %s' % (os.path.basename(image), p.stdout),
+        )
 
 
 def fsck_extract(directory, expected):
@@ -116,7 +127,14 @@ def fsck_extract(directory, expected):
         out = os.path.join(tmp, 'out')
         # fsck.erofs 1.9 takes an xattr without a value for one it cannot read; the kernel's reading has judged those.
         empty = any(value == '' for e in expected.values() for value in e.get('xattrs', {}).values())
-        p = call(FSCK, '--extract=' + out, '--no-xattrs' if empty else '--xattrs', '--no-preserve-owner', *('--device=' + path for path in layers), meta)
+        p = call(
+            FSCK,
+            '--extract=' + out,
+            '--no-xattrs' if empty else '--xattrs',
+            '--no-preserve-owner',
+            *('--device=' + path for path in layers),
+            meta,
+        )
         need(not p.stderr.strip(), 'fsck.erofs --extract: ' + p.stderr)
         # It ends a file before the hole at the file's end: what is missing must be zeros.
         for path, e in expected.items():
@@ -124,9 +142,16 @@ def fsck_extract(directory, expected):
             if e['type'] == 'file' and os.path.isfile(at) and os.path.getsize(at) < e['size']:
                 os.truncate(at, e['size'])
         found = compare.read(out)
-    strip = lambda entries: {path: {k: v for k, v in e.items() if k in ('type', 'size', 'sha256', 'target', 'rdev', 'xattrs')
-                                    and not (k == 'xattrs' and (empty or e['type'] not in ('file', 'dir')))} | {'mtime': 0}
-                             for path, e in entries.items()}
+    strip = lambda entries: {
+        path: {
+            k: v
+            for k, v in e.items()
+            if k in ('type', 'size', 'sha256', 'target', 'rdev', 'xattrs')
+            and not (k == 'xattrs' and (empty or e['type'] not in ('file', 'dir')))
+        }
+        | {'mtime': 0}
+        for path, e in entries.items()
+    }
     text = compare.show(strip(expected), strip(found))
     need(not text, 'fsck.erofs --extract gives another tree:\n' + text)
 
@@ -150,7 +175,7 @@ def umoci(layout):
     """What umoci makes of an image, and the time after which a directory's time is of its making."""
     with scratch() as tmp:
         transcode.copy(layout, os.path.join(tmp, 'layout'))
-        start = time.time_ns() - 10 ** 9
+        start = time.time_ns() - 10**9
         root, said = oracle.unpack(os.path.join(tmp, 'layout'), 'latest', os.path.join(tmp, 'out'))
         need(root, 'umoci: ' + said)
         return compare.read(root), {'implied_after': start, 'empty_xattrs_may_lack': True}
@@ -158,7 +183,11 @@ def umoci(layout):
 
 def dmesg():
     lines = call('dmesg').stdout.splitlines()
-    return [line for line in lines if any(w in line for w in ('erofs', 'EROFS', 'EXT4', 'ext4', 'overlay', 'JBD2', 'I/O error'))]
+    return [
+        line
+        for line in lines
+        if any(w in line for w in ('erofs', 'EROFS', 'EXT4', 'ext4', 'overlay', 'JBD2', 'I/O error'))
+    ]
 
 
 # What the kernel says of every mount is no complaint.

@@ -6,6 +6,7 @@
 diff prints a line per difference and exits 1 if there is one. Paths, targets and xattr names are bytes; in JSON all but printable
 ASCII, and "%", are written as %XX.
 """
+
 import argparse
 import hashlib
 import json
@@ -13,13 +14,20 @@ import os
 import stat
 import sys
 
-KINDS = {stat.S_IFREG: 'file', stat.S_IFDIR: 'dir', stat.S_IFLNK: 'symlink', stat.S_IFCHR: 'char', stat.S_IFBLK: 'block',
-         stat.S_IFIFO: 'fifo', stat.S_IFSOCK: 'socket'}
+KINDS = {
+    stat.S_IFREG: 'file',
+    stat.S_IFDIR: 'dir',
+    stat.S_IFLNK: 'symlink',
+    stat.S_IFCHR: 'char',
+    stat.S_IFBLK: 'block',
+    stat.S_IFIFO: 'fifo',
+    stat.S_IFSOCK: 'socket',
+}
 FIELDS = ('type', 'mode', 'uid', 'gid', 'rdev', 'size', 'sha256', 'target', 'nlink', 'inode', 'mtime')
 
 
 def escape(b):
-    return ''.join(chr(c) if 0x20 <= c < 0x7f and c != 0x25 else '%%%02X' % c for c in b)
+    return ''.join(chr(c) if 0x20 <= c < 0x7F and c != 0x25 else '%%%02X' % c for c in b)
 
 
 def xattrs_of(path):
@@ -47,10 +55,17 @@ def read(root):
         """Reads `name` in the current directory."""
         st = os.lstat(name)
         kind = KINDS[stat.S_IFMT(st.st_mode)]
-        e = {'type': kind, 'mode': stat.S_IMODE(st.st_mode), 'uid': st.st_uid, 'gid': st.st_gid, 'mtime': st.st_mtime_ns,
-             'nlink': st.st_nlink, 'xattrs': xattrs_of(name)}
+        e = {
+            'type': kind,
+            'mode': stat.S_IMODE(st.st_mode),
+            'uid': st.st_uid,
+            'gid': st.st_gid,
+            'mtime': st.st_mtime_ns,
+            'nlink': st.st_nlink,
+            'xattrs': xattrs_of(name),
+        }
         key = escape(path)
-        ino = st.st_dev, st.st_ino      # on an overlay, files of both layers may have the same number
+        ino = st.st_dev, st.st_ino  # on an overlay, files of both layers may have the same number
         if kind == 'file':
             if st.st_nlink > 1 and ino in inodes:
                 first = entries[inodes[ino]]
@@ -122,7 +137,7 @@ def differences(expected, found, implied_after=None, empty_xattrs_may_lack=False
             if field == 'mtime' and implied_after is not None and e['type'] == 'dir' and a > implied_after:
                 continue
             if field == 'nlink' and e['type'] == 'dir' and f['type'] == 'dir' and 1 in (a, b):
-                continue                # a file system that counts no subdirectories, or has too many to count
+                continue  # a file system that counts no subdirectories, or has too many to count
             if a != b:
                 yield path, field, a, b
         a, b = e.get('xattrs', {}), f.get('xattrs', {})
@@ -142,7 +157,10 @@ def load(path):
 def show(expected, found, limit=40, **options):
     """The differences as text, empty if there is none."""
     short = lambda v: 'nothing' if v is None else str(v) if len(str(v)) < 80 else str(v)[:77] + '...'
-    lines = ['%s: %s: expected %s, found %s' % (p, what, short(a), short(b)) for p, what, a, b in differences(expected, found, **options)]
+    lines = [
+        '%s: %s: expected %s, found %s' % (p, what, short(a), short(b))
+        for p, what, a, b in differences(expected, found, **options)
+    ]
     if len(lines) > limit:
         lines = lines[:limit] + ['and %d more differences' % (len(lines) - limit)]
     return '\n'.join(lines)

@@ -1,4 +1,5 @@
 """A stand-in for docker's socket."""
+
 import http.server
 import json
 import socketserver
@@ -11,6 +12,7 @@ class Daemon(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, path, name, archive, ident='sha256:one'):
         self.archive, self.ident, self.saved = archive, ident, 0
+
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = 'HTTP/1.1'
 
@@ -38,5 +40,6 @@ class Daemon(socketserver.ThreadingUnixStreamServer):
                     while data := file.read(50000):
                         self.wfile.write(b'%x\r\n%s\r\n' % (len(data), data))
                 self.wfile.write(b'0\r\n\r\n')
+
         super().__init__(path, Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()

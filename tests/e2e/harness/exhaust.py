@@ -5,6 +5,7 @@
 
 Blobs are put together of gzip members, because most of their bytes repeat and Python need not hold them.
 """
+
 import argparse
 import hashlib
 import itertools
@@ -16,7 +17,6 @@ import tempfile
 import zlib
 
 from harness import TOP
-
 from layout import LAYER, Layer, Layout, tagged, zstd_frame
 from tarfmt import END, d, entry, f, hard, header, opq, pax, pax_record, sym
 
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 # Runs a program and reports the processor time and the memory of it alone: what a process had before it became another program counts
 # for that one too, so this must be a small process.
-MEASURE = '''
+MEASURE = """
 import json, os, resource, sys
 limits, told, cmd = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:]
 pid = os.fork()
@@ -35,7 +35,7 @@ if not pid:
 _, status, used = os.wait4(pid, 0)
 with open(told, 'w') as file:
     json.dump({'status': os.waitstatus_to_exitcode(status), 'memory': used.ru_maxrss << 10, 'cpu': used.ru_utime + used.ru_stime}, file)
-'''
+"""
 
 
 class Used:
@@ -45,15 +45,26 @@ class Used:
         self.status, self.memory, self.cpu, self.said = status, memory, cpu, said
 
     def __str__(self):
-        return 'exit %d, %d MiB, %.1f s of processor time: %s' % (self.status, self.memory >> 20, self.cpu, self.said.strip()[-300:])
+        return 'exit %d, %d MiB, %.1f s of processor time: %s' % (
+            self.status,
+            self.memory >> 20,
+            self.cpu,
+            self.said.strip()[-300:],
+        )
 
 
 def measured(cmd, memory=8 << 30, cpu=600, **kw):
     """Runs `cmd`, which is stopped beyond so many bytes of its own memory (not of files that it maps) or seconds of processor time."""
     with tempfile.NamedTemporaryFile('r') as told:
         limits = json.dumps({'RLIMIT_DATA': memory, 'RLIMIT_CPU': cpu, 'RLIMIT_CORE': 0})
-        p = subprocess.run([sys.executable, '-S', '-E', '-c', MEASURE, limits, told.name, *cmd], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                           text=True, errors='replace', **kw)
+        p = subprocess.run(
+            [sys.executable, '-S', '-E', '-c', MEASURE, limits, told.name, *cmd],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors='replace',
+            **kw,
+        )
         return Used(*json.load(told).values(), p.stderr + p.stdout)
 
 
@@ -73,7 +84,9 @@ class Blob:
 
     def layer(self):
         self.add(END)
-        return Layer(tar=b'', blob=b''.join(self.parts), media_type=LAYER + '+gzip', diff_id='sha256:' + self.diff_id.hexdigest())
+        return Layer(
+            tar=b'', blob=b''.join(self.parts), media_type=LAYER + '+gzip', diff_id='sha256:' + self.diff_id.hexdigest()
+        )
 
 
 def gathered(entries, step=1000):
@@ -120,9 +133,11 @@ ATTACKS = {}
 
 def attack(name, full, small):
     """`full` is the size that harms; `small`, with narrow limits, is one for every run of the suite."""
+
     def register(make):
         ATTACKS[name] = (make, full, small)
         return make
+
     return register
 
 
@@ -139,16 +154,27 @@ def links_in_reverse(n):
 @attack('links-in-reverse-below', 16_000, 16_000)
 def links_in_reverse_below(n):
     """Each of them leads through a symbolic link of a lower layer."""
-    return [Layer(d('d'), sym('s', 'd'), f('d/l%05d' % n, 'x')),
-            gathered([hard('s/l%05d' % i, 's/l%05d' % (i + 1)) for i in range(n)])]
+    return [
+        Layer(d('d'), sym('s', 'd'), f('d/l%05d' % n, 'x')),
+        gathered([hard('s/l%05d' % i, 's/l%05d' % (i + 1)) for i in range(n)]),
+    ]
 
 
 def sparse(name, runs, size):
     """A sparse file in the form 1.0, one byte for each run."""
     text = b'%d\n' % len(runs) + b''.join(b'%d\n1\n' % at for at in runs)
     text += bytes(-len(text) % 512)
-    return entry('GNUSparseFile/x', b'0', text + b'x' * len(runs),
-                 records={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': name, 'GNU.sparse.realsize': str(size)})
+    return entry(
+        'GNUSparseFile/x',
+        b'0',
+        text + b'x' * len(runs),
+        records={
+            'GNU.sparse.major': '1',
+            'GNU.sparse.minor': '0',
+            'GNU.sparse.name': name,
+            'GNU.sparse.realsize': str(size),
+        },
+    )
 
 
 @attack('sparse-runs', 65_536, 65_536)
@@ -203,8 +229,10 @@ def opaque_over_names(n):
 
 @attack('names-through-a-deep-link', 200_000, 5000)
 def names_through_a_deep_link(n):
-    return [Layer(entry('s', b'2', records={'linkpath': '/'.join(['d'] * 1000)})),
-            gathered(f('s/%06d' % i) for i in range(n))]
+    return [
+        Layer(entry('s', b'2', records={'linkpath': '/'.join(['d'] * 1000)})),
+        gathered(f('s/%06d' % i) for i in range(n)),
+    ]
 
 
 @attack('deeper-through-a-link', 1, 1)
@@ -216,7 +244,13 @@ def deeper_through_a_link(_):
 @attack('directories-below-a-deep-one', 200_000, 4000)
 def directories_below_a_deep_one(n):
     """Paths of a thousand components, of which most walks hold one for each directory."""
-    return [gathered([at('/'.join(['d'] * i), b'5') for i in range(1, 1000)] + [at('d/' * 999 + '%06d' % i, b'5') for i in range(n)], 100)]
+    return [
+        gathered(
+            [at('/'.join(['d'] * i), b'5') for i in range(1, 1000)]
+            + [at('d/' * 999 + '%06d' % i, b'5') for i in range(n)],
+            100,
+        )
+    ]
 
 
 @attack('journal-of-deep-paths', 200_000, 8000)
@@ -337,8 +371,11 @@ def main():
             with open(os.path.join(tmp, 'bytes')) as file:
                 n = int(file.read())
             image = 'oci:%s:latest' % os.path.join(tmp, 'image')
-            used = measured([a.binary, 'build', image, '-o', os.path.join(tmp, 'out'), '--cache-dir', os.path.join(tmp, 'cache')],
-                            a.memory << 20, a.cpu)
+            used = measured(
+                [a.binary, 'build', image, '-o', os.path.join(tmp, 'out'), '--cache-dir', os.path.join(tmp, 'cache')],
+                a.memory << 20,
+                a.cpu,
+            )
             print('%-30s %9d KiB  %s' % (name, n >> 10, used), flush=True)
 
 

@@ -1,8 +1,9 @@
 """File systems of other kinds on a loop device, for as long as a check needs one."""
+
 import contextlib
 import os
-from harness.common import call
 
+from harness.common import call
 
 # Name: how an image of it is made, and how a loop device with it is mounted. exfat comes through FUSE. It stands for FAT as well: the
 # drivers of FAT that FUSE has cannot make a file longer by ftruncate.

@@ -1,5 +1,7 @@
 """The larger images, which testimages/build-images makes."""
+
 import os
+
 from harness.common import TOP, WORK, call
 
 

@@ -3,6 +3,7 @@
 The same paths make what cargo built here fresh there, so that a machine may begin with a built target/. All that a run mounts and
 starts lies in name spaces of its own, and is gone when the run ends, however it ends.
 """
+
 import contextlib
 import os
 import pathlib
@@ -13,15 +14,26 @@ import subprocess
 import tempfile
 
 from harness import TOP
+
 HOMES = {'root': '/root', 'user': '/home/user'}
 OWNERS = {'root': 0, 'user': 1000}
 CARGO_HOME = os.environ.get('CARGO_HOME', os.path.expanduser('~/.cargo'))
-PASSED = {'http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'PIP_INDEX_URL', 'PIP_EXTRA_INDEX_URL', 'PIP_TRUSTED_HOST'}
+PASSED = {
+    'http_proxy',
+    'https_proxy',
+    'no_proxy',
+    'HTTP_PROXY',
+    'HTTPS_PROXY',
+    'NO_PROXY',
+    'PIP_INDEX_URL',
+    'PIP_EXTRA_INDEX_URL',
+    'PIP_TRUSTED_HOST',
+}
 CERTIFICATES = 'etc/ssl/certs/ca-certificates.crt'
 
 # Arguments: the root, the directory of the overlays, the base, this checkout, the home, Rust, CARGO_HOME, yes or no to KVM and to a
 # built target/, and who runs the command; then the command.
-ENTER = r'''
+ENTER = r"""
 root=$1 over=$2 base=$3 top=$4 home=$5 rust=$6 cargo=$7 kvm=$8 built=$9 owner=${10}; shift 10
 overlay() {     # overlay NAME LOWER PLACE
     mkdir -p "$over/$1/upper" "$over/$1/work" "$3"
@@ -50,7 +62,7 @@ if [ ! -e "$over/owned" ]; then
     : >"$over/owned"
 fi
 exec chroot --userspec="$owner" --groups= "$root" "$@"
-'''
+"""
 
 
 class Machine:
@@ -72,34 +84,96 @@ class Machine:
         os.makedirs(self.upper + path, exist_ok=True)
         for parent in pathlib.PurePath(path).parents:
             below = self.base + str(parent)
-            os.chmod(self.upper + str(parent), 0o755 | (stat.S_IMODE(os.stat(below).st_mode) if os.path.isdir(below) else 0))
+            os.chmod(
+                self.upper + str(parent), 0o755 | (stat.S_IMODE(os.stat(below).st_mode) if os.path.isdir(below) else 0)
+            )
 
-    def run(self, command, path='/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', role=None, timeout=3600):
+    def run(
+        self,
+        command,
+        path='/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        role=None,
+        timeout=3600,
+    ):
         """Runs a shell command in the checkout; returns its exit status and all that it said, in the order in which it said it."""
         role = role or self.role
-        rust = subprocess.run(['rustc', '--print', 'sysroot'], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        rust = subprocess.run(
+            ['rustc', '--print', 'sysroot'], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
         # How target/ was built belongs to what is fresh.
-        passed = ['%s=%s' % (k, v) for k, v in os.environ.items() if k in PASSED or k.startswith('CARGO_PROFILE_') or k == 'CARGO_INCREMENTAL']
-        p = subprocess.run(['unshare', '--mount', '--pid', '--fork', '--kill-child', 'bash', '-euc', ENTER, 'enter',
-                            os.path.join(self.directory, 'root'), os.path.join(self.directory, 'over'), self.base, TOP, self.home, rust, CARGO_HOME,
-                            'yes' if self.kvm else 'no', 'yes' if self.built else 'no', '%d:%d' % (OWNERS[role], OWNERS[role]),
-                            'env', '-i', 'PATH=' + path, 'HOME=' + HOMES[role], 'CARGO_HOME=' + CARGO_HOME, 'LC_ALL=C.UTF-8', *passed, 'sh', '-c', 'cd "$0" && ' + command, TOP],
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', timeout=timeout)
+        passed = [
+            '%s=%s' % (k, v)
+            for k, v in os.environ.items()
+            if k in PASSED or k.startswith('CARGO_PROFILE_') or k == 'CARGO_INCREMENTAL'
+        ]
+        p = subprocess.run(
+            [
+                'unshare',
+                '--mount',
+                '--pid',
+                '--fork',
+                '--kill-child',
+                'bash',
+                '-euc',
+                ENTER,
+                'enter',
+                os.path.join(self.directory, 'root'),
+                os.path.join(self.directory, 'over'),
+                self.base,
+                TOP,
+                self.home,
+                rust,
+                CARGO_HOME,
+                'yes' if self.kvm else 'no',
+                'yes' if self.built else 'no',
+                '%d:%d' % (OWNERS[role], OWNERS[role]),
+                'env',
+                '-i',
+                'PATH=' + path,
+                'HOME=' + HOMES[role],
+                'CARGO_HOME=' + CARGO_HOME,
+                'LC_ALL=C.UTF-8',
+                *passed,
+                'sh',
+                '-c',
+                'cd "$0" && ' + command,
+                TOP,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            timeout=timeout,
+        )
         return p.returncode, p.stdout
 
 
 def copy_checkout(out):
     """What a clone would have, as it is now: all but what .gitignore names."""
-    unwanted = {os.path.join(TOP, name) for name in ('.git', 'target', '.tools', '.work')} | {os.path.abspath(os.environ.get('WORK', '.work'))}
-    shutil.copytree(TOP, out, symlinks=True, dirs_exist_ok=True,
-                    ignore=lambda at, names: [name for name in names if os.path.join(at, name) in unwanted or name == '__pycache__'])
+    unwanted = {os.path.join(TOP, name) for name in ('.git', 'target', '.tools', '.work')} | {
+        os.path.abspath(os.environ.get('WORK', '.work'))
+    }
+    shutil.copytree(
+        TOP,
+        out,
+        symlinks=True,
+        dirs_exist_ok=True,
+        ignore=lambda at, names: [
+            name for name in names if os.path.join(at, name) in unwanted or name == '__pycache__'
+        ],
+    )
 
 
 def copy_configuration(root, home):
     """Where pip and cargo get packages, and whom they trust; apt's is the base's."""
-    for source, target in (('/etc/pip.conf', root + '/etc/pip.conf'), ('/' + CERTIFICATES, os.path.join(root, CERTIFICATES)),
-                           ('~/.config/pip/pip.conf', home + '/.config/pip/pip.conf'), ('~/.pip/pip.conf', home + '/.pip/pip.conf'),
-                           (CARGO_HOME + '/config.toml', root + CARGO_HOME + '/config.toml')):
+    for source, target in (
+        ('/etc/pip.conf', root + '/etc/pip.conf'),
+        ('/' + CERTIFICATES, os.path.join(root, CERTIFICATES)),
+        ('~/.config/pip/pip.conf', home + '/.config/pip/pip.conf'),
+        ('~/.pip/pip.conf', home + '/.pip/pip.conf'),
+        (CARGO_HOME + '/config.toml', root + CARGO_HOME + '/config.toml'),
+    ):
         source = os.path.expanduser(source)
         if os.path.exists(source):
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -107,11 +181,15 @@ def copy_configuration(root, home):
 
 
 def bookworm_mirror():
-    for update in (False, True):        # without lists apt does not know which of its sources are bookworm's
+    for update in (False, True):  # without lists apt does not know which of its sources are bookworm's
         if update:
             subprocess.run(['apt-get', 'update', '-qq'], check=True)
-        listed = subprocess.run(['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Codename: bookworm', 'Created-By: Packages'],
-                                stdout=subprocess.PIPE, text=True, check=True)
+        listed = subprocess.run(
+            ['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Codename: bookworm', 'Created-By: Packages'],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
         if listed.stdout:
             return min(listed.stdout.split())
     raise ValueError('apt has no repository of Debian 12 (bookworm) configured, from which a machine could be made')
@@ -124,14 +202,29 @@ def debian(directory):
         return base
     os.makedirs(directory, exist_ok=True)
     mirror = bookworm_mirror()
-    dump = subprocess.run(['apt-config', 'dump', '--format', '%F "%v";%n', 'Acquire'], stdout=subprocess.PIPE, text=True, check=True).stdout
+    dump = subprocess.run(
+        ['apt-config', 'dump', '--format', '%F "%v";%n', 'Acquire'], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
     options = os.path.join(directory, 'apt.conf')
     wanted = re.compile('Acquire::(http|Check-|Retries)')
     pathlib.Path(options).write_text(''.join(line + '\n' for line in dump.splitlines() if wanted.match(line)))
     shutil.rmtree(base + '.new', ignore_errors=True)
-    subprocess.run(['mmdebstrap', '--quiet', '--mode=root', '--variant=minbase', '--include=make,python3-pip,ca-certificates', '--aptopt=' + options,
-                    '--customize-hook=chroot "$1" useradd --create-home user', 'bookworm', base + '.new', 'deb %s bookworm main' % mirror],
-                   stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [
+            'mmdebstrap',
+            '--quiet',
+            '--mode=root',
+            '--variant=minbase',
+            '--include=make,python3-pip,ca-certificates',
+            '--aptopt=' + options,
+            '--customize-hook=chroot "$1" useradd --create-home user',
+            'bookworm',
+            base + '.new',
+            'deb %s bookworm main' % mirror,
+        ],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     os.rename(base + '.new', base)
     return base
 

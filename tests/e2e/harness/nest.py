@@ -6,6 +6,7 @@ runs COMMAND in it, by busybox's sh as root in /data, which holds the files give
 is printed, its exit code is the exit code, and what it leaves in /data/out comes to DIR. PATH is /bin, busybox's programs.
 Needs qemu-system-x86_64, busybox-static, e2fsprogs, .tools/guest (ci/tools), and root where --out is given. Times in there say nothing.
 """
+
 import argparse
 import os
 import re
@@ -19,11 +20,11 @@ from harness import TOP, WORK, bundle
 
 GUEST = os.path.join(TOP, '.tools/guest')
 PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
-PATIENCE = 3600             # seconds after which the machine counts as hung, however busy this one is
-FREE = 2 << 30              # what /data has besides the files; a hole until it is written
+PATIENCE = 3600  # seconds after which the machine counts as hung, however busy this one is
+FREE = 2 << 30  # what /data has besides the files; a hole until it is written
 
 # Ports: 1 is what the command prints, 2 how it ended, on which a machine that dies says nothing.
-INIT = r'''#!/bin/sh
+INIT = r"""#!/bin/sh
 export PATH=/bin HOME=/tmp TERM=dumb
 fail() { echo "nest: $*" >&2; [ ! -c /dev/vport0p2 ] || echo "$*" >/dev/vport0p2; poweroff -f; }
 busybox mount -t proc proc /proc
@@ -64,7 +65,7 @@ for i in $(seq 600); do umount /data 2>/dev/null && break; sleep 0.1; done
 ! grep -q ' /data ' /proc/mounts || fail "exit $code, but /data is still in use"
 echo "exit $code" >/dev/vport0p2
 poweroff -f
-'''
+"""
 
 
 class NestError(Exception):
@@ -75,7 +76,9 @@ def with_libraries(path):
     """The shared libraries of a program or library, the dynamic loader among them, as ldd names them. None for a static one."""
     p = subprocess.run(['ldd', path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace')
     if 'not found' in p.stdout:
-        raise NestError('%s: %s' % (path, ', '.join(line.strip() for line in p.stdout.splitlines() if 'not found' in line)))
+        raise NestError(
+            '%s: %s' % (path, ', '.join(line.strip() for line in p.stdout.splitlines() if 'not found' in line))
+        )
     if p.returncode and 'not a dynamic executable' not in p.stdout + p.stderr:
         raise NestError('ldd %s: %s' % (path, p.stderr.strip()))
     return [m[1] for m in re.finditer(r'(?:^\s*|=> )(/\S+) \(0x', p.stdout, re.M)]
@@ -93,15 +96,31 @@ def cpio(entries):
     out = []
     for ino, (path, (mode, data)) in enumerate(whole.items(), 1):
         name = path.encode() + b'\0'
-        head = b'070701' + b''.join(b'%08x' % n for n in (ino, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)) + name
+        head = (
+            b'070701'
+            + b''.join(b'%08x' % n for n in (ino, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0))
+            + name
+        )
         out += [head, bytes(-len(head) % 4), data, bytes(-len(data) % 4)]
     return b''.join(out)
 
 
 def need_tools():
-    missing = ['%s (apt-get install %s)' % pair for pair in (('qemu-system-x86_64', 'qemu-system-x86'), ('busybox', 'busybox-static'),
-                                                             ('mke2fs', 'e2fsprogs'), ('ldd', 'libc-bin')) if not shutil.which(pair[0], path=PATH)]
-    missing += ['.tools/guest/%s (ci/tools --guest)' % name for name in ('vmlinuz', 'modules/order') if not os.path.exists(os.path.join(GUEST, name))]
+    missing = [
+        '%s (apt-get install %s)' % pair
+        for pair in (
+            ('qemu-system-x86_64', 'qemu-system-x86'),
+            ('busybox', 'busybox-static'),
+            ('mke2fs', 'e2fsprogs'),
+            ('ldd', 'libc-bin'),
+        )
+        if not shutil.which(pair[0], path=PATH)
+    ]
+    missing += [
+        '.tools/guest/%s (ci/tools --guest)' % name
+        for name in ('vmlinuz', 'modules/order')
+        if not os.path.exists(os.path.join(GUEST, name))
+    ]
     if missing:
         raise NestError('missing: ' + ', '.join(missing))
 
@@ -113,15 +132,20 @@ def initramfs(command, libraries_of):
     busybox = shutil.which('busybox', path=PATH)
     if with_libraries(busybox):
         raise NestError('%s is not static: apt-get install busybox-static' % busybox)
-    entries = {name: (stat.S_IFDIR | 0o755, b'') for name in ('data', 'dev', 'proc', 'sys', 'tmp', 'run')}
-    entries |= {'init': (stat.S_IFREG | 0o755, INIT.encode()),
-                'command': (stat.S_IFREG | 0o644, command.encode() + b'\n'),
-                'etc/passwd': (stat.S_IFREG | 0o644, b'root:x:0:0:root:/tmp:/bin/sh\n'),
-                'etc/group': (stat.S_IFREG | 0o644, b'root:x:0:\ntty:x:5:\n'),
-                # The kernel starts /init by the first of these, before the applets are linked.
-                'bin/busybox': (stat.S_IFREG | 0o755, read(busybox)),
-                'bin/sh': (stat.S_IFLNK | 0o777, b'busybox')}
-    entries |= {'modules/' + name: (stat.S_IFREG | 0o644, read(os.path.join(GUEST, 'modules', name))) for name in ['order'] + order}
+    entries = dict.fromkeys(('data', 'dev', 'proc', 'sys', 'tmp', 'run'), (stat.S_IFDIR | 493, b''))
+    entries |= {
+        'init': (stat.S_IFREG | 0o755, INIT.encode()),
+        'command': (stat.S_IFREG | 0o644, command.encode() + b'\n'),
+        'etc/passwd': (stat.S_IFREG | 0o644, b'root:x:0:0:root:/tmp:/bin/sh\n'),
+        'etc/group': (stat.S_IFREG | 0o644, b'root:x:0:\ntty:x:5:\n'),
+        # The kernel starts /init by the first of these, before the applets are linked.
+        'bin/busybox': (stat.S_IFREG | 0o755, read(busybox)),
+        'bin/sh': (stat.S_IFLNK | 0o777, b'busybox'),
+    }
+    entries |= {
+        'modules/' + name: (stat.S_IFREG | 0o644, read(os.path.join(GUEST, 'modules', name)))
+        for name in ['order'] + order
+    }
     for path in libraries_of:
         entries |= {lib.lstrip('/'): (stat.S_IFREG | 0o755, read(lib)) for lib in with_libraries(path)}
     return cpio(entries)
@@ -149,8 +173,24 @@ def make_disk(disk, files, stage):
     with open(disk, 'wb') as file:
         file.truncate(used + used // 16 + FREE)
     # No journal: nobody mounts it again but to read it.
-    bundle.run(shutil.which('mke2fs', path=PATH), '-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-E', 'lazy_itable_init=1', '-m', '0',
-               '-N', str(count + 65536), '-d', stage, disk)
+    bundle.run(
+        shutil.which('mke2fs', path=PATH),
+        '-q',
+        '-F',
+        '-t',
+        'ext4',
+        '-O',
+        '^has_journal',
+        '-E',
+        'lazy_itable_init=1',
+        '-m',
+        '0',
+        '-N',
+        str(count + 65536),
+        '-d',
+        stage,
+        disk,
+    )
 
 
 def tail(path, size=6000):
@@ -169,7 +209,9 @@ def run(command, files={}, out=None, timeout=PATIENCE, memory=3000, libraries_of
     need_tools()
     os.makedirs(WORK, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='nest.', dir=WORK) as tmp:
-        disk, initrd, output, status, serial = (os.path.join(tmp, n) for n in ('data.ext4', 'initramfs', 'output', 'status', 'serial'))
+        disk, initrd, output, status, serial = (
+            os.path.join(tmp, n) for n in ('data.ext4', 'initramfs', 'output', 'status', 'serial')
+        )
         make_disk(disk, files, os.path.join(tmp, 'stage'))
         shutil.rmtree(os.path.join(tmp, 'stage'))
         for path, data in ((initrd, initramfs(command, libraries_of)), (output, b''), (status, b''), (serial, b'')):
@@ -180,16 +222,57 @@ def run(command, files={}, out=None, timeout=PATIENCE, memory=3000, libraries_of
         # On a busy machine the kernel would panic when it checks whether its timer ticks: no_timer_check.
         # nohz=off and highres=off make the timer periodic, and each tick delivers what was lost before: no hang in 96 boots.
         # Names relative to its directory have no comma in them, which qemu would take for its own.
-        qemu = ['qemu-system-x86_64', '-M', 'pc', '-accel', 'tcg,thread=multi', '-cpu', 'EPYC,+svm,+npt', '-smp', str(smp), '-m', str(memory),
-                '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'file:serial',
-                '-kernel', os.path.join(GUEST, 'vmlinuz'), '-initrd', 'initramfs', '-append', 'console=ttyS0 quiet panic=-1 no_timer_check nohz=off highres=off',
-                # In this order: the first virtio device has the ports vport0p1 and vport0p2.
-                '-device', 'virtio-serial-pci', '-chardev', 'file,id=output,path=output', '-device', 'virtserialport,nr=1,chardev=output',
-                '-chardev', 'file,id=status,path=status', '-device', 'virtserialport,nr=2,chardev=status',
-                '-drive', 'if=none,id=data,format=raw,file=data.ext4,cache=unsafe', '-device', 'virtio-blk-pci,drive=data']
+        qemu = [
+            'qemu-system-x86_64',
+            '-M',
+            'pc',
+            '-accel',
+            'tcg,thread=multi',
+            '-cpu',
+            'EPYC,+svm,+npt',
+            '-smp',
+            str(smp),
+            '-m',
+            str(memory),
+            '-nodefaults',
+            '-no-user-config',
+            '-display',
+            'none',
+            '-no-reboot',
+            '-serial',
+            'file:serial',
+            '-kernel',
+            os.path.join(GUEST, 'vmlinuz'),
+            '-initrd',
+            'initramfs',
+            '-append',
+            'console=ttyS0 quiet panic=-1 no_timer_check nohz=off highres=off',
+            # In this order: the first virtio device has the ports vport0p1 and vport0p2.
+            '-device',
+            'virtio-serial-pci',
+            '-chardev',
+            'file,id=output,path=output',
+            '-device',
+            'virtserialport,nr=1,chardev=output',
+            '-chardev',
+            'file,id=status,path=status',
+            '-device',
+            'virtserialport,nr=2,chardev=status',
+            '-drive',
+            'if=none,id=data,format=raw,file=data.ext4,cache=unsafe',
+            '-device',
+            'virtio-blk-pci,drive=data',
+        ]
         why = 'the machine died'
         try:
-            p = subprocess.run(qemu, cwd=tmp, timeout=timeout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            p = subprocess.run(
+                qemu,
+                cwd=tmp,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
             said = p.stdout.decode(errors='replace')
         except subprocess.TimeoutExpired as e:
             why, said = 'no end after %d s' % timeout, (e.stdout or b'').decode(errors='replace')
@@ -197,7 +280,10 @@ def run(command, files={}, out=None, timeout=PATIENCE, memory=3000, libraries_of
         if not m:
             # The processor model promises what the emulation lacks, and says so each time.
             said = '\n'.join(line for line in said.splitlines() if "TCG doesn't support requested feature" not in line)
-            raise NestError('nest: %s\nserial: %s\nprinted: %s\nqemu: %s' % (tail(status) or why, tail(serial), tail(output), said[-1000:]))
+            raise NestError(
+                'nest: %s\nserial: %s\nprinted: %s\nqemu: %s'
+                % (tail(status) or why, tail(serial), tail(output), said[-1000:])
+            )
         if out is not None:
             os.makedirs(out, exist_ok=True)
             with bundle.mounted(disk, 'ext4') as at:
@@ -219,7 +305,9 @@ def main():
     if not all('=' in pair for pair in a.file):
         ap.error('--file wants GUEST=HOST')
     try:
-        code, printed = run(a.command, dict(pair.split('=', 1) for pair in a.file), a.out, a.timeout, a.memory, a.libraries_of, a.smp)
+        code, printed = run(
+            a.command, dict(pair.split('=', 1) for pair in a.file), a.out, a.timeout, a.memory, a.libraries_of, a.smp
+        )
     except (NestError, OSError, ValueError) as e:
         print(e, file=sys.stderr)
         return 125

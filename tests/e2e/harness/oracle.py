@@ -5,6 +5,7 @@
 Unpacks each case with `umoci unpack` (as root) and prints where it differs from what the case expects. umoci is no judge of all
 of them: where it is known to do otherwise, KNOWN says why, and only news make the exit status 1.
 """
+
 import json
 import os
 import shutil
@@ -13,41 +14,42 @@ import sys
 import tempfile
 import time
 
-from harness import compare
-from harness import transcode
+from harness import compare, transcode
 
 # Case names, by the reason why umoci is not followed.
-KNOWN = {name: why for why, names in {
-    'checks nothing of the sort': 'blob-wrong-digest blob-wrong-size config-wrong-digest manifest-wrong-digest manifest-wrong-size '
-                                  'manifest-unknown-media-type manifest-said-to-be-index config-other-architecture config-unknown-media-type '
-                                  'bomb-symlink-forest '
-                                  'device-major-too-large device-minor-too-large gid-no-id gid-pax-negative uid-negative uid-no-id '
-                                  'uid-pax-too-large uid-too-large xattr-refused-capability-empty',
-    'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
-    'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
-                                 'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there '
-                                 'config-against-index config-architecture-empty-in-index config-variant-against-index',
-    'reads configs more strictly than Docker': 'config-created-empty config-entrypoint-string config-history-odd config-os-absent config-os-empty '
-                                               'config-rootfs-null config-rootfs-type-absent config-rootfs-type-empty config-rootfs-type-null '
-                                               'config-upper-case config-variant-number',
-    'goes by the media type': 'media-type-disagrees',
-    'links in the order of the tar': 'link-before-target link-chain-backwards link-chain-to-lower',
-    'knows no old GNU sparse files, contiguous files, global headers': 'name-before-global-header '
+KNOWN = {
+    name: why
+    for why, names in {
+        'checks nothing of the sort': 'blob-wrong-digest blob-wrong-size config-wrong-digest manifest-wrong-digest manifest-wrong-size '
+        'manifest-unknown-media-type manifest-said-to-be-index config-other-architecture config-unknown-media-type '
+        'bomb-symlink-forest '
+        'device-major-too-large device-minor-too-large gid-no-id gid-pax-negative uid-negative uid-no-id '
+        'uid-pax-too-large uid-too-large xattr-refused-capability-empty',
+        'takes .. as staying inside the root': 'dot-dot-in-link-target dot-dot-last dot-dot-leading dot-dot-middle',
+        'is not given the manifest': 'layout-not-there manifest-bad-scheme manifest-empty manifest-no-image manifest-not-yaml '
+        'manifest-unknown-key pinned-wrong platform-not-there platform-other tag-not-there '
+        'config-against-index config-architecture-empty-in-index config-variant-against-index',
+        'reads configs more strictly than Docker': 'config-created-empty config-entrypoint-string config-history-odd config-os-absent config-os-empty '
+        'config-rootfs-null config-rootfs-type-absent config-rootfs-type-empty config-rootfs-type-null '
+        'config-upper-case config-variant-number',
+        'goes by the media type': 'media-type-disagrees',
+        'links in the order of the tar': 'link-before-target link-chain-backwards link-chain-to-lower',
+        'knows no old GNU sparse files, contiguous files, global headers': 'name-before-global-header '
         'sparse-gnu-four sparse-gnu-leading-hole sparse-gnu-many sparse-gnu-middle sparse-gnu-odd-size sparse-gnu-only-hole '
         'sparse-gnu-trailing-hole sparse-linked type-contiguous pax-global',
-    'inherits default ACLs; knows no ACL text, no LIBARCHIVE record, no empty value, no SELinux label':
-        'acl-default-not-inherited acl-text acl-text-default xattr-libarchive xattr-empty-value xattr-shared',
-    'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '
-                                                                     'whiteout-dir-after-own-dir',
-    'keeps the marks of this project': 'xattr-own-marks-dropped',
-    'sets the mode before the ACL': 'acl-against-mode',
-    'refuses what Docker passes over': 'xattr-of-other-kinds',
-    'needs a file system with room for it': 'xattr-too-large-for-a-guest',
-    'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after aufs-link-before',
-    'fails on a directory implied over a file':
-        'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',
-    'clamps times to 32 bits': 'time-pax',
-}.items() for name in names.split()}
+        'inherits default ACLs; knows no ACL text, no LIBARCHIVE record, no empty value, no SELinux label': 'acl-default-not-inherited acl-text acl-text-default xattr-libarchive xattr-empty-value xattr-shared',
+        'leaves its own time on a directory below which it made another': 'implied-in-deeper through-symlink-implied-below '
+        'whiteout-dir-after-own-dir',
+        'keeps the marks of this project': 'xattr-own-marks-dropped',
+        'sets the mode before the ACL': 'acl-against-mode',
+        'refuses what Docker passes over': 'xattr-of-other-kinds',
+        'needs a file system with room for it': 'xattr-too-large-for-a-guest',
+        'unpacks the links of aufs': 'aufs-bookkeeping aufs-link-after aufs-link-before',
+        'fails on a directory implied over a file': 'dir-file-implied-dir file-there-then-through-symlink file-used-as-directory file-used-as-directory-through-link',
+        'clamps times to 32 bits': 'time-pax',
+    }.items()
+    for name in names.split()
+}
 
 # Cases about which image is meant: transcode.py gives umoci one, so they say nothing of umoci.
 CHOICE = ('index-', 'order-', 'name-', 'two-names-', 'two-variants-', 'tagged-and-untagged-', 'same-platform-')
@@ -55,8 +57,13 @@ CHOICE = ('index-', 'order-', 'name-', 'two-names-', 'two-variants-', 'tagged-an
 
 def unpack(layout, tag, out, env=None):
     """umoci's rootfs and what it said; None for the former if it failed."""
-    p = subprocess.run(['umoci', 'unpack', '--image', '%s:%s' % (layout, tag), out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                       text=True, errors='replace')
+    p = subprocess.run(
+        ['umoci', 'unpack', '--image', '%s:%s' % (layout, tag), out],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors='replace',
+    )
     return (os.path.join(out, 'rootfs') if p.returncode == 0 else None), p.stdout
 
 
@@ -68,9 +75,9 @@ def judge(case):
         layout = os.path.join(tmp, 'layout')
         try:
             transcode.copy(os.path.join(case, 'layout'), layout)
-        except Exception as e:                      # broken on purpose
+        except Exception as e:  # broken on purpose
             return None if expect['exit'] else 'cannot be read: %s' % e
-        start = time.time_ns() - 10 ** 9
+        start = time.time_ns() - 10**9
         root, said = unpack(layout, 'latest', os.path.join(tmp, 'out'))
         if root is None:
             return None if expect['exit'] else 'umoci fails: ' + said.strip().split('\n')[-1][-200:]
@@ -92,7 +99,7 @@ def main():
     news = 0
     for name in names or sorted(os.listdir(cases)):
         if json.load(open(os.path.join(cases, name, 'expect.json')))['args']:
-            continue                                # limits are no matter of umoci's
+            continue  # limits are no matter of umoci's
         if name.startswith(CHOICE):
             continue
         text = judge(os.path.join(cases, name))

@@ -1,12 +1,13 @@
 """Builds by other users, with scratch directories that all of them can write to, and what checks of foreign files ask of them."""
+
 import contextlib
 import fcntl
 import os
 import select
 import subprocess
 import time
-from harness.common import BINARY, HELLO, PATIENCE, call, need, scratch
 
+from harness.common import BINARY, HELLO, PATIENCE, call, need, scratch
 
 # Users who run nothing else.
 ALICE, BOB = 45_701, 45_702
@@ -40,7 +41,12 @@ def stagings(parent):
 
 
 def layer_files(cache, ending):
-    return sorted(os.path.join(at, name) for at, _, names in os.walk(cache) for name in names if name.endswith(ending) and len(name) == 64 + len(ending))
+    return sorted(
+        os.path.join(at, name)
+        for at, _, names in os.walk(cache)
+        for name in names
+        if name.endswith(ending) and len(name) == 64 + len(ending)
+    )
 
 
 def put(path, text=''):
@@ -50,7 +56,10 @@ def put(path, text=''):
 
 
 def holds_data(directory, why):
-    need(os.listdir(directory) == ['data'], '%s: what was in another directory is gone: %s' % (why, os.listdir(directory)))
+    need(
+        os.listdir(directory) == ['data'],
+        '%s: what was in another directory is gone: %s' % (why, os.listdir(directory)),
+    )
 
 
 @contextlib.contextmanager
@@ -70,7 +79,10 @@ def tree(top):
     for at, dirs, names in os.walk(top):
         for path in (os.path.join(at, name) for name in dirs + names):
             kind = os.lstat(path).st_mode
-            found[os.path.relpath(path, top)] = (kind, open(path, 'rb').read() if os.path.isfile(path) else os.path.islink(path) and os.readlink(path))
+            found[os.path.relpath(path, top)] = (
+                kind,
+                open(path, 'rb').read() if os.path.isfile(path) else os.path.islink(path) and os.readlink(path),
+            )
     return found
 
 

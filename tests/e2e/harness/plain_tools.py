@@ -1,4 +1,5 @@
 """Patched images beside the same change made by plain tools on what `umoci unpack` gives."""
+
 import collections
 import functools
 import os
@@ -6,26 +7,23 @@ import resource
 import shutil
 import stat
 import time
-from harness import bundle
-from harness import compare
-from harness import oracle
-from harness import transcode
+
+from harness import bundle, compare, oracle, transcode
 from harness.common import TOP, WORK, Failed, build, call, need, quiet_kernel, scratch
 from harness.images import image
 from harness.upper import clean, overlay
 
-
 DIR = os.path.join(WORK, 'patch')
 
 
-T = 1720000000                      # SOURCE_DATE_EPOCH: a time that nothing in the images has
+T = 1720000000  # SOURCE_DATE_EPOCH: a time that nothing in the images has
 
 
 Image = collections.namedtuple('Image', 'layout root base')
 
 
 # What every script begins with. It runs in the unpacked image; $R is that, $H the host's files of a case.
-PRELUDE = r'''
+PRELUDE = r"""
 set -eu
 umask 022
 in_root() { chroot "$R" /bin/sh -euc "$1"; }
@@ -49,7 +47,7 @@ add_user() { shadow_tool useradd "$@"; }
 add_group() { shadow_tool groupadd "$@"; }
 # Edits a file in place, so that names and xattrs stay: edit FILE COMMAND...
 edit() { f=$1; shift; "$@" <"$f" >"$H/.edit"; cat "$H/.edit" >"$f"; rm "$H/.edit"; }
-'''
+"""
 
 
 @functools.cache
@@ -60,7 +58,7 @@ def pristine(name):
     shutil.rmtree(at, ignore_errors=True)
     os.makedirs(at)
     transcode.copy(layout, os.path.join(at, 'layout'))
-    start = time.time_ns() - 10 ** 9
+    start = time.time_ns() - 10**9
     root, said = oracle.unpack(os.path.join(at, 'layout'), 'latest', os.path.join(at, 'out'))
     need(root, 'umoci: ' + said)
     shutil.rmtree(os.path.join(at, 'layout'))
@@ -73,8 +71,8 @@ def pristine(name):
             base = compare.read(merged)
     for path, _, _ in os.walk(os.fsencode(root), topdown=False):
         st = os.lstat(path)
-        if st.st_mtime_ns > start:              # umoci's own time on a directory that the image only implies
-            time_of_image = base[compare.escape(path[len(root):]) or '/']['mtime']
+        if st.st_mtime_ns > start:  # umoci's own time on a directory that the image only implies
+            time_of_image = base[compare.escape(path[len(root) :]) or '/']['mtime']
             os.utime(path, ns=(time_of_image, time_of_image))
     text = compare.show(compare.read(root), base, empty_xattrs_may_lack=True)
     need(not text, 'without patches already:\n' + text)
@@ -94,25 +92,36 @@ def by_plain_tools(img, script, tmp, host):
             fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
             st = os.fstat(fds[-1])
             held[st.st_ino] = st.st_mtime_ns
-        start = time.time_ns() - 50_000_000     # the kernel's clock for files is a tick behind
-        call('sh', '-c', PRELUDE + script, cwd=root, env={**os.environ, 'R': root, 'H': host, 'T': str(T), 'SOURCE_DATE_EPOCH': str(T), 'LC_ALL': 'C'})
+        start = time.time_ns() - 50_000_000  # the kernel's clock for files is a tick behind
+        call(
+            'sh',
+            '-c',
+            PRELUDE + script,
+            cwd=root,
+            env={**os.environ, 'R': root, 'H': host, 'T': str(T), 'SOURCE_DATE_EPOCH': str(T), 'LC_ALL': 'C'},
+        )
         entries = compare.read(root)
         # Whatever has the present time was changed: a directory because names came or went, unless it is new; others by their content.
         inodes = {b'': os.lstat(root).st_ino}
         for path, names, _ in os.walk(os.fsencode(root)):
             for name in names:
-                inodes[os.path.join(path, name)[len(root):]] = os.lstat(os.path.join(path, name)).st_ino
+                inodes[os.path.join(path, name)[len(root) :]] = os.lstat(os.path.join(path, name)).st_ino
         inodes = {compare.escape(path) or '/': inode for path, inode in inodes.items()}
         for path, e in entries.items():
             if e['mtime'] > start:
-                e['mtime'] = held.get(inodes[path], T * 10 ** 9) if e['type'] == 'dir' else T * 10 ** 9
+                e['mtime'] = held.get(inodes[path], T * 10**9) if e['type'] == 'dir' else T * 10**9
     finally:
         for fd in fds:
             os.close(fd)
     # A file that only lost a name is not changed itself, and the layer it lies in knows nothing of the loss; so it is with overlayfs.
     for path, e in entries.items():
         b = img.base.get(path)
-        if b and e['type'] != 'dir' and e['nlink'] < b['nlink'] and {**e, 'nlink': 0, 'inode': 0} == {**b, 'nlink': 0, 'inode': 0}:
+        if (
+            b
+            and e['type'] != 'dir'
+            and e['nlink'] < b['nlink']
+            and {**e, 'nlink': 0, 'inode': 0} == {**b, 'nlink': 0, 'inode': 0}
+        ):
             e['nlink'] = b['nlink']
     return entries
 
@@ -124,12 +133,18 @@ def judge_upper(up, base, found):
     for at, names, files in os.walk(top):
         for name in names + files:
             real = os.path.join(at, name)
-            path, st = compare.escape(real[len(top):]), os.lstat(real)
+            path, st = compare.escape(real[len(top) :]), os.lstat(real)
             paths.append(path)
-            marks = {n: os.getxattr(real, n, follow_symlinks=False) for n in os.listxattr(real, follow_symlinks=False) if n.startswith('trusted.overlay.')}
+            marks = {
+                n: os.getxattr(real, n, follow_symlinks=False)
+                for n in os.listxattr(real, follow_symlinks=False)
+                if n.startswith('trusted.overlay.')
+            }
             if stat.S_ISDIR(st.st_mode):
                 dirs.append(path)
-                need(marks in ({}, {'trusted.overlay.opaque': b'y'}), '%s in the upper has the marks %s' % (path, marks))
+                need(
+                    marks in ({}, {'trusted.overlay.opaque': b'y'}), '%s in the upper has the marks %s' % (path, marks)
+                )
                 continue
             need(not marks, '%s in the upper has the marks %s' % (path, marks))
             inner.add(path)
@@ -138,7 +153,10 @@ def judge_upper(up, base, found):
                 need(path in base, 'a whiteout of nothing: ' + path)
                 need(path not in found, '%s is there in spite of its whiteout' % path)
             else:
-                need(path in found and found[path] != base.get(path), 'the upper holds %s, of which nothing changed' % path)
+                need(
+                    path in found and found[path] != base.get(path),
+                    'the upper holds %s, of which nothing changed' % path,
+                )
     need(len(whiteouts) < 2, 'the whiteouts have %d inodes instead of one' % len(whiteouts))
     for path in sorted(dirs, key=len, reverse=True):
         need(path in found, 'the upper holds the directory %s, which is not to be seen' % path)

@@ -4,6 +4,7 @@
 
 A fault is a function of the request and of what fetches the true answer; the functions at the end make them.
 """
+
 import collections
 import contextlib
 import email.utils
@@ -14,6 +15,7 @@ import socket
 import struct
 import threading
 import time
+
 from harness.server import Server
 
 
@@ -43,7 +45,7 @@ class Proxy(Server):
         body = None
 
         def do_GET(self):
-            if self.path.startswith('http://'):         # we are the client's HTTP_PROXY
+            if self.path.startswith('http://'):  # we are the client's HTTP_PROXY
                 self.path = '/' + self.path.split('/', 3)[3]
             fault = self.owner.fault(self.command, self.path)
             fault(self, self.get) if fault else self.answer(*self.get())
@@ -74,15 +76,19 @@ class Proxy(Server):
         def get(self, ranged=True):
             """What the registry answers: status, headers, body."""
             c = http.client.HTTPConnection(self.owner.upstream, timeout=60)
-            drop = {'connection', 'proxy-connection', 'keep-alive', 'proxy-authorization'} | (set() if ranged else {'range', 'if-range'})
+            drop = {'connection', 'proxy-connection', 'keep-alive', 'proxy-authorization'} | (
+                set() if ranged else {'range', 'if-range'}
+            )
             c.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for k, v in self.headers.items():           # one by one: Accept may come many times
+            for k, v in self.headers.items():  # one by one: Accept may come many times
                 if k.lower() not in drop:
                     c.putheader(k, v)
             c.endheaders(self.body)
             with c.getresponse() as r:
                 body = r.read()
-                headers = {k: v for k, v in r.headers.items() if k.lower() not in ('connection', 'transfer-encoding', 'date')}
+                headers = {
+                    k: v for k, v in r.headers.items() if k.lower() not in ('connection', 'transfer-encoding', 'date')
+                }
             c.close()
             return r.status, headers, body
 
@@ -90,7 +96,9 @@ class Proxy(Server):
             """Sends it; up to byte `stop`, with another Content-Length, `pace` = (bytes, seconds) slow, ended by a reset or by what `then` does."""
             self.send_response(status)
             if self.command != 'HEAD':
-                headers = {k: v for k, v in headers.items() if k.lower() != 'content-length'} | {'Content-Length': len(body) if length is None else length}
+                headers = {k: v for k, v in headers.items() if k.lower() != 'content-length'} | {
+                    'Content-Length': len(body) if length is None else length
+                }
             if stop is not None or length is not None:
                 self.close_connection = True
             for k, v in headers.items():
@@ -99,7 +107,7 @@ class Proxy(Server):
             body = body[:stop] if stop is not None else body
             step = pace[0] if pace else 1 << 16
             for at in range(0, len(body), step):
-                self.wfile.write(body[at:at + step])
+                self.wfile.write(body[at : at + step])
                 if pace and self.owner.closing.wait(pace[1]):
                     return
             if then:
@@ -129,13 +137,17 @@ def cut_whole(n):
 
 def hang_up():
     """No answer at all."""
+
     def act(h, get):
         h.close_connection = True
+
     return act
 
 
 def status(code, body=b'{"errors":[{"code":"UNAVAILABLE","message":"out of order"}]}', **headers):
-    return lambda h, get: h.answer(code, {'Content-Type': 'application/json'} | {k.replace('_', '-'): v for k, v in headers.items()}, body)
+    return lambda h, get: h.answer(
+        code, {'Content-Type': 'application/json'} | {k.replace('_', '-'): v for k, v in headers.items()}, body
+    )
 
 
 def busy_until(seconds):
@@ -149,27 +161,33 @@ def slow(step, seconds):
 
 def length(delta):
     """Says more or fewer bytes than it sends."""
+
     def act(h, get):
         code, headers, body = get()
         h.answer(code, headers, body, length=len(body) + delta)
+
     return act
 
 
 def wrong(at=0.5):
     """One bit is another one."""
+
     def act(h, get):
         code, headers, body = get()
         body = bytearray(body)
         body[int(len(body) * at)] ^= 1
         h.answer(code, headers, bytes(body))
+
     return act
 
 
 def more(extra):
     """The right bytes and then some, with a Content-Length that fits."""
+
     def act(h, get):
         code, headers, body = get()
         h.answer(code, headers, body + extra)
+
     return act
 
 
@@ -180,13 +198,17 @@ def no_range():
 
 def range_from(delta):
     """A 206 that begins elsewhere than was asked for, and says so."""
+
     def act(h, get):
         code, headers, whole = get(ranged=False)
         m = re.match(r'bytes=(\d+)-', h.headers.get('Range', ''))
         if not m:
             return h.answer(code, headers, whole)
         first = max(0, int(m[1]) + delta)
-        h.answer(206, headers | {'Content-Range': 'bytes %d-%d/%d' % (first, len(whole) - 1, len(whole))}, whole[first:])
+        h.answer(
+            206, headers | {'Content-Range': 'bytes %d-%d/%d' % (first, len(whole) - 1, len(whole))}, whole[first:]
+        )
+
     return act
 
 
@@ -197,6 +219,7 @@ def redirect(host, query=''):
 
 def stall(n=0):
     """Sends n bytes of the body (the head too, unless n is 0) and then nothing, with the connection open."""
+
     def act(h, get):
         h.close_connection = True
         wait = lambda: h.owner.closing.wait(300)
@@ -204,20 +227,24 @@ def stall(n=0):
             h.answer(*get(), stop=n, then=wait)
         else:
             wait()
+
     return act
 
 
 def deaf():
     """Takes nothing of what is sent to it."""
+
     def act(h, get):
         h.close_connection = True
         h.owner.closing.wait(300)
+
     act.unread = True
     return act
 
 
 def slow_in(seconds):
     """Takes what is sent to it over so long a time."""
+
     def act(h, get):
         length, parts, step = int(h.headers['Content-Length']), [], seconds / 20
         for i in range(20):
@@ -226,12 +253,14 @@ def slow_in(seconds):
                 return
         h.body = b''.join(parts)
         h.answer(*get())
+
     act.unread = True
     return act
 
 
 def endless(code, start=b''):
     """An answer that goes on for as long as somebody listens."""
+
     def act(h, get):
         h.close_connection = True
         h.send_response(code)
@@ -245,14 +274,17 @@ def endless(code, start=b''):
                 sent += 65536
                 h.owner.endless = max(h.owner.endless, sent)
                 h.wfile.write(b' ' * 65536)
+
     return act
 
 
 def headers(change):
     """The answer with other headers."""
+
     def act(h, get):
         code, headers, body = get()
         h.answer(code, change(dict(headers)), body)
+
     return act
 
 

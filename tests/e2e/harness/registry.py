@@ -9,6 +9,7 @@
 
 Everything listens on loopback, on ports that were free, and ends with the site.
 """
+
 import base64
 import contextlib
 import functools
@@ -21,12 +22,12 @@ import ssl
 import subprocess
 import time
 import urllib.parse
-from harness.server import Server, free_port
+
 from harness.proxy import Proxy
+from harness.server import Server, free_port
 
-
-USER, PASSWORD = 'ursula', 'pa55:w0rd/Ünicode?'     # a colon, and what base64 and URLs make something else of
-IDENTITY = 'the identity/token of=ursula'              # what a login gave in place of name and password
+USER, PASSWORD = 'ursula', 'pa55:w0rd/Ünicode?'  # a colon, and what base64 and URLs make something else of
+IDENTITY = 'the identity/token of=ursula'  # what a login gave in place of name and password
 TOOLS = {'docker-registry': 'docker-registry', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'skopeo': 'skopeo'}
 
 
@@ -35,8 +36,6 @@ def run(*cmd, **kw):
     if p.returncode:
         raise OSError('%s: exit %d: %s' % (' '.join(cmd), p.returncode, p.stdout.strip()[-2000:]))
     return p.stdout
-
-
 
 
 class Site:
@@ -81,7 +80,9 @@ class Site:
     def default(self):
         """What docker.io would be: TLS and a login. It is reached by a tunnel that takes it for that."""
         cert, key = self.certificate
-        return self.stack.enter_context(Registry(self, 'default', tls={'certificate': cert, 'key': key}, auth=self.htpasswd))
+        return self.stack.enter_context(
+            Registry(self, 'default', tls={'certificate': cert, 'key': key}, auth=self.htpasswd)
+        )
 
     @functools.cached_property
     def tokens(self):
@@ -89,8 +90,12 @@ class Site:
 
     @functools.cached_property
     def token(self):
-        auth = {'realm': 'http://%s/token' % self.tokens.host, 'service': 'the registry', 'issuer': TokenServer.ISSUER,
-                'rootcertbundle': self.certificate[0]}
+        auth = {
+            'realm': 'http://%s/token' % self.tokens.host,
+            'service': 'the registry',
+            'issuer': TokenServer.ISSUER,
+            'rootcertbundle': self.certificate[0],
+        }
         return self.stack.enter_context(Registry(self, 'token', auth={'token': auth}))
 
     def proxy(self, upstream=None, **kw):
@@ -100,35 +105,104 @@ class Site:
     def ca(self):
         """A CA that no system trusts, as PEM."""
         with open(self.at('ca.cnf'), 'w') as file:
-            file.write('[req]\nprompt=no\ndistinguished_name=n\nx509_extensions=x\n[n]\nCN=Test CA\n'
-                       '[x]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n')
-        run('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-config', self.at('ca.cnf'),
-            '-keyout', self.at('ca.key'), '-out', self.at('ca.pem'))
+            file.write(
+                '[req]\nprompt=no\ndistinguished_name=n\nx509_extensions=x\n[n]\nCN=Test CA\n'
+                '[x]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n'
+            )
+        run(
+            'openssl',
+            'req',
+            '-x509',
+            '-newkey',
+            'rsa:2048',
+            '-nodes',
+            '-days',
+            '2',
+            '-config',
+            self.at('ca.cnf'),
+            '-keyout',
+            self.at('ca.key'),
+            '-out',
+            self.at('ca.pem'),
+        )
         return self.at('ca.pem')
 
     @functools.cached_property
     def certificate(self):
         """(certificate, key) of the server, signed by the CA."""
         with open(self.at('server.cnf'), 'w') as file:
-            file.write('[x]\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n'
-                       'subjectAltName=DNS:localhost,DNS:registry.invalid,DNS:docker.io,DNS:*.docker.io,IP:127.0.0.1\n')
-        run('openssl', 'req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=test registry', '-keyout', self.at('server.key'), '-out', self.at('server.csr'))
-        run('openssl', 'x509', '-req', '-in', self.at('server.csr'), '-CA', self.ca, '-CAkey', self.at('ca.key'), '-CAcreateserial', '-days', '2',
-            '-extfile', self.at('server.cnf'), '-extensions', 'x', '-out', self.at('server.pem'))
+            file.write(
+                '[x]\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n'
+                'subjectAltName=DNS:localhost,DNS:registry.invalid,DNS:docker.io,DNS:*.docker.io,IP:127.0.0.1\n'
+            )
+        run(
+            'openssl',
+            'req',
+            '-newkey',
+            'rsa:2048',
+            '-nodes',
+            '-subj',
+            '/CN=test registry',
+            '-keyout',
+            self.at('server.key'),
+            '-out',
+            self.at('server.csr'),
+        )
+        run(
+            'openssl',
+            'x509',
+            '-req',
+            '-in',
+            self.at('server.csr'),
+            '-CA',
+            self.ca,
+            '-CAkey',
+            self.at('ca.key'),
+            '-CAcreateserial',
+            '-days',
+            '2',
+            '-extfile',
+            self.at('server.cnf'),
+            '-extensions',
+            'x',
+            '-out',
+            self.at('server.pem'),
+        )
         return self.at('server.pem'), self.at('server.key')
 
     def push(self, layout, name, *args, tag='latest'):
         """Puts an image there as it is, unless `args` say otherwise."""
         keep = () if '--format' in args else ('--preserve-digests',)
-        run('skopeo', 'copy', '--quiet', '--insecure-policy', '--dest-tls-verify=false', *keep, *args, 'oci:%s:%s' % (layout, tag),
-            'docker://%s/%s' % (self.plain.host, name))
+        run(
+            'skopeo',
+            'copy',
+            '--quiet',
+            '--insecure-policy',
+            '--dest-tls-verify=false',
+            *keep,
+            *args,
+            'oci:%s:%s' % (layout, tag),
+            'docker://%s/%s' % (self.plain.host, name),
+        )
 
     def digest(self, name):
         """The digest of what a tag points to."""
         repository, tag = name.rsplit(':', 1)
         c = http.client.HTTPConnection(self.plain.host, timeout=600)
-        c.request('HEAD', '/v2/%s/manifests/%s' % (repository, tag), headers={'Accept': ', '.join(
-            'application/vnd.' + t for t in ('oci.image.manifest.v1+json', 'oci.image.index.v1+json', 'docker.distribution.manifest.v2+json'))})
+        c.request(
+            'HEAD',
+            '/v2/%s/manifests/%s' % (repository, tag),
+            headers={
+                'Accept': ', '.join(
+                    'application/vnd.' + t
+                    for t in (
+                        'oci.image.manifest.v1+json',
+                        'oci.image.index.v1+json',
+                        'docker.distribution.manifest.v2+json',
+                    )
+                )
+            },
+        )
         answer = c.getresponse()
         if answer.status != 200:
             raise OSError('the registry does not have %s: %d' % (name, answer.status))
@@ -142,16 +216,30 @@ class Registry:
         self.site, self.name, self.tls, self.auth = site, name, tls, auth
 
     def __enter__(self):
-        for _ in range(3):              # the port may be taken between our look and its start
+        for _ in range(3):  # the port may be taken between our look and its start
             self.host = '127.0.0.1:%d' % free_port()
-            config = {'version': 0.1, 'log': {'level': 'info'}, 'storage': {'filesystem': {'rootdirectory': self.site.at('storage')}},
-                      'http': {'addr': self.host, 'secret': 'one for all, as they share their uploads', **({'tls': self.tls} if self.tls else {})}, **({'auth': self.auth} if self.auth else {})}
+            config = {
+                'version': 0.1,
+                'log': {'level': 'info'},
+                'storage': {'filesystem': {'rootdirectory': self.site.at('storage')}},
+                'http': {
+                    'addr': self.host,
+                    'secret': 'one for all, as they share their uploads',
+                    **({'tls': self.tls} if self.tls else {}),
+                },
+                **({'auth': self.auth} if self.auth else {}),
+            }
             path, self.log = (self.site.at(self.name + end) for end in ('.yml', '.log'))
             with open(path, 'w') as file:
-                json.dump(config, file)         # JSON is YAML
+                json.dump(config, file)  # JSON is YAML
             with open(self.log, 'w') as log:
-                self.process = subprocess.Popen(['docker-registry', 'serve', path], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                env={'PATH': os.environ['PATH'], 'OTEL_TRACES_EXPORTER': 'none'})
+                self.process = subprocess.Popen(
+                    ['docker-registry', 'serve', path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={'PATH': os.environ['PATH'], 'OTEL_TRACES_EXPORTER': 'none'},
+                )
             if self.answers():
                 return self
             self.__exit__()
@@ -166,8 +254,11 @@ class Registry:
         # Whether it answers is the question, not how soon on a busy machine.
         end = time.monotonic() + 600
         while time.monotonic() < end and self.process.poll() is None:
-            c = http.client.HTTPSConnection(self.host, timeout=60, context=ssl._create_unverified_context()) if self.tls else \
-                http.client.HTTPConnection(self.host, timeout=60)
+            c = (
+                http.client.HTTPSConnection(self.host, timeout=60, context=ssl._create_unverified_context())
+                if self.tls
+                else http.client.HTTPConnection(self.host, timeout=60)
+            )
             try:
                 c.request('GET', '/v2/')
                 if c.getresponse().status in (200, 401):
@@ -179,10 +270,9 @@ class Registry:
         return False
 
 
-
-
 class TokenServer(Server):
     """Gives tokens to USER for everything, and to anybody for what is below public/. A token comes as `token` and as `access_token` by turns."""
+
     ISSUER = 'the token server'
 
     def __init__(self, certificate):
@@ -194,14 +284,32 @@ class TokenServer(Server):
     def sign(self, user, service, access):
         pack = lambda data: base64.urlsafe_b64encode(data).rstrip(b'=')
         now = int(time.time())
-        claims = {'iss': self.ISSUER, 'sub': user, 'aud': service, 'exp': now + 300, 'nbf': now - 10, 'iat': now, 'jti': os.urandom(8).hex(), 'access': access}
-        text = b'.'.join(pack(json.dumps(part).encode()) for part in ({'typ': 'JWT', 'alg': 'RS256', 'x5c': [self.x5c]}, claims))
-        p = subprocess.run(['openssl', 'dgst', '-sha256', '-sign', self.certificate[1]], input=text, stdout=subprocess.PIPE, check=True)
+        claims = {
+            'iss': self.ISSUER,
+            'sub': user,
+            'aud': service,
+            'exp': now + 300,
+            'nbf': now - 10,
+            'iat': now,
+            'jti': os.urandom(8).hex(),
+            'access': access,
+        }
+        text = b'.'.join(
+            pack(json.dumps(part).encode()) for part in ({'typ': 'JWT', 'alg': 'RS256', 'x5c': [self.x5c]}, claims)
+        )
+        p = subprocess.run(
+            ['openssl', 'dgst', '-sha256', '-sign', self.certificate[1]], input=text, stdout=subprocess.PIPE, check=True
+        )
         return (text + b'.' + pack(p.stdout)).decode()
 
     def scopes(self):
         """The scopes of all requests so far, in order."""
-        return [s for r in self.asked() for v in urllib.parse.parse_qs(urllib.parse.urlsplit(r.path).query).get('scope', []) for s in v.split(' ')]
+        return [
+            s
+            for r in self.asked()
+            for v in urllib.parse.parse_qs(urllib.parse.urlsplit(r.path).query).get('scope', [])
+            for s in v.split(' ')
+        ]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -217,7 +325,9 @@ class TokenServer(Server):
         def do_POST(self):
             """As OAuth 2 has it, for identity tokens."""
             form = urllib.parse.parse_qs(self.rfile.read(int(self.headers['Content-Length'])).decode())
-            if (form.get('grant_type'), form.get('refresh_token')) != (['refresh_token'], [IDENTITY]) or not form.get('client_id'):
+            if (form.get('grant_type'), form.get('refresh_token')) != (['refresh_token'], [IDENTITY]) or not form.get(
+                'client_id'
+            ):
                 return self.say(401, {'error': 'invalid_grant'})
             self.give(USER, form)
 
@@ -226,7 +336,9 @@ class TokenServer(Server):
             for scope in (s for v in query.get('scope', []) for s in v.split(' ')):
                 kind, name, actions = scope.split(':')
                 if user or name.startswith('public/'):
-                    access.append({'type': kind, 'name': name, 'actions': [a for a in actions.split(',') if user or a == 'pull']})
+                    access.append(
+                        {'type': kind, 'name': name, 'actions': [a for a in actions.split(',') if user or a == 'pull']}
+                    )
             token = self.owner.sign(user, query['service'][0], access)
             self.owner.given.append(token)
             self.say(200, {('token', 'access_token')[len(self.owner.given) % 2]: token, 'expires_in': 300})
@@ -240,43 +352,4 @@ class TokenServer(Server):
             self.wfile.write(body)
 
 
-
-
-
-
 # What a rule can do to a request. `get` asks the registry.
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -1,4 +1,5 @@
 """A directory with registries of its own, in which images are built and pulled, and what most checks of registries need beside it."""
+
 import base64
 import collections
 import concurrent.futures
@@ -8,11 +9,11 @@ import json
 import os
 import random
 import subprocess
+
+from harness.common import BINARY, PATIENCE, TOP, Failed, files, manifest_for, need, need_no_leftovers, scratch
 from harness.registry import PASSWORD, USER, Site
 from layout import INDEX, Layer, Layout, for_platform, tagged
 from tarfmt import d, f
-from harness.common import BINARY, PATIENCE, TOP, Failed, files, manifest_for, need, need_no_leftovers, scratch
-
 
 HELLO = os.path.join(TOP, 'testimages/hello')
 
@@ -32,7 +33,19 @@ class Bench:
     def at(self, *names):
         return os.path.join(self.tmp, *names)
 
-    def build(self, reference, *args, cache=None, manifest=None, fails=None, may_fail=None, home=None, timeout=PATIENCE, codes=(1,), **env):
+    def build(
+        self,
+        reference,
+        *args,
+        cache=None,
+        manifest=None,
+        fails=None,
+        may_fail=None,
+        home=None,
+        timeout=PATIENCE,
+        codes=(1,),
+        **env,
+    ):
         """`fails`: words that the message must have; without, the build must succeed; `may_fail`: if it does not, these words.
 
         Nothing of the caller's environment counts."""
@@ -47,17 +60,36 @@ class Bench:
         what = ' '.join([reference, *args])
         cmd = [BINARY, 'build', manifest, '-o', out, '--cache-dir', cache, *args]
         try:
-            p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace', env=env, timeout=timeout, stdin=subprocess.DEVNULL)
+            p = subprocess.run(
+                cmd,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors='replace',
+                env=env,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+            )
         except subprocess.TimeoutExpired as e:
-            raise Failed('build of %s: no end after %d s: %s' % (what, timeout, (e.stderr or b'').decode(errors='replace')[-600:]))
+            raise Failed(
+                'build of %s: no end after %d s: %s'
+                % (what, timeout, (e.stderr or b'').decode(errors='replace')[-600:])
+            )
         said = p.stdout + p.stderr
         need('panicked' not in said, said)
         if may_fail is not None and p.returncode:
             fails = may_fail
-        need(p.returncode == 0 if fails is None else p.returncode in codes, 'build of %s: exit %d: %s' % (what, p.returncode, said.strip()[-1000:]))
+        need(
+            p.returncode == 0 if fails is None else p.returncode in codes,
+            'build of %s: exit %d: %s' % (what, p.returncode, said.strip()[-1000:]),
+        )
         if fails is not None:
             silent = [w for w in fails if w.lower() not in said.lower()]
-            need(not silent, 'build of %s: the message does not say %s: %s' % (what, ', '.join(map(repr, silent)), said.strip()[-600:]))
+            need(
+                not silent,
+                'build of %s: the message does not say %s: %s'
+                % (what, ', '.join(map(repr, silent)), said.strip()[-600:]),
+            )
         need_no_leftovers(os.path.dirname(out), *([] if fails is not None else ['bundle']))
         return Built(out, cache, said)
 
@@ -87,7 +119,11 @@ class Bench:
             doc['layers'] = [{k: v for k, v in l.items() if k not in but} for l in doc['layers']]
             docs.append(doc)
         keys = [k for k in sorted(docs[0].keys() | docs[1].keys()) if docs[0].get(k) != docs[1].get(k)]
-        need(not keys, '%s: bundle.json has another %s' % (why, ', '.join('%s: %s, not %s' % (k, docs[0].get(k), docs[1].get(k)) for k in keys)[:1500]))
+        need(
+            not keys,
+            '%s: bundle.json has another %s'
+            % (why, ', '.join('%s: %s, not %s' % (k, docs[0].get(k), docs[1].get(k)) for k in keys)[:1500]),
+        )
 
     def layout(self, name, *images, platforms=None):
         """A layout of layers' entries; with `platforms`, an index of an image for each, beside what builders add for no platform."""
@@ -95,7 +131,12 @@ class Bench:
         made = [out.image(layers, platform=('linux', p)) for layers, p in zip(images, platforms or ['amd64'])]
         if platforms:
             listed = [for_platform(m, 'linux', p) for m, p in zip(made, platforms)]
-            listed.insert(0, for_platform(out.image([Layer(f('attested', 'x'))], platform=('unknown', 'unknown')), 'unknown', 'unknown'))
+            listed.insert(
+                0,
+                for_platform(
+                    out.image([Layer(f('attested', 'x'))], platform=('unknown', 'unknown')), 'unknown', 'unknown'
+                ),
+            )
             made = [out.json({'schemaVersion': 2, 'mediaType': INDEX, 'manifests': listed}, INDEX)]
         out.index(tagged(made[0]))
         return out.path
@@ -152,4 +193,9 @@ def write(path, doc):
 
 
 def auths(entries):
-    return {'auths': {key: {'auth': base64.b64encode((USER + ':' + password).encode()).decode()} for key, password in entries.items()}}
+    return {
+        'auths': {
+            key: {'auth': base64.b64encode((USER + ':' + password).encode()).decode()}
+            for key, password in entries.items()
+        }
+    }

@@ -1,4 +1,5 @@
 """A threaded HTTP server on loopback that keeps what it was asked: the base of the proxy and of the token server."""
+
 import collections
 import http.client
 import http.server
@@ -7,7 +8,6 @@ import socket
 import sys
 import threading
 import time
-
 
 Request = collections.namedtuple('Request', 'method path range headers time')
 
@@ -42,13 +42,15 @@ class Server:
                 if known:
                     with owner.lock:
                         headers = {k.lower(): v for k, v in self.headers.items()}
-                        owner.requests.append(Request(self.command, self.path, headers.get('range'), headers, time.monotonic()))
+                        owner.requests.append(
+                            Request(self.command, self.path, headers.get('range'), headers, time.monotonic())
+                        )
                 return known
 
         class Threads(http.server.ThreadingHTTPServer):
             daemon_threads, request_queue_size = True, 64
 
-            def handle_error(self, *_):         # the other side went away, which is its right
+            def handle_error(self, *_):  # the other side went away, which is its right
                 if not isinstance(sys.exc_info()[1], OSError):
                     super().handle_error(*_)
 

@@ -1,4 +1,5 @@
 """Copies an OCI layout with plain and zstd layers turned into gzip: Debian 12's umoci knows no zstd."""
+
 import gzip
 import hashlib
 import json
@@ -18,6 +19,7 @@ def put(out, data):
 
 def copy(src, dst, architecture='amd64'):
     """The image of `src` for linux/`architecture` (or its only one), as dst:latest."""
+
     def blob(digest):
         with open(os.path.join(src, 'blobs', *digest.split(':')), 'rb') as file:
             return file.read()
@@ -33,14 +35,22 @@ def copy(src, dst, architecture='amd64'):
     doc['layers'] = doc.get('layers') or []
     for layer in doc['layers']:
         if 'zstd' in layer['mediaType']:
-            tar = subprocess.run(['zstd', '-dcq', '--no-progress'], input=blob(layer['digest']), stdout=subprocess.PIPE, check=True).stdout
-            layer.update(put(dst, gzip.compress(tar, 1, mtime=0)), mediaType='application/vnd.oci.image.layer.v1.tar+gzip')
+            tar = subprocess.run(
+                ['zstd', '-dcq', '--no-progress'], input=blob(layer['digest']), stdout=subprocess.PIPE, check=True
+            ).stdout
+            layer.update(
+                put(dst, gzip.compress(tar, 1, mtime=0)), mediaType='application/vnd.oci.image.layer.v1.tar+gzip'
+            )
         else:
             layer.update(put(dst, blob(layer['digest'])))
             if 'docker' in layer['mediaType']:
                 layer['mediaType'] = 'application/vnd.oci.image.layer.v1.tar+gzip'
     doc['config'] = {'mediaType': 'application/vnd.oci.image.config.v1+json', **put(dst, blob(doc['config']['digest']))}
     doc['mediaType'] = MANIFEST
-    top = {'mediaType': MANIFEST, **put(dst, json.dumps(doc).encode()), 'annotations': {'org.opencontainers.image.ref.name': 'latest'}}
+    top = {
+        'mediaType': MANIFEST,
+        **put(dst, json.dumps(doc).encode()),
+        'annotations': {'org.opencontainers.image.ref.name': 'latest'},
+    }
     with open(os.path.join(dst, 'index.json'), 'w') as file:
         json.dump({'schemaVersion': 2, 'manifests': [top]}, file)

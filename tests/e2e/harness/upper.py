@@ -1,6 +1,8 @@
 """An upper as its judges see it: e2fsck, and overlayfs in the kernel."""
+
 import contextlib
 import os
+
 from harness import bundle
 from harness.common import call, copy_sparse, need
 
@@ -8,8 +10,11 @@ from harness.common import call, copy_sparse, need
 def clean(image):
     """e2fsck must say clean and nothing else: one line per file system, no question, no remark."""
     p = call('e2fsck', '-fn', image)
-    odd = [l for l in (p.stdout + p.stderr).splitlines()
-           if l.strip() and not l.startswith(('e2fsck ', 'Pass ')) and ' files (' not in l]
+    odd = [
+        l
+        for l in (p.stdout + p.stderr).splitlines()
+        if l.strip() and not l.startswith(('e2fsck ', 'Pass ')) and ' files (' not in l
+    ]
     need(not odd, 'e2fsck -fn %s: %s' % (os.path.basename(image), '\n'.join(odd)))
 
 
@@ -23,7 +28,15 @@ def overlay(directory, tmp):
     with bundle.disk_of(directory) as lower, bundle.mounted(upper, 'ext4', 'loop') as up:
         at = os.path.join(tmp, 'merged')
         os.makedirs(at, exist_ok=True)
-        bundle.run('mount', '-t', 'overlay', '-o', 'lowerdir=%s,upperdir=%s/upper,workdir=%s/work' % (lower, up, up), 'overlay', at)
+        bundle.run(
+            'mount',
+            '-t',
+            'overlay',
+            '-o',
+            'lowerdir=%s,upperdir=%s/upper,workdir=%s/work' % (lower, up, up),
+            'overlay',
+            at,
+        )
         try:
             yield at, lower, up
         finally:

@@ -1,7 +1,8 @@
 """BLAKE3 of small inputs, written after the specification's section 2, so that a check can make the hashes of a changed bundle right.
 
-    python3 -m model.blake3 FILE      prints the hash
+python3 -m model.blake3 FILE      prints the hash
 """
+
 import struct
 import sys
 
@@ -10,7 +11,16 @@ PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
 CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8
 MASK = 0xFFFFFFFF
 # The four columns, then the four diagonals.
-MIXED = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15), (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+MIXED = (
+    (0, 4, 8, 12),
+    (1, 5, 9, 13),
+    (2, 6, 10, 14),
+    (3, 7, 11, 15),
+    (0, 5, 10, 15),
+    (1, 6, 11, 12),
+    (2, 7, 8, 13),
+    (3, 4, 9, 14),
+)
 
 
 def compress(chaining, words, counter, length, flags):
@@ -18,7 +28,7 @@ def compress(chaining, words, counter, length, flags):
     words = list(words)
     for turn in range(7):
         for i, (a, b, c, d) in enumerate(MIXED):
-            for word, (right, left) in zip(words[2 * i:2 * i + 2], ((16, 12), (8, 7))):
+            for word, (right, left) in zip(words[2 * i : 2 * i + 2], ((16, 12), (8, 7))):
                 v[a] = (v[a] + v[b] + word) & MASK
                 x = v[d] ^ v[a]
                 v[d] = (x >> right | x << (32 - right)) & MASK
@@ -31,7 +41,7 @@ def compress(chaining, words, counter, length, flags):
 
 def chunk(data, number, root):
     chaining = IV
-    blocks = [data[at:at + 64] for at in range(0, len(data), 64)] or [b'']
+    blocks = [data[at : at + 64] for at in range(0, len(data), 64)] or [b'']
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
         flags = CHUNK_START * (i == 0) | CHUNK_END * last | ROOT * (last and root)

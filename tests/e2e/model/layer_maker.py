@@ -1,11 +1,12 @@
 """Random images for checks/layer_random.py: few names, so that entries meet."""
+
 import copy
 import dataclasses
 import random
 
 import tarfmt
-from model.layer_model import DEVIATIONS, TAKEN_BY_UMOCI, Model, Refused, Unclear
 from layout import Layer, Layout, tagged
+from model.layer_model import DEVIATIONS, TAKEN_BY_UMOCI, Model, Refused, Unclear
 
 NAMES = 'abcde'
 KINDS = {'f': 26, 'd': 16, 'sym': 16, 'hard': 14, 'wh': 14, 'opq': 6, 'chardev': 1, 'fifo': 2}
@@ -14,6 +15,7 @@ KINDS = {'f': 26, 'd': 16, 'sym': 16, 'hard': 14, 'wh': 14, 'opq': 6, 'chardev':
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A call of tarfmt: `value` is a file's content, a link's target, a device's numbers."""
+
     make: str
     path: str
     value: object = None
@@ -28,7 +30,13 @@ class Entry:
 
     def __str__(self):
         """As the cases write it."""
-        return '%s(%s)' % (self.make, ', '.join([repr(a) for a in self.args()] + ['%s=%s' % (k, oct(v) if k == 'mode' else repr(v)) for k, v in self.fields]))
+        return '%s(%s)' % (
+            self.make,
+            ', '.join(
+                [repr(a) for a in self.args()]
+                + ['%s=%s' % (k, oct(v) if k == 'mode' else repr(v)) for k, v in self.fields]
+            ),
+        )
 
 
 def show(layers):
@@ -61,7 +69,9 @@ class Maker:
 
     def there(self, *kinds):
         """Paths of the tree so far, of some kinds or any."""
-        return [path[1:] for path, parent, name in self.model.walk() if not kinds or parent.names[name][0].kind in kinds]
+        return [
+            path[1:] for path, parent, name in self.model.walk() if not kinds or parent.names[name][0].kind in kinds
+        ]
 
     def pick(self, *kinds):
         some = self.there(*kinds)
@@ -85,10 +95,21 @@ class Maker:
     def spell(self, path):
         """Another form of the same path."""
         draw = self.rng.random()
-        return './' + path if draw < 0.03 else '/' + path if draw < 0.06 else path.replace('/', '//', 1) if draw < 0.08 else path
+        return (
+            './' + path
+            if draw < 0.03
+            else '/' + path
+            if draw < 0.06
+            else path.replace('/', '//', 1)
+            if draw < 0.08
+            else path
+        )
 
     def symlink_target(self, path):
-        draw, target = self.rng.random(), self.pick('dir', 'dir', 'symlink', 'file') if self.odds(0.7) else self.any_path()
+        draw, target = (
+            self.rng.random(),
+            self.pick('dir', 'dir', 'symlink', 'file') if self.odds(0.7) else self.any_path(),
+        )
         depth = path.count('/')
         if draw < 0.3:
             return '/' + target
@@ -99,7 +120,16 @@ class Maker:
         if draw < 0.78:
             return target.split('/')[0] + '/../' + target
         if draw < 0.82:
-            return self.rng.choice(('.', '..', '/', './' + self.rng.choice(NAMES), self.rng.choice(NAMES) + '/.', self.rng.choice(NAMES) + '/'))
+            return self.rng.choice(
+                (
+                    '.',
+                    '..',
+                    '/',
+                    './' + self.rng.choice(NAMES),
+                    self.rng.choice(NAMES) + '/.',
+                    self.rng.choice(NAMES) + '/',
+                )
+            )
         return target.split('/')[-1]
 
     # ---- entries
@@ -164,7 +194,7 @@ class Maker:
             other = list(entries)
             e = other.pop(self.rng.randrange(len(other))) if self.odds(0.8) else self.rng.choice(other)
             other.insert(self.rng.randint(0, len(other)), e)
-            if self.errors and self.odds(0.1) or self.valid(below, other):
+            if (self.errors and self.odds(0.1)) or self.valid(below, other):
                 entries = other
         return entries
 

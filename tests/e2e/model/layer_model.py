@@ -4,6 +4,7 @@ Written from the rules of a layer and the image specification, and not from the 
 a tree in memory, in the order of the tar. What the model has more than that are the named deviations from umoci, which applies
 entries to a directory in the same order. With none of them the model foretells umoci, with all of them the compiler.
 """
+
 import copy
 import hashlib
 
@@ -13,16 +14,16 @@ from tarfmt import T0, raw
 # Where the rules leave umoci on purpose, each with its reason.
 DEVIATIONS = {
     'whiteouts-first': 'what a layer hides is hidden before its entries are applied, whatever order the tar has them in; umoci hides what is '
-                       'left when it comes to the whiteout (layer.md: "applied first, regardless of the ordering"; rules 2, 3)',
+    'left when it comes to the whiteout (layer.md: "applied first, regardless of the ordering"; rules 2, 3)',
     'link-below': 'a hard link may name a file of a lower layer that its own layer hides or replaces; umoci finds it gone (rule 8)',
     'later-target': 'a hard link may come before its target; umoci links in the order of the tar, and fails (rule 8)',
     'replaced-link': 'where a hard link led does not matter if a later entry of its layer has its name; umoci has failed by then (rule 9)',
-    'file-as-directory': 'a directory implied where there is a file replaces it, as an explicit one does; umoci\'s mkdir fails (rules 6, 9)',
-    'setgid': 'a directory that no layer has an entry for is 0755, 0:0; umoci\'s inherits group and setgid bit from the one above it (rule 5)',
+    'file-as-directory': "a directory implied where there is a file replaces it, as an explicit one does; umoci's mkdir fails (rules 6, 9)",
+    'setgid': "a directory that no layer has an entry for is 0755, 0:0; umoci's inherits group and setgid bit from the one above it (rule 5)",
 }
-TAKEN_BY_UMOCI = {'whiteouts-first', 'setgid'}      # these give another tree, the others a tree where umoci gives none
+TAKEN_BY_UMOCI = {'whiteouts-first', 'setgid'}  # these give another tree, the others a tree where umoci gives none
 HIDING = ('wh', 'opq')
-LIMIT = 40                  # symlinks followed for one path
+LIMIT = 40  # symlinks followed for one path
 
 
 class Refused(Exception):
@@ -43,11 +44,19 @@ class Node:
     def copy_directories(self):
         """The tree below a directory once more, with the same files."""
         out = copy.copy(self)
-        out.names = {name: (n.copy_directories() if n.kind == 'dir' else n, layer) for name, (n, layer) in self.names.items()}
+        out.names = {
+            name: (n.copy_directories() if n.kind == 'dir' else n, layer) for name, (n, layer) in self.names.items()
+        }
         return out
 
     def copy_attributes(self, other):
-        self.mode, self.uid, self.gid, self.mtime, self.xattrs = other.mode, other.uid, other.gid, other.mtime, other.xattrs
+        self.mode, self.uid, self.gid, self.mtime, self.xattrs = (
+            other.mode,
+            other.uid,
+            other.gid,
+            other.mtime,
+            other.xattrs,
+        )
 
 
 def node_of(e):
@@ -183,8 +192,8 @@ class Model:
         if e.make == 'd' and old is not None and old.kind == 'dir':
             old.copy_attributes(node_of(e))
             parent.names[name] = old, self.layer
-            return
-        parent.names.pop(name, None)        # before a link's target is looked for, so that a link to itself finds nothing
+            return None
+        parent.names.pop(name, None)  # before a link's target is looked for, so that a link to itself finds nothing
         parent.names[name] = self.linked(e) if e.make == 'hard' else node_of(e), self.layer
 
     def linked(self, e):
@@ -228,7 +237,9 @@ class Model:
         if target is None or target.kind == 'dir':
             if self.find(first.more['name']) is not first and names:
                 raise Unclear('a link to a link to nothing, whose name another entry has later')
-            raise Refused('%s links to %s, which is a directory or not there' % (node.more['name'], node.more['target']))
+            raise Refused(
+                '%s links to %s, which is a directory or not there' % (node.more['name'], node.more['target'])
+            )
         return target
 
     # ---- what hides
@@ -281,8 +292,16 @@ class Model:
         for path, node in nodes:
             names = paths[node]
             nlink = len(names) if node.kind != 'dir' else 2 + sum(n.kind == 'dir' for n, _ in node.names.values())
-            e = {'type': node.kind, 'mode': node.mode, 'uid': node.uid, 'gid': node.gid, 'mtime': node.mtime, 'nlink': nlink,
-                 'xattrs': {k: raw(v).hex() for k, v in node.xattrs.items()}, **node.more}
+            e = {
+                'type': node.kind,
+                'mode': node.mode,
+                'uid': node.uid,
+                'gid': node.gid,
+                'mtime': node.mtime,
+                'nlink': nlink,
+                'xattrs': {k: raw(v).hex() for k, v in node.xattrs.items()},
+                **node.more,
+            }
             if len(names) > 1:
                 e['inode'] = escape(min(names))
             out[escape(path)] = e

@@ -1,18 +1,61 @@
 """Random patches for checks/patch_random.py, on the random images of patch_image.py."""
+
 import copy
 import difflib
 import re
 
-from model.patch_image import Images, LISTS, NAMES, WORDS
 from layout import Layer
-from model.patch_tree import Node
+from model.patch_image import LISTS, NAMES, WORDS, Images
 from model.patch_notation import MAGIC, Unclear, Wrong, parts, raw
+from model.patch_tree import Node
 
-FINDS = [('^#?Port .*', 'Port 2222'), ('key([0-9]+)=([a-z0-9]*)', 'k${1}_$2 = $1'), ('(?P<k>key[0-9])=(?P<v>[a-z0-9]*)', '${v}=${k}'), ('[aeiou]', '_'), (' +$', ''),
-         ('^$', '-'), ('fox|no', 'x\\y'), ('nowhere', 'x'), ('ke', 'ke')]
-MODES = ['0644', '0600', '0755', '4755', '2755', '1777', '0', '7', '0750', '6711', '7777', 'u=rwX,go=rX', 'u-s', '+t', 'a+x', 'go-rwx', 'ug+s', 'u=rwx,g=u,o=', 'a=r',
-         '+X', 'g=rx', 'o-t,u+w', 'a-s', '=rw', 'o=g', 'u+s,g-x']
-CAPABILITIES = ['cap_net_raw+ep', 'cap_net_raw,cap_setuid=p', 'cap_chown=ei cap_chown+p', 'cap_bpf,cap_syslog=ip', 'cap_sys_admin+i', '=']
+FINDS = [
+    ('^#?Port .*', 'Port 2222'),
+    ('key([0-9]+)=([a-z0-9]*)', 'k${1}_$2 = $1'),
+    ('(?P<k>key[0-9])=(?P<v>[a-z0-9]*)', '${v}=${k}'),
+    ('[aeiou]', '_'),
+    (' +$', ''),
+    ('^$', '-'),
+    ('fox|no', 'x\\y'),
+    ('nowhere', 'x'),
+    ('ke', 'ke'),
+]
+MODES = [
+    '0644',
+    '0600',
+    '0755',
+    '4755',
+    '2755',
+    '1777',
+    '0',
+    '7',
+    '0750',
+    '6711',
+    '7777',
+    'u=rwX,go=rX',
+    'u-s',
+    '+t',
+    'a+x',
+    'go-rwx',
+    'ug+s',
+    'u=rwx,g=u,o=',
+    'a=r',
+    '+X',
+    'g=rx',
+    'o-t,u+w',
+    'a-s',
+    '=rw',
+    'o=g',
+    'u+s,g-x',
+]
+CAPABILITIES = [
+    'cap_net_raw+ep',
+    'cap_net_raw,cap_setuid=p',
+    'cap_chown=ei cap_chown+p',
+    'cap_bpf,cap_syslog=ip',
+    'cap_sys_admin+i',
+    '=',
+]
 USERS = ['root', 'daemon', 'app', 'web']
 EXCLUDES = ['*.txt', 'a', 'lib', '[a-c]', '{b,d}', 'sub dir/*', '**/b', '*/c', 'lib/**/x.txt', '.*', 'x.*']
 
@@ -24,8 +67,11 @@ def ascii_text(data):
 def moves(whole, old, new):
     """Whether the hunks between `old`, which is a part of `whole`, and `new` fit one place of it, with enough around them not to be bound to an end."""
     for group in difflib.SequenceMatcher(None, old, new).get_grouped_opcodes(3):
-        lines = old[group[0][1]:group[-1][2]]
-        if any(op != 'equal' or j - i < 3 for op, i, j, _, _ in (group[0], group[-1])) or sum(whole[i:i + len(lines)] == lines for i in range(len(whole))) != 1:
+        lines = old[group[0][1] : group[-1][2]]
+        if (
+            any(op != 'equal' or j - i < 3 for op, i, j, _, _ in (group[0], group[-1]))
+            or sum(whole[i : i + len(lines)] == lines for i in range(len(whole))) != 1
+        ):
             return False
     return True
 
@@ -44,8 +90,15 @@ class Maker(Images):
 
     def pick(self, *kinds):
         """A path that text can name, mostly of one of `kinds`."""
-        deep, lists = self.odds(0.03), self.odds(0.25)      # the long chain of links is large and all alike; without the lists there are no names
-        some = [(p, n) for p, n in self.tree.walk() if p != b'/' and readable(p) and deep >= p.startswith(b'/deep/') and (lists or not p.startswith(LISTS))]
+        deep, lists = (
+            self.odds(0.03),
+            self.odds(0.25),
+        )  # the long chain of links is large and all alike; without the lists there are no names
+        some = [
+            (p, n)
+            for p, n in self.tree.walk()
+            if p != b'/' and readable(p) and deep >= p.startswith(b'/deep/') and (lists or not p.startswith(LISTS))
+        ]
         fit = [(p, n) for p, n in some if n.kind in kinds] if not self.odds(0.04) else []
         return self.rng.choice(fit or some or [(b'/', self.tree.root)])
 
@@ -62,10 +115,14 @@ class Maker(Images):
         for _ in range(self.rng.choice((0, 0, 1, 2))):
             new, r = path, self.rng.random()
             if r < 0.6:
-                fit = [(p, to) for p, to in links if (path + b'/').startswith(to.rstrip(b'/') + b'/') and (follow or to != path)]
+                fit = [
+                    (p, to)
+                    for p, to in links
+                    if (path + b'/').startswith(to.rstrip(b'/') + b'/') and (follow or to != path)
+                ]
                 if fit:
                     p, to = self.rng.choice(fit)
-                    new = p + b'/' + path[len(to.rstrip(b'/')) + 1:] if to != path else p
+                    new = p + b'/' + path[len(to.rstrip(b'/')) + 1 :] if to != path else p
             else:
                 comps = path.split(b'/')
                 i = self.rng.randint(1, len(comps) - 1)
@@ -75,12 +132,19 @@ class Maker(Images):
                 except Wrong:
                     continue
                 subs = [n for n, c in at.node.names.items() if c.is_dir() and readable(n)] if at.node else []
-                new = b'/'.join(comps[:i] + self.rng.choice(([b'.'], [b''], [self.rng.choice(subs), b'..'] if subs else [b'.'])) + comps[i:])
+                new = b'/'.join(
+                    comps[:i]
+                    + self.rng.choice(([b'.'], [b''], [self.rng.choice(subs), b'..'] if subs else [b'.']))
+                    + comps[i:]
+                )
             try:
                 found = self.tree.find(new, follow)
             except Wrong:
                 continue
-            if (found.path, found.name) == (self.tree.find(path, follow).path if follow else place.path, found.name) or follow and found.node is place.node:
+            if (found.path, found.name) == (
+                self.tree.find(path, follow).path if follow else place.path,
+                found.name,
+            ) or (follow and found.node is place.node):
                 path = new
         return path.decode() + ('/' if self.odds(0.03) else '')
 
@@ -97,16 +161,26 @@ class Maker(Images):
         comps = [c.decode() for c in parts(self.pick('file', 'dir', 'symlink')[0])]
         out = []
         for i, c in enumerate(comps):
-            how = self.rng.choice(('*', 'head', 'tail', 'one', 'class', 'brace', 'same', 'same', 'same')) if i else 'same'
+            how = (
+                self.rng.choice(('*', 'head', 'tail', 'one', 'class', 'brace', 'same', 'same', 'same')) if i else 'same'
+            )
             plain = not MAGIC.search(raw(c)) and '\\' not in c and c.isascii()
             if how == '*' or not plain:
                 out.append('*')
             else:
-                out.append({'head': c[0] + '*', 'tail': '*' + c[-1], 'one': '?' + c[1:], 'class': '[' + c[0] + 'm-o]' + c[1:], 'brace': '{' + c + ',other}',
-                            'same': c}[how])
+                out.append(
+                    {
+                        'head': c[0] + '*',
+                        'tail': '*' + c[-1],
+                        'one': '?' + c[1:],
+                        'class': '[' + c[0] + 'm-o]' + c[1:],
+                        'brace': '{' + c + ',other}',
+                        'same': c,
+                    }[how]
+                )
         if len(out) > 2 and self.odds(0.2):
             i = self.rng.randint(1, len(out) - 2)
-            out[i:self.rng.randint(i, len(out) - 1)] = ['**']
+            out[i : self.rng.randint(i, len(out) - 1)] = ['**']
         return '/' + '/'.join(out)
 
     def is_dir(self, path):
@@ -121,7 +195,10 @@ class Maker(Images):
 
     def owner(self):
         r = self.rng
-        user, group = r.choice(USERS + ['0', '1000', '70000', '4294967294']), r.choice(('root', 'staff', 'tty', 'daemon', '0', '70000', 'app'))
+        user, group = (
+            r.choice(USERS + ['0', '1000', '70000', '4294967294']),
+            r.choice(('root', 'staff', 'tty', 'daemon', '0', '70000', 'app')),
+        )
         text = r.choice((user, user + ':' + group, user + ':' + group, ':' + group, user + ':'))
         return int(text) if text.isdigit() and self.odds(0.3) else text
 
@@ -142,7 +219,9 @@ class Maker(Images):
     def held(self, data):
         """`content` or `from`, and what is there."""
         try:
-            if self.odds(0.5) and not re.search('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]', data.decode()):
+            if self.odds(0.5) and not re.search(
+                '[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]', data.decode()
+            ):
                 return {'content': data.decode()}, None
         except UnicodeDecodeError:
             pass
@@ -156,7 +235,12 @@ class Maker(Images):
         fields, host = self.held(data)
         if self.odds(0.4):
             missing = self.odds(0.3)
-            return {'path': self.fresh(missing), **fields, **self.about('mode', 'owner'), **({'parents': True} if missing or self.odds(0.1) else {})}, host
+            return {
+                'path': self.fresh(missing),
+                **fields,
+                **self.about('mode', 'owner'),
+                **({'parents': True} if missing or self.odds(0.1) else {}),
+            }, host
         return {'path': self.say(path), **fields, **self.about('mode', 'owner', p=0.2)}, host
 
     def append(self):
@@ -169,14 +253,20 @@ class Maker(Images):
 
         def fill(node, depth):
             for name in sorted({self.name() for _ in range(r.randint(0, 6))}):
-                kind = r.choices(('dir', 'file', 'symlink', 'hard', 'fifo', 'char', 'socket'), (25, 45, 15, 12, 2, 2, 0.3))[0]
+                kind = r.choices(
+                    ('dir', 'file', 'symlink', 'hard', 'fifo', 'char', 'socket'), (25, 45, 15, 12, 2, 2, 0.3)
+                )[0]
                 if kind == 'dir' and depth > 2:
                     kind = 'file'
                 links = [n for n in all_of_it if not n.is_dir()]
                 if kind == 'hard' and links:
                     node.names[name] = r.choice(links)
                     continue
-                child = Node('file', 0o600) if kind == 'socket' else self.node('file' if kind == 'hard' else kind, b'/x/' + name)
+                child = (
+                    Node('file', 0o600)
+                    if kind == 'socket'
+                    else self.node('file' if kind == 'hard' else kind, b'/x/' + name)
+                )
                 child.kind = 'socket' if kind == 'socket' else child.kind
                 all_of_it.append(child)
                 node.names[name] = child
@@ -184,6 +274,7 @@ class Maker(Images):
                     fill(child, depth + 1)
             if depth == 1 and self.odds(0.03):
                 node.names.update((b'%03d ' % i + b'x' * 60, Node('file', 0o644, data=b'%d' % i)) for i in range(300))
+
         top = self.node('dir', b'/x')
         fill(top, 0)
         return top
@@ -199,12 +290,20 @@ class Maker(Images):
             return {'from': self.host(node, r.choice(('tree', 'a tree'))), 'path': path, **more}, node
         node = self.node('file', b'/x')
         how = r.random()
-        path = self.say(self.pick('file')[0]) if how < 0.4 else self.fresh(missing) if how < 0.7 else self.say(self.pick('dir')[0]).rstrip('/') + '/'
+        path = (
+            self.say(self.pick('file')[0])
+            if how < 0.4
+            else self.fresh(missing)
+            if how < 0.7
+            else self.say(self.pick('dir')[0]).rstrip('/') + '/'
+        )
         return {'from': self.host(node, r.choice(NAMES[:12])), 'path': path, **more}, node
 
     def extract(self):
         at = b'/' if self.odds(0.4) else self.pick('dir')[0]
-        entries = self.layer(self.rng.randint(1, 12), at, keep=LISTS[:2] if self.odds(0.9) else ()) if self.is_dir(at) else []
+        entries = (
+            self.layer(self.rng.randint(1, 12), at, keep=LISTS[:2] if self.odds(0.9) else ()) if self.is_dir(at) else []
+        )
         layer = Layer(self.tar(entries), form=self.rng.choice(('plain', 'gzip', 'zstd')))
         path = {} if at == b'/' and self.odds(0.7) else {'path': self.say(at)}
         return {'from': self.host(layer.blob, 'x.tar'), **path}, entries
@@ -215,10 +314,16 @@ class Maker(Images):
         strip = r.choice((0, 1, 1, 1, 2))
         plain = lambda p: re.fullmatch(rb'[A-Za-z0-9_./ -]+', p)
         if not self.is_dir(base):
-            return {'content': '--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+x\n', 'path': base.decode()}, [(b'x', None, b'x\n')]
+            return {'content': '--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+x\n', 'path': base.decode()}, [
+                (b'x', None, b'x\n')
+            ]
         place = self.tree.find(base)
         top = place.path.rstrip(b'/')
-        some = [(p, n) for p, n in self.tree.walk(place.node, top) if plain(p) and n.kind == 'file' and ascii_text(n.data) and len(n.data) < 5000]
+        some = [
+            (p, n)
+            for p, n in self.tree.walk(place.node, top)
+            if plain(p) and n.kind == 'file' and ascii_text(n.data) and len(n.data) < 5000
+        ]
         dirs = [p for p, n in self.tree.walk(place.node, top) if plain(p) and n.is_dir()]
         for path, node in r.sample(some, min(len(some), r.randint(1, 3))):
             old, new = node.data, self.edited(node.data)
@@ -235,20 +340,27 @@ class Maker(Images):
             else:
                 changes[path] = (old, new)
         if dirs and self.odds(0.4):
-            changes[r.choice(dirs).rstrip(b'/') + r.choice((b'/fresh diff', b'/deeper/down/fresh.txt'))] = (None, self.text())
+            changes[r.choice(dirs).rstrip(b'/') + r.choice((b'/fresh diff', b'/deeper/down/fresh.txt'))] = (
+                None,
+                self.text(),
+            )
         out = []
         for path, (old, new) in changes.items():
             a, b = old[1] if isinstance(old, tuple) else old or b'', new or b''
             if a == b or not all(ascii_text(t) or not t for t in (a, b)):
                 continue
-            rel = path[len(top) + 1:]
-            side = lambda text, letter: '/dev/null' if text is None else '/'.join(([letter] + ['x'] * strip)[:strip] + [rel.decode()])
+            rel = path[len(top) + 1 :]
+            side = lambda text, letter: (
+                '/dev/null' if text is None else '/'.join(([letter] + ['x'] * strip)[:strip] + [rel.decode()])
+            )
             stamp = '\t2024-01-02 03:04:05.000000000 +0000' if b' ' in rel or self.odds(0.5) else ''
             if self.odds(0.2):
                 lines.append('diff -u %s %s\n' % (side(old, 'a'), side(new, 'b')))
             lines += ['--- %s%s\n' % (side(old, 'a'), stamp), '+++ %s%s\n' % (side(new, 'b'), stamp)]
             around = 3 if isinstance(old, tuple) else r.choice((3, 3, 1, 0))
-            for line in list(difflib.unified_diff(a.decode().splitlines(True), b.decode().splitlines(True), n=around))[2:]:
+            for line in list(difflib.unified_diff(a.decode().splitlines(True), b.decode().splitlines(True), n=around))[
+                2:
+            ]:
                 lines.append(line if line.endswith('\n') else line + '\n\\ No newline at end of file\n')
             out.append((rel, old, new))
         if not out:
@@ -262,29 +374,50 @@ class Maker(Images):
         lines = data.splitlines(True)
         for _ in range(self.rng.randint(1, 3)):
             i = self.rng.randint(0, len(lines))
-            lines[i:i + self.rng.randint(0, 2)] = [self.rng.choice(WORDS) + b' edited\n' for _ in range(self.rng.randint(0, 2))]
+            lines[i : i + self.rng.randint(0, 2)] = [
+                self.rng.choice(WORDS) + b' edited\n' for _ in range(self.rng.randint(0, 2))
+            ]
         return b''.join(lines)
 
     def replace(self):
         some = [p for p, n in self.tree.walk() if n.kind == 'file' and ascii_text(n.data) and readable(p)]
         if not some:
             return None
-        fits = [(f, w, len(re.findall(raw(f), self.tree.find(p, False).node.data, re.M)), p) for f, w in FINDS for p in self.rng.sample(some, min(8, len(some)))]
-        find, text, n, path = self.rng.choice([x for x in fits if x[2]] or fits) if not self.odds(0.05) else self.rng.choice(fits)
-        return {'path': self.say(path), 'find': find, 'with': text, **({'count': self.rng.randint(1, n + self.odds(0.1)) if n else 1} if self.odds(0.5) else {})}, None
+        fits = [
+            (f, w, len(re.findall(raw(f), self.tree.find(p, False).node.data, re.M)), p)
+            for f, w in FINDS
+            for p in self.rng.sample(some, min(8, len(some)))
+        ]
+        find, text, n, path = (
+            self.rng.choice([x for x in fits if x[2]] or fits) if not self.odds(0.05) else self.rng.choice(fits)
+        )
+        return {
+            'path': self.say(path),
+            'find': find,
+            'with': text,
+            **({'count': self.rng.randint(1, n + self.odds(0.1)) if n else 1} if self.odds(0.5) else {}),
+        }, None
 
     def mkdir(self):
         if self.odds(0.2):
             return {'path': self.say(self.pick('dir')[0]), 'parents': True, **self.about('mode', 'owner')}, None
         missing = self.odds(0.3)
-        return {'path': self.fresh(missing), **self.about('mode', 'owner'), **({'parents': True} if missing or self.odds(0.1) else {})}, None
+        return {
+            'path': self.fresh(missing),
+            **self.about('mode', 'owner'),
+            **({'parents': True} if missing or self.odds(0.1) else {}),
+        }, None
 
     def new(self, forced):
         """The path of a new link or node, or of one to replace."""
         if forced and self.odds(0.4):
             return {'path': self.say(self.pick('file', 'symlink', 'fifo', 'char')[0], follow=False), 'force': True}
         missing = self.odds(0.15)
-        return {'path': self.fresh(missing), **({'parents': True} if missing or self.odds(0.05) else {}), **({'force': True} if forced and self.odds(0.1) else {})}
+        return {
+            'path': self.fresh(missing),
+            **({'parents': True} if missing or self.odds(0.05) else {}),
+            **({'force': True} if forced and self.odds(0.1) else {}),
+        }
 
     def symlink(self):
         path, node = self.pick('symlink')
@@ -301,7 +434,9 @@ class Maker(Images):
     def mknod(self):
         kind, fields = self.rng.choice(('char', 'block', 'fifo')), self.new(False)
         if kind != 'fifo' or self.odds(0.05):
-            fields['major'], fields['minor'] = self.rng.choice(((10, 200), (0, 1), (4095, 1048575), (8, 0), (0, 0), (255, 256), (256, 255)))
+            fields['major'], fields['minor'] = self.rng.choice(
+                ((10, 200), (0, 1), (4095, 1048575), (8, 0), (0, 0), (255, 256), (256, 255))
+            )
         return {**fields, 'kind': kind, **self.about('mode', 'owner')}, None
 
     def remove(self):
@@ -310,7 +445,7 @@ class Maker(Images):
             return {'path': self.fresh(self.odds(0.5)), **missing}, None
         path, node = self.pick('file', 'file', 'symlink', 'dir', 'fifo')
         path = self.glob() if self.odds(0.3) else self.say(path, follow=False)
-        deep = node.names and len(list(self.tree.walk(node))) < 12 or self.odds(0.1)
+        deep = (node.names and len(list(self.tree.walk(node))) < 12) or self.odds(0.1)
         return {'path': path, **({'recursive': True} if deep or self.odds(0.05) else {}), **missing}, None
 
     def rename(self):
@@ -318,15 +453,33 @@ class Maker(Images):
         small = [(p, n) for p, n in (self.pick('dir') for _ in range(5)) if len(list(self.tree.walk(n))) < 15]
         src = self.rng.choice(small) if src[1].is_dir() and small else src
         force = self.odds(0.3)
-        same = [p for p, n in self.tree.walk() if n.is_dir() == src[1].is_dir() and not n.names and p != src[0] and readable(p)]
-        to = self.say(self.rng.choice(same), follow=False) if force and same else src[0].decode() if self.odds(0.05) else self.fresh()
+        same = [
+            p
+            for p, n in self.tree.walk()
+            if n.is_dir() == src[1].is_dir() and not n.names and p != src[0] and readable(p)
+        ]
+        to = (
+            self.say(self.rng.choice(same), follow=False)
+            if force and same
+            else src[0].decode()
+            if self.odds(0.05)
+            else self.fresh()
+        )
         return {'from': self.say(src[0], follow=False), 'path': to, **({'force': True} if force else {})}, None
 
     def chmod(self):
-        return {'path': self.any('file', 'dir', 'symlink'), 'mode': self.rng.choice(MODES), **self.about('recursive', p=0.15)}, None
+        return {
+            'path': self.any('file', 'dir', 'symlink'),
+            'mode': self.rng.choice(MODES),
+            **self.about('recursive', p=0.15),
+        }, None
 
     def chown(self):
-        return {'path': self.any('file', 'dir', 'symlink', 'fifo'), 'owner': self.owner(), **self.about('recursive', p=0.15)}, None
+        return {
+            'path': self.any('file', 'dir', 'symlink', 'fifo'),
+            'owner': self.owner(),
+            **self.about('recursive', p=0.15),
+        }, None
 
     def xattr(self):
         r, path = self.rng, self.any('file', 'file', 'dir', 'symlink')
@@ -339,18 +492,29 @@ class Maker(Images):
         if gone:
             fields['remove'] = gone
         if not gone or self.odds(0.3):
-            names = r.sample(('user.one', 'user.new', 'trusted.x', 'trusted.overlayfs', 'security.capability', 'user.ü'), r.randint(1, 2))
+            names = r.sample(
+                ('user.one', 'user.new', 'trusted.x', 'trusted.overlayfs', 'security.capability', 'user.ü'),
+                r.randint(1, 2),
+            )
             names += ['trusted.overlay.x'] if self.odds(0.03) else []
-            value = lambda: r.choice(('', 'plain', 'ü $$', 'base64:AP8KAA==', 'base64:', '0x00', 'v' * 900 if self.odds(0.2) else 'w'))
+            value = lambda: r.choice(
+                ('', 'plain', 'ü $$', 'base64:AP8KAA==', 'base64:', '0x00', 'v' * 900 if self.odds(0.2) else 'w')
+            )
             fields['set'] = {n: r.choice(CAPABILITIES) if 'cap' in n else value() for n in names if n not in gone}
         return fields, None
 
     def user(self):
         r = self.rng
         fields = {'name': r.choice(('app2', 'svc', 'svc-2', 'web', 'x_y', 'app'))}
-        for key, values in (('uid', (1000, 1001, 70001, 2000000, 1)), ('gid', (2000, 1000, 70001)), ('group', ('staff', 'tty', '50', 'nogroup')),
-                            ('home', ('/srv/home', '/opt/u', '/srv/app')), ('shell', ('/bin/false', '/usr/bin/tool')), ('comment', ('A User', '')),
-                            ('groups', (['staff'], ['staff', 'daemon'], ['none'] if self.odds(0.1) else ['tty']))):
+        for key, values in (
+            ('uid', (1000, 1001, 70001, 2000000, 1)),
+            ('gid', (2000, 1000, 70001)),
+            ('group', ('staff', 'tty', '50', 'nogroup')),
+            ('home', ('/srv/home', '/opt/u', '/srv/app')),
+            ('shell', ('/bin/false', '/usr/bin/tool')),
+            ('comment', ('A User', '')),
+            ('groups', (['staff'], ['staff', 'daemon'], ['none'] if self.odds(0.1) else ['tty'])),
+        ):
             if self.odds(0.3) and not (key == 'group' and 'gid' in fields):
                 fields[key] = r.choice(values)
         return {**fields, **self.about('create-home', p=0.5)}, None
@@ -368,8 +532,25 @@ class Maker(Images):
 
     def patch(self, nested=False):
         """A patch that does something or fails, applied to `tree`; with what is wrong with it."""
-        weights = {'write': 10, 'append': 6, 'copy': 9, 'extract': 6, 'diff': 7, 'replace': 5, 'mkdir': 6, 'symlink': 6, 'link': 8, 'remove': 8, 'rename': 9, 'chmod': 8,
-                   'chown': 7, 'xattr': 8, 'mknod': 3, 'user': 3, 'include': 0 if nested else 2}
+        weights = {
+            'write': 10,
+            'append': 6,
+            'copy': 9,
+            'extract': 6,
+            'diff': 7,
+            'replace': 5,
+            'mkdir': 6,
+            'symlink': 6,
+            'link': 8,
+            'remove': 8,
+            'rename': 9,
+            'chmod': 8,
+            'chown': 7,
+            'xattr': 8,
+            'mknod': 3,
+            'user': 3,
+            'include': 0 if nested else 2,
+        }
         while True:
             op = self.rng.choices(list(weights), list(weights.values()))[0]
             try:

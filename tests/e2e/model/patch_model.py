@@ -4,12 +4,13 @@ It follows what is written of patches, not what the compiler does, and raises Wr
 for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is (op, fields, host), where
 fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of a tar, or the changes of a diff.
 """
+
 import base64
 import copy
 import re
 
+from model.patch_notation import NS, XATTRS, Unclear, Wrong, caps_of, excluded, mode_of, raw
 from model.patch_tree import Base
-from model.patch_notation import NS, Unclear, Wrong, XATTRS, caps_of, excluded, mode_of, raw
 
 
 class Tree(Base):
@@ -32,12 +33,14 @@ class Tree(Base):
         if node is None:
             if place.dangling and f.get('parents'):
                 raise Unclear('parents of what a link leads to')
-            place.parent.names[place.name] = node = self.own(self.made('file', mode_of(f.get('mode', '0644'), 0o644, False), data=data), f.get('owner'))
+            place.parent.names[place.name] = node = self.own(
+                self.made('file', mode_of(f.get('mode', '0644'), 0o644, False), data=data), f.get('owner')
+            )
             return
         if node.kind != 'file':
             raise Wrong('no file')
         if 'owner' in f:
-            self.own(node, f['owner'])          # mode and other xattrs stay; only chown is said to clear any
+            self.own(node, f['owner'])  # mode and other xattrs stay; only chown is said to clear any
         if 'mode' in f:
             self.no_acl(node)
             node.mode = mode_of(f['mode'], node.mode, False)
@@ -62,7 +65,7 @@ class Tree(Base):
 
     def op_copy(self, f, host):
         path = raw(f['path'])
-        if 'owner' in f:                    # once, before anything is copied, which may be what names owners
+        if 'owner' in f:  # once, before anything is copied, which may be what names owners
             uid, gid = self.ids(f['owner'])
             f = {**f, 'owner': ('' if uid is None else str(uid)) + ('' if gid is None else ':%d' % gid)}
         if host.is_dir():
@@ -95,11 +98,13 @@ class Tree(Base):
         place = self.find(path, parents=f.get('parents', False))
         if place.node and place.node.is_dir():
             raise Wrong('a directory is there')
-        if place.dangling or place.node and place.node.kind != 'file':
+        if place.dangling or (place.node and place.node.kind != 'file'):
             raise Unclear('copy of a file over a node, or through a link that leads nowhere')
         if place.node and place.node.data == host.data:
             raise Unclear('copy of the same content')
-        place.parent.names[place.name] = self.own(self.made('file', self.copied_mode(f, host), data=host.data), f.get('owner'))
+        place.parent.names[place.name] = self.own(
+            self.made('file', self.copied_mode(f, host), data=host.data), f.get('owner')
+        )
 
     def copied_mode(self, f, host):
         return mode_of(f['mode'], host.mode, host.is_dir()) if 'mode' in f and host.kind != 'symlink' else host.mode
@@ -111,7 +116,9 @@ class Tree(Base):
             if id(h) not in new:
                 if h.kind == 'socket':
                     raise Wrong('a socket')
-                new[id(h)] = self.own(self.made(h.kind, self.copied_mode(f, h), data=h.data, target=h.target, rdev=h.rdev), f.get('owner'))
+                new[id(h)] = self.own(
+                    self.made(h.kind, self.copied_mode(f, h), data=h.data, target=h.target, rdev=h.rdev), f.get('owner')
+                )
             return new[id(h)]
 
         def merge(h, node, at, below):
@@ -122,7 +129,12 @@ class Tree(Base):
                 if not child.is_dir():
                     if there and there.is_dir():
                         raise Wrong('a directory is there')
-                    if there and (there.kind, there.data, there.target, there.rdev) == (child.kind, child.data, child.target, child.rdev):
+                    if there and (there.kind, there.data, there.target, there.rdev) == (
+                        child.kind,
+                        child.data,
+                        child.target,
+                        child.rdev,
+                    ):
                         raise Unclear('copy of the same content')
                     node.names[name] = make(child)
                     continue
@@ -187,7 +199,9 @@ class Tree(Base):
 
     def op_replace(self, f, host):
         node = self.file(f['path'])
-        groups = re.sub(rb'\$(?:\{(\w+)\}|([0-9]+))', lambda m: rb'\g<%s>' % (m[1] or m[2]), raw(f['with']).replace(b'\\', b'\\\\'))
+        groups = re.sub(
+            rb'\$(?:\{(\w+)\}|([0-9]+))', lambda m: rb'\g<%s>' % (m[1] or m[2]), raw(f['with']).replace(b'\\', b'\\\\')
+        )
         expr = re.compile(raw(f['find']), re.M)
         count = f.get('count')
         if len(expr.findall(node.data)) < (1 if count is None else count):
@@ -213,7 +227,9 @@ class Tree(Base):
             if 'owner' in f:
                 self.chown_one(node, *self.ids(f['owner']))
             return
-        place.parent.names[place.name] = self.own(self.made('dir', mode_of(f.get('mode', '0755'), 0o755, True)), f.get('owner'))
+        place.parent.names[place.name] = self.own(
+            self.made('dir', mode_of(f.get('mode', '0755'), 0o755, True)), f.get('owner')
+        )
 
     def free(self, f, same=lambda node: False):
         """The place for a new name, or None if what is there is the same already."""
@@ -245,7 +261,9 @@ class Tree(Base):
 
     def op_mknod(self, f, host):
         major, minor = f.get('major'), f.get('minor')
-        if f['kind'] == 'fifo' and (major is not None or minor is not None) or f['kind'] != 'fifo' and (major is None or minor is None):
+        if (f['kind'] == 'fifo' and (major is not None or minor is not None)) or (
+            f['kind'] != 'fifo' and (major is None or minor is None)
+        ):
             raise Wrong('the numbers')
         if f['kind'] == 'char' and major == minor == 0:
             raise Wrong('a whiteout')
@@ -265,7 +283,7 @@ class Tree(Base):
                 raise Wrong('the root')
             if place.node.names and not f.get('recursive'):
                 raise Unclear('whether what is in it is removed before it') if nested else Wrong('not empty')
-        for place in reversed(places):          # what is below comes first
+        for place in reversed(places):  # what is below comes first
             del place.parent.names[place.name]
 
     def op_rename(self, f, host):
@@ -313,7 +331,11 @@ class Tree(Base):
             raise Unclear('removing an xattr from a node that matches twice')
         for node in nodes:
             for name in list(f.get('set', ())) + f.get('remove', []):
-                if not XATTRS.fullmatch(name) or name.startswith('trusted.overlay.') or name.startswith('user.') and node.kind not in ('file', 'dir'):
+                if (
+                    not XATTRS.fullmatch(name)
+                    or name.startswith('trusted.overlay.')
+                    or (name.startswith('user.') and node.kind not in ('file', 'dir'))
+                ):
                     raise Wrong('the name ' + name)
                 if name == 'security.capability' and node.kind != 'file':
                     raise Unclear('capabilities of what cannot run')
@@ -321,7 +343,13 @@ class Tree(Base):
                     raise Unclear('what an ACL does to the mode')
             for name, value in f.get('set', {}).items():
                 caps = name == 'security.capability'
-                node.xattrs[raw(name)] = caps_of(value) if caps else base64.b64decode(value[7:]) if value.startswith('base64:') else raw(value)
+                node.xattrs[raw(name)] = (
+                    caps_of(value)
+                    if caps
+                    else base64.b64decode(value[7:])
+                    if value.startswith('base64:')
+                    else raw(value)
+                )
             for name in f.get('remove', ()):
                 if raw(name) not in node.xattrs:
                     raise Wrong('no xattr ' + name)
@@ -333,7 +361,7 @@ class Tree(Base):
             lists = [self.find(b'/etc/' + which) for which in (b'passwd', b'group', b'shadow', b'gshadow')]
         except Wrong:
             raise Unclear('no /etc, or a list behind a link that leads nowhere')
-        if any(p.dangling or p.node and p.node.kind != 'file' for p in lists):
+        if any(p.dangling or (p.node and p.node.kind != 'file') for p in lists):
             raise Unclear('a list of users that is no file')
         there = [id(p.node) for p in lists if p.node]
         if len(set(there)) < len(there):
@@ -346,7 +374,9 @@ class Tree(Base):
             raise Wrong('the user is there')
         group, members = f.get('group'), [raw(g) for g in f.get('groups', ())]
         if group is not None:
-            line = next((l for l in groups if l[0] == raw(group) or str(group).isdigit() and int(l[2]) == int(group)), None)
+            line = next(
+                (l for l in groups if l[0] == raw(group) or (str(group).isdigit() and int(l[2]) == int(group))), None
+            )
             if not line or 'gid' in f:
                 raise Wrong('no such group') if not line else Unclear('a group and a gid')
             gid = int(line[2])
@@ -362,7 +392,7 @@ class Tree(Base):
                 place = self.find(home)
             except Wrong:
                 raise Unclear('a home whose parent is missing')
-            if place.dangling or place.node and not place.node.is_dir():
+            if place.dangling or (place.node and not place.node.is_dir()):
                 raise Unclear('a home behind a link, or that is no directory')
             if place.node is None:
                 place.parent.names[place.name] = self.made('dir', 0o700, uid=uid, gid=gid)
@@ -375,9 +405,14 @@ class Tree(Base):
                         raise Unclear('the members of a group')
                     line[3] += (b',' if line[3] else b'') + name
             return b'\n'.join(b':'.join(l) for l in lines)
+
         add = lambda line: lambda data: data + line + b'\n'
         colons = lambda *fields: b':'.join(b'%d' % v if isinstance(v, int) else v for v in fields)
-        self.edit(b'/etc/passwd', add(colons(name, b'x', uid, gid, text('comment', ''), home, text('shell', '/bin/sh'))), new=True)
+        self.edit(
+            b'/etc/passwd',
+            add(colons(name, b'x', uid, gid, text('comment', ''), home, text('shell', '/bin/sh'))),
+            new=True,
+        )
         new = group is None and colons(name, b'x', gid, b'')
         if new or members:
             self.edit(b'/etc/group', lambda data: add(new)(join(data)) if new else join(data), new=True)

@@ -2,17 +2,56 @@
 
 Wrong is raised for what must be an error of the build, Unclear for what the rules leave open (so that no case tests it).
 """
+
 import re
 import struct
-
 
 NS = 1_000_000_000
 
 
-CAPS = ('chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service net_broadcast net_admin '
-        'net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time '
-        'sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read '
-        'perfmon bpf checkpoint_restore').split()
+CAPS = [
+    'chown',
+    'dac_override',
+    'dac_read_search',
+    'fowner',
+    'fsetid',
+    'kill',
+    'setgid',
+    'setuid',
+    'setpcap',
+    'linux_immutable',
+    'net_bind_service',
+    'net_broadcast',
+    'net_admin',
+    'net_raw',
+    'ipc_lock',
+    'ipc_owner',
+    'sys_module',
+    'sys_rawio',
+    'sys_chroot',
+    'sys_ptrace',
+    'sys_pacct',
+    'sys_admin',
+    'sys_boot',
+    'sys_nice',
+    'sys_resource',
+    'sys_time',
+    'sys_tty_config',
+    'mknod',
+    'lease',
+    'audit_write',
+    'audit_control',
+    'setfcap',
+    'mac_override',
+    'mac_admin',
+    'syslog',
+    'wake_alarm',
+    'block_suspend',
+    'audit_read',
+    'perfmon',
+    'bpf',
+    'checkpoint_restore',
+]
 
 
 XATTRS = re.compile(r'(user|trusted|security)\..+|system\.posix_acl_(access|default)')
@@ -84,7 +123,7 @@ def caps_of(text):
     every = (1 << len(CAPS)) - 1
     for clause in text.split():
         m = re.fullmatch(r'([a-z_,]*)((?:[-+=][eip]*)+)', clause)
-        if not m or not m[1] and m[2][0] != '=':
+        if not m or (not m[1] and m[2][0] != '='):
             raise Wrong('the capabilities ' + text)
         mask = 0
         for name in m[1].split(',') if m[1] else ['all']:
@@ -93,19 +132,19 @@ def caps_of(text):
             mask |= every if name == 'all' else 1 << CAPS.index(name.removeprefix('cap_'))
         for op, flags in re.findall('([-+=])([eip]*)', m[2]):
             for flag in sets:
-                if op == '=' or op == '-' and flag in flags:
+                if op == '=' or (op == '-' and flag in flags):
                     sets[flag] &= ~mask
                 if op != '-' and flag in flags:
                     sets[flag] |= mask
     p, i, e = sets['p'], sets['i'], sets['e']
     if e and e != p | i:
         raise Unclear('a file has one bit for all effective capabilities')
-    return struct.pack('<5I', 0x02000000 | bool(e), p & 0xffffffff, i & 0xffffffff, p >> 32, i >> 32)
+    return struct.pack('<5I', 0x02000000 | bool(e), p & 0xFFFFFFFF, i & 0xFFFFFFFF, p >> 32, i >> 32)
 
 
 def braces(glob):
     m = re.search(r'\{([^{}/]*)\}', glob)
-    return [g for one in m[1].split(',') for g in braces(glob[:m.start()] + one + glob[m.end():])] if m else [glob]
+    return [g for one in m[1].split(',') for g in braces(glob[: m.start()] + one + glob[m.end() :])] if m else [glob]
 
 
 def fits(glob, name):
@@ -113,9 +152,17 @@ def fits(glob, name):
     expr = ''
     for piece in re.findall(r'\[!?\]?[^\]]*\]|.', glob, re.S):
         special = {'*': '.*', '?': '.'}.get(piece)
-        expr += special or ('[' + ('^' + piece[2:] if piece[1] == '!' else piece[1:]) if piece[0] == '[' and len(piece) > 2 else re.escape(piece))
+        expr += special or (
+            '[' + ('^' + piece[2:] if piece[1] == '!' else piece[1:])
+            if piece[0] == '[' and len(piece) > 2
+            else re.escape(piece)
+        )
     as_bytes = bool(re.fullmatch(expr.encode().decode('latin-1'), name.decode('latin-1'), re.S))
-    if any(c > 127 for c in name) and re.search(r'[?\[]', glob) and as_bytes != bool(re.fullmatch(expr, name.decode('utf-8', 'surrogateescape'), re.S)):
+    if (
+        any(c > 127 for c in name)
+        and re.search(r'[?\[]', glob)
+        and as_bytes != bool(re.fullmatch(expr, name.decode('utf-8', 'surrogateescape'), re.S))
+    ):
         raise Unclear('a character that is several bytes')
     return as_bytes
 

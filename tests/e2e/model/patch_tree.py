@@ -4,62 +4,79 @@ It follows what is written of patches, not what the compiler does, and raises Wr
 for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is (op, fields, host), where
 fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of a tar, or the changes of a diff.
 """
+
 import copy
 import hashlib
 
-from notation import escape
 from model.patch_notation import MAGIC, NS, Unclear, Wrong, braces, fits, parts, raw
-
-
-
-
-
+from notation import escape
 
 
 class Node:
     """An inode. `origin` numbers those that were there before the patches; a copy of the tree keeps it."""
 
     def __init__(self, kind, mode, uid=0, gid=0, mtime=0, xattrs=None, data=b'', target=b'', rdev=(0, 0), names=None):
-        self.kind, self.mode, self.uid, self.gid, self.mtime, self.xattrs = kind, mode, uid, gid, mtime, dict(xattrs or {})
-        self.data, self.target, self.rdev, self.names, self.origin = data, target, rdev, names if names is not None else {}, None
+        self.kind, self.mode, self.uid, self.gid, self.mtime, self.xattrs = (
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime,
+            dict(xattrs or {}),
+        )
+        self.data, self.target, self.rdev, self.names, self.origin = (
+            data,
+            target,
+            rdev,
+            names if names is not None else {},
+            None,
+        )
 
     def is_dir(self):
         return self.kind == 'dir'
 
     def take(self, other):
         """The metadata of another."""
-        self.mode, self.uid, self.gid, self.mtime, self.xattrs = other.mode, other.uid, other.gid, other.mtime, dict(other.xattrs)
+        self.mode, self.uid, self.gid, self.mtime, self.xattrs = (
+            other.mode,
+            other.uid,
+            other.gid,
+            other.mtime,
+            dict(other.xattrs),
+        )
 
     def state(self):
-        return (self.kind, self.mode, self.uid, self.gid, self.mtime, tuple(sorted(self.xattrs.items())), self.data, self.target, self.rdev)
+        return (
+            self.kind,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.mtime,
+            tuple(sorted(self.xattrs.items())),
+            self.data,
+            self.target,
+            self.rdev,
+        )
 
 
 class Place:
     """What a path leads to: `node`, or None, under `name` in `parent` (both None for the root)."""
 
     def __init__(self, parent, name, node, path, crossed, dangling=False):
-        self.parent, self.name, self.node, self.path, self.crossed, self.dangling = parent, name, node, path, crossed, dangling
+        self.parent, self.name, self.node, self.path, self.crossed, self.dangling = (
+            parent,
+            name,
+            node,
+            path,
+            crossed,
+            dangling,
+        )
 
     def key(self):
         return id(self.parent), self.name
 
 
-
-
-
-
 # ---- modes, capabilities, globs
-
-
-
-
-
-
-
-
-
-
-
 
 
 class Base:
@@ -154,7 +171,11 @@ class Base:
                 for place in (p for p in at if p.node.is_dir()):
                     below = place.path.rstrip(b'/') + b'/'
                     if comp == b'**':
-                        found += [Place(None, None, node, p, []) for p, node in self.walk(place.node, place.path.rstrip(b'/')) if node.is_dir()]
+                        found += [
+                            Place(None, None, node, p, [])
+                            for p, node in self.walk(place.node, place.path.rstrip(b'/'))
+                            if node.is_dir()
+                        ]
                         continue
                     for name in sorted(place.node.names):
                         if not (fits(comp.decode(), name) if MAGIC.search(comp) else comp == name):
@@ -224,7 +245,7 @@ class Base:
             if not line:
                 raise Wrong('no such group')
             gid = int(line[2])
-        if max(uid or 0, gid or 0) > 2 ** 32 - 2:
+        if max(uid or 0, gid or 0) > 2**32 - 2:
             raise Wrong('the number')
         return uid, gid
 
@@ -316,7 +337,14 @@ class Base:
         """As compare.read() gives it."""
         paths, out = self.paths_of(), {}
         for path, n in self.walk():
-            e = {'type': n.kind, 'mode': n.mode, 'uid': n.uid, 'gid': n.gid, 'mtime': n.mtime, 'xattrs': {escape(k): v.hex() for k, v in n.xattrs.items()}}
+            e = {
+                'type': n.kind,
+                'mode': n.mode,
+                'uid': n.uid,
+                'gid': n.gid,
+                'mtime': n.mtime,
+                'xattrs': {escape(k): v.hex() for k, v in n.xattrs.items()},
+            }
             same = paths[id(n)]
             e['nlink'] = 2 + sum(c.is_dir() for c in n.names.values()) if n.is_dir() else len(same)
             if n.kind == 'file':
@@ -340,9 +368,10 @@ class Base:
             here = path or b'/'
             if here in had and node.state() == state and set(paths[id(node)]) <= had:
                 out[here] = len(had)
-            if here in had:                     # else the whole of it moved here
+            if here in had:  # else the whole of it moved here
                 for name, child in node.names.items():
                     visit(child, path + b'/' + name)
+
         visit(self.root, b'')
         # Where one name of an inode has to be written, all of them have.
         return {p: n for p, n in out.items() if all(q in out for q in paths[by_path[p]])}
