@@ -46,7 +46,7 @@ def classic(*images, keys=('Config', 'RepoTags', 'Layers'), config_name=None):
         tar, config = layer(name), config_of(layer(name))
         at = config_name or sha256(config)[7:] + '.json'
         members.update({at: config, name + '/layer.tar': tar})
-        listed.append(dict(zip(keys, (at, tags, [name + '/layer.tar']))))
+        listed.append(dict(zip(keys, (at, tags, [name + '/layer.tar']), strict=True)))
     return {**members, 'manifest.json': json.dumps(listed).encode()}
 
 
@@ -63,7 +63,7 @@ def docker25(out, listed, indexed):
             {
                 'Config': at(doc['config']),
                 'RepoTags': [full] if full else None,
-                'Layers': [at(l) for l in doc['layers']],
+                'Layers': [at(layer) for layer in doc['layers']],
             }
         )
     out.index(

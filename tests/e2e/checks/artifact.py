@@ -228,7 +228,7 @@ class Spoiled:
             json.dump(self.index, file)
 
     def layer(self, title):
-        return next(l for l in self.manifest['layers'] if l['annotations'][TITLE] == title)
+        return next(layer for layer in self.manifest['layers'] if layer['annotations'][TITLE] == title)
 
 
 def hostile():
@@ -274,7 +274,7 @@ def hostile():
     yield 'a media type', lambda s: s.layer('bundle.vmdk').update(mediaType='text/plain'), 'text/plain'
     yield 'an index of the future', lambda s: s.json.update(version=99), '99'
     yield 'another artifact', lambda s: s.manifest.update(artifactType='application/x'), 'not a bundle'
-    layer = lambda s: next(l for l in s.manifest['layers'] if l['annotations'][TITLE].startswith('layers/'))
+    layer = lambda s: next(layer for layer in s.manifest['layers'] if layer['annotations'][TITLE].startswith('layers/'))
     yield (
         'a layer told by its blocks',
         lambda s: layer(s).update(mediaType=FILE_TYPE.replace('file', 'sparse')),
@@ -399,7 +399,7 @@ def shared():
         # A shelf on which every object lies under another's name, and one that nobody answers for.
         names = json.loads(call('skopeo', 'list-tags', '--tls-verify=false', 'docker://' + shelf).stdout)['Tags']
         wrong = site.plain.host + '/wrong/layers'
-        for name, other in zip(names, names[1:] + names[:1]):
+        for name, other in zip(names, names[1:] + names[:1], strict=True):
             call(
                 'skopeo',
                 'copy',

@@ -155,7 +155,7 @@ def patched():
     for number, (name, (entries, *patches, ends)) in enumerate(PATCHED.items()):
         with scratch() as tmp:
 
-            def write(path):
+            def write(path, entries=entries):
                 out = Layout(path)
                 out.index(tagged(out.image([exhaust.gathered(entries())])))
 

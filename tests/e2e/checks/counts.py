@@ -132,7 +132,7 @@ def work():
             per = {}
             for name, count in (('few', 1000), ('many', 4000)):
                 out = Layout(at(kind + name))
-                described = lambda n: (
+                described = lambda n, kind=kind, count=count: (
                     [d('l%d' % n)] + [d('l%d/d%04d' % (n, i)) for i in range(count // 50)]
                     if kind == 'described'
                     else []
@@ -144,14 +144,16 @@ def work():
                 ]
                 layers.append(Layer(*described(0), *(f('l0/d%04d/.wh.f%06d' % (i // 50, i)) for i in range(count))))
                 out.index(tagged(out.image(layers)))
-                per[name] = [(cost - base) / (5 * count) for cost, base in zip(costs(kind + name, out.path), fixed)]
-            for how, few, more in zip(('cold', 'cached'), *per.values()):
+                per[name] = [
+                    (cost - base) / (5 * count) for cost, base in zip(costs(kind + name, out.path), fixed, strict=True)
+                ]
+            for how, few, more in zip(('cold', 'cached'), *per.values(), strict=True):
                 need(
                     more <= 1.1 * few,
                     '%s, %s: an entry of a large image costs %d instructions, of a small one %d'
                     % (kind, how, more, few),
                 )
-            for how, at_most, is_ in zip(('cold', 'cached'), most, per['many']):
+            for how, at_most, is_ in zip(('cold', 'cached'), most, per['many'], strict=True):
                 need(
                     is_ <= at_most,
                     '%s, %s: an entry costs %d instructions; it was %d at most' % (kind, how, is_, at_most),

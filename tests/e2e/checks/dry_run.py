@@ -52,8 +52,7 @@ def refuses():
                     else [BOOT, *how, *args, at('out')],
                     stdin=subprocess.DEVNULL,
                     env=ENV,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    capture_output=True,
                     text=True,
                     timeout=PATIENCE,
                 )
@@ -70,8 +69,7 @@ def refuses():
         for name, args in fine.items():
             p = subprocess.run(
                 [BOOT, '--dry-run', '--engine', 'qemu', *args, at('out')],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 timeout=PATIENCE,
                 env=ENV,

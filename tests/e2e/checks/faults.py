@@ -173,8 +173,7 @@ def one_fault(command, at, good, before, name, error, n):
     # Beside the program's own output nothing is said that would hide what it says.
     p = subprocess.run(
         traced(command, '/dev/null', '-e', 'trace=' + name, '-e', 'inject=%s:error=%s:when=%d' % (name, error, n)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         errors='replace',
         timeout=PATIENCE,

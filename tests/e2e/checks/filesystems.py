@@ -58,8 +58,7 @@ def works_on(kind, tmp, one, two, good_one, good_two):
                 '--force',
                 *cache,
             ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
         need(

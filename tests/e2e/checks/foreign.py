@@ -173,7 +173,7 @@ def modes():
                     '--cache-dir',
                     out + '.cache',
                 )
-                mode = lambda *names: os.stat(os.path.join(out, *names)).st_mode & 0o777
+                mode = lambda *names, out=out: os.stat(os.path.join(out, *names)).st_mode & 0o777
                 need(
                     all(mode(d) == directory for d in ('', 'layers')),
                     '%s, umask %s: the directory has %o, its layers %o' % (name, umask, mode(''), mode('layers')),

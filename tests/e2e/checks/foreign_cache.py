@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import random
 import shutil
 
@@ -30,7 +31,10 @@ def in_cache():
                 os.makedirs(os.path.join(out + '.cache', version))
                 make(os.path.join(out + '.cache', version, keys[0] + ending))
                 p = builds(out, ok=(0, 1))
-                need(open(victim).read() == 'precious', '%s as %s: what it leads to was written' % (kind, ending))
+                need(
+                    pathlib.Path(victim).read_text() == 'precious',
+                    '%s as %s: what it leads to was written' % (kind, ending),
+                )
                 if p.returncode:
                     need(keys[0] + ending.split('.tmp')[0] in p.stderr, '%s as %s: %s' % (kind, ending, p.stderr))
                     need(
@@ -242,7 +246,7 @@ def masked():
             os.chown(cache, ALICE, ALICE)
             os.chmod(cache, mode)
 
-            def pulled(uid, out, *args):
+            def pulled(uid, out, *args, name=name, cache=cache):
                 argv = (
                     BINARY,
                     'build',
@@ -355,7 +359,7 @@ def records():
         builds(at('good'))
         cache, r = at('good.cache'), random.Random(17)
         record = layer_files(cache, '.json')[2]
-        whole = open(record, 'rb').read()
+        whole = pathlib.Path(record).read_bytes()
         tried = 0
         for offset in range(0, len(whole), 3):
             flip(record, offset, r.randrange(8))
@@ -364,7 +368,7 @@ def records():
                 need('(4 cached)' in p.stderr, 'a flip in byte %d of %r is believed: %s' % (offset, whole, p.stderr))
                 same_files(at('good'), at('out'), 'after a flip in byte %d' % offset)
                 shutil.rmtree(at('out'))
-                whole = open(record, 'rb').read()
+                whole = pathlib.Path(record).read_bytes()
             else:
                 p = call(BINARY, 'cache', 'verify', '--json', '--cache-dir', cache, ok=(1,))
                 problems = json.loads(p.stdout)['problems']

@@ -329,7 +329,8 @@ def leftovers():
         # An export that is killed, and one that finds what a killed one left where a file cannot be without a name.
         os.mkdir(at('exports'))
         injected('fsync:signal=KILL:when=1', argv=('export', at('good'), '--tar', at('exports/tar')), ok=(-9, 137))
-        dead, live = (put(at('exports', '.rootfs-compile-tmp-' + name)) for name in ('deaddead', 'livelive'))
+        put(at('exports', '.rootfs-compile-tmp-deaddead'))
+        live = put(at('exports', '.rootfs-compile-tmp-livelive'))
         with open_locked(live):
             call(BINARY, 'export', at('good'), '--tar', at('exports/tar'))
             need(sorted(os.listdir(at('exports'))) == [os.path.basename(live), 'tar'], str(os.listdir(at('exports'))))

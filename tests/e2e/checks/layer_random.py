@@ -104,15 +104,17 @@ def shrink(layers):
         for i in range(len(layers)):
             yield layers[:i] + layers[i + 1 :]
         for i, entries in enumerate(layers):
-            for j, e in enumerate(entries):
-                yield layers[:i] + [entries[:j] + entries[j + 1 :]] + layers[i + 1 :]
+            for j in range(len(entries)):
+                yield [*layers[:i], entries[:j] + entries[j + 1 :], *layers[i + 1 :]]
         for i, entries in enumerate(layers):
             for j, e in enumerate(entries):
                 if e.fields:
                     yield (
-                        layers[:i]
-                        + [entries[:j] + [layer_maker.Entry(e.make, e.path, e.value)] + entries[j + 1 :]]
-                        + layers[i + 1 :]
+                        [
+                            *layers[:i],
+                            [*entries[:j], layer_maker.Entry(e.make, e.path, e.value), *entries[j + 1 :]],
+                            *layers[i + 1 :],
+                        ]
                     )
 
     again = True

@@ -402,7 +402,7 @@ def dry_run():
             for p in doc['patches']
             if p['op'] != 'include'
         ]
-        for w, f in zip(want, found):
+        for w, f in zip(want, found, strict=False):
             need(w == f, '--json: expected %s, found %s' % (w, f))
         need(len(want) == len(found), '--json has %d patches, not %d' % (len(found), len(want)))
         need(doc['upper']['size'] == 4 << 30, 'the upper would have %s bytes' % doc['upper'])

@@ -144,7 +144,7 @@ def streams():
         memory = peak('build', m, '-o', out, '--cache-dir', os.path.join(tmp, 'cache'))
         need(memory < 64, 'the compiler had %d MiB of memory' % memory)
         clean(os.path.join(out, 'upper.ext4'))
-        with overlay(out, tmp) as (at, _, up):
+        with overlay(out, tmp) as (at, _, _up):
             found, expected = hashlib.sha256(), digest.copy()
             with open(os.path.join(at, 'srv/big'), 'rb') as file:
                 half = hashlib.sha256()

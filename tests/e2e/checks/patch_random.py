@@ -72,7 +72,7 @@ class Manifest:
         self.file, self.line, self.op = self.last if op == 'include' else ('m.yaml', line + len(head) + 2, op)
         self.path, self.text = (
             os.path.join(directory, 'm.yaml'),
-            '\n'.join(head + ['patches:' if body else 'patches: []'] + body) + '\n',
+            '\n'.join([*head, 'patches:' if body else 'patches: []', *body]) + '\n',
         )
         with open(self.path, 'w') as file:
             file.write(self.text)
@@ -210,7 +210,7 @@ class Run:
 
     def failing(self, before, patch, why):
         """A patch that must fail does, and says where."""
-        m = self.manifest(self.good[:before] + [patch])
+        m = self.manifest([*self.good[:before], patch])
         with scratch() as tmp:
             out = os.path.join(tmp, 'bundle')
             p = self.build(m, out, ok=range(-64, 256))

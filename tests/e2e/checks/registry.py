@@ -78,7 +78,8 @@ def pull():
         for name in ('hello:1', 'public/hello:1', 'private/hello:1'):
             site.push(HELLO, name)
         want, digest, cases = b.of(HELLO), site.digest('hello:1'), {}
-        site.tls, site.basic, site.token, site.default  # started before there are threads
+        for kind in ('tls', 'basic', 'token', 'default'):
+            getattr(site, kind)  # started before there are threads
 
         def case(name, run, *args, expected=want, **kw):
             cases[name] = lambda: b.same(run(*args, **kw), expected, name)
@@ -215,7 +216,7 @@ def cached():
     with bench() as b:
         site, cache = b.site, b.at('cache')
         first, twice = [noise(1, 'gzip', 9000), noise(2, 'zstd', 9000), noise(3, 'plain', 9000)], noise(5, 'gzip', 9000)
-        old, new = b.layout('old', first), b.layout('new', first + [noise(4, 'gzip', 9000), twice, twice])
+        old, new = b.layout('old', first), b.layout('new', [*first, noise(4, 'gzip', 9000), twice, twice])
         site.push(old, 'app:1')
         site.push(new, 'app:2')
         proxy = site.proxy()

@@ -89,7 +89,7 @@ def faults():
 
         def resumed(*ranges):
             def look(p):
-                for digest in (l['digest'] for l in layers):
+                for digest in (layer['digest'] for layer in layers):
                     got = [q.range for q in p.asked(digest)]
                     need(
                         got == [None, *ranges] or got == ['bytes=0-', *ranges],

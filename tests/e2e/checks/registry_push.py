@@ -226,7 +226,7 @@ def logins():
         push.comes_back('by/identity:right')
         site.tokens.forget()
         b.pull(site.token, 'by/identity:right', home=b.at('of right'), fails=['it is an artifact'])
-        need([r for r in site.tokens.asked(method='POST')], 'a pull does not use the identity token')
+        need(list(site.tokens.asked(method='POST')), 'a pull does not use the identity token')
         # What docker login keeps for Docker's own registry, beside what else it keeps there.
         hub = 'https://index.docker.io/v1/'
         write(

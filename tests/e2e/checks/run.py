@@ -287,7 +287,8 @@ def loopback():
         cases['a login'] = lambda: b.same(b.build(site.basic.host + '/private/hello:1', **LOGIN), want, 'a login')
         cases['a token'] = lambda: b.same(b.build(site.token.host + '/private/hello:1', **LOGIN), want, 'a token')
         cases['TLS'] = lambda: b.same(b.build(site.tls.host + '/hello:1', '--ca-cert', site.ca), want, 'TLS')
-        site.tls, site.basic, site.token  # started before there are threads
+        for kind in ('tls', 'basic', 'token'):
+            getattr(site, kind)  # started before there are threads
         # Whoever speaks TLS is not spoken to without, even if nobody trusts the certificate.
         cases['unknown CA'] = lambda: b.build(site.tls.host + '/hello:1', fails=[site.tls.host, 'certificate'])
         # Elsewhere it takes an option, or the variable.

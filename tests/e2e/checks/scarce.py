@@ -1,5 +1,6 @@
 """A host that has too little: threads, open files, room for what is said. Whatever it is, it is an error that says so, and no panic."""
 
+import contextlib
 import os
 import random
 import resource
@@ -65,8 +66,7 @@ def threads():
                         BINARY,
                         *args(out),
                     ],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    capture_output=True,
                     text=True,
                     timeout=PATIENCE,
                     cwd=tmp,
@@ -116,7 +116,7 @@ def file_size():
         manifest_for(m, 'oci:%s:latest' % big.path)
         for limit in (1 << 16, 1 << 20, 2 << 20, 3 << 20, 1 << 30):
             out = os.path.join(tmp, 'out%d' % limit)
-            p = build(m, out, ok=(1,), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            p = build(m, out, ok=(1,), preexec_fn=lambda n=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)))
             need(
                 'File too large' in p.stderr
                 and 'ulimit -f' in p.stderr
@@ -224,10 +224,8 @@ def truncated():
             p = subprocess.Popen(
                 [BINARY, 'verify', at('bad')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 p.wait(0.004 * i)
-            except subprocess.TimeoutExpired:
-                pass
             os.truncate(path, 4096)
             out, said = p.communicate(timeout=PATIENCE)
             need(p.returncode in (0, 1), 'exit %d: %s%s' % (p.returncode, out, said))

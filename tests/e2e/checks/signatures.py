@@ -216,8 +216,7 @@ def at_boot():
                 ],
                 env=ENV,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 timeout=PATIENCE,
             )

@@ -140,7 +140,7 @@ def other(value, r):
             ]
         )
     if isinstance(value, list):
-        return r.choice([[], value + value[:1], value[::-1] if len(value) > 1 else value + ['x'], value[1:], [value]])
+        return r.choice([[], value + value[:1], value[::-1] if len(value) > 1 else [*value, 'x'], value[1:], [value]])
     return r.choice([{}, {**value, 'more': 1}, list(value)])
 
 
@@ -291,10 +291,10 @@ def told_by_blocks(path):
             except OSError:  # a hole to the end
                 break
             end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
-            for at in range(at, end, 4096):
-                block = os.pread(file.fileno(), 4096, at)
+            for block_at in range(at, end, 4096):
+                block = os.pread(file.fileno(), 4096, block_at)
                 if block.strip(b'\0'):
-                    out.append((at // 4096).to_bytes(8, 'little') + block)
+                    out.append((block_at // 4096).to_bytes(8, 'little') + block)
             at = end
     return blake3.hexdigest(b''.join(out))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 
@@ -122,7 +123,7 @@ def escapes():
         with open(path, 'w') as file:
             file.write(text.replace('"seal": "', '"x\\nforged\\n": 1, "seal": "', 1))
         call(BINARY, 'export', at('out'), '--oci-layout', at('layout'), '--cache-dir', at('out.cache'))
-        forge(at('layout'), open(path, 'rb').read())
+        forge(at('layout'), pathlib.Path(path).read_bytes())
         for cmd, code in (
             ([BINARY, 'verify', at('b' + EVIL)], 1),
             ([BINARY, 'inspect', at('b' + EVIL)], 1),

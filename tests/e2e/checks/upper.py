@@ -1,6 +1,7 @@
 """overlayfs in the kernel: the disk below, upper.ext4 above."""
 
 import os
+import pathlib
 
 from checks import check
 from harness.common import HELLO, TOP, build, call, manifest_for, need, quiet_kernel, scratch
@@ -46,7 +47,7 @@ def upper():
             need(said.startswith('hello, overlay'), 'the entrypoint says ' + said)
         clean(os.path.join(tmp, 'upper.ext4'))
         with overlay(out, tmp) as (at, lower, up):  # and all of it is still there
-            need(open(os.path.join(at, 'etc/motd')).read().endswith('and more\n'), 'the copied-up file lost its change')
+            need(pathlib.Path(at, 'etc/motd').read_text().endswith('and more\n'), 'the copied-up file lost its change')
             need(not os.path.exists(os.path.join(at, 'etc/group')), 'the deleted file is back')
             need(os.path.exists(os.path.join(at, 'home/hello/renamed')), 'the renamed file is gone')
             need(len(os.listdir(os.path.join(at, 'new'))) == 2000, 'new files are gone')

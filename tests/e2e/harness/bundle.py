@@ -44,7 +44,7 @@ def extents(bundle):
 
 def concat(bundle, raw):
     with open(raw, 'wb') as out:
-        for path, size in extents(bundle):
+        for path, _size in extents(bundle):
             with open(path, 'rb') as file:
                 while chunk := file.read(1 << 20):
                     if chunk.count(0) == len(

@@ -38,14 +38,7 @@ def scratch():
 def call(*cmd, ok=(0,), **kw):
     """Runs a program; the exit status must be one of `ok`, and it must end."""
     try:
-        p = subprocess.run(
-            cmd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors='replace',
-            **{'timeout': PATIENCE, **kw},
-        )
+        p = subprocess.run(cmd, capture_output=True, text=True, errors='replace', **{'timeout': PATIENCE, **kw})
     except subprocess.TimeoutExpired as e:
         said = ''.join(said.decode(errors='replace')[-2000:] for said in (e.stdout or b'', e.stderr or b''))
         raise Failed('%s: no end after %d s\n%s' % (' '.join(cmd), e.timeout, said)) from None

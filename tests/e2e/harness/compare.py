@@ -151,7 +151,7 @@ def load(path):
         return read(path)
     with open(path) as file:
         doc = json.load(file)
-    return doc['entries'] if 'entries' in doc else doc
+    return doc.get('entries', doc)
 
 
 def show(expected, found, limit=40, **options):
@@ -162,7 +162,7 @@ def show(expected, found, limit=40, **options):
         for p, what, a, b in differences(expected, found, **options)
     ]
     if len(lines) > limit:
-        lines = lines[:limit] + ['and %d more differences' % (len(lines) - limit)]
+        lines = [*lines[:limit], 'and %d more differences' % (len(lines) - limit)]
     return '\n'.join(lines)
 
 

@@ -59,8 +59,7 @@ def measured(cmd, memory=8 << 30, cpu=600, **kw):
         limits = json.dumps({'RLIMIT_DATA': memory, 'RLIMIT_CPU': cpu, 'RLIMIT_CORE': 0})
         p = subprocess.run(
             [sys.executable, '-S', '-E', '-c', MEASURE, limits, told.name, *cmd],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             errors='replace',
             **kw,

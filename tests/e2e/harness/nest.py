@@ -9,6 +9,7 @@ Needs qemu-system-x86_64, busybox-static, e2fsprogs, .tools/guest (ci/tools), an
 
 import argparse
 import os
+import pathlib
 import re
 import shutil
 import stat
@@ -74,7 +75,7 @@ class NestError(Exception):
 
 def with_libraries(path):
     """The shared libraries of a program or library, the dynamic loader among them, as ldd names them. None for a static one."""
-    p = subprocess.run(['ldd', path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace')
+    p = subprocess.run(['ldd', path], capture_output=True, text=True, errors='replace')
     if 'not found' in p.stdout:
         raise NestError(
             '%s: %s' % (path, ', '.join(line.strip() for line in p.stdout.splitlines() if 'not found' in line))
@@ -126,7 +127,7 @@ def need_tools():
 
 
 def initramfs(command, libraries_of):
-    read = lambda path: open(path, 'rb').read()
+    read = lambda path: pathlib.Path(path).read_bytes()
     with open(os.path.join(GUEST, 'modules/order')) as file:
         order = file.read().split()
     busybox = shutil.which('busybox', path=PATH)
@@ -144,7 +145,7 @@ def initramfs(command, libraries_of):
     }
     entries |= {
         'modules/' + name: (stat.S_IFREG | 0o644, read(os.path.join(GUEST, 'modules', name)))
-        for name in ['order'] + order
+        for name in ['order', *order]
     }
     for path in libraries_of:
         entries |= {lib.lstrip('/'): (stat.S_IFREG | 0o755, read(lib)) for lib in with_libraries(path)}
@@ -199,7 +200,7 @@ def tail(path, size=6000):
         return file.read().decode(errors='replace').replace('\r', '').strip()
 
 
-def run(command, files={}, out=None, timeout=PATIENCE, memory=3000, libraries_of=(), smp=1):
+def run(command, files=None, out=None, timeout=PATIENCE, memory=3000, libraries_of=(), smp=1):
     """Runs a shell command line in the machine; returns (exit code, what it printed).
 
     `files` is {path below /data: path here}; what the command leaves in /data/out comes to the directory `out`, holes and owners
@@ -212,7 +213,7 @@ def run(command, files={}, out=None, timeout=PATIENCE, memory=3000, libraries_of
         disk, initrd, output, status, serial = (
             os.path.join(tmp, n) for n in ('data.ext4', 'initramfs', 'output', 'status', 'serial')
         )
-        make_disk(disk, files, os.path.join(tmp, 'stage'))
+        make_disk(disk, files or {}, os.path.join(tmp, 'stage'))
         shutil.rmtree(os.path.join(tmp, 'stage'))
         for path, data in ((initrd, initramfs(command, libraries_of)), (output, b''), (status, b''), (serial, b'')):
             with open(path, 'wb') as file:

@@ -8,6 +8,7 @@ of them: where it is known to do otherwise, KNOWN says why, and only news make t
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def main():
     cases, names = sys.argv[1], sys.argv[2:]
     news = 0
     for name in names or sorted(os.listdir(cases)):
-        if json.load(open(os.path.join(cases, name, 'expect.json')))['args']:
+        if json.loads(pathlib.Path(cases, name, 'expect.json').read_text())['args']:
             continue  # limits are no matter of umoci's
         if name.startswith(CHOICE):
             continue

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import pathlib
 import select
 import subprocess
 import time
@@ -81,7 +82,7 @@ def tree(top):
             kind = os.lstat(path).st_mode
             found[os.path.relpath(path, top)] = (
                 kind,
-                open(path, 'rb').read() if os.path.isfile(path) else os.path.islink(path) and os.readlink(path),
+                pathlib.Path(path).read_bytes() if os.path.isfile(path) else os.path.islink(path) and os.readlink(path),
             )
     return found
 

@@ -62,8 +62,7 @@ class Bench:
         try:
             p = subprocess.run(
                 cmd,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 errors='replace',
                 env=env,
@@ -74,7 +73,7 @@ class Bench:
             raise Failed(
                 'build of %s: no end after %d s: %s'
                 % (what, timeout, (e.stderr or b'').decode(errors='replace')[-600:])
-            )
+            ) from None
         said = p.stdout + p.stderr
         need('panicked' not in said, said)
         if may_fail is not None and p.returncode:
@@ -116,7 +115,7 @@ class Bench:
                 doc = json.load(file)
             del doc['seal']
             doc['image'] = {k: v for k, v in doc['image'].items() if k not in but}
-            doc['layers'] = [{k: v for k, v in l.items() if k not in but} for l in doc['layers']]
+            doc['layers'] = [{k: v for k, v in layer.items() if k not in but} for layer in doc['layers']]
             docs.append(doc)
         keys = [k for k in sorted(docs[0].keys() | docs[1].keys()) if docs[0].get(k) != docs[1].get(k)]
         need(
@@ -128,9 +127,11 @@ class Bench:
     def layout(self, name, *images, platforms=None):
         """A layout of layers' entries; with `platforms`, an index of an image for each, beside what builders add for no platform."""
         out = Layout(self.at(name))
-        made = [out.image(layers, platform=('linux', p)) for layers, p in zip(images, platforms or ['amd64'])]
+        made = [
+            out.image(layers, platform=('linux', p)) for layers, p in zip(images, platforms or ['amd64'], strict=True)
+        ]
         if platforms:
-            listed = [for_platform(m, 'linux', p) for m, p in zip(made, platforms)]
+            listed = [for_platform(m, 'linux', p) for m, p in zip(made, platforms, strict=True)]
             listed.insert(
                 0,
                 for_platform(
@@ -175,7 +176,7 @@ def layers_in(layout):
 
 def blobs(layout):
     """A pattern of the requests for layers, and the digests of those."""
-    digests = [l['digest'] for l in layers_in(layout)[0]]
+    digests = [layer['digest'] for layer in layers_in(layout)[0]]
     return '/blobs/(%s)$' % '|'.join(digests), digests
 
 

@@ -11,9 +11,9 @@ def clean(image):
     """e2fsck must say clean and nothing else: one line per file system, no question, no remark."""
     p = call('e2fsck', '-fn', image)
     odd = [
-        l
-        for l in (p.stdout + p.stderr).splitlines()
-        if l.strip() and not l.startswith(('e2fsck ', 'Pass ')) and ' files (' not in l
+        line
+        for line in (p.stdout + p.stderr).splitlines()
+        if line.strip() and not line.startswith(('e2fsck ', 'Pass ')) and ' files (' not in line
     ]
     need(not odd, 'e2fsck -fn %s: %s' % (os.path.basename(image), '\n'.join(odd)))
 

@@ -26,9 +26,9 @@ MIXED = (
 def compress(chaining, words, counter, length, flags):
     v = [*chaining, *IV[:4], counter & MASK, counter >> 32, length, flags]
     words = list(words)
-    for turn in range(7):
+    for _turn in range(7):
         for i, (a, b, c, d) in enumerate(MIXED):
-            for word, (right, left) in zip(words[2 * i : 2 * i + 2], ((16, 12), (8, 7))):
+            for word, (right, left) in zip(words[2 * i : 2 * i + 2], ((16, 12), (8, 7)), strict=True):
                 v[a] = (v[a] + v[b] + word) & MASK
                 x = v[d] ^ v[a]
                 v[d] = (x >> right | x << (32 - right)) & MASK
@@ -36,7 +36,7 @@ def compress(chaining, words, counter, length, flags):
                 x = v[b] ^ v[c]
                 v[b] = (x >> left | x << (32 - left)) & MASK
         words = [words[i] for i in PERMUTATION]
-    return [x ^ y for x, y in zip(v[:8], v[8:])]
+    return [x ^ y for x, y in zip(v[:8], v[8:], strict=True)]
 
 
 def chunk(data, number, root):

@@ -110,7 +110,7 @@ class Model:
             if name == '..':
                 real[-1:] = []
                 continue
-            node = self.at(real + [name])
+            node = self.at([*real, name])
             if node is None or node.kind != 'symlink':
                 real.append(name)
                 continue
@@ -212,7 +212,7 @@ class Model:
     def find(self, path):
         """The inode at a path, its last name not followed."""
         real, name = self.resolve(path)
-        return self.at(real + [name])
+        return self.at([*real, name])
 
     def finish(self):
         """Links to what came later in the layer."""

@@ -45,7 +45,7 @@ LISTS = b'/etc/passwd', b'/etc/group', b'/etc/shadow', b'/etc/gshadow'
 
 
 def seconds(ns):
-    return '%s%d.%09d' % (('-' if ns < 0 else '',) + divmod(abs(ns), NS))
+    return '%s%d.%09d' % (('-' if ns < 0 else '', *divmod(abs(ns), NS)))
 
 
 def related(a, b):

@@ -1,5 +1,6 @@
 """Random patches for checks/patch_random.py, on the random images of patch_image.py."""
 
+import contextlib
 import copy
 import difflib
 import re
@@ -108,10 +109,8 @@ class Maker(Images):
         links = []
         for p, n in self.tree.walk():
             if n.kind == 'symlink' and readable(p):
-                try:
+                with contextlib.suppress(Wrong):
                     links.append((p, self.tree.find(p).path))
-                except Wrong:
-                    pass
         for _ in range(self.rng.choice((0, 0, 1, 2))):
             new, r = path, self.rng.random()
             if r < 0.6:
@@ -154,7 +153,7 @@ class Maker(Images):
         path = self.say(into).rstrip('/') if into != b'/' else ''
         for _ in range(self.rng.randint(1, 2) if missing else 0):
             path += '/' + self.rng.choice(('made', 'new dir', 'z'))
-        return path + '/' + self.rng.choice(NAMES + ['fresh%d' % self.rng.randint(0, 99)])
+        return path + '/' + self.rng.choice([*NAMES, 'fresh%d' % self.rng.randint(0, 99)])
 
     def glob(self):
         """A glob that fits something, with luck not much."""
@@ -196,7 +195,7 @@ class Maker(Images):
     def owner(self):
         r = self.rng
         user, group = (
-            r.choice(USERS + ['0', '1000', '70000', '4294967294']),
+            r.choice([*USERS, '0', '1000', '70000', '4294967294']),
             r.choice(('root', 'staff', 'tty', 'daemon', '0', '70000', 'app')),
         )
         text = r.choice((user, user + ':' + group, user + ':' + group, ':' + group, user + ':'))
@@ -350,8 +349,8 @@ class Maker(Images):
             if a == b or not all(ascii_text(t) or not t for t in (a, b)):
                 continue
             rel = path[len(top) + 1 :]
-            side = lambda text, letter: (
-                '/dev/null' if text is None else '/'.join(([letter] + ['x'] * strip)[:strip] + [rel.decode()])
+            side = lambda text, letter, rel=rel: (
+                '/dev/null' if text is None else '/'.join([*([letter] + ['x'] * strip)[:strip], rel.decode()])
             )
             stamp = '\t2024-01-02 03:04:05.000000000 +0000' if b' ' in rel or self.odds(0.5) else ''
             if self.odds(0.2):

@@ -124,7 +124,7 @@ class Tree(Base):
         def merge(h, node, at, below):
             for name in sorted(h.names, reverse=backwards):
                 child, there = h.names[name], node.names.get(name)
-                if excluded(f.get('exclude', ()), below + [name]):
+                if excluded(f.get('exclude', ()), [*below, name]):
                     continue
                 if not child.is_dir():
                     if there and there.is_dir():
@@ -146,7 +146,7 @@ class Tree(Base):
                     there = node.names[name] = make(child)
                 if not there.is_dir():
                     raise Wrong('no directory')
-                merge(child, there, at + b'/' + name, below + [name])
+                merge(child, there, at + b'/' + name, [*below, name])
 
         place = self.find(path, parents=f.get('parents', False))
         if place.node is None:
@@ -360,7 +360,7 @@ class Tree(Base):
         try:
             lists = [self.find(b'/etc/' + which) for which in (b'passwd', b'group', b'shadow', b'gshadow')]
         except Wrong:
-            raise Unclear('no /etc, or a list behind a link that leads nowhere')
+            raise Unclear('no /etc, or a list behind a link that leads nowhere') from None
         if any(p.dangling or (p.node and p.node.kind != 'file') for p in lists):
             raise Unclear('a list of users that is no file')
         there = [id(p.node) for p in lists if p.node]
@@ -368,43 +368,48 @@ class Tree(Base):
             raise Unclear('two lists of users that are one file')
         users = self.lines(b'/etc/passwd') if self.find(b'/etc/passwd').node else []
         groups = self.lines(b'/etc/group') if self.find(b'/etc/group').node else []
-        uids, gids = {int(l[2]) for l in users}, {int(l[2]) for l in groups}
+        uids, gids = {int(line[2]) for line in users}, {int(line[2]) for line in groups}
         uid = f.get('uid', next(n for n in range(1000, 1 << 20) if n not in uids))
-        if uid in uids or any(l[0] == name for l in users):
+        if uid in uids or any(line[0] == name for line in users):
             raise Wrong('the user is there')
         group, members = f.get('group'), [raw(g) for g in f.get('groups', ())]
         if group is not None:
             line = next(
-                (l for l in groups if l[0] == raw(group) or (str(group).isdigit() and int(l[2]) == int(group))), None
+                (
+                    line
+                    for line in groups
+                    if line[0] == raw(group) or (str(group).isdigit() and int(line[2]) == int(group))
+                ),
+                None,
             )
             if not line or 'gid' in f:
                 raise Wrong('no such group') if not line else Unclear('a group and a gid')
             gid = int(line[2])
         else:
             gid = f.get('gid', uid)
-            if any(l[0] == name for l in groups) or gid in gids:
+            if any(line[0] == name for line in groups) or gid in gids:
                 raise Unclear('the new group, or its number, is there')
-        if not all(any(l[0] == m for l in groups) for m in members):
+        if not all(any(line[0] == m for line in groups) for m in members):
             raise Wrong('no such group')
         home = text('home', '/home/' + f['name'])
         if f.get('create-home'):
             try:
                 place = self.find(home)
             except Wrong:
-                raise Unclear('a home whose parent is missing')
+                raise Unclear('a home whose parent is missing') from None
             if place.dangling or (place.node and not place.node.is_dir()):
                 raise Unclear('a home behind a link, or that is no directory')
             if place.node is None:
                 place.parent.names[place.name] = self.made('dir', 0o700, uid=uid, gid=gid)
 
         def join(data):
-            lines = [l.split(b':') for l in data.split(b'\n')]
+            lines = [line.split(b':') for line in data.split(b'\n')]
             for line in lines:
                 if line[0] in members:
                     if len(line) != 4 or name in line[3].split(b','):
                         raise Unclear('the members of a group')
                     line[3] += (b',' if line[3] else b'') + name
-            return b'\n'.join(b':'.join(l) for l in lines)
+            return b'\n'.join(b':'.join(line) for line in lines)
 
         add = lambda line: lambda data: data + line + b'\n'
         colons = lambda *fields: b':'.join(b'%d' % v if isinstance(v, int) else v for v in fields)

@@ -189,7 +189,7 @@ class Base:
                             try:
                                 found.append(self.existing(below + name))
                             except Wrong as e:
-                                raise Unclear(str(e))
+                                raise Unclear(str(e)) from e
                         else:
                             found.append(Place(place.node, name, child, below + name, []))
                 at = list({p.path: p for p in found}.values())
@@ -209,7 +209,7 @@ class Base:
             except Wrong:
                 if literal:
                     raise
-                raise Unclear('a glob matches a link that leads nowhere')
+                raise Unclear('a glob matches a link that leads nowhere') from None
         return nodes
 
     # ---- users
@@ -219,7 +219,7 @@ class Base:
         if place.node.kind != 'file':
             raise Unclear('a list of users that is no file')
         lines = [line.split(b':') for line in place.node.data.split(b'\n') if line]
-        if not all(len(l) == (7 if b'passwd' in path else 4) and l[2].isdigit() for l in lines):
+        if not all(len(line) == (7 if b'passwd' in path else 4) and line[2].isdigit() for line in lines):
             raise Unclear('lines that are none of passwd or group')
         return lines
 
@@ -232,7 +232,7 @@ class Base:
             if colon and not group:
                 raise Unclear('the login group of a number')
         elif user:
-            line = next((l for l in self.lines(b'/etc/passwd') if l[0] == user), None)
+            line = next((line for line in self.lines(b'/etc/passwd') if line[0] == user), None)
             if not line:
                 raise Wrong('no such user')
             uid = int(line[2])
@@ -241,7 +241,7 @@ class Base:
         if group.isdigit():
             gid = int(group)
         elif group:
-            line = next((l for l in self.lines(b'/etc/group') if l[0] == group), None)
+            line = next((line for line in self.lines(b'/etc/group') if line[0] == group), None)
             if not line:
                 raise Wrong('no such group')
             gid = int(line[2])
