@@ -72,8 +72,8 @@ SKOPEO_CACHE = '/var/lib/containers/cache'
 
 
 def in_own_mounts():
-    """Goes on in a mount namespace of its own, where skopeo remembers nothing of copies that were made before: what it remembers of a
-    layer's other forms decides what it writes, and whether it writes at all."""
+    """Goes on in a mount namespace of its own, where skopeo remembers nothing of copies that were made before: what it
+    remembers of a layer's other forms decides what it writes, and whether it writes at all."""
     if os.environ.get('E2E_MOUNTS') != 'own':
         os.execvpe(
             'unshare', ['unshare', '--mount', '--', sys.executable, *sys.argv], {**os.environ, 'E2E_MOUNTS': 'own'}

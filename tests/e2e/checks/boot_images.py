@@ -1,4 +1,5 @@
-"""Bundles of images that have odd things where a machine has its own, and programs that cannot be run (src/boot/tests/boot/image.rs)."""
+"""Bundles of images that have odd things where a machine has its own, and programs that cannot be run
+(src/boot/tests/boot/image.rs)."""
 
 import functools
 import hashlib
@@ -15,7 +16,8 @@ from harness.images import image
 
 HELLO = os.path.join(TOP, 'testimages/hello')
 
-# From a builder: an empty file. Ubuntu links to systemd-resolved's file; alpine-baselayout has "localhost" as the name of every machine.
+# From a builder: an empty file. Ubuntu links to systemd-resolved's file; alpine-baselayout has "localhost" as the name
+# of every machine.
 EMPTY_ETC = r"""
   - write: { path: /etc/hosts, content: "" }
   - symlink: { path: /etc/resolv.conf, target: ../run/systemd/resolve/stub-resolv.conf }
@@ -203,7 +205,8 @@ def bundles():
                     odd = plain.replace(b'\\', b'\\\\').replace(b'\n', b'\\n')
                     sums.write((b'\\' if odd != plain else b'') + entry['sha256'].encode() + b'  ' + odd + b'\n')
     make(DIR, os.path.join(DIR, 'cache'), os.path.join(DIR, 'bundles'))
-    # Its code is an invalid instruction, for which no handler was set up. At 64 is the note by which qemu starts a kernel.
+    # Its code is an invalid instruction, for which no handler was set up. At 64 is the note by which qemu starts a
+    # kernel.
     source = os.path.join(DIR, 'broken.c')
     with open(source, 'w') as file:
         file.write(BROKEN)

@@ -1,4 +1,5 @@
-"""What rootfs-boot refuses to start, what it checks first, and what it says instead: no case of this file needs a guest."""
+"""What rootfs-boot refuses to start, what it checks first, and what it says instead: no case of this file needs a
+guest."""
 
 import json
 import os
@@ -58,7 +59,8 @@ def upper_grown_meanwhile():
 
 @check('boot-upper-unfinished')
 def upper_unfinished():
-    """A signal while an upper is copied takes away what there is of it, also where a file cannot be without a name: as without /proc."""
+    """A signal while an upper is copied takes away what there is of it, also where a file cannot be without a name: as
+    without /proc."""
     with scratch() as tmp:
         env, mark = no_engine(tmp)
         os.mkdir(os.path.join(tmp, 'place'))

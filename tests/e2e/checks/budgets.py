@@ -16,7 +16,8 @@ MOST_MEMORY, LITTLE_MEMORY = 1536 << 20, 200 << 20
 # Seconds of processor time. What fails does so by orders of magnitude: this is no measure of the machine.
 MOST_TIME = 300
 
-# Of each attack: options that make its small form fail, and the option that its error names; none, where it is to succeed.
+# Of each attack: options that make its small form fail, and the option that its error names; none, where it is to
+# succeed.
 NARROW = {
     'implied-directories': (('--max-metadata-bytes', '32MiB'), '--max-metadata-bytes'),
     'links-in-reverse': ((), None),

@@ -1,4 +1,5 @@
-"""What a build costs, in figures that do not depend on the day: instructions, bytes written, bytes kept. A clock says the same in `ci/bench`."""
+"""What a build costs, in figures that do not depend on the day: instructions, bytes written, bytes kept. A clock says
+the same in `ci/bench`."""
 
 import hashlib
 import json
@@ -22,7 +23,8 @@ MOST_FIXED = 8_000_000
 
 
 def many(path, per_layer, layers=4, seed=1):
-    """A layout of small files, a fifth of which have the content of another one. Returns its path, the tars' bytes, and for each layer (size, content) of all."""
+    """A layout of small files, a fifth of which have the content of another one. Returns its path, the tars' bytes, and
+    for each layer (size, content) of all."""
     r, out, tars, contents = random.Random(seed), Layout(path), 0, []
     made = []
     for number in range(layers):
@@ -52,7 +54,8 @@ def disk_bytes(bundle):
 
 
 def instructions(*args):
-    """Instructions of one run, as valgrind counts them: it shows a program AVX2 where the machine has it, and nothing later, so that machines agree."""
+    """Instructions of one run, as valgrind counts them: it shows a program AVX2 where the machine has it, and nothing
+    later, so that machines agree."""
     p = call('valgrind', '--tool=callgrind', '--callgrind-out-file=/dev/null', BINARY, *args)
     return int(re.search(r'Collected : (\d+)', p.stderr)[1])
 
@@ -107,9 +110,11 @@ def kept():
 
 @check('count-instructions')
 def work():
-    """Each entry costs the same in a large image as in a small one, cold and cached, with whiteouts or without, and no more than it did.
+    """Each entry costs the same in a large image as in a small one, cold and cached, with whiteouts or without, and no
+    more than it did.
 
-    Once with directories that the layers describe, as most tools write them, and once without: such layers keep a journal."""
+    Once with directories that the layers describe, as most tools write them, and once without: such layers keep a
+    journal."""
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
 

@@ -1,8 +1,10 @@
 """Commands that are cut short.
 
-One system call of a command fails, each in its turn: the command either says so and leaves nothing wrong, or did its work all the same.
+One system call of a command fails, each in its turn: the command either says so and leaves nothing wrong, or did its
+work all the same.
 
-strace makes the calls fail. It counts each thread's calls on their own, so the nth call of a kind fails in every thread that comes so far.
+strace makes the calls fail. It counts each thread's calls on their own, so the nth call of a kind fails in every thread
+that comes so far.
 """
 
 import collections
@@ -52,8 +54,8 @@ ERRORS = {
     'lseek': ('EINVAL',),
     'poll': ('EINVAL',),
 }
-# Calls that cannot fail, those of the program's start, and what a lock, a barrier or a thread's end is made of: made to fail, these
-# do what no kernel does (a futex that returns at once makes its caller try for ever).
+# Calls that cannot fail, those of the program's start, and what a lock, a barrier or a thread's end is made of: made to
+# fail, these do what no kernel does (a futex that returns at once makes its caller try for ever).
 NEVER = {
     'execve',
     'exit',
@@ -179,7 +181,8 @@ def one_fault(command, at, good, before, name, error, n):
         timeout=PATIENCE,
     )
     what = '%s, %s number %d gives %s: exit %d\n%s' % (command.name, name, n, error, p.returncode, p.stderr[-1000:])
-    # A thread that gets no memory for its stack of signals is given up by Rust's runtime, before any code of the program runs in it.
+    # A thread that gets no memory for its stack of signals is given up by Rust's runtime, before any code of the
+    # program runs in it.
     need('panicked' not in p.stderr or (name in WITHOUT_MEMORY and 'stack_overflow' in p.stderr), 'a panic: ' + what)
     aborted = p.returncode in (-6, 134) or p.returncode < 0
     need(not aborted or name in WITHOUT_MEMORY, 'killed by a signal: ' + what)

@@ -1,4 +1,5 @@
-"""What others put, hold or own beside a bundle, in a cache and in the way: nothing of theirs is touched, and nothing of theirs is waited for in silence."""
+"""What others put, hold or own beside a bundle, in a cache and in the way: nothing of theirs is touched, and nothing of
+theirs is waited for in silence."""
 
 import os
 import shutil

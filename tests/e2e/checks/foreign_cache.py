@@ -18,7 +18,8 @@ from harness.run import runs
 
 @check('foreign-in-cache')
 def in_cache():
-    """A link, a fifo, a directory in place of a cache's file: it is not followed, not waited for, and the layer is compiled, or it is an error that names it."""
+    """A link, a fifo, a directory in place of a cache's file: it is not followed, not waited for, and the layer is
+    compiled, or it is an error that names it."""
     with open_scratch() as at:
         builds(at('good'))
         victim = put(at('victim'), 'precious')
@@ -70,7 +71,8 @@ def victim_of(top):
 
 @check('foreign-links-in-cache')
 def links_in_cache():
-    """A link in place of a directory or a lock of a cache is told, and what it leads to stays as it is; all else is checked. The cache itself may be a link."""
+    """A link in place of a directory or a lock of a cache is told, and what it leads to stays as it is; all else is
+    checked. The cache itself may be a link."""
     with runs() as r:
         at = lambda *names: os.path.join(r.tmp, *names)
         victim, before = at('victim'), victim_of(at('victim'))
@@ -134,7 +136,8 @@ def links_in_cache():
 
 @check('foreign-planted-answer')
 def planted_answer():
-    """In a cache that others may write to, `run` takes no bundle, no record and no directory that is another user's, and removes none."""
+    """In a cache that others may write to, `run` takes no bundle, no record and no directory that is another user's,
+    and removes none."""
     with runs() as r:
         os.chmod(r.tmp, 0o755)
         os.mkdir(r.cache)
@@ -179,7 +182,8 @@ def planted_answer():
 
 @check('foreign-renamed-answer')
 def renamed_answer():
-    """`run` starts the bundle that it looked at, or made, if whoever owns the cache puts his own in its place before the machine has opened it."""
+    """`run` starts the bundle that it looked at, or made, if whoever owns the cache puts his own in its place before
+    the machine has opened it."""
     with runs() as r:
         at = lambda *names: os.path.join(r.tmp, *names)
         planted = put(
@@ -234,7 +238,8 @@ def shared_blocks():
 
 @check('foreign-umask')
 def masked():
-    """What one user's build keeps of a registry in a shared cache is of use to the others, whatever the umask; where it cannot be read, it is asked for again."""
+    """What one user's build keeps of a registry in a shared cache is of use to the others, whatever the umask; where it
+    cannot be read, it is asked for again."""
     with bench() as b:
         for at in (b.tmp, os.path.dirname(b.tmp)):
             os.chmod(at, 0o777)
@@ -273,7 +278,8 @@ def masked():
 
 @check('foreign-shared-cache')
 def shared_cache():
-    """Two users on one cache that both may write to, and root on the cache of one of them: nobody's bundle is another's file."""
+    """Two users on one cache that both may write to, and root on the cache of one of them: nobody's bundle is another's
+    file."""
     with open_scratch() as at:
         builds(at('good'))
         for name, mode in (('all', 0o1777), ('group', 0o2775)):
@@ -305,7 +311,8 @@ def shared_cache():
             builds(at(name + '-bob2'), cache=cache, uid=BOB, umask='027')
             third = builds(at(name + '-alice2'), cache=cache, uid=ALICE)
             need('(5 cached)' in third.stderr, name + ': ' + third.stderr)
-        # In a directory where nobody removes another's files, what is damaged cannot be replaced, and is compiled each time.
+        # In a directory where nobody removes another's files, what is damaged cannot be replaced, and is compiled each
+        # time.
         record = layer_files(at('all'), '.json')[1]
         flip(record, 100)
         p = builds(at('damaged'), cache=at('all'), uid=BOB)
@@ -387,7 +394,8 @@ def records():
 
 @check('foreign-rot')
 def rot():
-    """An object that rotted without a trace: a copy of it is never published, and `cache verify` finds and removes it."""
+    """An object that rotted without a trace: a copy of it is never published, and `cache verify` finds and removes
+    it."""
     with open_scratch() as at:
         builds(at('good'))
         before = files(at('good'))

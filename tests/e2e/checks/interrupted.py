@@ -43,7 +43,8 @@ def injected(*injections, argv, ok):
 
 @check('foreign-no-swap')
 def no_swap():
-    """Where two names cannot be swapped, an error between the renames brings the old bundle back, and after a kill the next run does."""
+    """Where two names cannot be swapped, an error between the renames brings the old bundle back, and after a kill the
+    next run does."""
     with open_scratch() as at:
         os.mkdir(at('place'))
         out, cache = at('place/out'), ('--cache-dir', at('cache'))
@@ -67,7 +68,8 @@ def no_swap():
                 '%s: another bundle, or leftovers: %s' % (error, os.listdir(at('place'))),
             )
             call(BINARY, 'build', old, '-o', out, '--force', *cache)
-        # The first rename finds the old bundle in its way, the second sets it aside, the third would put the new one in its place.
+        # The first rename finds the old bundle in its way, the second sets it aside, the third would put the new one in
+        # its place.
         p = injected('renameat2:error=EINVAL', 'renameat:error=EIO:when=3', argv=force, ok=(1,))
         need(
             out in p.stderr and files(out) == good_old and os.listdir(at('place')) == ['out'],

@@ -1,8 +1,10 @@
-"""Random layers: what the kernel shows of the bundle is what `umoci unpack` makes of the image, or what a rule says instead.
+"""Random layers: what the kernel shows of the bundle is what `umoci unpack` makes of the image, or what a rule says
+instead.
 
-An image passes where the compiler, umoci and the model of model/layer_model.py agree on every field of every path, or on refusing it. It
-also passes where the compiler does as the model says with all the deviations that the model lists with their reasons, and umoci as
-the model says with none: so a reason excuses nothing but just what it foretells. What an image needed is counted.
+An image passes where the compiler, umoci and the model of model/layer_model.py agree on every field of every path, or
+on refusing it. It also passes where the compiler does as the model says with all the deviations that the model lists
+with their reasons, and umoci as the model says with none: so a reason excuses nothing but just what it foretells. What
+an image needed is counted.
 
 Environment: LAYER_RANDOM_SEEDS=from-to (other images than those of CI; the long suite has 1,000 more).
 """

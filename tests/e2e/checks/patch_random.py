@@ -1,6 +1,7 @@
 """Random patches on random images: what the kernel shows must be what the plain model of model/patch_model.py says.
 
-Environment: PATCH_MODEL_SEEDS=from-to (other seeds than those of CI; all errors are built, not a few), PATCH_MODEL_OPS (25 an image).
+Environment: PATCH_MODEL_SEEDS=from-to (other seeds than those of CI; all errors are built, not a few), PATCH_MODEL_OPS
+(25 an image).
 """
 
 import copy
@@ -289,7 +290,8 @@ NOTHING = """
 
 @check('patch-nothing')
 def nothing():
-    """Patches after which all is as before leave the upper empty: each one alone, where it is nothing alone, and all together."""
+    """Patches after which all is as before leave the upper empty: each one alone, where it is nothing alone, and all
+    together."""
     with scratch() as tmp, quiet_kernel():
         maker = Maker(0)
         maker.image(os.path.join(tmp, 'image'), ())

@@ -277,8 +277,8 @@ def offline(b, proxy, cache, old):
 
 @check('registry-foreign')
 def foreign():
-    """A foreign layer is one like any other where the registry has it; else the error says where its manifest has it. What a registry's
-    index holds beside images is passed over, also what it has lost."""
+    """A foreign layer is one like any other where the registry has it; else the error says where its manifest has it.
+    What a registry's index holds beside images is passed over, also what it has lost."""
     with bench() as b:
         layout = b.layout('app', [noise(1, 'gzip', 9000)])
         b.site.push(layout, 'app:1')

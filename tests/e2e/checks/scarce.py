@@ -1,4 +1,5 @@
-"""A host that has too little: threads, open files, room for what is said. Whatever it is, it is an error that says so, and no panic."""
+"""A host that has too little: threads, open files, room for what is said. Whatever it is, it is an error that says so,
+and no panic."""
 
 import contextlib
 import os
@@ -84,7 +85,8 @@ def threads():
 
 @check('scarce-open-files')
 def open_files():
-    """Layers are more than the soft limit allows: it is raised. They are more than the hard one does: that is said, with a file."""
+    """Layers are more than the soft limit allows: it is raised. They are more than the hard one does: that is said,
+    with a file."""
     with scratch() as tmp:
         m = many_layers(tmp, 300)
         out, cache = os.path.join(tmp, 'out'), os.path.join(tmp, 'cache')
@@ -128,7 +130,8 @@ def file_size():
 
 @check('scarce-system-calls')
 def system_calls():
-    """Without random numbers, and with directories and files that do not close: an error, or a bundle that is right, and no panic."""
+    """Without random numbers, and with directories and files that do not close: an error, or a bundle that is right,
+    and no panic."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         os.makedirs(at('tree/sub'))
@@ -153,7 +156,8 @@ def system_calls():
                 p = call(
                     'strace', '-f', '-qq', '-o', '/dev/null', '-e', 'inject=' + fault, BINARY, *args, *more, ok=(0, 1)
                 )
-                # The loader has closed its files by then. What libraries do later with what was there at the start is beyond us; the exit code is right all the same.
+                # The loader has closed its files by then. What libraries do later with what was there at the start is
+                # beyond us; the exit code is right all the same.
                 need(
                     'panicked' not in p.stderr or ('getrandom' in fault and 'when=' in fault),
                     '%s, %s: %s' % (fault, args[0], p.stderr),

@@ -1,4 +1,5 @@
-"""What `verify` says is so: every damage is seen, every reader says the same, and nothing that lies in a file's place does harm."""
+"""What `verify` says is so: every damage is seen, every reader says the same, and nothing that lies in a file's place
+does harm."""
 
 import copy
 import json

@@ -33,7 +33,8 @@ def archives(tmp):
 
 @check('word-files')
 def words():
-    """A file is what its content says: skopeo's archives, also compressed as a whole by the tools of their formats, are the image, whatever they are called."""
+    """A file is what its content says: skopeo's archives, also compressed as a whole by the tools of their formats, are
+    the image, whatever they are called."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         made, cache = archives(tmp), at('cache')
@@ -95,7 +96,8 @@ def spoiled(tmp, cache):
 
 @check('word-names')
 def names():
-    """Where two readings are possible, it is said which was taken; what looks like a file is never asked from a registry."""
+    """Where two readings are possible, it is said which was taken; what looks like a file is never asked from a
+    registry."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         os.mkdir(at('here'))

@@ -1,8 +1,8 @@
 """The disk of a bundle, as the kernel sees it.
 
-python3 -m harness.bundle extents BUNDLE            the files of the disk in order, with their sectors, as bundle.vmdk names them
-python3 -m harness.bundle concat BUNDLE RAW         the disk as one sparse file
-python3 -m harness.bundle mount BUNDLE [EXPECTED]   mounts it (root), compares it with a reading (see compare.py) or prints how many paths it has
+python3 -m harness.bundle extents BUNDLE            the files of the disk in order, with their sectors, as bundle.vmdk
+names them python3 -m harness.bundle concat BUNDLE RAW         the disk as one sparse file python3 -m harness.bundle
+mount BUNDLE [EXPECTED]   mounts it (root), compares it with a reading (see compare.py) or prints how many paths it has
 """
 
 import argparse
@@ -22,7 +22,8 @@ EXTENT = re.compile(r'^(\w+) (\d+) (\w+) "([^"]*)"(?: (\d+))?$')
 
 
 def extents(bundle):
-    """(path, bytes) of each extent. The descriptor is taken at its word, and at the narrow grammar the project allows itself."""
+    """(path, bytes) of each extent. The descriptor is taken at its word, and at the narrow grammar the project allows
+    itself."""
     out = []
     with open(os.path.join(bundle, 'bundle.vmdk')) as file:
         for line in file.read().splitlines():

@@ -65,7 +65,8 @@ def files(directory):
         for name in names:
             path, h = os.path.join(at, name), hashlib.sha256()
             with open(path, 'rb') as file:
-                # Gigabytes of zeros need not be read to be compared: only where a block is not zero, and what it holds, counts.
+                # Gigabytes of zeros need not be read to be compared: only where a block is not zero, and what it holds,
+                # counts.
                 size = os.fstat(file.fileno()).st_size
                 h.update(b'%d' % size)
                 offset = 0
@@ -103,7 +104,8 @@ def fsck(directory):
     """fsck.erofs exits 0 for most of what is wrong, so a word from it is a failure as well."""
     meta, *layers = [path for path, _ in bundle.extents(directory)]
     alone = [(path, []) for path in dict.fromkeys(layers)]
-    # fsck.erofs 1.9 keeps devices in an array of 256 and crashes beyond it; the kernel and our own reader have no such bound.
+    # fsck.erofs 1.9 keeps devices in an array of 256 and crashes beyond it; the kernel and our own reader have no such
+    # bound.
     for image, devices in alone + ([(meta, layers)] if len(layers) < 256 else []):
         p = call(FSCK, *('--device=' + path for path in devices), image)
         need(not p.stderr.strip(), 'fsck.erofs of %s: %s' % (os.path.basename(image), p.stderr))
@@ -155,7 +157,8 @@ def read_bundle(directory):
 
 
 def judge(directory, expected, **options):
-    """The disk must mount and show `expected`; fsck.erofs and our own verify must find nothing. Returns what was read."""
+    """The disk must mount and show `expected`; fsck.erofs and our own verify must find nothing. Returns what was
+    read."""
     found = read_bundle(directory)
     text = compare.show(expected, found, **options)
     need(not text, text)

@@ -3,8 +3,8 @@
     python3 -m harness.compare read DIR [-o FILE]       one JSON object: every path with all that the kernel tells of it
     python3 -m harness.compare diff EXPECTED FOUND      each is such a file, the expect.json of a case, or a directory
 
-diff prints a line per difference and exits 1 if there is one. Paths, targets and xattr names are bytes; in JSON all but printable
-ASCII, and "%", are written as %XX.
+diff prints a line per difference and exits 1 if there is one. Paths, targets and xattr names are bytes; in JSON all but
+printable ASCII, and "%", are written as %XX.
 """
 
 import argparse
@@ -48,7 +48,8 @@ def content_of(path):
 
 
 def read(root):
-    """Every path below `root`, which itself is '/'. The walk goes by file descriptors, as a path may be longer than PATH_MAX."""
+    """Every path below `root`, which itself is '/'. The walk goes by file descriptors, as a path may be longer than
+    PATH_MAX."""
     entries, groups, inodes = {}, {}, {}
 
     def visit(at, name, path):
@@ -124,7 +125,8 @@ def read(root):
 def differences(expected, found, implied_after=None, empty_xattrs_may_lack=False):
     """Yields (path, what, expected, found). The two options are for what umoci is known to do otherwise:
 
-    implied_after: a directory whose expected time is later than this got it from the unpacking itself (it was implied, or entered
+    implied_after: a directory whose expected time is later than this got it from the unpacking itself (it was implied,
+    or entered
         through a link), which says nothing of the image.
     empty_xattrs_may_lack: an xattr without a value may be missing from what is expected."""
     for path in sorted(expected.keys() | found.keys()):

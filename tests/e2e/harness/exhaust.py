@@ -22,8 +22,8 @@ from tarfmt import END, d, entry, f, hard, header, opq, pax, pax_record, sym
 
 MIB = 1 << 20
 
-# Runs a program and reports the processor time and the memory of it alone: what a process had before it became another program counts
-# for that one too, so this must be a small process.
+# Runs a program and reports the processor time and the memory of it alone: what a process had before it became another
+# program counts for that one too, so this must be a small process.
 MEASURE = """
 import json, os, resource, sys
 limits, told, cmd = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:]
@@ -54,7 +54,8 @@ class Used:
 
 
 def measured(cmd, memory=8 << 30, cpu=600, **kw):
-    """Runs `cmd`, which is stopped beyond so many bytes of its own memory (not of files that it maps) or seconds of processor time."""
+    """Runs `cmd`, which is stopped beyond so many bytes of its own memory (not of files that it maps) or seconds of
+    processor time."""
     with tempfile.NamedTemporaryFile('r') as told:
         limits = json.dumps({'RLIMIT_DATA': memory, 'RLIMIT_CPU': cpu, 'RLIMIT_CORE': 0})
         p = subprocess.run(

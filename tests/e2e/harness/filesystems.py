@@ -5,8 +5,8 @@ import os
 
 from harness.common import call
 
-# Name: how an image of it is made, and how a loop device with it is mounted. exfat comes through FUSE. It stands for FAT as well: the
-# drivers of FAT that FUSE has cannot make a file longer by ftruncate.
+# Name: how an image of it is made, and how a loop device with it is mounted. exfat comes through FUSE. It stands for
+# FAT as well: the drivers of FAT that FUSE has cannot make a file longer by ftruncate.
 KINDS = {
     'ext4': (('mkfs.ext4', '-q', '-b', '4096'), ('mount',)),
     'ext4-1k': (('mkfs.ext4', '-q', '-b', '1024'), ('mount',)),

@@ -1,7 +1,8 @@
-"""A minimal Debian 12 in a chroot, with little more than Rust, make and pip, in which this checkout and cargo's home are at the same paths as here.
+"""A minimal Debian 12 in a chroot, with little more than Rust, make and pip, in which this checkout and cargo's home
+are at the same paths as here.
 
-The same paths make what cargo built here fresh there, so that a machine may begin with a built target/. All that a run mounts and
-starts lies in name spaces of its own, and is gone when the run ends, however it ends.
+The same paths make what cargo built here fresh there, so that a machine may begin with a built target/. All that a run
+mounts and starts lies in name spaces of its own, and is gone when the run ends, however it ends.
 """
 
 import contextlib
@@ -31,8 +32,8 @@ PASSED = {
 }
 CERTIFICATES = 'etc/ssl/certs/ca-certificates.crt'
 
-# Arguments: the root, the directory of the overlays, the base, this checkout, the home, Rust, CARGO_HOME, yes or no to KVM and to a
-# built target/, and who runs the command; then the command.
+# Arguments: the root, the directory of the overlays, the base, this checkout, the home, Rust, CARGO_HOME, yes or no to
+# KVM and to a built target/, and who runs the command; then the command.
 ENTER = r"""
 root=$1 over=$2 base=$3 top=$4 home=$5 rust=$6 cargo=$7 kvm=$8 built=$9 owner=${10}; shift 10
 overlay() {     # overlay NAME LOWER PLACE
@@ -55,7 +56,8 @@ if [ ! -e "$over/owned" ]; then
     who=$(stat -c %u:%g "$root$home")
     if [ "$who" != 0:0 ]; then
         chown -R -h "$who" "$root$top"
-        # Cargo makes files in these directories, and only reads those that it had unpacked here, some of which are for their owner alone.
+        # Cargo makes files in these directories, and only reads those that it had unpacked here, some of which are for
+        # their owner alone.
         find "$root$cargo" -maxdepth 3 -exec chown -h "$who" {} +
         find "$root$cargo" ! -type l ! -perm -o=r -exec chmod a+rX {} +
     fi
@@ -95,7 +97,8 @@ class Machine:
         role=None,
         timeout=3600,
     ):
-        """Runs a shell command in the checkout; returns its exit status and all that it said, in the order in which it said it."""
+        """Runs a shell command in the checkout; returns its exit status and all that it said, in the order in which it
+        said it."""
         role = role or self.role
         rust = subprocess.run(
             ['rustc', '--print', 'sysroot'], stdout=subprocess.PIPE, text=True, check=True
@@ -196,7 +199,8 @@ def bookworm_mirror():
 
 
 def debian(directory):
-    """The base of all machines, made if it is not there: Debian 12 as apt of this machine gets it, make, pip, and an ordinary user."""
+    """The base of all machines, made if it is not there: Debian 12 as apt of this machine gets it, make, pip, and an
+    ordinary user."""
     base = os.path.join(directory, 'debian')
     if os.path.isdir(base):
         return base

@@ -1,10 +1,12 @@
-"""A machine with KVM, on any machine: qemu emulates an AMD processor with SVM in software, and a kernel in it offers /dev/kvm.
+"""A machine with KVM, on any machine: qemu emulates an AMD processor with SVM in software, and a kernel in it offers
+/dev/kvm.
 
     python3 -m harness.nest [--file GUEST=HOST]... [--libraries-of PATH]... [--out DIR] [--timeout S] [--memory MIB] [--smp N] COMMAND
 
-runs COMMAND in it, by busybox's sh as root in /data, which holds the files given (HOST may be a directory). What COMMAND prints
-is printed, its exit code is the exit code, and what it leaves in /data/out comes to DIR. PATH is /bin, busybox's programs.
-Needs qemu-system-x86_64, busybox-static, e2fsprogs, .tools/guest (ci/tools), and root where --out is given. Times in there say nothing.
+runs COMMAND in it, by busybox's sh as root in /data, which holds the files given (HOST may be a directory). What
+COMMAND prints is printed, its exit code is the exit code, and what it leaves in /data/out comes to DIR. PATH is /bin,
+busybox's programs. Needs qemu-system-x86_64, busybox-static, e2fsprogs, .tools/guest (ci/tools), and root where --out
+is given. Times in there say nothing.
 """
 
 import argparse
@@ -74,7 +76,8 @@ class NestError(Exception):
 
 
 def with_libraries(path):
-    """The shared libraries of a program or library, the dynamic loader among them, as ldd names them. None for a static one."""
+    """The shared libraries of a program or library, the dynamic loader among them, as ldd names them. None for a static
+    one."""
     p = subprocess.run(['ldd', path], capture_output=True, text=True, errors='replace')
     if 'not found' in p.stdout:
         raise NestError(
@@ -153,7 +156,8 @@ def initramfs(command, libraries_of):
 
 
 def make_disk(disk, files, stage):
-    """An ext4 of the files. They are staged as hard links where the file system allows it, so nothing large is copied twice."""
+    """An ext4 of the files. They are staged as hard links where the file system allows it, so nothing large is copied
+    twice."""
     os.makedirs(os.path.join(stage, 'out'))
     os.chmod(stage, 0o755)
     for name, path in files.items():
@@ -203,9 +207,10 @@ def tail(path, size=6000):
 def run(command, files=None, out=None, timeout=PATIENCE, memory=3000, libraries_of=(), smp=1):
     """Runs a shell command line in the machine; returns (exit code, what it printed).
 
-    `files` is {path below /data: path here}; what the command leaves in /data/out comes to the directory `out`, holes and owners
-    kept. The libraries of the dynamic programs `libraries_of` lie where the loader looks for them. NestError if the machine fails,
-    with the end of its console. One processor is faster than two (2.9 s against 3.3 s for next to nothing).
+    `files` is {path below /data: path here}; what the command leaves in /data/out comes to the directory `out`, holes
+    and owners kept. The libraries of the dynamic programs `libraries_of` lie where the loader looks for them. NestError
+    if the machine fails, with the end of its console. One processor is faster than two (2.9 s against 3.3 s for next to
+    nothing).
     """
     need_tools()
     os.makedirs(WORK, exist_ok=True)
@@ -218,11 +223,11 @@ def run(command, files=None, out=None, timeout=PATIENCE, memory=3000, libraries_
         for path, data in ((initrd, initramfs(command, libraries_of)), (output, b''), (status, b''), (serial, b'')):
             with open(path, 'wb') as file:
                 file.write(data)
-        # With SVM in use qemu 7.2 loses an interrupt now and then: its local APIC holds one, and the processor sleeps on (seen in
-        # about every tenth boot of a machine inside). If it was the timer, a kernel that sets the next one itself sleeps for ever.
-        # On a busy machine the kernel would panic when it checks whether its timer ticks: no_timer_check.
-        # nohz=off and highres=off make the timer periodic, and each tick delivers what was lost before: no hang in 96 boots.
-        # Names relative to its directory have no comma in them, which qemu would take for its own.
+        # With SVM in use qemu 7.2 loses an interrupt now and then: its local APIC holds one, and the processor sleeps
+        # on (seen in about every tenth boot of a machine inside). If it was the timer, a kernel that sets the next one
+        # itself sleeps for ever. On a busy machine the kernel would panic when it checks whether its timer ticks:
+        # no_timer_check. nohz=off and highres=off make the timer periodic, and each tick delivers what was lost before:
+        # no hang in 96 boots. Names relative to its directory have no comma in them, which qemu would take for its own.
         qemu = [
             'qemu-system-x86_64',
             '-M',

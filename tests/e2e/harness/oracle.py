@@ -2,8 +2,8 @@
 
     python3 -m harness.oracle CASES [NAME...]
 
-Unpacks each case with `umoci unpack` (as root) and prints where it differs from what the case expects. umoci is no judge of all
-of them: where it is known to do otherwise, KNOWN says why, and only news make the exit status 1.
+Unpacks each case with `umoci unpack` (as root) and prints where it differs from what the case expects. umoci is no
+judge of all of them: where it is known to do otherwise, KNOWN says why, and only news make the exit status 1.
 """
 
 import json

@@ -27,7 +27,8 @@ PRELUDE = r"""
 set -eu
 umask 022
 in_root() { chroot "$R" /bin/sh -euc "$1"; }
-# shadow's tools as Debian has them set up; what they need and what they leave beside the files of the accounts is taken away again.
+# shadow's tools as Debian has them set up; what they need and what they leave beside the files of the accounts is taken
+# away again.
 shadow_tool() {
     mkdir "$H/.kept"
     for f in login.defs passwd- group- shadow- gshadow- subuid subgid subuid- subgid- .pwd.lock; do
@@ -101,7 +102,8 @@ def by_plain_tools(img, script, tmp, host):
             env={**os.environ, 'R': root, 'H': host, 'T': str(T), 'SOURCE_DATE_EPOCH': str(T), 'LC_ALL': 'C'},
         )
         entries = compare.read(root)
-        # Whatever has the present time was changed: a directory because names came or went, unless it is new; others by their content.
+        # Whatever has the present time was changed: a directory because names came or went, unless it is new; others by
+        # their content.
         inodes = {b'': os.lstat(root).st_ino}
         for path, names, _ in os.walk(os.fsencode(root)):
             for name in names:
@@ -113,7 +115,8 @@ def by_plain_tools(img, script, tmp, host):
     finally:
         for fd in fds:
             os.close(fd)
-    # A file that only lost a name is not changed itself, and the layer it lies in knows nothing of the loss; so it is with overlayfs.
+    # A file that only lost a name is not changed itself, and the layer it lies in knows nothing of the loss; so it is
+    # with overlayfs.
     for path, e in entries.items():
         b = img.base.get(path)
         if (
@@ -127,7 +130,8 @@ def by_plain_tools(img, script, tmp, host):
 
 
 def judge_upper(up, base, found):
-    """The upper has what overlayfs needs and nothing else: no copy of what did not change, one whiteout with many names. Returns its paths."""
+    """The upper has what overlayfs needs and nothing else: no copy of what did not change, one whiteout with many
+    names. Returns its paths."""
     top = os.fsencode(os.path.join(up, 'upper'))
     inner, whiteouts, paths, dirs = set(), set(), [], []
     for at, names, files in os.walk(top):
@@ -169,7 +173,8 @@ def judge_upper(up, base, found):
 
 
 def judge(manifest, script, tmp, img='hello', args=(), also=None):
-    """Builds a manifest and compares what the kernel shows with what the script makes. Returns (paths, paths of the upper)."""
+    """Builds a manifest and compares what the kernel shows with what the script makes. Returns (paths, paths of the
+    upper)."""
     img, out, host = pristine(img), os.path.join(tmp, 'bundle'), os.path.join(tmp, 'h')
     os.makedirs(host, exist_ok=True)
     build(manifest, out, *args, cache=os.path.join(DIR, 'cache'), env={**os.environ, 'SOURCE_DATE_EPOCH': str(T)})

@@ -20,14 +20,16 @@ from harness.server import Server
 
 
 class Proxy(Server):
-    """Stands before a registry. The first rule that fits a request and is not used up for its path decides what happens to it."""
+    """Stands before a registry. The first rule that fits a request and is not used up for its path decides what happens
+    to it."""
 
     def __init__(self, upstream, address='127.0.0.1', **kw):
         super().__init__(address, **kw)
         self.upstream, self.rules, self.endless = upstream, [], 0
 
     def on(self, pattern, fault, times=1, method='GET'):
-        """`times` counts for each path on its own, or for each of what the pattern's group finds in it; None: always."""
+        """`times` counts for each path on its own, or for each of what the pattern's group finds in it; None:
+        always."""
         self.rules.append((re.compile(pattern), method, fault, times, collections.Counter()))
         return self
 
@@ -93,7 +95,8 @@ class Proxy(Server):
             return r.status, headers, body
 
         def answer(self, status, headers, body, stop=None, length=None, pace=None, reset=False, then=None):
-            """Sends it; up to byte `stop`, with another Content-Length, `pace` = (bytes, seconds) slow, ended by a reset or by what `then` does."""
+            """Sends it; up to byte `stop`, with another Content-Length, `pace` = (bytes, seconds) slow, ended by a
+            reset or by what `then` does."""
             self.send_response(status)
             if self.command != 'HEAD':
                 headers = {k: v for k, v in headers.items() if k.lower() != 'content-length'} | {

@@ -1,4 +1,5 @@
-"""Registries on loopback for checks/registry.py: Debian's docker-registry of all kinds, a token server, and a proxy that breaks things.
+"""Registries on loopback for checks/registry.py: Debian's docker-registry of all kinds, a token server, and a proxy
+that breaks things.
 
     with Site(directory) as site:
         site.push(layout, 'name:tag')                   # by skopeo; all have the same storage
@@ -271,7 +272,8 @@ class Registry:
 
 
 class TokenServer(Server):
-    """Gives tokens to USER for everything, and to anybody for what is below public/. A token comes as `token` and as `access_token` by turns."""
+    """Gives tokens to USER for everything, and to anybody for what is below public/. A token comes as `token` and as
+    `access_token` by turns."""
 
     ISSUER = 'the token server'
 

@@ -54,8 +54,8 @@ class Maker:
 
     def __init__(self, seed):
         self.rng, self.number = random.Random(seed), 0
-        # Most images hold nothing that umoci refuses, so that umoci judges them. Some may hold what is an error; in the others an entry
-        # that is one is drawn again.
+        # Most images hold nothing that umoci refuses, so that umoci judges them. Some may hold what is an error; in the
+        # others an entry that is one is drawn again.
         self.model = Model(TAKEN_BY_UMOCI if self.odds(0.8) else DEVIATIONS)
         self.errors = self.odds(0.08)
 

@@ -1,8 +1,9 @@
 """A plain model of what layers mean, for checks/layer_random.py: layers in, tree out.
 
-Written from the rules of a layer and the image specification, and not from the compiler: entries are applied one after the other to
-a tree in memory, in the order of the tar. What the model has more than that are the named deviations from umoci, which applies
-entries to a directory in the same order. With none of them the model foretells umoci, with all of them the compiler.
+Written from the rules of a layer and the image specification, and not from the compiler: entries are applied one after
+the other to a tree in memory, in the order of the tar. What the model has more than that are the named deviations from
+umoci, which applies entries to a directory in the same order. With none of them the model foretells umoci, with all of
+them the compiler.
 """
 
 import copy
@@ -159,7 +160,8 @@ class Model:
             self.opaque(real) if name is None else self.whiteout(real, name)
 
     def hidden_by(self, entries):
-        """Where whiteouts lead. A whiteout may go through links, so the place is known when the entries before it have been applied."""
+        """Where whiteouts lead. A whiteout may go through links, so the place is known when the entries before it have
+        been applied."""
         if not any(e.make in HIDING for e in entries):
             return []
         order, out = copy.copy(self), []

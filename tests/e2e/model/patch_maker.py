@@ -66,7 +66,8 @@ def ascii_text(data):
 
 
 def moves(whole, old, new):
-    """Whether the hunks between `old`, which is a part of `whole`, and `new` fit one place of it, with enough around them not to be bound to an end."""
+    """Whether the hunks between `old`, which is a part of `whole`, and `new` fit one place of it, with enough around
+    them not to be bound to an end."""
     for group in difflib.SequenceMatcher(None, old, new).get_grouped_opcodes(3):
         lines = old[group[0][1] : group[-1][2]]
         if (

@@ -1,8 +1,9 @@
 """What patches and layers mean, as a plain tree in memory: nothing here knows of EROFS, ext4 or overlayfs.
 
-It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the build, Unclear
-for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is (op, fields, host), where
-fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of a tar, or the changes of a diff.
+It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the
+build, Unclear for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is
+(op, fields, host), where fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of
+a tar, or the changes of a diff.
 """
 
 import base64

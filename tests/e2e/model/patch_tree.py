@@ -1,8 +1,9 @@
 """A file tree in memory for model/patch_model.py: paths, users, layers, and what it looks like.
 
-It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the build, Unclear
-for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is (op, fields, host), where
-fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of a tar, or the changes of a diff.
+It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the
+build, Unclear for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is
+(op, fields, host), where fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of
+a tar, or the changes of a diff.
 """
 
 import copy
@@ -96,7 +97,8 @@ class Base:
     # ---- paths
 
     def find(self, path, follow=True, parents=False, base=None, implied=False):
-        """Where a path leads. `parents` makes what is missing on the way; `implied` does so for a tar, whose root is the Place `base`."""
+        """Where a path leads. `parents` makes what is missing on the way; `implied` does so for a tar, whose root is
+        the Place `base`."""
         stack, names, crossed = [self.root], [], []
         if base:
             for name in parts(base.path):
@@ -281,8 +283,9 @@ class Base:
     # ---- layers
 
     def layer(self, entries, base=None):
-        """Entries are dicts: name, kind (also hard, whiteout, opaque), target, node (what it holds). First what they hide of what lies below,
-        then what they bring, in order; a hard link names a file of its own layer, else one below."""
+        """Entries are dicts: name, kind (also hard, whiteout, opaque), target, node (what it holds). First what they
+        hide of what lies below, then what they bring, in order; a hard link names a file of its own layer, else one
+        below."""
         base = base or Place(None, None, self.root, b'/', [])
         own, low = set(), {}
         for e in entries:
@@ -359,7 +362,8 @@ class Base:
         return out
 
     def untouched(self, lower):
-        """The paths at which the tree shows what was there before the patches, as it was there: {path: names its inode had}."""
+        """The paths at which the tree shows what was there before the patches, as it was there: {path: names its inode
+        had}."""
         paths, out = self.paths_of(), {}
         by_path = {p: i for i, ps in paths.items() for p in ps}
 
