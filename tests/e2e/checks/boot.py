@@ -82,8 +82,8 @@ def run_cases(engine, words=()):
         where = 'in an emulated machine, as KVM here gives: %s' % ' '.join(kvm_is_broken().split())[:120]
         given = {'rootfs-boot': BOOT, 'cases': cases(), 'bundles': bundles(), 'libkrunfw.so.5': KRUNFW}
         command = (
-            'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 TMPDIR=/data ./cases --binary ./rootfs-boot --engine %s --bundles bundles --out out %s'
-            % (engine, ' '.join(words))
+            'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 TMPDIR=/data ./cases --binary ./rootfs-boot --engine %s '
+            '--bundles bundles --out out %s' % (engine, ' '.join(words))
         )
         code, said = nest.run(command, files=given, out=out, libraries_of=[BOOT, cases(), KRUNFW])
         said = said.decode(errors='replace')
@@ -193,7 +193,8 @@ def slow_engine():
 
         # A timeout is the command's, and begins with it: a machine that is slow to mount its disks is asked nothing.
         said = run(
-            "say('hello 1'); early = asked(3); say('run 2'); asked(); say('warn 0 asked ' + ('early' if early else 'late')); say('exit 0 3 0 0 0'); asked()\n",
+            "say('hello 1'); early = asked(3); say('run 2'); asked(); "
+            "say('warn 0 asked ' + ('early' if early else 'late')); say('exit 0 3 0 0 0'); asked()\n",
             '--timeout',
             '1',
             code=124,
@@ -207,14 +208,16 @@ def slow_engine():
         )
         # It begins once, whatever a guest says.
         run(
-            "say('hello 1')\nfor _ in range(100):\n    say('run 2')\n    if asked(0.2):\n        say('exit 0 3 0 0 0'); asked()\nsay('exit 9 3 0 0 0'); asked()\n",
+            "say('hello 1')\nfor _ in range(100):\n    say('run 2')\n    if asked(0.2):\n"
+            "        say('exit 0 3 0 0 0'); asked()\nsay('exit 9 3 0 0 0'); asked()\n",
             '--timeout',
             '1',
             code=124,
         )
         # A guest says as much to a person as that person may read.
         said = run(
-            "say('hello 1'); say('run 2')\nfor _ in range(1000):\n    say('\\n'.join(['warn 0 ' + 'x' * 50] * 100))\nsay('exit 5 3 0 0 0'); asked()\n",
+            "say('hello 1'); say('run 2')\nfor _ in range(1000):\n    say('\\n'.join(['warn 0 ' + 'x' * 50] * 100))\n"
+            "say('exit 5 3 0 0 0'); asked()\n",
             code=5,
         )
         need(

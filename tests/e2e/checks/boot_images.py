@@ -177,7 +177,8 @@ DIR = os.path.join(WORK, 'boot')
 BROKEN = r"""
 #include <stddef.h>
 #include <stdint.h>
-static char kernel[1 << 20] __attribute__((aligned(4096))) = {0x0f, 0x0b, [64] = 4, [68] = 4, [72] = 18, [76] = 'X', 'e', 'n', [83] = 1};
+static char kernel[1 << 20] __attribute__((aligned(4096))) = {
+    0x0f, 0x0b, [64] = 4, [68] = 4, [72] = 18, [76] = 'X', 'e', 'n', [83] = 1};
 char *krunfw_get_kernel(uint64_t *load, uint64_t *entry, size_t *size)
 {
     *load = *entry = 0x1000000;

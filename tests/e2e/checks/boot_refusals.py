@@ -288,7 +288,8 @@ def dry_run():
         m = manifest_for(os.path.join(tmp, 'm.yaml'), 'oci:%s/testimages/hello:latest' % TOP)
         with open(m, 'a') as file:
             file.write(
-                'boot:\n  cpus: 3\n  memory: 768MiB\n  env: { A: manifest, B: manifest }\n  user: "42:43"\n  command: [manifest]\n'
+                'boot:\n  cpus: 3\n  memory: 768MiB\n  env: { A: manifest, B: manifest }\n  user: "42:43"\n'
+                '  command: [manifest]\n'
                 '  hostname: from-manifest\n  tmpfs: ["/srv:1MiB"]\n  timeout: 50\n  workdir: /srv\n'
             )
         out = os.path.join(tmp, 'bundle')

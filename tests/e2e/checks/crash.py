@@ -20,7 +20,8 @@ from layout import Layer, Layout, tagged
 from tarfmt import d, f
 r = random.Random(7)
 out = Layout(sys.argv[2])
-layers = [Layer(d('l%d' % i), *[f('l%d/%04d' % (i, j), r.randbytes(r.randrange(1, 16000))) for j in range(1000)], form=form)
+files = lambda i: [f('l%d/%04d' % (i, j), r.randbytes(r.randrange(1, 16000))) for j in range(1000)]
+layers = [Layer(d('l%d' % i), *files(i), form=form)
           for i, form in enumerate(('plain', 'zstd', 'gzip'))]
 out.index(tagged(out.image(layers)))
 """

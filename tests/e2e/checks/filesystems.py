@@ -14,8 +14,8 @@ def manifests(tmp):
     for name in ('one', 'two'):
         with open(os.path.join(tmp, name + '.yaml'), 'w') as file:
             file.write(
-                'image: oci:%s:latest\nplatform: linux/amd64\nupper: { size: 16MiB }\npatches:\n  - write: { path: /etc/mark, content: %s }\n'
-                % (os.path.join(TOP, 'testimages/hello'), name)
+                'image: oci:%s:latest\nplatform: linux/amd64\nupper: { size: 16MiB }\npatches:\n'
+                '  - write: { path: /etc/mark, content: %s }\n' % (os.path.join(TOP, 'testimages/hello'), name)
             )
         yield os.path.join(tmp, name + '.yaml')
 

@@ -33,7 +33,8 @@ def first_run(role, built):
         code, said = m.run('make hello')
         need(code == 0 and GREETING in said.splitlines() and 'ci/tools:' not in said, 'the second run:\n' + said)
         code, said = m.run(
-            'make install PREFIX="$HOME/.local" && "$HOME/.local/bin/rootfs-compile" --version && "$HOME/.local/bin/rootfs-boot" --version'
+            'make install PREFIX="$HOME/.local" && "$HOME/.local/bin/rootfs-compile" --version && '
+            '"$HOME/.local/bin/rootfs-boot" --version'
         )
         need(code == 0, said)
 
@@ -82,8 +83,8 @@ def what_cannot_be():
             with machine(WORK, role, built=False) as m:
                 # The compiler is not what is missing here.
                 code, said = m.run(
-                    'printf "#!/bin/sh\\n" >/usr/bin/cc; cp /usr/bin/cc /usr/bin/ar; chmod 755 /usr/bin/cc /usr/bin/ar; '
-                    + spoil,
+                    'printf "#!/bin/sh\\n" >/usr/bin/cc; cp /usr/bin/cc /usr/bin/ar; '
+                    'chmod 755 /usr/bin/cc /usr/bin/ar; ' + spoil,
                     role='root',
                 )
                 need(code == 0, '%s: %s' % (name, said))

@@ -331,8 +331,8 @@ def read_only_cache():
         builds(at('good'), cache=at('cache'))
         patched = put(
             at('patched.yaml'),
-            'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n  - replace: { path: /etc/passwd, find: root, with: toor }\n'
-            % os.path.join(TOP, 'testimages/hello'),
+            'image: oci:%s:latest\nplatform: linux/amd64\npatches:\n'
+            '  - replace: { path: /etc/passwd, find: root, with: toor }\n' % os.path.join(TOP, 'testimages/hello'),
         )
         builds(at('patched'), cache=at('cache'), manifest=patched)
         call(BINARY, 'export', at('good'), '--oci-layout', at('layout'), '--cache-dir', at('cache'))

@@ -245,7 +245,8 @@ def provenance():
                 file.write(text)
         with open(at('m/m.yaml'), 'w') as file:
             file.write(
-                'image: oci:%s:latest\nplatform: linux/amd64\nvars: { NAME: x }\npatches:\n  - copy: { from: tree, path: /tree }\n'
+                'image: oci:%s:latest\nplatform: linux/amd64\nvars: { NAME: x }\npatches:\n'
+                '  - copy: { from: tree, path: /tree }\n'
                 '  - write: { path: /a, from: tree/a }\n  - include: more.yaml\n' % HELLO_LAYOUT
             )
 

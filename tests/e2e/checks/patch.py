@@ -29,7 +29,8 @@ OPS = {
         echo Patched. >>usr/share/doc/hello/README""",
     'copy': r"""
         mkdir -p srv/app/templates
-        cp "$P/app/main.py" "$P/app/app.ini" srv/app; cp "$P/app/templates/index.html" srv/app/templates; ln -s main.py srv/app/run
+        cp "$P/app/main.py" "$P/app/app.ini" srv/app; cp "$P/app/templates/index.html" srv/app/templates
+        ln -s main.py srv/app/run
         chown -hR 1000:1000 srv/app; chmod -R u=rwX,go=rX srv/app; chmod 755 srv/app/main.py
         install -m 444 "$P/motd" usr/share/doc/hello
         rm usr/share/doc/hello/README; install -m 644 "$P/motd" usr/share/doc/hello/README""",
@@ -54,21 +55,27 @@ OPS = {
         mkdir -p usr/local/bin; ln -s /lib/app/hello usr/local/bin/greet
         ln -s ../proc/self/mounts etc/mtab; chown -h 1000:1000 etc/mtab; ln -sf issue etc/motd""",
     'link': r"""
-        ln bin/busybox bin/busybox2; ln usr/lib/app/hello usr/lib/app/hello2; ln -f usr/share/doc/hello/README etc/motd""",
+        ln bin/busybox bin/busybox2; ln usr/lib/app/hello usr/lib/app/hello2
+        ln -f usr/share/doc/hello/README etc/motd""",
     'remove': r"""
         rm bin/hello; rm -r var/cache/app; rm bin/nc bin/wget bin/ping
         rm usr/share/doc/hello/README usr/share/doc/hello/README.en usr/share/doc/hello/readme""",
     'rename': r"""
-        mv etc/motd etc/issue; mv usr/share/doc/hello usr/share/doc/greetings; mv bin/hello usr/hello; mv -f usr/lib/app/probe4 bin/ping""",
+        mv etc/motd etc/issue; mv usr/share/doc/hello usr/share/doc/greetings; mv bin/hello usr/hello
+        mv -f usr/lib/app/probe4 bin/ping""",
     'chmod': r"""
-        chmod 4755 usr/lib/app/probe; chmod g-s,o= data; chmod a-w etc/passwd etc/group; chmod -R u=rwX,go= usr/share""",
+        chmod 4755 usr/lib/app/probe; chmod g-s,o= data; chmod a-w etc/passwd etc/group
+        chmod -R u=rwX,go= usr/share""",
     'chown': r"""
-        chown 1000 etc/motd; chown 1000:1000 var/lib; chgrp 1000 etc/shadow; chown -hR 3000000:50 usr/share/doc; chown 1000 usr/lib/app/probe""",
+        chown 1000 etc/motd; chown 1000:1000 var/lib; chgrp 1000 etc/shadow; chown -hR 3000000:50 usr/share/doc
+        chown 1000 usr/lib/app/probe""",
     'xattr': r"""
         setcap cap_net_raw,cap_net_bind_service+ep bin/busybox
-        setfattr -n user.origin -v 'a manifest' home/hello/notes; setfattr -n trusted.key -v 0x000102ff home/hello/notes; setfattr -x user.comment home/hello/notes
+        setfattr -n user.origin -v 'a manifest' home/hello/notes; setfattr -n trusted.key -v 0x000102ff home/hello/notes
+        setfattr -x user.comment home/hello/notes
         setfacl -d -m u::rwx,u:1000:rwx,g::r-x,o::- data
-        setcap -r usr/lib/app/probe; setfattr -n user.checked -v yes usr/lib/app/hello; setfattr -n user.checked -v yes usr/lib/app/probe""",
+        setcap -r usr/lib/app/probe; setfattr -n user.checked -v yes usr/lib/app/hello
+        setfattr -n user.checked -v yes usr/lib/app/probe""",
     'mknod': r"""
         mknod -m 666 dev/fuse c 10 229; mknod -m 660 dev/vdb b 254 16; chown 0:6 dev/vdb
         mkdir -p run/app; mkfifo -m 600 run/app/control; chown 1000:1000 run/app/control""",
@@ -77,7 +84,8 @@ OPS = {
         mkdir -p srv/app; chown 2000:2000 srv/app
         add_user -u 1001 -g hello -m -s /bin/false guest""",
     'include': r"""
-        echo 'An image of the house.' >etc/issue; cat "$P/motd" >etc/motd; mkdir etc/profile.d; echo 'umask 027' >etc/profile.d/umask.sh
+        echo 'An image of the house.' >etc/issue; cat "$P/motd" >etc/motd; mkdir etc/profile.d
+        echo 'umask 027' >etc/profile.d/umask.sh
         echo 'This one greets.' >>etc/issue""",
 }
 # And the other ones there, with the image they are for.
@@ -85,9 +93,11 @@ REAL = {
     'sshd': (
         'hello',
         r"""
-        mkdir -p etc/ssh/sshd_config.d; cp "$P/sshd/sshd_config" etc/ssh; cp "$P/sshd/sshd_config.d"/* etc/ssh/sshd_config.d
+        mkdir -p etc/ssh/sshd_config.d; cp "$P/sshd/sshd_config" etc/ssh
+        cp "$P/sshd/sshd_config.d"/* etc/ssh/sshd_config.d
         echo nogroup:x:65534: >>etc/group; add_user -u 110 -g nogroup -d /run/sshd -s /usr/sbin/nologin sshd
-        mkdir -p run/sshd; patch -s -p1 <"$P/sshd.patch"; sed -i 's/^#Port .*/Port 2222/' etc/ssh/sshd_config; chmod -R u=rwX,go=rX etc/ssh
+        mkdir -p run/sshd; patch -s -p1 <"$P/sshd.patch"; sed -i 's/^#Port .*/Port 2222/' etc/ssh/sshd_config
+        chmod -R u=rwX,go=rX etc/ssh
         echo 'Authorised use only.' >etc/ssh/banner; chmod 600 etc/ssh/sshd_config""",
     ),
     'python-app': (
@@ -362,7 +372,8 @@ def dry_run():
             ('h/b/c', 'c'),
             (
                 'list.yaml',
-                '# a list\n- remove: { path: /var/cache/app, recursive: true }\n- append: { path: /home/hello/notes, content: "x" }\n',
+                '# a list\n- remove: { path: /var/cache/app, recursive: true }\n'
+                '- append: { path: /home/hello/notes, content: "x" }\n',
             ),
         ):
             with open(os.path.join(work, name), 'w') as file:

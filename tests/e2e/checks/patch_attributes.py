@@ -91,8 +91,10 @@ case(
 - symlink: { path: /data/l, target: f, owner: "hello:9" }
 """,
     r"""
-chmod g-s data; : >data/f; chmod 664 data/f; mkdir data/d; chmod 1754 data/d; mkdir data/e; chown :1000 data/e; chmod 2710 data/e; mkdir -p data/x/y; : >data/x/y/z
-chmod 755 data/x/y/z; chown 1000:1000 data/x/y/z; mkdir data/t; : >data/t/x; : >data/t/n; chmod 700 data/t/x; chmod 600 data/t/n; chown -R 9 data/t; chown -R :0 data
+chmod g-s data; : >data/f; chmod 664 data/f; mkdir data/d; chmod 1754 data/d; mkdir data/e; chown :1000 data/e
+chmod 2710 data/e; mkdir -p data/x/y; : >data/x/y/z
+chmod 755 data/x/y/z; chown 1000:1000 data/x/y/z; mkdir data/t; : >data/t/x; : >data/t/n; chmod 700 data/t/x
+chmod 600 data/t/n; chown -R 9 data/t; chown -R :0 data
 chown :1000 data data/e data/x/y/z; mkfifo data/p; chmod 666 data/p; ln -s f data/l
 chown -h :0 data/p; chown -h 1000:9 data/l; chmod 2710 data/e; chmod 2700 data/t; chmod g+s data
 """,
@@ -111,7 +113,8 @@ case(
 - chmod: { path: /data, mode: "0700", recursive: true }
 """,
     r"""
-ln -s /etc usr/out; ln -s nowhere usr/share/dangling; chmod -R u+w,go-rX usr; chown -hR 1000:1000 usr/share; chgrp -hR 9 var home; chmod 00700 data
+ln -s /etc usr/out; ln -s nowhere usr/share/dangling; chmod -R u+w,go-rX usr; chown -hR 1000:1000 usr/share
+chgrp -hR 9 var home; chmod 00700 data
 """,
 )
 
@@ -127,10 +130,12 @@ case(
 - chown: { path: /lib/app/probe4, owner: ":5" }
 """,
     r"""
-cp -r --preserve=mode "$H/t" t; setfattr -n user.x -v y t/cap; setcap cap_net_raw+ep t/cap; chown 5 t/[a-f]*; chown :5 t/g; chown :5 usr/lib/app/probe4
+cp -r --preserve=mode "$H/t" t; setfattr -n user.x -v y t/cap; setcap cap_net_raw+ep t/cap; chown 5 t/[a-f]*
+chown :5 t/g; chown :5 usr/lib/app/probe4
 """,
     host='mkdir -m 755 t; cd t; for m in 4755 2755 2745 6755 6644 0755; do\n'
-    ': >a$m; chmod $m a$m; mkfifo b$m; chmod $m b$m; mkdir c$m; chmod 0$m c$m; done; : >cap; : >g; : >h; chmod 6755 g h',
+    ': >a$m; chmod $m a$m; mkfifo b$m; chmod $m b$m; mkdir c$m; chmod 0$m c$m; done; : >cap; : >g; : >h; '
+    'chmod 6755 g h',
 )
 
 
@@ -150,7 +155,8 @@ case(
 - chown: { path: /home/hello, owner: app }
 """.replace('owner: web:web', 'owner: "app:web"'),
     r"""
-echo 'app:x:2000:50:no login group by name:/:/bin/sh' >>etc/passwd; echo web:x:33: >>etc/group; mkdir o; for i in 1 2 3 4 5 6 7; do : >o/$i; done
+echo 'app:x:2000:50:no login group by name:/:/bin/sh' >>etc/passwd; echo web:x:33: >>etc/group; mkdir o
+for i in 1 2 3 4 5 6 7; do : >o/$i; done
 chown 2000 o/1; chown 2000:50 o/2; chown 2000:33 o/3; chown :33 o/4; chown 4294967294:4294967294 o/5
 chown 33 o/6; chown 1000:33 o/7; chown 2000:33 home/hello/notes; chown 2000 home/hello
 """,
@@ -165,7 +171,8 @@ case(
 - write: { path: /data/none, content: "", owner: ":1000" }       # default ACLs are not inherited, as in layers
 """.replace('%s', based(WIDE)),
     r"""
-setfattr -n system.posix_acl_access -v 0s%s home/hello/notes; : >data/none; setfattr -n system.posix_acl_default -v 0s%s data
+setfattr -n system.posix_acl_access -v 0s%s home/hello/notes; : >data/none
+setfattr -n system.posix_acl_default -v 0s%s data
 """.replace('%s', based(WIDE)),
 )
 
@@ -187,7 +194,10 @@ case(
     r"""
 - mkdir: { path: /x }
 - write: { path: /x/1, content: "" }
-- xattr: { path: /x/1, set: { user.empty: "", user.long: %s, trusted.t: t, user.b: "base64:AAH/", user.colon: "base65:x", security.other: plain } }
+- xattr:
+    path: /x/1
+    set: { user.empty: "", user.long: %s, trusted.t: t, user.b: "base64:AAH/", user.colon: "base65:x",
+           security.other: plain }
 - write: { path: /x/2, content: "" }
 - xattr: { path: "/x/?", set: { user.both: b } }
 - xattr: { path: /x/1, set: { user.b: new }, remove: [user.colon] }
@@ -202,9 +212,11 @@ case(
     r"""
 mkdir x; : >x/1; : >x/2; setfattr -n user.empty x/1; setfattr -n user.long -v $(printf 'v%.0s' $(seq 3000)) x/1
 setfattr -n trusted.t -v t x/1; setfattr -n user.b -v new x/1
-setfattr -n security.other -v plain x/1; setfattr -n user.both -v b x/1; setfattr -n user.both -v b x/2; setfattr -n user.dir -v d x
+setfattr -n security.other -v plain x/1; setfattr -n user.both -v b x/1; setfattr -n user.both -v b x/2
+setfattr -n user.dir -v d x
 setfattr -n user.followed -v f usr/lib/app/hello
-setfattr -n trusted.fifo -v f var/queue; setfattr -n trusted.dev -v f dev/null; setfattr -x user.comment home/hello/notes; setcap cap_chown,cap_kill=eip x/2
+setfattr -n trusted.fifo -v f var/queue; setfattr -n trusted.dev -v f dev/null
+setfattr -x user.comment home/hello/notes; setcap cap_chown,cap_kill=eip x/2
 setcap 'cap_setuid=p cap_setgid+pi' usr/lib/app/probe
 """,
 )
@@ -223,7 +235,8 @@ case(
 - rename: { from: /dev/console, path: /dev/d/console }
 """,
     r"""
-mknod -m 600 dev/c c 4095 1048575; mknod -m 644 dev/b b 1 256; mknod -m 644 dev/b0 b 0 0; mknod -m 644 dev/c1 c 0 1; mkdir dev/d; mkfifo -m 660 dev/d/p; chgrp 1000 dev/d/p
+mknod -m 600 dev/c c 4095 1048575; mknod -m 644 dev/b b 1 256; mknod -m 644 dev/b0 b 0 0; mknod -m 644 dev/c1 c 0 1
+mkdir dev/d; mkfifo -m 660 dev/d/p; chgrp 1000 dev/d/p
 ln dev/c dev/e; chmod 600 dev/null; mv dev/console dev/d/console
 """,
 )

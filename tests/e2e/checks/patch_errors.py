@@ -17,7 +17,8 @@ head -c 700 /dev/urandom >h/noise; echo one >h/one; tar -cf h/good.tar -C h one;
 ln h/one h/two; tar -cf h/links.tar -C h one two; tar --delete -f h/links.tar one; rm h/two
 tar -cf h/up.tar -P --transform s,^h/one,../../one, h/one
 printf -- '--- a/etc/motd\n+++ b/etc/motd\n@@ -1 +1 @@\n-not what is there\n+new\n' >h/stale.patch
-printf -- '- include: cycle2.yaml\n' >h/cycle1.yaml; printf -- '- include: cycle1.yaml\n' >h/cycle2.yaml; printf -- '- include: self.yaml\n' >h/self.yaml
+printf -- '- include: cycle2.yaml\n' >h/cycle1.yaml; printf -- '- include: cycle1.yaml\n' >h/cycle2.yaml
+printf -- '- include: self.yaml\n' >h/self.yaml
 printf -- '# a comment\n- remove: { path: /included }\n' >h/fails.yaml
 printf -- '- mkdir: { path: /d }\n- make: { path: /d }\n' >h/wrong.yaml; printf -- 'a: b\n' >h/no-list.yaml
 printf -- '- mkdir: { path: "/${NOWHERE}" }\n' >h/undefined.yaml

@@ -47,7 +47,8 @@ case(
     r"""
 echo more >>usr/share/doc/hello/README
 echo '#!/bin/sh' >usr/lib/app/probe; chmod 700 usr/lib/app/probe
-chmod 711 bin/cat; mv bin/ls usr/ls; rm bin/cp bin/mv; printf 'own\nown\n' >bin/mv; chmod 640 bin/mv; chown 1:1 bin/mv; ln bin/mv bin/mv2
+chmod 711 bin/cat; mv bin/ls usr/ls; rm bin/cp bin/mv; printf 'own\nown\n' >bin/mv; chmod 640 bin/mv; chown 1:1 bin/mv
+ln bin/mv bin/mv2
 """,
     host='echo f >f; chmod 640 f',
 )
@@ -90,7 +91,8 @@ case(
 - write: { path: /var/lib/notes, content: "theirs\n" }
 """,
     r"""
-mv usr/share/doc/hello/README etc/r; ln etc/r home/r; ln home/hello/notes var/lib/notes; mv usr/share/doc usr/doc; chown -R 8:8 usr/doc; chmod -R o-r home
+mv usr/share/doc/hello/README etc/r; ln etc/r home/r; ln home/hello/notes var/lib/notes; mv usr/share/doc usr/doc
+chown -R 8:8 usr/doc; chmod -R o-r home
 rm -r home/hello; ln bin/sh etc/sh; rm -r bin/[a-z]*; ln -s r etc/s; ln etc/r etc/s2; echo theirs >var/lib/notes
 """,
 )
@@ -105,11 +107,15 @@ case(
 - link: { path: /etc/notes, target: /home/hello/notes }
 - rename: { from: /etc/motd, path: /etc/issue }
 - rename: { from: /var/cache/app, path: /var/lib/app }
-- write: { path: /etc/passwd, content: "root:x:0:0:root:/root:/bin/sh\nhello:x:1000:1000:hello:/home/hello:/bin/sh\n", mode: "0600" }     # no other content
+- write:        # no other content
+    path: /etc/passwd
+    content: "root:x:0:0:root:/root:/bin/sh\nhello:x:1000:1000:hello:/home/hello:/bin/sh\n"
+    mode: "0600"
 - write: { path: /etc/shadow, content: "root:*:19000:0:99999:7:::\n", owner: "0:0" }
 """,
     r"""
-chmod 700 usr/lib/app/hello; chown 7:8 var/queue; setfattr -n user.x -v y etc/group; ln home/hello/notes etc/notes; mv etc/motd etc/issue
+chmod 700 usr/lib/app/hello; chown 7:8 var/queue; setfattr -n user.x -v y etc/group; ln home/hello/notes etc/notes
+mv etc/motd etc/issue
 mv var/cache/app var/lib/app; chmod 600 etc/passwd; chown 0:0 etc/shadow
 """,
 )
@@ -129,15 +135,18 @@ case(
 cp -r --sparse=always "$H/t" t; cp --sparse=always t/sparse t/from-sparse; chmod 644 t/from-sparse
 echo end >>t/large; echo end >>usr/share/doc/hello/zeros; echo end >>t/only-hole; echo end >>bin/busybox
 """,
-    host='umask 022; mkdir t; seq 400000 >t/large; truncate -s 40M t/only-hole; truncate -s 50M t/sparse; for i in 0 1000000 7000001 20000000 52000000; do '
-    'printf x$i | dd of=t/sparse conv=notrunc oflag=seek_bytes seek=$i status=none; done; head -c 4096 t/large >t/block; head -c 4097 t/large >t/block+1; : >t/empty',
+    host='umask 022; mkdir t; seq 400000 >t/large; truncate -s 40M t/only-hole; truncate -s 50M t/sparse; '
+    'for i in 0 1000000 7000001 20000000 52000000; do '
+    'printf x$i | dd of=t/sparse conv=notrunc oflag=seek_bytes seek=$i status=none; done; '
+    'head -c 4096 t/large >t/block; head -c 4097 t/large >t/block+1; : >t/empty',
     also=is_sparse('t/only-hole', 't/sparse', 't/from-sparse'),
 )
 
 
 case(
     'many-files',
-    '- copy: { from: h/many, path: /many, owner: "3:4" }\n- remove: { path: "/many/x*7" }\n- copy: { from: h/deep, path: /deep }',
+    '- copy: { from: h/many, path: /many, owner: "3:4" }\n- remove: { path: "/many/x*7" }\n'
+    '- copy: { from: h/deep, path: /deep }',
     'cp -r "$H/many" many; chown -R 3:4 many; rm many/x*7; cp -r "$H/deep" deep',
     host='umask 022; mkdir many; seq -w 3000 | (cd many; split -l 1 -d -a 4 - x)\n'
     'mkdir -p deep/$(printf "d/%.0s" $(seq 100)); for i in $(seq 300); do mkdir deep/$i; done',
@@ -147,14 +156,20 @@ case(
 case(
     'variables',
     r"""
-- write: { path: "/etc/${FILE}", content: "${GIVEN} ${TWICE} $$ $${NAME} $x $ ${EMPTY}.\n", mode: "${MODE}", owner: "${OWNER}" }
+- write:
+    path: "/etc/${FILE}"
+    content: "${GIVEN} ${TWICE} $$ $${NAME} $x $ ${EMPTY}.\n"
+    mode: "${MODE}"
+    owner: "${OWNER}"
 - symlink: { path: /v, target: "${NAME}" }
 - user: { name: "${USER}", uid: "${UID}" }
 """,
     r"""
-printf 'given one-one $ ${NAME} $x $ .\n' >etc/v.conf; chmod 640 etc/v.conf; chown 0:1000 etc/v.conf; ln -s one v; add_user -u 1777 -U -d /home/v -s /bin/sh v
+printf 'given one-one $ ${NAME} $x $ .\n' >etc/v.conf; chmod 640 etc/v.conf; chown 0:1000 etc/v.conf; ln -s one v
+add_user -u 1777 -U -d /home/v -s /bin/sh v
 """,
-    head='vars: { NAME: one, TWICE: "${NAME}-${NAME}", FILE: v.conf, MODE: "640", OWNER: ":hello", EMPTY: "", GIVEN: default, USER: v }\n',
+    head='vars: { NAME: one, TWICE: "${NAME}-${NAME}", FILE: v.conf, MODE: "640", OWNER: ":hello", EMPTY: "", GIVEN: '
+    'default, USER: v }\n',
     args=['--set', 'GIVEN=given', '--set', 'UID=1777'],
 )
 
@@ -179,17 +194,24 @@ case(
 - copy: { from: h/tree/f, path: /home/hello/notes, owner: hello }
 """,
     r"""
-mkdir -m 700 t; mkdir -m 711 t/sub; chown 5:5 t t/sub; printf keep >t/keep; printf old >t/other; chmod 600 t/other; chown 7:7 t/other
-echo s >t/sub/s; echo f >t/f; chmod 4755 t/f; ln -s f t/link; mknod -m 640 t/dev c 1 5; mkfifo -m 622 t/fifo; chmod 604 t/sub/s; ln -s /var/lib t/new
+mkdir -m 700 t; mkdir -m 711 t/sub; chown 5:5 t t/sub; printf keep >t/keep; printf old >t/other; chmod 600 t/other
+chown 7:7 t/other
+echo s >t/sub/s; echo f >t/f; chmod 4755 t/f; ln -s f t/link; mknod -m 640 t/dev c 1 5; mkfifo -m 622 t/fifo
+chmod 604 t/sub/s; ln -s /var/lib t/new
 mkdir var/lib/deep; chmod 1777 var/lib/deep; echo d >var/lib/deep/d; chmod 0 var/lib/deep/d
-rm usr/share/doc/hello/README usr/share/doc/hello/readme usr/share/doc/hello/zeros; echo doc >usr/share/doc/hello/README; chmod 664 usr/share/doc/hello/README
-ln -s README usr/share/doc/hello/readme; chgrp -h 1000 usr/share/doc/hello/README usr/share/doc/hello/readme; mkdir usr/share/doc/more; chgrp 1000 usr/share/doc/more
+rm usr/share/doc/hello/README usr/share/doc/hello/readme usr/share/doc/hello/zeros; echo doc >usr/share/doc/hello/README
+chmod 664 usr/share/doc/hello/README
+ln -s README usr/share/doc/hello/readme; chgrp -h 1000 usr/share/doc/hello/README usr/share/doc/hello/readme
+mkdir usr/share/doc/more; chgrp 1000 usr/share/doc/more
 chmod 775 usr/share/doc/more; echo f >usr/share/doc/hello/zeros; chmod 4755 usr/share/doc/hello/zeros
 rm home/hello/notes; echo f >home/hello/notes; chown 1000 home/hello/notes; chmod 4755 home/hello/notes
 """,
-    host=r"""umask 022; mkdir -p tree/sub tree/new/deep doc/hello doc/more; echo f >tree/f; chmod 4755 tree/f; echo s >tree/sub/s; chmod 604 tree/sub/s; ln -s f tree/link
-mkfifo tree/fifo; chmod 622 tree/fifo; mknod -m 640 tree/dev c 1 5; chmod 1777 tree/new/deep; echo d >tree/new/deep/d; chmod 0 tree/new/deep/d
-echo doc >doc/hello/README; ln -s README doc/hello/readme; chown -R 42:42 tree/sub; setfattr -n user.not -v taken tree/sub/s; touch -d 2001-01-01 tree/sub/s""",
+    host=r"""umask 022; mkdir -p tree/sub tree/new/deep doc/hello doc/more; echo f >tree/f; chmod 4755 tree/f
+echo s >tree/sub/s; chmod 604 tree/sub/s; ln -s f tree/link
+mkfifo tree/fifo; chmod 622 tree/fifo; mknod -m 640 tree/dev c 1 5; chmod 1777 tree/new/deep; echo d >tree/new/deep/d
+chmod 0 tree/new/deep/d
+echo doc >doc/hello/README; ln -s README doc/hello/readme; chown -R 42:42 tree/sub
+setfattr -n user.not -v taken tree/sub/s; touch -d 2001-01-01 tree/sub/s""",
 )
 
 
@@ -197,9 +219,11 @@ case(
     'copy-links',
     '- copy: { from: h/t, path: /t, exclude: [gone], mode: "go-w" }\n- append: { path: /t/a, content: more }',
     r"""
-mkdir -p t/sub; printf abcmore >t/a; ln t/a t/b; ln t/a t/sub/c; ln -s nowhere t/s; ln t/s t/s2; mkfifo -m 640 t/p; ln t/p t/sub/p
+mkdir -p t/sub; printf abcmore >t/a; ln t/a t/b; ln t/a t/sub/c; ln -s nowhere t/s; ln t/s t/s2; mkfifo -m 640 t/p
+ln t/p t/sub/p
 """,
-    host='umask 022; mkdir -p t/sub; printf abc >t/a; ln t/a t/b; ln t/a t/sub/c; ln t/a t/gone; ln -s nowhere t/s; ln t/s t/s2; mkfifo -m 660 t/p; ln t/p t/sub/p',
+    host='umask 022; mkdir -p t/sub; printf abc >t/a; ln t/a t/b; ln t/a t/sub/c; ln t/a t/gone; ln -s nowhere t/s; '
+    'ln t/s t/s2; mkfifo -m 660 t/p; ln t/p t/sub/p',
 )
 
 
@@ -237,7 +261,8 @@ case(
 - mknod: { path: /var/lib, kind: fifo }
 """,
     r"""
-rm etc/motd; mkdir etc/motd; printf x >etc/motd/x; rm -r var/cache/app; printf file >var/cache/app; rm -r usr/share/doc; ln -s ../lib usr/share/doc
+rm etc/motd; mkdir etc/motd; printf x >etc/motd/x; rm -r var/cache/app; printf file >var/cache/app; rm -r usr/share/doc
+ln -s ../lib usr/share/doc
 rm dev/null; : >dev/null; rm lib; mkdir lib; rmdir var/lib; mkfifo -m 644 var/lib
 """,
 )
@@ -254,7 +279,8 @@ case(
 - mkdir: { path: /home }
 - remove: { path: /home }
 """,
-    'rm -r var/cache/app; mkdir var/cache/app; rm -r usr/share/doc/hello; mkdir usr/share/doc/hello; printf n >usr/share/doc/hello/new; rm -r home',
+    'rm -r var/cache/app; mkdir var/cache/app; rm -r usr/share/doc/hello; mkdir usr/share/doc/hello; '
+    'printf n >usr/share/doc/hello/new; rm -r home',
     also=is_opaque('var/cache/app', 'usr/share/doc/hello'),
 )
 
@@ -277,7 +303,8 @@ case(
 - rename: { from: /bin/sh, path: /bin/shell }
 """,
     r"""
-mv var/cache usr/cache; mkdir var/cache; printf n >var/cache/new; mv usr/share/doc usr/lib/doc; echo more >>usr/lib/doc/hello/README
+mv var/cache usr/cache; mkdir var/cache; printf n >var/cache/new; mv usr/share/doc usr/lib/doc
+echo more >>usr/lib/doc/hello/README
 mv usr/lib/doc/hello empty; mv data var/cache/data; mv bin usr/bin; ln -s usr/bin bin; mv usr/bin/sh usr/bin/shell
 """,
 )
@@ -345,8 +372,10 @@ case(
 - remove: { path: "/bin/[a-c]*" }
 """,
     r"""
-cp -r "$H/g" g; ln -s ../etc g/link; cd g; rm a1 b1 .hidden a3 sub/a3 sub/more/a3 one/a one/b2 two/c; rm -r one/deep sub/deep; rm ../bin/[a-c]*
+cp -r "$H/g" g; ln -s ../etc g/link; cd g; rm a1 b1 .hidden a3 sub/a3 sub/more/a3 one/a one/b2 two/c
+rm -r one/deep sub/deep; rm ../bin/[a-c]*
 """,
     host='umask 022; mkdir -p g/sub/more g/one/deep g/two g/sub/deep; cd g\n'
-    'for f in x a1 b1 .hidden a3 sub/a3 sub/more/a3 sub/a1 one/a one/b2 one/d two/c two/x one/deep/f sub/deep/f; do echo $f >$f; done',
+    'for f in x a1 b1 .hidden a3 sub/a3 sub/more/a3 sub/a1 one/a one/b2 one/d two/c two/x one/deep/f sub/deep/f; '
+    'do echo $f >$f; done',
 )

@@ -32,7 +32,8 @@ patches:
 # What a guest does with them. Each line that it prints is compared with what is expected.
 SCRIPT = r"""
 set -e
-cat /etc/motd; tail -n 1 /etc/passwd; cat /srv/link; ls /var/cache | wc -l; ls /srv/doc | wc -l; [ ! -e /etc/group ] && [ ! -e /usr/share/doc ] && echo gone
+cat /etc/motd; tail -n 1 /etc/passwd; cat /srv/link; ls /var/cache | wc -l; ls /srv/doc | wc -l
+[ ! -e /etc/group ] && [ ! -e /usr/share/doc ] && echo gone
 echo over >/etc/motd
 echo more >>/srv/second; tail -n 1 /srv/tree/0
 for i in $(seq 0 99); do echo "$i again" >/srv/tree/$i; done
@@ -137,9 +138,10 @@ def streams():
         m, out = os.path.join(tmp, 'm.yaml'), os.path.join(tmp, 'out')
         with open(m, 'w') as file:
             file.write(
-                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: big, path: /srv/big, parents: true }\n'
-                '  - append: { path: /srv/big, from: big }\n  - copy: { from: sparse, path: /srv/sparse }\n  - append: { path: /srv/sparse, content: end }\n'
-                % TOP
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n'
+                '  - copy: { from: big, path: /srv/big, parents: true }\n'
+                '  - append: { path: /srv/big, from: big }\n  - copy: { from: sparse, path: /srv/sparse }\n'
+                '  - append: { path: /srv/sparse, content: end }\n' % TOP
             )
         memory = peak('build', m, '-o', out, '--cache-dir', os.path.join(tmp, 'cache'))
         need(memory < 64, 'the compiler had %d MiB of memory' % memory)
@@ -180,8 +182,8 @@ def many():
         m, out = os.path.join(tmp, 'm.yaml'), os.path.join(tmp, 'out')
         with open(m, 'w') as file:
             file.write(
-                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: tree, path: /srv/tree, parents: true }\n'
-                % TOP
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n'
+                '  - copy: { from: tree, path: /srv/tree, parents: true }\n' % TOP
             )
         memory = peak('build', m, '-o', out, '--cache-dir', os.path.join(tmp, 'cache'))
         need(memory < 64, 'the compiler had %d MiB of memory' % memory)
@@ -208,8 +210,8 @@ def around():
         m, out = os.path.join(top, 'm.yaml'), os.path.join(top, 'bundle')
         with open(m, 'w') as file:
             file.write(
-                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: ., path: /srv/all, parents: true }\n'
-                % TOP
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\npatches:\n'
+                '  - copy: { from: ., path: /srv/all, parents: true }\n' % TOP
             )
         for keep in ('first', 'second'):
             build(m, out, '--force', cache=os.path.join(tmp, 'cache'))

@@ -28,8 +28,9 @@ case(
 """,
     r"""
 chmod g-s data; ln -s /usr/lib abs; ln -s ../../../data srv; ln -s ../usr/share data/up; ln -s . data/self
-in_root 'printf a >/abs/app/a; printf b >/srv/self/self/b; mkdir /srv/up/doc/new; printf c >/lib/../c; printf d >/../../etc//./d
-    printf e >/srv/up/../../../../e; ln -s nowhere /lib/app/f; ln /srv/self/b /abs/g; mv /abs/app/hello /srv/up/h; mknod /abs/i p; printf j >/srv/up/j
+in_root 'printf a >/abs/app/a; printf b >/srv/self/self/b; mkdir /srv/up/doc/new; printf c >/lib/../c
+    printf d >/../../etc//./d; printf e >/srv/up/../../../../e; ln -s nowhere /lib/app/f; ln /srv/self/b /abs/g
+    mv /abs/app/hello /srv/up/h; mknod /abs/i p; printf j >/srv/up/j
     rm /abs/app/probe; mkdir -p /srv/up/k/l; printf m >/srv/up/k/l/m; printf a >>/lib/../lib/app/a'
 """,
     host='printf j >j',
@@ -58,8 +59,10 @@ case(
 """,
     r"""
 echo new >usr/lib/app/hello; ln -s /var/made etc/dangling; printf made >var/made; chmod 600 var/made
-ln -s etc/motd l-motd; printf x >>etc/motd; chmod 604 etc/motd; chown 5:6 etc/motd; setfattr -n user.a -v b etc/motd; edit etc/motd sed s/kernel/KERNEL/
-ln etc/motd l-link; ln -s /var/cache l-dir; chmod 711 var/cache; echo F >var/cache/f; echo g >var/cache/g; mkdir var/cache/e; echo h >var/cache/e/h
+ln -s etc/motd l-motd; printf x >>etc/motd; chmod 604 etc/motd; chown 5:6 etc/motd; setfattr -n user.a -v b etc/motd
+edit etc/motd sed s/kernel/KERNEL/
+ln etc/motd l-link; ln -s /var/cache l-dir; chmod 711 var/cache; echo F >var/cache/f; echo g >var/cache/g
+mkdir var/cache/e; echo h >var/cache/e/h
 chmod 644 var/cache/[fg] var/cache/e/h; rm usr/lib/app/hello; echo f >usr/lib/app/hello; chmod 755 usr/lib/app/hello
 """,
     host='umask 022; echo f >f; mkdir -p d/e; echo g >d/g; echo h >d/e/h',
@@ -103,8 +106,10 @@ case(
 - remove: { path: "/n/ sp ace " }
 """.replace('%s', 'y' * 255),
     r"""
-mkdir n; cd n; printf 1 >"$(printf 'new\nline')"; printf 2 >'back\slash'; printf 3 >ü; printf 5 >%41; printf 6 >'[x]*?{a,b}'; chmod 600 '[x]*?{a,b}'
-printf 7 >'#x'; printf 8 >$(printf 'y%.0s' $(seq 255)); printf 9 >.wh.x; mkdir t; : >t/"$(printf 'latin-\351')"; : >t/"$(printf 'new\nline')"; : >t/.wh.y
+mkdir n; cd n; printf 1 >"$(printf 'new\nline')"; printf 2 >'back\slash'; printf 3 >ü; printf 5 >%41
+printf 6 >'[x]*?{a,b}'; chmod 600 '[x]*?{a,b}'
+printf 7 >'#x'; printf 8 >$(printf 'y%.0s' $(seq 255)); printf 9 >.wh.x; mkdir t; : >t/"$(printf 'latin-\351')"
+: >t/"$(printf 'new\nline')"; : >t/.wh.y
 """,
     host=r"""umask 022; mkdir t; : >t/"$(printf 'latin-\351')"; : >t/"$(printf 'new\nline')"; : >t/.wh.y""",
 )

@@ -137,8 +137,8 @@ def system_calls():
         os.makedirs(at('tree/sub'))
         with open(at('m.yaml'), 'w') as file:
             file.write(
-                'image: oci:%s/../testimages/hello:latest\nplatform: linux/amd64\npatches:\n  - copy: { from: tree, path: /tree }\n'
-                % os.path.dirname(HELLO)
+                'image: oci:%s/../testimages/hello:latest\nplatform: linux/amd64\npatches:\n'
+                '  - copy: { from: tree, path: /tree }\n' % os.path.dirname(HELLO)
             )
         build(at('m.yaml'), at('good'))
         number = 0

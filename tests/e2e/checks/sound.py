@@ -196,7 +196,8 @@ def index_changes(count):
         at = lambda name: os.path.join(tmp, name)
         with open(at('m.yaml'), 'w') as file:
             file.write(
-                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\nboot: {cpus: 2, memory: 512m, user: "1000", hostname: h, '
+                'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\n'
+                'boot: {cpus: 2, memory: 512m, user: "1000", hostname: h, '
                 'env: {A: b}, dns: [1.1.1.1], tmpfs: ["/x:1m"], timeout: 90, stop-signal: INT}\n' % TOP
             )
         build(at('m.yaml'), at('out'))

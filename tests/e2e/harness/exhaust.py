@@ -34,7 +34,8 @@ if not pid:
     os.execvp(cmd[0], cmd)
 _, status, used = os.wait4(pid, 0)
 with open(told, 'w') as file:
-    json.dump({'status': os.waitstatus_to_exitcode(status), 'memory': used.ru_maxrss << 10, 'cpu': used.ru_utime + used.ru_stime}, file)
+    cpu = used.ru_utime + used.ru_stime
+    json.dump({'status': os.waitstatus_to_exitcode(status), 'memory': used.ru_maxrss << 10, 'cpu': cpu}, file)
 """
 
 

@@ -1,7 +1,8 @@
 """A machine with KVM, on any machine: qemu emulates an AMD processor with SVM in software, and a kernel in it offers
 /dev/kvm.
 
-    python3 -m harness.nest [--file GUEST=HOST]... [--libraries-of PATH]... [--out DIR] [--timeout S] [--memory MIB] [--smp N] COMMAND
+    python3 -m harness.nest [--file GUEST=HOST]... [--libraries-of PATH]... [--out DIR]
+                             [--timeout S] [--memory MIB] [--smp N] COMMAND
 
 runs COMMAND in it, by busybox's sh as root in /data, which holds the files given (HOST may be a directory). What
 COMMAND prints is printed, its exit code is the exit code, and what it leaves in /data/out comes to DIR. PATH is /bin,

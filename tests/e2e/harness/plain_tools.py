@@ -34,7 +34,8 @@ shadow_tool() {
     for f in login.defs passwd- group- shadow- gshadow- subuid subgid subuid- subgid- .pwd.lock; do
         [ ! -e etc/$f ] || cp -a etc/$f "$H/.kept/"
     done
-    printf 'PASS_MAX_DAYS 99999\nPASS_MIN_DAYS 0\nPASS_WARN_AGE 7\nHOME_MODE 0700\nUID_MIN 1000\nGID_MIN 1000\nUSERGROUPS_ENAB yes\nCREATE_HOME no\n' >etc/login.defs
+    printf '%s\n' 'PASS_MAX_DAYS 99999' 'PASS_MIN_DAYS 0' 'PASS_WARN_AGE 7' 'HOME_MODE 0700' 'UID_MIN 1000' \
+        'GID_MIN 1000' 'USERGROUPS_ENAB yes' 'CREATE_HOME no' >etc/login.defs
     # Without gshadow they write ! instead of x to group.
     if [ -e etc/gshadow ]; then gshadow=; else gshadow=etc/gshadow; : >etc/gshadow; fi
     tool=$1; shift

@@ -108,7 +108,8 @@ class Site:
         with open(self.at('ca.cnf'), 'w') as file:
             file.write(
                 '[req]\nprompt=no\ndistinguished_name=n\nx509_extensions=x\n[n]\nCN=Test CA\n'
-                '[x]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n'
+                '[x]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n'
+                'subjectKeyIdentifier=hash\n'
             )
         run(
             'openssl',

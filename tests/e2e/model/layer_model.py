@@ -14,13 +14,18 @@ from tarfmt import T0, raw
 
 # Where the rules leave umoci on purpose, each with its reason.
 DEVIATIONS = {
-    'whiteouts-first': 'what a layer hides is hidden before its entries are applied, whatever order the tar has them in; umoci hides what is '
+    'whiteouts-first': 'what a layer hides is hidden before its entries are applied, whatever order the tar has them '
+    'in; umoci hides what is '
     'left when it comes to the whiteout (layer.md: "applied first, regardless of the ordering"; rules 2, 3)',
-    'link-below': 'a hard link may name a file of a lower layer that its own layer hides or replaces; umoci finds it gone (rule 8)',
+    'link-below': 'a hard link may name a file of a lower layer that its own layer hides or replaces; '
+    'umoci finds it gone (rule 8)',
     'later-target': 'a hard link may come before its target; umoci links in the order of the tar, and fails (rule 8)',
-    'replaced-link': 'where a hard link led does not matter if a later entry of its layer has its name; umoci has failed by then (rule 9)',
-    'file-as-directory': "a directory implied where there is a file replaces it, as an explicit one does; umoci's mkdir fails (rules 6, 9)",
-    'setgid': "a directory that no layer has an entry for is 0755, 0:0; umoci's inherits group and setgid bit from the one above it (rule 5)",
+    'replaced-link': 'where a hard link led does not matter if a later entry of its layer has its name; '
+    'umoci has failed by then (rule 9)',
+    'file-as-directory': 'a directory implied where there is a file replaces it, as an explicit one does; '
+    "umoci's mkdir fails (rules 6, 9)",
+    'setgid': 'a directory that no layer has an entry for is 0755, 0:0; '
+    "umoci's inherits group and setgid bit from the one above it (rule 5)",
 }
 TAKEN_BY_UMOCI = {'whiteouts-first', 'setgid'}  # these give another tree, the others a tree where umoci gives none
 HIDING = ('wh', 'opq')

@@ -37,9 +37,10 @@ NAMES = [
     '"q"',
     'n' * 200,
 ]
-WORDS = b'Port 22|#Port 22|key1=val1|key2=val2|key3=|export A=1|the quick brown fox|  indented|trailing  ||PermitRootLogin no|x|-- y|++ z'.split(
-    b'|'
-)
+WORDS = (
+    b'Port 22|#Port 22|key1=val1|key2=val2|key3=|export A=1|the quick brown fox|  indented|trailing  '
+    b'||PermitRootLogin no|x|-- y|++ z'
+).split(b'|')
 NET_RAW = bytes.fromhex('0100000200200000' + '00' * 12)
 LISTS = b'/etc/passwd', b'/etc/group', b'/etc/shadow', b'/etc/gshadow'
 
@@ -325,7 +326,8 @@ class Images:
         things."""
         N = lambda kind, mode=0o755, **kw: Node(kind, mode, mtime=1_700_000_000 * NS, **kw)
         lists = {
-            b'etc/passwd': b'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\napp:x:70000:50:An App:/srv:/bin/sh',
+            b'etc/passwd': b'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\n'
+            b'app:x:70000:50:An App:/srv:/bin/sh',
             b'etc/group': b'root:x:0:\ndaemon:x:1:root,app\nstaff:x:50:\ntty:x:5:\n',
             b'etc/shadow': b'root:*:1:0:99999:7:::\n',
             b'etc/gshadow': b'root:*::\ndaemon:*::root,app\nstaff:!::\n',
