@@ -172,8 +172,6 @@ def stop_signals():
 
 
 DIR = os.path.join(WORK, 'boot')
-
-
 BROKEN = r"""
 #include <stddef.h>
 #include <stdint.h>

@@ -156,10 +156,8 @@ def image_signature():
             return b.build(name, *args, manifest=manifest(signer, name), fails=fails, **kw)
 
         for kind in ('p256', 'ed25519'):
-            ours, theirs = (
-                Signer(site, b.at('ours ' + kind), 'hello', kind),
-                Signer(site, b.at('theirs ' + kind), 'hello', kind),
-            )
+            ours = Signer(site, b.at('ours ' + kind), 'hello', kind)
+            theirs = Signer(site, b.at('theirs ' + kind), 'hello', kind)
             ours.forget(digest)
             builds(ours, fails=['verify-image', 'not signed', digest])
             for way in ('simple', 'bundle'):

@@ -27,25 +27,11 @@ check('sound-10000-flips', long=True)(lambda: sound.flips(10_000))
 check('sound-1000-index-changes', long=True)(lambda: sound.index_changes(1000))
 check('layer-random-1000', long=True)(lambda: layer_random.run(layer_random.LONG_SEEDS))
 
-NAMES = [
-    'layers-128',
-    'layers-500',
-    'directory-100000',
-    'directory-names-255',
-    'subdirectories-70000',
-    'links-70000',
-    'link-chain-5000-backwards',
-    'files-60000-whiteouts-20000',
-    'files-60000-dirs-12000',
-    'xattr-65535',
-    'xattr-65536',
-    'xattr-area',
-    'xattr-area-past',
-    'file-4gib',
-    'depth-1000',
-    'path-longest',
-    'empty-files-30000',
-]
+NAMES = (
+    'layers-128 layers-500 directory-100000 directory-names-255 subdirectories-70000 links-70000 '
+    'link-chain-5000-backwards files-60000-whiteouts-20000 files-60000-dirs-12000 xattr-65535 xattr-65536 xattr-area '
+    'xattr-area-past file-4gib depth-1000 path-longest empty-files-30000'
+).split()
 
 
 def of_size(name):

@@ -13,8 +13,6 @@ from harness.plain_tools import DIR, judge, run_all
 from harness.upper import clean, overlay
 
 MANIFESTS = os.path.join(TOP, 'manifests')
-
-
 # The manifests in manifests/ops, in the words of plain tools.
 OPS = {
     'write': r"""
@@ -166,11 +164,9 @@ def examples():
 
     def run(name):
         with scratch() as tmp:
-            m, first, second = (
-                os.path.join(MANIFESTS, name + '.yaml'),
-                os.path.join(tmp, 'first'),
-                os.path.join(tmp, 'second'),
-            )
+            m = os.path.join(MANIFESTS, name + '.yaml')
+            first = os.path.join(tmp, 'first')
+            second = os.path.join(tmp, 'second')
             env = {k: v for k, v in os.environ.items() if k != 'SOURCE_DATE_EPOCH'}
             build(m, first, *options_of(name), cache=os.path.join(DIR, 'cache'), env=env)
             build(

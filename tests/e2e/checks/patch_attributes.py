@@ -12,8 +12,6 @@ def acl(*entries):
 
 
 USER_OBJ, USER, GROUP_OBJ, MASK, OTHER, NOBODY = 1, 2, 4, 16, 32, 0xFFFFFFFF
-
-
 # Read by the group, written by one user more: with it the group's bits of the mode are the mask's.
 WIDE = acl((USER_OBJ, 6, NOBODY), (USER, 6, 1000), (GROUP_OBJ, 4, NOBODY), (MASK, 6, NOBODY), (OTHER, 0, NOBODY))
 
@@ -23,42 +21,11 @@ def based(value):
 
 
 # Permissions and owners.
-MODES = [
-    'u=rwX,go=rX',
-    'u-s',
-    '+t',
-    'a+x',
-    'g=u',
-    'o=',
-    'ug+s',
-    'a-w',
-    'u+w,g-x',
-    '=',
-    '+x',
-    'u+X',
-    'go-rwx',
-    'g+s',
-    'a=rX',
-    'u=g,o=u',
-    '-t',
-    'u=s',
-    'g=rx',
-    'o+t,u=rwxs,g-w',
-    '+w',
-    'ug=o,o-rwx',
-    '0',
-    '7',
-    '70',
-    '4000',
-    '2755',
-    '0640',
-    '1777',
-]
-
-
+MODES = (
+    'u=rwX,go=rX u-s +t a+x g=u o= ug+s a-w u+w,g-x = +x u+X go-rwx g+s a=rX u=g,o=u -t u=s g=rx o+t,u=rwxs,g-w +w '
+    'ug=o,o-rwx 0 7 70 4000 2755 0640 1777'
+).split()
 BEFORE = ['0640', '4711', '2755', '0000', '1777', '6777']
-
-
 CHANGES = [(before, i, mode) for before in BEFORE for i, mode in enumerate(MODES, 10)]
 
 

@@ -71,10 +71,8 @@ class Manifest:
         )
         op = patches[-1][0] if patches else ''
         self.file, self.line, self.op = self.last if op == 'include' else ('m.yaml', line + len(head) + 2, op)
-        self.path, self.text = (
-            os.path.join(directory, 'm.yaml'),
-            '\n'.join([*head, 'patches:' if body else 'patches: []', *body]) + '\n',
-        )
+        self.path = os.path.join(directory, 'm.yaml')
+        self.text = '\n'.join([*head, 'patches:' if body else 'patches: []', *body]) + '\n'
         with open(self.path, 'w') as file:
             file.write(self.text)
 

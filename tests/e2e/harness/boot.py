@@ -6,11 +6,7 @@ import subprocess
 from harness.common import TOP, call
 
 BOOT = os.environ.get('ROOTFS_BOOT', os.path.join(TOP, 'target/release/rootfs-boot'))
-
-
 KRUNFW = os.path.join(TOP, '.tools/guest/libkrunfw.so.5')
-
-
 ENV = {**os.environ, 'ROOTFS_BOOT_KRUNFW': KRUNFW}
 
 

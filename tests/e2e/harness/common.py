@@ -14,8 +14,6 @@ from harness import TOP, WORK, bundle, compare, oracle, transcode
 BINARY = os.environ.get('ROOTFS_COMPILE', os.path.join(TOP, 'target/release/rootfs-compile'))
 FSCK = os.path.join(TOP, '.tools/bin/fsck.erofs')
 HELLO = os.path.join(TOP, 'manifests/hello.yaml')
-
-
 # After so many seconds a program counts as hung. Nothing is expected to be faster: machines are busy.
 PATIENCE = 1800
 

@@ -14,8 +14,6 @@ KINDS = {
     'btrfs': (('mkfs.btrfs', '-q'), ('mount',)),
     'exfat': (('mkfs.exfat',), ('mount.exfat-fuse',)),
 }
-
-
 # xfs wants no less.
 SIZE = 320 << 20
 

@@ -13,8 +13,6 @@ from harness.common import BINARY, HELLO, PATIENCE, call, need, scratch
 
 # Users who run nothing else.
 ALICE, BOB = 45_701, 45_702
-
-
 # After so many seconds something that ends at once counts as hung.
 AT_ONCE = 300
 

@@ -14,14 +14,8 @@ from harness.images import image
 from harness.upper import clean, overlay
 
 DIR = os.path.join(WORK, 'patch')
-
-
 T = 1720000000  # SOURCE_DATE_EPOCH: a time that nothing in the images has
-
-
 Image = collections.namedtuple('Image', 'layout root base')
-
-
 # What every script begins with. It runs in the unpacked image; $R is that, $H the host's files of a case.
 PRELUDE = r"""
 set -eu

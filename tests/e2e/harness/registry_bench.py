@@ -17,11 +17,7 @@ from layout import INDEX, Layer, Layout, for_platform, tagged
 from tarfmt import d, f
 
 HELLO = os.path.join(TOP, 'testimages/hello')
-
-
 LOGIN = {'ROOTFS_COMPILE_USERNAME': USER, 'ROOTFS_COMPILE_PASSWORD': PASSWORD}
-
-
 Built = collections.namedtuple('Built', 'out cache said')
 
 

@@ -106,10 +106,8 @@ class Maker:
         )
 
     def symlink_target(self, path):
-        draw, target = (
-            self.rng.random(),
-            self.pick('dir', 'dir', 'symlink', 'file') if self.odds(0.7) else self.any_path(),
-        )
+        draw = self.rng.random()
+        target = self.pick('dir', 'dir', 'symlink', 'file') if self.odds(0.7) else self.any_path()
         depth = path.count('/')
         if draw < 0.3:
             return '/' + target

@@ -56,13 +56,11 @@ class Node:
         return out
 
     def copy_attributes(self, other):
-        self.mode, self.uid, self.gid, self.mtime, self.xattrs = (
-            other.mode,
-            other.uid,
-            other.gid,
-            other.mtime,
-            other.xattrs,
-        )
+        self.mode = other.mode
+        self.uid = other.uid
+        self.gid = other.gid
+        self.mtime = other.mtime
+        self.xattrs = other.xattrs
 
 
 def node_of(e):

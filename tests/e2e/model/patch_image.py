@@ -334,20 +334,7 @@ class Images:
         }
         first = [
             {'name': raw(d), 'kind': 'dir', 'node': N('dir')}
-            for d in [
-                'etc',
-                'usr',
-                'usr/lib',
-                'usr/bin',
-                'home',
-                'srv',
-                'srv/app',
-                'srv/app/data',
-                'var',
-                'var/lib',
-                'opt',
-                'deep',
-            ]
+            for d in ('etc usr usr/lib usr/bin home srv srv/app srv/app/data var var/lib opt deep').split()
         ]
         first += [
             {'name': name, 'kind': 'file', 'node': N('file', 0o640 if b'shadow' in name else 0o644, data=data)}

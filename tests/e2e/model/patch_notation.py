@@ -8,56 +8,13 @@ import re
 import struct
 
 NS = 1_000_000_000
-
-
-CAPS = [
-    'chown',
-    'dac_override',
-    'dac_read_search',
-    'fowner',
-    'fsetid',
-    'kill',
-    'setgid',
-    'setuid',
-    'setpcap',
-    'linux_immutable',
-    'net_bind_service',
-    'net_broadcast',
-    'net_admin',
-    'net_raw',
-    'ipc_lock',
-    'ipc_owner',
-    'sys_module',
-    'sys_rawio',
-    'sys_chroot',
-    'sys_ptrace',
-    'sys_pacct',
-    'sys_admin',
-    'sys_boot',
-    'sys_nice',
-    'sys_resource',
-    'sys_time',
-    'sys_tty_config',
-    'mknod',
-    'lease',
-    'audit_write',
-    'audit_control',
-    'setfcap',
-    'mac_override',
-    'mac_admin',
-    'syslog',
-    'wake_alarm',
-    'block_suspend',
-    'audit_read',
-    'perfmon',
-    'bpf',
-    'checkpoint_restore',
-]
-
-
+CAPS = (
+    'chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service '
+    'net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct '
+    'sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap '
+    'mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore'
+).split()
 XATTRS = re.compile(r'(user|trusted|security)\..+|system\.posix_acl_(access|default)')
-
-
 MAGIC = re.compile(rb'[*?\[{]')
 
 
@@ -78,8 +35,6 @@ def raw(text):
 
 
 WHO = {'u': 0o4700, 'g': 0o2070, 'o': 0o1007, 'a': 0o7777}
-
-
 BITS = {'r': 0o444, 'w': 0o222, 'x': 0o111, 's': 0o6000, 't': 0o1000}
 
 

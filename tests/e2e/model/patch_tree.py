@@ -17,34 +17,28 @@ class Node:
     """An inode. `origin` numbers those that were there before the patches; a copy of the tree keeps it."""
 
     def __init__(self, kind, mode, uid=0, gid=0, mtime=0, xattrs=None, data=b'', target=b'', rdev=(0, 0), names=None):
-        self.kind, self.mode, self.uid, self.gid, self.mtime, self.xattrs = (
-            kind,
-            mode,
-            uid,
-            gid,
-            mtime,
-            dict(xattrs or {}),
-        )
-        self.data, self.target, self.rdev, self.names, self.origin = (
-            data,
-            target,
-            rdev,
-            names if names is not None else {},
-            None,
-        )
+        self.kind = kind
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.xattrs = dict(xattrs or {})
+        self.data = data
+        self.target = target
+        self.rdev = rdev
+        self.names = names if names is not None else {}
+        self.origin = None
 
     def is_dir(self):
         return self.kind == 'dir'
 
     def take(self, other):
         """The metadata of another."""
-        self.mode, self.uid, self.gid, self.mtime, self.xattrs = (
-            other.mode,
-            other.uid,
-            other.gid,
-            other.mtime,
-            dict(other.xattrs),
-        )
+        self.mode = other.mode
+        self.uid = other.uid
+        self.gid = other.gid
+        self.mtime = other.mtime
+        self.xattrs = dict(other.xattrs)
 
     def state(self):
         return (
@@ -64,14 +58,12 @@ class Place:
     """What a path leads to: `node`, or None, under `name` in `parent` (both None for the root)."""
 
     def __init__(self, parent, name, node, path, crossed, dangling=False):
-        self.parent, self.name, self.node, self.path, self.crossed, self.dangling = (
-            parent,
-            name,
-            node,
-            path,
-            crossed,
-            dangling,
-        )
+        self.parent = parent
+        self.name = name
+        self.node = node
+        self.path = path
+        self.crossed = crossed
+        self.dangling = dangling
 
     def key(self):
         return id(self.parent), self.name
