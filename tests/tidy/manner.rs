@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use syn::visit::{self, Visit};
 use syn::{ImplItemFn, Item, ItemFn, LitStr, Visibility};
 
-use super::source::{CRATES, Source, files, library, source};
+use super::source::{CRATES, Source, files, library, source, text};
 
 /// Lines of a file: one room that a reader can keep in mind.
 const MAX_LINES: usize = 500;
@@ -21,7 +21,7 @@ fn none(faults: Vec<String>) {
 }
 
 fn all() -> impl Iterator<Item = Source> {
-    let paths = CRATES.iter().flat_map(|name| files(&format!("src/{name}")));
+    let paths = CRATES.iter().flat_map(|name| files(&format!("src/{name}"), ".rs"));
     paths.map(|path| source(&path))
 }
 
@@ -35,6 +35,21 @@ fn files_are_short_and_say_what_they_are() {
         }
         if !source.text.starts_with("//! ") {
             faults.push(format!("{}: its first line does not say what it is (//!)", source.path));
+        }
+    }
+    none(faults);
+}
+
+/// ruff holds how they are written, and does not count lines.
+#[test]
+fn files_of_the_end_to_end_suite_are_short() {
+    let mut faults = Vec::new();
+    let paths = files("tests/e2e", ".py");
+    assert!(paths.len() > 50, "only {} files were found", paths.len());
+    for path in paths {
+        let lines = text(&path).lines().count();
+        if lines > MAX_LINES {
+            faults.push(format!("{path}: {lines} lines; at most {MAX_LINES}"));
         }
     }
     none(faults);

@@ -1,4 +1,4 @@
-//! The sources of the crates, parsed.
+//! The sources of the crates, parsed, and files of other kinds as text.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,8 +25,8 @@ fn top() -> PathBuf {
         .expect("the project has a top")
 }
 
-/// All Rust files below `dir`, a path from the top, programs and tests included.
-pub fn files(dir: &str) -> Vec<String> {
+/// All files below `dir`, a path from the top, whose names end with `ending`; programs and tests included.
+pub fn files(dir: &str, ending: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -35,7 +35,7 @@ pub fn files(dir: &str) -> Vec<String> {
             let path = format!("{dir}/{}", entry.file_name().to_str().unwrap());
             if entry.file_type().unwrap().is_dir() {
                 dirs.push(path);
-            } else if path.ends_with(".rs") {
+            } else if path.ends_with(ending) {
                 found.push(path);
             }
         }
@@ -44,9 +44,14 @@ pub fn files(dir: &str) -> Vec<String> {
     found
 }
 
+/// What the file at `path` holds.
+pub fn text(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap()
+}
+
 /// The file at `path`, parsed.
 pub fn source(path: &str) -> Source {
-    let text = fs::read_to_string(top().join(path)).unwrap();
+    let text = text(path);
     let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
     let is_shelf = path.ends_with("/mod.rs") || path.ends_with("/lib.rs");
     Source { path: path.to_owned(), text, syntax, is_shelf }
@@ -56,7 +61,7 @@ pub fn source(path: &str) -> Source {
 pub fn library(name: &str) -> BTreeMap<String, Source> {
     let dir = format!("src/{name}/src");
     let mut modules = BTreeMap::new();
-    for path in files(&dir) {
+    for path in files(&dir, ".rs") {
         let inside = path.strip_prefix(&format!("{dir}/")).unwrap();
         if inside.starts_with("bin/") || inside == "main.rs" {
             continue;

@@ -1,6 +1,6 @@
 """Archives as docker of all ages, Jib and skopeo write them: which image is meant, and what is said of what is not one.
 
-Authorities: docker load (moby's image/tarexport: names in normal form, keys in any case, the name of a config is no
+Authorities: docker load (moby's image/tarexport: names in normal form, keys in any case, the name of a config is not a
 digest), skopeo (docker-archive: asks where a name is missing), and archives as Docker 25 and later write them."""
 
 import io

@@ -388,7 +388,7 @@ def shared():
             and 'subject' not in raw('elsewhere:bundle'),
             'the subject is %s' % raw('slim:bundle').get('subject'),
         )
-        # What is there already is not sent again, and a repository that is not there is none.
+        # What is there already is not sent again, and a repository that is not there counts as empty.
         before = uploads(site)
         said, _, _ = machine(
             'third', '--cache-from', site.plain.host + '/none/here', '--cache-from', shelf, '--cache-to', shelf

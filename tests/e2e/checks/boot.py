@@ -1,4 +1,4 @@
-"""Machines: the cases of src/boot/tests/boot under both engines, and what rootfs-boot refuses to start."""
+"""Machines: the cases of src/boot/tests/boot under both engines, and what a person sees of an engine."""
 
 import functools
 import json
@@ -48,7 +48,7 @@ def judge_uppers(out):
         clean(path)
     with bundle.mounted(os.path.join(out, 'overlay.clean.ext4'), 'ext4', 'ro,loop') as at:
         shadow = os.lstat(os.path.join(at, 'upper/etc/shadow'))
-        need(stat.S_ISCHR(shadow.st_mode) and shadow.st_rdev == 0, 'the deleted file is no whiteout')
+        need(stat.S_ISCHR(shadow.st_mode) and shadow.st_rdev == 0, 'the deleted file is not a whiteout')
         opaque = os.getxattr(os.path.join(at, 'upper/var/cache/app'), 'trusted.overlay.opaque')
         need(opaque == b'y', 'the replaced directory is not opaque')
     return '%d uppers' % len(found)
@@ -149,7 +149,7 @@ def auto():
         said = start(engines=1)
         need(skips(said) and 'earlier' in said[0], 'the second start does not say that it knows: %s' % said)
         need(start(engines=1, ROOTFS_BOOT_ENGINE='qemu') == [], 'something is said of an engine that was asked for')
-        # Another kernel of the guest may fare better, and a finding that cannot be kept is no error.
+        # Another kernel of the guest may fare better, and a finding that cannot be kept is not an error.
         other = os.path.join(tmp, 'libkrunfw.so.5')
         shutil.copy(KRUNFW, other)
         locked = {'XDG_RUNTIME_DIR': os.path.join(tmp, 'none'), 'HOME': os.path.join(tmp, 'file'), 'XDG_CACHE_HOME': ''}

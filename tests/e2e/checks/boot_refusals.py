@@ -1,5 +1,4 @@
-"""What rootfs-boot refuses to start, what it checks first, and what it says instead: no case of this file needs a
-guest."""
+"""What rootfs-boot refuses to start, what it checks first, and what it says instead. Nothing here needs a guest."""
 
 import json
 import os

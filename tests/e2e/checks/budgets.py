@@ -13,7 +13,7 @@ from layout import Layout, tagged
 
 # What the defaults promise; a run with narrow limits takes much less.
 MOST_MEMORY, LITTLE_MEMORY = 1536 << 20, 200 << 20
-# Seconds of processor time. What fails does so by orders of magnitude: this is no measure of the machine.
+# Seconds of processor time. What fails does so by orders of magnitude: this does not measure the machine.
 MOST_TIME = 300
 
 # Of each attack: options that make its small form fail, and the option that its error names; none, where it is to
@@ -187,7 +187,7 @@ YAML = {
     'mappings': '{a: ' * 100_000,
     'entries': '- ' * 100_000,
     'keys': '? ' * 100_000,
-    'behind what is no YAML': 'a: "\\q"\nb: ' + '[' * 32_000,
+    'behind what is not YAML': 'a: "\\q"\nb: ' + '[' * 32_000,
     'aliases': 'a0: &a0 [x]\n' + ''.join('a%d: &a%d [*a%d, *a%d]\n' % (i, i, i - 1, i - 1) for i in range(1, 60)),
     'values': 'image: x\nvars: [' + 'a,' * 1_900_000 + ']\n',
     'a long text often': 'a: &a ' + 'x' * (1 << 20) + '\nb: [' + '*a, ' * 100_000 + ']\n',

@@ -72,7 +72,7 @@ def written(*args):
 
 @check('count-bytes')
 def kept():
-    """Layers and fsmeta are no larger than the tars; equal contents are there once; nothing is written twice."""
+    """Layers and fsmeta are not larger than the tars; equal contents are there once; nothing is written twice."""
     said = []
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)

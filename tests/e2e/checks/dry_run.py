@@ -37,7 +37,7 @@ def refuses():
             '255 processors': (['--cpus', '255'], '254'),
             'a smaller upper': (['--upper-size', '32m'], 'shrink'),
             'an upper of more than 16 TiB': (['--upper-size', '17t'], '16 TiB'),
-            'an upper that is none': (['--upper', at('empty')], 'no ext4'),
+            'an upper that is not ext4': (['--upper', at('empty')], 'no ext4'),
             'an upper that is another': (['--upper', at('other/upper.ext4')], 'another bundle'),
             "the bundle's own upper": (['--upper', at('out/upper.ext4')], 'own'),
             'an upper in no directory': (['--upper', at('absent/upper')], 'absent'),

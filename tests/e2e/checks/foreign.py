@@ -1,5 +1,5 @@
-"""What others put, hold or own beside a bundle, in a cache and in the way: nothing of theirs is touched, and nothing of
-theirs is waited for in silence."""
+"""Files and directories of others in the place of a bundle or beside it, or on the way there: a build neither
+touches them nor waits for them in silence."""
 
 import os
 import shutil

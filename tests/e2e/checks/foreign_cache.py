@@ -1,4 +1,5 @@
-"""What others put, hold or own in a cache: nothing of theirs is touched, and nothing of theirs is believed."""
+"""Files of others in a cache, and caches that several users share: a build neither touches what is not its own nor
+believes it."""
 
 import contextlib
 import json
@@ -40,7 +41,7 @@ def in_cache():
                     need(keys[0] + ending.split('.tmp')[0] in p.stderr, '%s as %s: %s' % (kind, ending, p.stderr))
                     need(
                         ending == '.lock' or kind == 'directory',
-                        '%s as %s is no reason to fail: %s' % (kind, ending, p.stderr),
+                        '%s as %s is not a reason to fail: %s' % (kind, ending, p.stderr),
                     )
                 else:
                     same_files(at('good'), out, '%s as %s' % (kind, ending))
@@ -211,7 +212,7 @@ def renamed_answer():
             need(('5 layers' in p.stderr) == (what != 'known'), '%s: %s' % (what, p.stderr))
             shutil.rmtree(place)
             shutil.rmtree(at('aside'))
-        # What is no descriptor of a bundle.
+        # What is not the descriptor of a bundle.
         os.mkdir(at('empty'))
         for fd, words in (('2', 'descriptor 2'), ('9', 'descriptor 9'), ('-1', '-1'), ('x', 'x')):
             p = call(BOOT, '--dry-run', at('empty'), '--bundle-fd=' + fd, ok=(125,), env=r.env)
@@ -383,7 +384,7 @@ def records():
                 with open(record, 'wb') as file:
                     file.write(whole)
             tried += 1
-        # The record of another layer is no better.
+        # The record of another layer is not believed either.
         other = layer_files(cache, '.json')[1]
         shutil.copy(other, record)
         p = call(BINARY, 'cache', 'verify', '--remove', '--cache-dir', cache, ok=(1,))

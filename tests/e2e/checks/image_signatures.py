@@ -186,7 +186,7 @@ def image_signature():
             ours.forget(digest)
             ours.simple(digest, signature=base64.b64encode(b'no signature').decode())
             builds(ours, fails=['not signed by that key'])
-            # Others may have signed it as well, and what is no bundle may be beside one.
+            # Others may have signed it as well, and what is not a bundle may be beside one.
             ours.forget(digest)
             ours.simple(digest, before=100)
             builds(ours)
@@ -209,7 +209,7 @@ def image_signature():
                 json.load(file)['image']['signed']['digest'] == site.digest('multi:1'),
                 'another digest is said to be signed',
             )
-        # Elsewhere than in a registry, and with what is no key.
+        # Elsewhere than in a registry, and with what is not a key.
         path = write(
             b.at('layout.yaml'),
             'image: oci:%s:latest\nplatform: linux/amd64\nverify-image: { cosign-key: %s }\n'

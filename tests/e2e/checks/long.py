@@ -1,4 +1,4 @@
-"""The longer suite: large images, and cases of size."""
+"""What only --long runs: large images, cases of size, and random cases by the thousand."""
 
 import os
 import time

@@ -397,7 +397,7 @@ def dry_run():
         )
         text, doc = dry().stdout, json.loads(dry('--json').stdout)
         need(seen() == before, '--dry-run left behind: ' + ', '.join(sorted(set(seen()) - set(before))))
-        # The name that is no UTF-8 is written somehow.
+        # The name that is not UTF-8 is written somehow.
         plain = lambda path: re.sub(r'/na.*ve$', '/na?ve', path)
         want = [(*c[:4], sorted(c[4])) for c in DRY_CHANGES]
         found = [
@@ -423,7 +423,7 @@ def dry_run():
             elif line.startswith('  ') and found:
                 found[-1][4].append(plain(line[2:]))
             else:
-                need(not line or found, 'a line that is none: ' + line)
+                need(not line or found, 'a line that shows no patch: ' + line)
         found = [(*f[:4], sorted(f[4])) for f in found if f[2] != 'include']
         need(found == want, 'the text says otherwise than --json:\n' + text)
         # What fails fails here too, and still makes nothing.

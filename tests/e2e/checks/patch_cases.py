@@ -1,4 +1,7 @@
-"""Patches again: what the worked examples leave out, case by case."""
+"""The cases of patches that the worked examples leave out: what a case is, and the check that runs all of them.
+
+The cases themselves are in patch_paths, patch_files, patch_attributes and patch_formats.
+"""
 
 import collections
 import functools

@@ -1,4 +1,4 @@
-"""Patches that cannot be: each has its own error, which says where, and nothing is made."""
+"""Patches that must fail: each has an error of its own that says where it is in the manifest, and nothing is made."""
 
 import os
 import re

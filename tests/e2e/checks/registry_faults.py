@@ -393,7 +393,7 @@ def errors():
             'no certificate in it', b.build, tls.host + '/hello:1', '--ca-cert', no_pem, fails=['no.pem'], codes=(1, 2)
         )
         case('port too large', b.build, 'localhost:99999/hello', fails=['localhost:99999', 'port'], codes=(1, 2))
-        # What is no reference is an error of the manifest. Never may one of these be looked for in a network.
+        # What is not a reference is an error of the manifest, and must never be looked for in a network.
         digest = 'sha256:' + 'a' * 64
         bad = {
             'upper case': 'localhost/Hello',

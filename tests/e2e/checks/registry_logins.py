@@ -60,7 +60,7 @@ def redirected():
             )
             need(realm.asked('/token'), 'the token server was not asked')
             need(not thief.asked(), 'with the %s, the thief was sent %s: %s' % (name, thief.asked(), thief.bodies))
-        # Nobody's token is no secret: that server may send whoever asks elsewhere.
+        # A token that anybody gets is not a secret: that server may send whoever asks elsewhere.
         b.pull(registry, 'private/hello:1', fails=[registry.host])
         need(thief.asked('/token', 'GET') and not shown(thief), 'an anonymous token was not asked for, or with a login')
 

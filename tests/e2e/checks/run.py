@@ -1,5 +1,4 @@
-"""Images by one word, without a manifest: what the word means, `run`, and registries on loopback that speak plain
-HTTP."""
+"""The command `run`: what it starts, what it pulls again, and registries on loopback that speak plain HTTP."""
 
 import concurrent.futures
 import contextlib

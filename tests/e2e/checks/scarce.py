@@ -1,5 +1,4 @@
-"""A host that has too little: threads, open files, room for what is said. Whatever it is, it is an error that says so,
-and no panic."""
+"""Hosts that are short of threads, open files or disk space: the program ends with an error that says so."""
 
 import contextlib
 import os

@@ -1,5 +1,4 @@
-"""What `verify` says is so: every damage is seen, every reader says the same, and nothing that lies in a file's place
-does harm."""
+"""`verify` sees every damage: flipped bytes, changed indexes, uppers that are not ext4."""
 
 import copy
 import json

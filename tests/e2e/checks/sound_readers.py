@@ -1,4 +1,4 @@
-"""What lies in a file's place does no harm, and all who read a bundle say the same of it."""
+"""All programs that read a bundle say the same of it, and what lies in a file's place does no harm."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tarfmt import d, f, sym
 
 
 def in_its_place(path):
-    """(what, how it is put there): each is no file that this program makes."""
+    """(what, how it is put there): none is a file that this program makes."""
 
     def listening(at):
         with socket.socket(socket.AF_UNIX) as s:

@@ -1,4 +1,4 @@
-"""overlayfs in the kernel: the disk below, upper.ext4 above."""
+"""upper.ext4 as the upper directory of an overlayfs in the kernel, above the disk of the bundle; and its sizes."""
 
 import os
 import pathlib

@@ -1,7 +1,10 @@
 """What the checks stand on: how programs are run and judged, and the machines and registries that they meet.
 
 Arrows go one way: a check uses the harness and the models, the harness uses the models, and a model uses neither.
-A check uses helpers of another check's file where both are about one subject.
+Of the harness, a model uses only `compare`, to say where it contradicts itself. A check uses helpers of another
+check's file where both are about one subject.
+
+Modules with a command line of their own run as `python3 -m harness.NAME` in tests/e2e.
 """
 
 import os

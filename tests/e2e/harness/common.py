@@ -1,4 +1,4 @@
-"""What the checks share: running the compiler, comparing, and the judges that every bundle must pass."""
+"""What most checks use: running the compiler, comparing directories, and the judges that every bundle must pass."""
 
 import contextlib
 import hashlib
@@ -184,7 +184,7 @@ def dmesg():
     ]
 
 
-# What the kernel says of every mount is no complaint.
+# The kernel says these of every mount, so they are not complaints.
 HARMLESS = ('mounted filesystem', 'unmounting filesystem', 'mounted with root inode', 'xattr support', 'Opts:')
 
 

@@ -157,7 +157,7 @@ def load(path):
 
 
 def show(expected, found, limit=40, **options):
-    """The differences as text, empty if there is none."""
+    """The differences as text, empty where there are none."""
     short = lambda v: 'nothing' if v is None else str(v) if len(str(v)) < 80 else str(v)[:77] + '...'
     lines = [
         '%s: %s: expected %s, found %s' % (p, what, short(a), short(b))

@@ -1,4 +1,4 @@
-"""A stand-in for docker's socket."""
+"""A stand-in for the socket of docker's daemon."""
 
 import http.server
 import json

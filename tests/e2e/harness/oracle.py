@@ -107,7 +107,7 @@ def main():
     news = 0
     for name in names or sorted(os.listdir(cases)):
         if json.loads(pathlib.Path(cases, name, 'expect.json').read_text())['args']:
-            continue  # limits are no matter of umoci's
+            continue  # umoci does not know the limits
         if name.startswith(CHOICE):
             continue
         text = judge(os.path.join(cases, name))

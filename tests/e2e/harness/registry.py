@@ -1,5 +1,5 @@
 """Registries on loopback for checks/registry.py: Debian's docker-registry of all kinds, a token server, and a proxy
-that breaks things.
+(proxy.py) that makes faults.
 
     with Site(directory) as site:
         site.push(layout, 'name:tag')                   # by skopeo; all have the same storage

@@ -1,4 +1,4 @@
-"""Copies an OCI layout with plain and zstd layers turned into gzip: Debian 12's umoci knows no zstd."""
+"""Copies an OCI layout, and turns its plain and zstd layers into gzip, as Debian 12's umoci does not know zstd."""
 
 import gzip
 import hashlib

@@ -1,7 +1,7 @@
 """What patches and layers mean, as a plain tree in memory: nothing here knows of EROFS, ext4 or overlayfs.
 
 It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the
-build, Unclear for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is
+build, Unclear for what the rules leave open (so that no case tests it). Names and contents are bytes; a patch is
 (op, fields, host), where fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of
 a tar, or the changes of a diff.
 """
@@ -363,7 +363,7 @@ class Tree(Base):
         except Wrong:
             raise Unclear('no /etc, or a list behind a link that leads nowhere') from None
         if any(p.dangling or (p.node and p.node.kind != 'file') for p in lists):
-            raise Unclear('a list of users that is no file')
+            raise Unclear('a list of users that is not a file')
         there = [id(p.node) for p in lists if p.node]
         if len(set(there)) < len(there):
             raise Unclear('two lists of users that are one file')
@@ -399,7 +399,7 @@ class Tree(Base):
             except Wrong:
                 raise Unclear('a home whose parent is missing') from None
             if place.dangling or (place.node and not place.node.is_dir()):
-                raise Unclear('a home behind a link, or that is no directory')
+                raise Unclear('a home behind a link, or that is not a directory')
             if place.node is None:
                 place.parent.names[place.name] = self.made('dir', 0o700, uid=uid, gid=gid)
 

@@ -1,7 +1,7 @@
 """A file tree in memory for model/patch_model.py: paths, users, layers, and what it looks like.
 
 It follows what is written of patches, not what the compiler does, and raises Wrong for what must be an error of the
-build, Unclear for what the rules leave open (so that it is no thing to test). Names and contents are bytes; a patch is
+build, Unclear for what the rules leave open (so that no case tests it). Names and contents are bytes; a patch is
 (op, fields, host), where fields are as in the manifest, and host is what lies at `from`: bytes, a Node, the entries of
 a tar, or the changes of a diff.
 """
@@ -211,10 +211,10 @@ class Base:
     def lines(self, path):
         place = self.existing(path)
         if place.node.kind != 'file':
-            raise Unclear('a list of users that is no file')
+            raise Unclear('a list of users that is not a file')
         lines = [line.split(b':') for line in place.node.data.split(b'\n') if line]
         if not all(len(line) == (7 if b'passwd' in path else 4) and line[2].isdigit() for line in lines):
-            raise Unclear('lines that are none of passwd or group')
+            raise Unclear('lines that do not have the fields of passwd or group')
         return lines
 
     def ids(self, owner):

@@ -1,4 +1,4 @@
-"""Same bytes, the cache, and what the command line refuses."""
+"""Builds: the same bytes for the same input, a cache that is damaged or shared, and what the command line refuses."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def force():
         with open(os.path.join(other, 'file'), 'w') as file:
             file.write('keep me')
         build(HELLO, other, '--force', ok=(1, 2))
-        need(os.listdir(other) == ['file'], '--force touched a directory that is no bundle')
+        need(os.listdir(other) == ['file'], '--force touched a directory that is not a bundle')
 
 
 @check('cache-damage')

@@ -1,4 +1,4 @@
-"""Images by one word, without a manifest: what the word means."""
+"""Images named by one word on the command line, without a manifest: which image the word means."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def words():
 
 
 def spoiled(tmp, cache):
-    """Archives that are cut or damaged, and what is none."""
+    """Archives that are cut or damaged, and files that are not archives."""
     for tool, ending in COMPRESSIONS.items():
         with open(os.path.join(tmp, 'oci-archive.' + ending), 'rb') as file:
             data = file.read()
