@@ -45,6 +45,8 @@ TOOLS = {
     'mount.exfat-fuse': 'exfat-fuse',
 }
 MODULES = ('jsonschema', 'yaml')
+# Before the checks are imported, some of which keep a copy.
+os.environ['WORK'] = WORK
 os.environ['PATH'] += ':/usr/sbin:/sbin'
 
 

@@ -243,7 +243,7 @@ def examples():
 def schema():
     """The schemas are those of the program, every manifest is valid by them, and what the program refuses by its types
     is not."""
-    import jsonschema  # here, so that e2e.py says it if they are missing
+    import jsonschema  # here, so that missing_tools can say that they are missing
     import yaml
 
     validators = {}

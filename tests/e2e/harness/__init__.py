@@ -11,8 +11,8 @@ import os
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-# Images, mounts and caches; it may be deleted at any time. What the suite starts finds it in its environment.
-WORK = os.environ['WORK'] = os.path.abspath(os.environ.get('WORK') or os.path.join(TOP, '.work'))
+# Images, mounts and caches; it may be deleted at any time.
+WORK = os.path.abspath(os.environ.get('WORK') or os.path.join(TOP, '.work'))
 
 # The writers of tar and OCI layouts that the test images are made with, and the modules that ci/tools may have fetched.
 sys.path.append(os.path.join(TOP, 'testimages/cases'))
