@@ -340,8 +340,8 @@ def spoiled():
 
 @check('artifact-shared-layers')
 def shared():
-    """Two machines and one registry: what the first compiled, the second does not inflate; and what is wrong there is
-    compiled anew."""
+    """Two machines and one registry: what the first compiled, the second does not inflate;
+    and what is wrong there is compiled anew."""
     with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
         at = lambda *names: os.path.join(tmp, *names)
         layout = image('python-slim')
@@ -421,8 +421,8 @@ def shared():
 
 @check('artifact-greedy-layers')
 def greedy_layers():
-    """Shared layers whose records claim more than all layers together may expand to: what is compiled instead lacks
-    nothing of that."""
+    """Shared layers whose records claim more than all layers together may expand to:
+    what is compiled instead lacks nothing of that."""
     with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
         at, plain = lambda *names: os.path.join(tmp, *names), ('--insecure-registry', site.plain.host)
         out, greedy = Layout(at('zeros')), site.plain.host + '/greedy/layers'

@@ -110,8 +110,8 @@ def readme():
 
 @check('boot-auto')
 def auto():
-    """Without --engine something always runs. Where KVM is there and useless, the notice and the error say so, and the
-    next start knows."""
+    """Without --engine something always runs.
+    Where KVM is there and useless, the notice and the error say so, and the next start knows."""
     here = os.path.join(bundles(), 'hello')
     why = kvm_is_broken()
     with scratch() as tmp:
@@ -122,8 +122,8 @@ def auto():
         }
 
         def start(*args, engines, **more):
-            """One start; what it says on standard error besides how long each phase took. Counting engines tells a
-            start that waited for KVM."""
+            """One start; what it says on standard error besides how long each phase took.
+            Counting engines tells a start that waited for KVM."""
             p = boot(here, '--timings', *args, '--', 'anywhere', env=env | more)
             need(p.stdout.startswith('hello, anywhere: '), p.stdout + p.stderr)
             notices = [line for line in p.stderr.splitlines() if not re.match('rootfs-boot: (host|guest) ', line)]
@@ -177,8 +177,8 @@ def asked(seconds=None):
 
 @check('boot-slow-engine')
 def slow_engine():
-    """What a machine says counts, and not how soon: judged by an engine that is a script and takes its time where a
-    busy host would."""
+    """What a machine says counts, and not how soon:
+    judged by an engine that is a script and takes its time where a busy host would."""
     here = os.path.join(bundles(), 'hello')
     with scratch() as tmp:
         env, _ = no_engine(tmp)

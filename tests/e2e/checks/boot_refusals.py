@@ -58,8 +58,8 @@ def upper_grown_meanwhile():
 
 @check('boot-upper-unfinished')
 def upper_unfinished():
-    """A signal while an upper is copied takes away what there is of it, also where a file cannot be without a name: as
-    without /proc."""
+    """A signal while an upper is copied takes away what there is of it, also where a file cannot be without a name:
+    as without /proc."""
     with scratch() as tmp:
         env, mark = no_engine(tmp)
         os.mkdir(os.path.join(tmp, 'place'))

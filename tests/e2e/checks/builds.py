@@ -143,8 +143,8 @@ def two_at_once():
 
 @check('crowd')
 def crowd():
-    """200 builds at once, of 20 images that share layers, on one cache: each layer is compiled once, and every bundle
-    is right."""
+    """200 builds at once, of 20 images that share layers, on one cache:
+    each layer is compiled once, and every bundle is right."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         layout, rand = Layout(at('images')), random.Random(5)
@@ -194,8 +194,8 @@ def crowd():
 
 @check('sources')
 def sources():
-    """The forms of an image: what skopeo and docker write and plain tars of the layout give the bundle that the layout
-    gives."""
+    """The forms of an image: what skopeo and docker write and plain tars of the
+    layout give the bundle that the layout gives."""
     need(shutil.which('skopeo'), 'skopeo is missing: apt-get install skopeo')
     with scratch() as tmp:
         layout = os.path.join(TOP, 'testimages/hello')
@@ -282,8 +282,8 @@ def left_behind():
 
 @check('one-xattr-of-many')
 def shared_xattr():
-    """One large xattr that thousands of files have: it is there once, and whoever reads the image again takes it for
-    what it is."""
+    """One large xattr that thousands of files have:
+    it is there once, and whoever reads the image again takes it for what it is."""
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
         value = 'v' * 16384

@@ -1,5 +1,5 @@
-"""What a build costs, in figures that do not depend on the day: instructions, bytes written, bytes kept. A clock says
-the same in `ci/bench`."""
+"""What a build costs, in figures that do not depend on the day: instructions, bytes written, bytes kept.
+A clock says the same in `ci/bench`."""
 
 import hashlib
 import json

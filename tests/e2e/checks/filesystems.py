@@ -1,5 +1,5 @@
-"""Cache and bundle on the file systems that people have: with and without hard links, reflinks, holes, modes, and names
-that swap."""
+"""Cache and bundle on the file systems that people have:
+with and without hard links, reflinks, holes, modes, and names that swap."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
-"""The first run: what `make hello` does on a machine that has Rust, make and pip, what it says where that cannot do,
-and `make install`."""
+"""The first run: what `make hello` does on a machine that has Rust, make and pip,
+what it says where that cannot do, and `make install`."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ PROGRAMS = ['rootfs-boot', 'rootfs-compile']
 
 
 def first_run(role, built):
-    """`make hello` as the first thing that is done on a machine; then what it made, with nothing exported, and what it
-    does again."""
+    """`make hello` as the first thing that is done on a machine;
+    then what it made, with nothing exported, and what it does again."""
     with machine(WORK, role, kvm=role == 'root' and os.path.exists('/dev/kvm'), built=built) as m:
         code, said = m.run('make hello')
         lines = said.splitlines()

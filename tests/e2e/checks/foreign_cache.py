@@ -1,5 +1,5 @@
-"""Files of others in a cache, and caches that several users share: a build neither touches what is not its own nor
-believes it."""
+"""Files of others in a cache, and caches that several users share:
+a build neither touches what is not its own nor believes it."""
 
 import contextlib
 import json
@@ -137,8 +137,8 @@ def links_in_cache():
 
 @check('foreign-planted-answer')
 def planted_answer():
-    """In a cache that others may write to, `run` takes no bundle, no record and no directory that is another user's,
-    and removes none."""
+    """In a cache that others may write to, `run` takes no bundle,
+    no record and no directory that is another user's, and removes none."""
     with runs() as r:
         os.chmod(r.tmp, 0o755)
         os.mkdir(r.cache)
@@ -183,8 +183,8 @@ def planted_answer():
 
 @check('foreign-renamed-answer')
 def renamed_answer():
-    """`run` starts the bundle that it looked at, or made, if whoever owns the cache puts his own in its place before
-    the machine has opened it."""
+    """`run` starts the bundle that it looked at, or made,
+    if whoever owns the cache puts his own in its place before the machine has opened it."""
     with runs() as r:
         at = lambda *names: os.path.join(r.tmp, *names)
         planted = put(
@@ -279,8 +279,8 @@ def masked():
 
 @check('foreign-shared-cache')
 def shared_cache():
-    """Two users on one cache that both may write to, and root on the cache of one of them: nobody's bundle is another's
-    file."""
+    """Two users on one cache that both may write to, and root on the cache of one of them:
+    nobody's bundle is another's file."""
     with open_scratch() as at:
         builds(at('good'))
         for name, mode in (('all', 0o1777), ('group', 0o2775)):
@@ -395,8 +395,8 @@ def records():
 
 @check('foreign-rot')
 def rot():
-    """An object that rotted without a trace: a copy of it is never published, and `cache verify` finds and removes
-    it."""
+    """An object that rotted without a trace:
+    a copy of it is never published, and `cache verify` finds and removes it."""
     with open_scratch() as at:
         builds(at('good'))
         before = files(at('good'))

@@ -1,5 +1,5 @@
-"""Signatures of images as cosign writes them down, judged by `verify-image`, and statements of in-toto about a bundle's
-origin."""
+"""Signatures of images as cosign writes them down, judged by `verify-image`,
+and statements of in-toto about a bundle's origin."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ from harness.registry_bench import bench, noise, write
 
 
 class Signer:
-    """Signs images as cosign writes it down, with openssl's own keys and signatures, in the plain registry of a
-    site."""
+    """Signs images as cosign writes it down, with openssl's own keys and signatures,
+    in the plain registry of a site."""
 
     def __init__(self, site, directory, repository, kind='p256'):
         self.site, self.directory, self.repository, self.kind = site, directory, repository, kind
@@ -229,8 +229,8 @@ def image_signature():
 
 @check('provenance')
 def provenance():
-    """A statement of in-toto about a bundle: the same for the same inputs, another for others, and found from the
-    bundle in a registry."""
+    """A statement of in-toto about a bundle:
+    the same for the same inputs, another for others, and found from the bundle in a registry."""
     with scratch() as tmp, Site(os.path.join(tmp, 'site')) as site:
         at = lambda *names: os.path.join(tmp, *names)
         os.makedirs(at('m/tree/sub'))

@@ -96,8 +96,8 @@ def spoiled(tmp, cache):
 
 @check('word-names')
 def names():
-    """Where two readings are possible, it is said which was taken; what looks like a file is never asked from a
-    registry."""
+    """Where two readings are possible, it is said which was taken;
+    what looks like a file is never asked from a registry."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         os.mkdir(at('here'))

@@ -43,8 +43,8 @@ def injected(*injections, argv, ok):
 
 @check('foreign-no-swap')
 def no_swap():
-    """Where two names cannot be swapped, an error between the renames brings the old bundle back, and after a kill the
-    next run does."""
+    """Where two names cannot be swapped, an error between the renames brings the old bundle back,
+    and after a kill the next run does."""
     with open_scratch() as at:
         os.mkdir(at('place'))
         out, cache = at('place/out'), ('--cache-dir', at('cache'))

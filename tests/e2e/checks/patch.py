@@ -159,8 +159,8 @@ def ops():
 
 @check('patch-examples')
 def examples():
-    """All that lies in manifests/ compiles, to the same bytes whatever must not matter; the larger ones make what plain
-    tools make."""
+    """All that lies in manifests/ compiles, to the same bytes whatever must not matter;
+    the larger ones make what plain tools make."""
 
     def run(name):
         with scratch() as tmp:
@@ -241,8 +241,8 @@ def examples():
 
 @check('patch-schema')
 def schema():
-    """The schemas are those of the program, every manifest is valid by them, and what the program refuses by its types
-    is not."""
+    """The schemas are those of the program, every manifest is valid by them,
+    and what the program refuses by its types is not."""
     import jsonschema  # here, so that missing_tools can say that they are missing
     import yaml
 

@@ -288,8 +288,8 @@ NOTHING = """
 
 @check('patch-nothing')
 def nothing():
-    """Patches after which all is as before leave the upper empty: each one alone, where it is nothing alone, and all
-    together."""
+    """Patches after which all is as before leave the upper empty:
+    each one alone, where it is nothing alone, and all together."""
     with scratch() as tmp, quiet_kernel():
         maker = Maker(0)
         maker.image(os.path.join(tmp, 'image'), ())

@@ -1,5 +1,5 @@
-"""Registries that break, refuse and listen: the build succeeds or fails clearly, the cache stays whole, and no secret
-gets out."""
+"""Registries that break, refuse and listen:
+the build succeeds or fails clearly, the cache stays whole, and no secret gets out."""
 
 import base64
 import collections

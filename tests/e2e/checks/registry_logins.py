@@ -35,8 +35,8 @@ def shown(server):
 
 @check('registry-login-redirected')
 def redirected():
-    """Redirects of a registry, and of a token server, lead to a thief: it learns neither password, token nor identity
-    token."""
+    """Redirects of a registry, and of a token server, lead to a thief:
+    it learns neither password, token nor identity token."""
     with bench() as b:
         site, stack = b.site, b.site.stack
         site.push(HELLO, 'private/hello:1')
@@ -76,8 +76,8 @@ def redirected():
 
 @check('registry-login-of-one')
 def of_one():
-    """ROOTFS_COMPILE_USERNAME is for the image's own registry, or for the one that is named: not for that of shared
-    layers."""
+    """ROOTFS_COMPILE_USERNAME is for the image's own registry, or for the one that is named:
+    not for that of shared layers."""
     with bench() as b:
         site = b.site
         site.push(HELLO, 'private/hello:1')

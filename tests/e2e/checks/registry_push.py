@@ -66,8 +66,8 @@ class Pusher:
 
 @check('push-faults')
 def faults():
-    """What passes is tried again, with what the server asked for; what does not is an error with the server's own
-    words."""
+    """What passes is tried again, with what the server asked for;
+    what does not is an error with the server's own words."""
     with bench() as b:
         push, site = Pusher(b), b.site
         gap = lambda proxy, where, method: (lambda t: t[1] - t[0])([r.time for r in proxy.asked(where, method)])

@@ -21,8 +21,8 @@ NO_NETWORK = {**os.environ, 'HTTPS_PROXY': 'http://127.0.0.1:1', 'HTTP_PROXY': '
 
 @check('run-options')
 def options():
-    """What is for the machine comes to it, in whatever place it stands, and mistakes are told before anything is
-    compiled."""
+    """What is for the machine comes to it, in whatever place it stands,
+    and mistakes are told before anything is compiled."""
     with runs() as r:
         for args, words in (
             (['--memory', 'much', HELLO], '--memory'),
@@ -155,8 +155,8 @@ def inputs():
 
 @check('run-pull')
 def pulls():
-    """As docker run has it: --pull missing asks nobody for what is there, always does each time, never not even for
-    what is not there."""
+    """As docker run has it: --pull missing asks nobody for what is there,
+    always does each time, never not even for what is not there."""
     with bench() as b:
         r = Runs(b.tmp)
         old, new = b.layout('old', [noise(1, 'gzip', 9000)]), b.layout('new', [noise(2, 'gzip', 9000)])
@@ -187,8 +187,8 @@ def pulls():
 
 @check('run-daemon')
 def daemon():
-    """Docker's own store is on this machine: its image is the one that it has now, and is saved only if that is
-    another."""
+    """Docker's own store is on this machine:
+    its image is the one that it has now, and is saved only if that is another."""
     with runs() as r:
         at = lambda *names: os.path.join(r.tmp, *names)
         for name, layer in (('one', noise(1, 'gzip', 9000)), ('two', noise(2, 'gzip', 9000))):

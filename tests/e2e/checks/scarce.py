@@ -84,8 +84,8 @@ def threads():
 
 @check('scarce-open-files')
 def open_files():
-    """Layers are more than the soft limit allows: it is raised. They are more than the hard one does: that is said,
-    with a file."""
+    """Layers are more than the soft limit allows: it is raised.
+    They are more than the hard one does: that is said, with a file."""
     with scratch() as tmp:
         m = many_layers(tmp, 300)
         out, cache = os.path.join(tmp, 'out'), os.path.join(tmp, 'cache')
@@ -129,8 +129,8 @@ def file_size():
 
 @check('scarce-system-calls')
 def system_calls():
-    """Without random numbers, and with directories and files that do not close: an error, or a bundle that is right,
-    and no panic."""
+    """Without random numbers, and with directories and files that do not close:
+    an error, or a bundle that is right, and no panic."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         os.makedirs(at('tree/sub'))

@@ -1,5 +1,5 @@
-"""Signed bundles: minisign and this program judge each other's signatures, and nothing that is not signed passes where
-a signature is asked for."""
+"""Signed bundles: minisign and this program judge each other's signatures,
+and nothing that is not signed passes where a signature is asked for."""
 
 import fcntl
 import os
@@ -245,8 +245,8 @@ def at_boot():
 
 @check('signature-killed')
 def killed():
-    """A kill while a signature is replaced leaves a bundle that everybody takes; the next `sign` takes away what was
-    left, and so does --force."""
+    """A kill while a signature is replaced leaves a bundle that everybody takes;
+    the next `sign` takes away what was left, and so does --force."""
     with scratch() as tmp:
         at = lambda *names: os.path.join(tmp, *names)
         build(HELLO, at('out'))

@@ -83,8 +83,8 @@ def directory():
 
 @check('sound-openers')
 def openers():
-    """Everything that reads a bundle opens regular files alone, waits for nothing, and reads no more than there should
-    be."""
+    """Everything that reads a bundle opens regular files alone, waits for nothing,
+    and reads no more than there should be."""
     count = 0
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
@@ -126,8 +126,8 @@ def openers():
 
 @check('sound-image-openers')
 def image_openers():
-    """Layouts, archives and directories of skopeo's: the same holds for their files; but a link may lead to a regular
-    file."""
+    """Layouts, archives and directories of skopeo's: the same holds for their files;
+    but a link may lead to a regular file."""
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
         count = 0
@@ -208,8 +208,8 @@ def limited_more():
 
 @check('sound-configs')
 def configs():
-    """Odd configs of images: either the build says no and names the image's config, or all who read the bundle say
-    yes."""
+    """Odd configs of images: either the build says no and names the image's config,
+    or all who read the bundle say yes."""
     with scratch() as tmp:
         at = lambda name: os.path.join(tmp, name)
         out = Layout(at('layout'))

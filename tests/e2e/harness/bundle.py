@@ -22,8 +22,8 @@ EXTENT = re.compile(r'^(\w+) (\d+) (\w+) "([^"]*)"(?: (\d+))?$')
 
 
 def extents(bundle):
-    """(path, bytes) of each extent. The descriptor is taken at its word, and at the narrow grammar the project allows
-    itself."""
+    """(path, bytes) of each extent. The descriptor is taken at its word,
+    and at the narrow grammar the project allows itself."""
     out = []
     with open(os.path.join(bundle, 'bundle.vmdk')) as file:
         for line in file.read().splitlines():

@@ -155,8 +155,8 @@ def read_bundle(directory):
 
 
 def judge(directory, expected, **options):
-    """The disk must mount and show `expected`; fsck.erofs and our own verify must find nothing. Returns what was
-    read."""
+    """The disk must mount and show `expected`; fsck.erofs and our own verify must find nothing.
+    Returns what was read."""
     found = read_bundle(directory)
     text = compare.show(expected, found, **options)
     need(not text, text)

@@ -48,8 +48,8 @@ def content_of(path):
 
 
 def read(root):
-    """Every path below `root`, which itself is '/'. The walk goes by file descriptors, as a path may be longer than
-    PATH_MAX."""
+    """Every path below `root`, which itself is '/'.
+    The walk goes by file descriptors, as a path may be longer than PATH_MAX."""
     entries, groups, inodes = {}, {}, {}
 
     def visit(at, name, path):

@@ -55,8 +55,8 @@ class Used:
 
 
 def measured(cmd, memory=8 << 30, cpu=600, **kw):
-    """Runs `cmd`, which is stopped beyond so many bytes of its own memory (not of files that it maps) or seconds of
-    processor time."""
+    """Runs `cmd`, which is stopped beyond so many bytes of its own memory (not of
+    files that it maps) or seconds of processor time."""
     with tempfile.NamedTemporaryFile('r') as told:
         limits = json.dumps({'RLIMIT_DATA': memory, 'RLIMIT_CPU': cpu, 'RLIMIT_CORE': 0})
         p = subprocess.run(

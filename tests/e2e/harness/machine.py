@@ -97,8 +97,8 @@ class Machine:
         role=None,
         timeout=3600,
     ):
-        """Runs a shell command in the checkout; returns its exit status and all that it said, in the order in which it
-        said it."""
+        """Runs a shell command in the checkout;
+        returns its exit status and all that it said, in the order in which it said it."""
         role = role or self.role
         rust = subprocess.run(
             ['rustc', '--print', 'sysroot'], stdout=subprocess.PIPE, text=True, check=True
@@ -199,8 +199,8 @@ def bookworm_mirror():
 
 
 def debian(directory):
-    """The base of all machines, made if it is not there: Debian 12 as apt of this machine gets it, make, pip, and an
-    ordinary user."""
+    """The base of all machines, made if it is not there:
+    Debian 12 as apt of this machine gets it, make, pip, and an ordinary user."""
     base = os.path.join(directory, 'debian')
     if os.path.isdir(base):
         return base

@@ -77,8 +77,8 @@ class NestError(Exception):
 
 
 def with_libraries(path):
-    """The shared libraries of a program or library, the dynamic loader among them, as ldd names them. None for a static
-    one."""
+    """The shared libraries of a program or library, the dynamic loader among them, as ldd names them.
+    None for a static one."""
     p = subprocess.run(['ldd', path], capture_output=True, text=True, errors='replace')
     if 'not found' in p.stdout:
         raise NestError(
@@ -157,8 +157,8 @@ def initramfs(command, libraries_of):
 
 
 def make_disk(disk, files, stage):
-    """An ext4 of the files. They are staged as hard links where the file system allows it, so nothing large is copied
-    twice."""
+    """An ext4 of the files. They are staged as hard links where the file system allows it,
+    so nothing large is copied twice."""
     os.makedirs(os.path.join(stage, 'out'))
     os.chmod(stage, 0o755)
     for name, path in files.items():

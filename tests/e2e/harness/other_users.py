@@ -1,5 +1,5 @@
-"""Builds by other users, with scratch directories that all of them can write to, and what checks of foreign files ask
-of them."""
+"""Builds by other users, with scratch directories that all of them can write to,
+and what checks of foreign files ask of them."""
 
 import contextlib
 import fcntl

@@ -125,8 +125,8 @@ def by_plain_tools(img, script, tmp, host):
 
 
 def judge_upper(up, base, found):
-    """The upper has what overlayfs needs and nothing else: no copy of what did not change, one whiteout with many
-    names. Returns its paths."""
+    """The upper has what overlayfs needs and nothing else:
+    no copy of what did not change, one whiteout with many names. Returns its paths."""
     top = os.fsencode(os.path.join(up, 'upper'))
     inner, whiteouts, paths, dirs = set(), set(), [], []
     for at, names, files in os.walk(top):
@@ -168,8 +168,8 @@ def judge_upper(up, base, found):
 
 
 def judge(manifest, script, tmp, img='hello', args=(), also=None):
-    """Builds a manifest and compares what the kernel shows with what the script makes. Returns (paths, paths of the
-    upper)."""
+    """Builds a manifest and compares what the kernel shows with what the script makes.
+    Returns (paths, paths of the upper)."""
     img, out, host = pristine(img), os.path.join(tmp, 'bundle'), os.path.join(tmp, 'h')
     os.makedirs(host, exist_ok=True)
     build(manifest, out, *args, cache=os.path.join(DIR, 'cache'), env={**os.environ, 'SOURCE_DATE_EPOCH': str(T)})

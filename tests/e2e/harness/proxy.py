@@ -20,16 +20,16 @@ from harness.server import Server
 
 
 class Proxy(Server):
-    """Stands before a registry. The first rule that fits a request and is not used up for its path decides what happens
-    to it."""
+    """Stands before a registry. The first rule that fits a request and is not
+    used up for its path decides what happens to it."""
 
     def __init__(self, upstream, address='127.0.0.1', **kw):
         super().__init__(address, **kw)
         self.upstream, self.rules, self.endless = upstream, [], 0
 
     def on(self, pattern, fault, times=1, method='GET'):
-        """`times` counts for each path on its own, or for each of what the pattern's group finds in it; None:
-        always."""
+        """`times` counts for each path on its own, or for each of what the pattern's group finds in it;
+        None: always."""
         self.rules.append((re.compile(pattern), method, fault, times, collections.Counter()))
         return self
 

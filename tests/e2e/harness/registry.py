@@ -273,8 +273,8 @@ class Registry:
 
 
 class TokenServer(Server):
-    """Gives tokens to USER for everything, and to anybody for what is below public/. A token comes as `token` and as
-    `access_token` by turns."""
+    """Gives tokens to USER for everything, and to anybody for what is below public/.
+    A token comes as `token` and as `access_token` by turns."""
 
     ISSUER = 'the token server'
 

@@ -1,5 +1,5 @@
-"""A directory with registries of its own, in which images are built and pulled, and what most checks of registries need
-beside it."""
+"""A directory with registries of its own, in which images are built and pulled,
+and what most checks of registries need beside it."""
 
 import base64
 import collections
@@ -22,8 +22,8 @@ Built = collections.namedtuple('Built', 'out cache said')
 
 
 class Bench:
-    """A directory in which images are built, each build in a place of its own that must hold the bundle afterwards, or
-    nothing."""
+    """A directory in which images are built,
+    each build in a place of its own that must hold the bundle afterwards, or nothing."""
 
     def __init__(self, tmp, site):
         self.tmp, self.site, self.number, self.layouts = tmp, site, itertools.count(), {}
@@ -124,8 +124,8 @@ class Bench:
         )
 
     def layout(self, name, *images, platforms=None):
-        """A layout of layers' entries; with `platforms`, an index of an image for each, beside what builders add for no
-        platform."""
+        """A layout of layers' entries; with `platforms`, an index of an image for each,
+        beside what builders add for no platform."""
         out = Layout(self.at(name))
         made = [
             out.image(layers, platform=('linux', p)) for layers, p in zip(images, platforms or ['amd64'], strict=True)

@@ -24,8 +24,8 @@ class Runs:
         self.env = {'PATH': os.environ['PATH'], 'HOME': tmp, 'ROOTFS_BOOT_KRUNFW': KRUNFW}
 
     def run(self, *args, says='', ok=(7,), stdin='', **env):
-        """The bundle and what else the machine was told. `says`: what standard error must have; without, it must be
-        empty."""
+        """The bundle and what else the machine was told. `says`:
+        what standard error must have; without, it must be empty."""
         p = call(
             self.binary, 'run', '--cache-dir', self.cache, *args, ok=ok, env=self.env | env, input=stdin, timeout=300
         )

@@ -51,8 +51,8 @@ def chunk(data, number, root):
 
 
 def node(data, number, root):
-    """The chaining value over `data`, whose first chunk has the number `number`. The left side is as large as a power
-    of two lets it be."""
+    """The chaining value over `data`, whose first chunk has the number `number`.
+    The left side is as large as a power of two lets it be."""
     if len(data) <= 1024:
         return chunk(data, number, root)
     left = 1024 << (((len(data) - 1) // 1024).bit_length() - 1)

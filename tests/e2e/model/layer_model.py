@@ -163,8 +163,8 @@ class Model:
             self.opaque(real) if name is None else self.whiteout(real, name)
 
     def hidden_by(self, entries):
-        """Where whiteouts lead. A whiteout may go through links, so the place is known when the entries before it have
-        been applied."""
+        """Where whiteouts lead. A whiteout may go through links,
+        so the place is known when the entries before it have been applied."""
         if not any(e.make in HIDING for e in entries):
             return []
         order, out = copy.copy(self), []

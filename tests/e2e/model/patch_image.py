@@ -105,8 +105,8 @@ class Images:
         return path if self.odds(0.9) else path.rstrip(b'/') + b'/gone'
 
     def target(self, at):
-        """Where a link at `at` leads to: absolute, relative, with too many .., to itself, or nowhere; sometimes too
-        long for an inode."""
+        """Where a link at `at` leads to: absolute, relative, with too many .., to itself, or nowhere;
+        sometimes too long for an inode."""
         there, r = self.some_path(), self.rng.random()
         if r < 0.4:
             return there
@@ -173,8 +173,8 @@ class Images:
         return n
 
     def layer(self, count, at=b'/', keep=()):
-        """The entries of a tar whose root is `at`. Each must mean one thing only, so none takes the place of what
-        another one needs."""
+        """The entries of a tar whose root is `at`.
+        Each must mean one thing only, so none takes the place of what another one needs."""
         r, before = self.rng, self.tree
         self.tree = work = copy.deepcopy(before)
         base = work.find(at)
@@ -322,8 +322,8 @@ class Images:
         return long(tarfmt.entry, name, letter, n.data, **kw)
 
     def image(self, path, counts=(50, 25)):
-        """Writes a layout, and leaves in `tree` what it holds: what is always there, and layers of so many random
-        things."""
+        """Writes a layout, and leaves in `tree` what it holds:
+        what is always there, and layers of so many random things."""
         N = lambda kind, mode=0o755, **kw: Node(kind, mode, mtime=1_700_000_000 * NS, **kw)
         lists = {
             b'etc/passwd': b'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\n'

@@ -39,8 +39,8 @@ BITS = {'r': 0o444, 'w': 0o222, 'x': 0o111, 's': 0o6000, 't': 0o1000}
 
 
 def mode_of(text, old, is_dir):
-    """As GNU chmod: on a directory, setuid and setgid stay unless a clause names them; octal is exact (there GNU
-    differs)."""
+    """As GNU chmod: on a directory, setuid and setgid stay unless a clause names them;
+    octal is exact (there GNU differs)."""
     text = str(text)
     if re.fullmatch('[0-7]{1,4}', text):
         return int(text, 8)

@@ -89,8 +89,8 @@ class Base:
     # ---- paths
 
     def find(self, path, follow=True, parents=False, base=None, implied=False):
-        """Where a path leads. `parents` makes what is missing on the way; `implied` does so for a tar, whose root is
-        the Place `base`."""
+        """Where a path leads. `parents` makes what is missing on the way;
+        `implied` does so for a tar, whose root is the Place `base`."""
         stack, names, crossed = [self.root], [], []
         if base:
             for name in parts(base.path):
@@ -354,8 +354,8 @@ class Base:
         return out
 
     def untouched(self, lower):
-        """The paths at which the tree shows what was there before the patches, as it was there: {path: names its inode
-        had}."""
+        """The paths at which the tree shows what was there before the patches, as it was there:
+        {path: names its inode had}."""
         paths, out = self.paths_of(), {}
         by_path = {p: i for i, ps in paths.items() for p in ps}
 
