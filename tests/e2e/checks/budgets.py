@@ -6,10 +6,11 @@ import os
 import socketserver
 import threading
 
+import tarfmt
 from checks import check
 from harness import exhaust
 from harness.common import BINARY, need, scratch
-from layout import Layout, tagged
+from layout import CONFIG, LAYER, MANIFEST, Layout, tagged
 
 # What the defaults promise; a run with narrow limits takes much less.
 MOST_MEMORY, LITTLE_MEMORY = 1536 << 20, 200 << 20
@@ -105,21 +106,21 @@ def full():
 def deep(count):
     """So many directories 400 components of 255 bytes below /srv: each has a path of 100 kB."""
     links = [
-        exhaust.entry(
+        tarfmt.entry(
             'l%d' % i, b'2', records={'linkpath': '/'.join(['l%d' % (i - 1) if i else 'srv'] + ['n' * 255] * 15)}
         )
         for i in range(27)
     ]
-    return [exhaust.d('srv'), *links] + [exhaust.d('l26/%d' % i) for i in range(count)]
+    return [tarfmt.d('srv'), *links] + [tarfmt.d('l26/%d' % i) for i in range(count)]
 
 
 DIFF = '--- a/f\n+++ b/f\n@@ -1,0 +2 @@\n+new\n'
 LINES = 'a\n' * (4 << 20)
 # What patches are applied to, the patch, and whether narrow limits end it.
 PATCHED = {
-    'a hunk in a file of line ends': (lambda: [exhaust.f('f', '\n' * (32 << 20))], {'diff': {'content': DIFF}}, False),
+    'a hunk in a file of line ends': (lambda: [tarfmt.f('f', '\n' * (32 << 20))], {'diff': {'content': DIFF}}, False),
     'accounts of line ends': (
-        lambda: [exhaust.f('etc/' + name, LINES) for name in ('passwd', 'group', 'shadow', 'gshadow')],
+        lambda: [tarfmt.f('etc/' + name, LINES) for name in ('passwd', 'group', 'shadow', 'gshadow')],
         {'user': {'name': 'app'}},
         False,
     ),
@@ -136,13 +137,13 @@ PATCHED = {
     'a glob over deep directories': (lambda: deep(4000), {'remove': {'path': '/srv/**/*.pyc', 'missing': 'ok'}}, True),
     'all names of a directory': (
         lambda: (
-            [exhaust.f('d/a')] + [exhaust.at('d/' + 'n' * 240 + '%06d' % i, b'1', link='d/a') for i in range(60_000)]
+            [tarfmt.f('d/a')] + [exhaust.at('d/' + 'n' * 240 + '%06d' % i, b'1', link='d/a') for i in range(60_000)]
         ),
         {'remove': {'path': '/d/*'}},
         True,
     ),
     'large files that are edited': (
-        lambda: [exhaust.f('f%d' % i, '%d' % i * (20 << 20)) for i in range(4)],
+        lambda: [tarfmt.f('f%d' % i, '%d' % i * (20 << 20)) for i in range(4)],
         *[{'replace': {'path': '/f%d' % i, 'find': '^.', 'with': 'x'}} for i in range(4)],
         True,
     ),
@@ -217,7 +218,7 @@ def documents():
     """Indexes, manifests and configs of an image."""
     with scratch() as tmp:
         digest = 'sha256:' + '0' * 64
-        layer = json.dumps({'mediaType': exhaust.LAYER, 'digest': digest, 'size': 1}, separators=(',', ':'))
+        layer = json.dumps({'mediaType': LAYER, 'digest': digest, 'size': 1}, separators=(',', ':'))
         of = {
             'objects': '{"schemaVersion":2,"manifests":[' + '{"":0},' * (15 * exhaust.MIB // 7) + '{}]}',
             'lists': '[' * 100_000,
@@ -228,33 +229,33 @@ def documents():
         }
         for name, text in of.items():
             path = os.path.join(tmp, name)
-            exhaust.Layout(path)
+            Layout(path)
             with open(os.path.join(path, 'index.json'), 'w') as file:
                 file.write(text)
             cmd = [BINARY, 'build', 'oci:' + path, '-o', path + '.out', '--cache-dir', path + '.cache']
             used = exhaust.measured(cmd, memory=4 << 30, cpu=60)
             need(used.status == 1 and used.memory < 700 << 20, '%s: %s' % (name, used))
         # An index that leads to one manifest of a bundle over and over.
-        out = exhaust.Layout(os.path.join(tmp, 'bundles'))
+        out = Layout(os.path.join(tmp, 'bundles'))
         about = {'digest': digest, 'size': 1}
         bundle = {
             'artifactType': 'application/vnd.rootfs-compile.bundle.v1',
             'config': about,
             'layers': [about] * 10_000,
         }
-        out.index(*[out.json(bundle, exhaust.MANIFEST)] * 400)
+        out.index(*[out.json(bundle, MANIFEST)] * 400)
         used = exhaust.measured(
             [BINARY, 'pull', 'oci:' + out.path, '-o', out.path + '.out', '--cache-dir', out.path + '.cache'],
             memory=4 << 30,
             cpu=60,
         )
         need(used.status == 1 and used.memory < LITTLE_MEMORY, 'one bundle often: %s' % used)
-        out = exhaust.Layout(os.path.join(tmp, 'layers'))
+        out = Layout(os.path.join(tmp, 'layers'))
         manifest = '{"schemaVersion":2,"config":%s,"layers":[%s]}'
         config = {'architecture': 'amd64', 'os': 'linux', 'rootfs': {'type': 'layers', 'diff_ids': [digest] * 100_000}}
-        about = out.json(config, exhaust.CONFIG)
+        about = out.json(config, CONFIG)
         text = manifest % (json.dumps(about), ','.join([layer] * 100_000))
-        out.index(exhaust.tagged(out.blob(text.encode(), exhaust.MANIFEST)))
+        out.index(tagged(out.blob(text.encode(), MANIFEST)))
         cmd = [BINARY, 'build', 'oci:' + out.path, '-o', out.path + '.out', '--cache-dir', out.path + '.cache']
         used = exhaust.measured(cmd, memory=4 << 30, cpu=60)
         need(used.status == 1 and '65535' in used.said, '100,000 layers: %s' % used)
