@@ -152,7 +152,7 @@ fn dir_blocks(
     };
     let names = dir.entries.iter().map(|(name, id)| (name.as_bytes(), *id));
     let entries: Vec<Entry<'_>> =
-        with_dots(names, node.id, node.parent).map(|(name, id)| entry(name, id)).collect();
+        with_dots(names, node.id, node.parent.inode()).map(|(name, id)| entry(name, id)).collect();
     let (counts, _) = dirent::split(entries.iter().map(|entry| entry.name.len()));
     let mut at = 0;
     let mut bytes = Vec::with_capacity(BLOCK_SIZE as usize);

@@ -8,7 +8,7 @@ use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
 use super::xattr;
 use crate::ext4::error::Error;
 use crate::ext4::limits::MAX_FILE;
-use crate::tree::arena::Tree;
+use crate::tree::arena::{DirId, Tree};
 use crate::tree::inode::{InodeId, Kind};
 
 const MAX_LINKS: u32 = 65_000;
@@ -121,38 +121,18 @@ pub(super) fn shown<C>(tree: &Tree<C>, id: Option<InodeId>) -> String {
 }
 
 fn number<C>(tree: &Tree<C>) -> Result<Nodes, Error> {
-    let mut numbers = vec![0u32; tree.len()];
-    let mut list = vec![Node::new(Some(InodeId::ROOT), ROOT_INO, 2), Node::new(None, ROOT_INO, 2)];
-    let root = tree.dir(InodeId::ROOT).expect("the root is a directory");
-    if root.entries.contains_key(LOST_AND_FOUND) {
-        list.pop();
-    } else {
-        list[0].nlink += 1;
-    }
-    numbers[0] = ROOT_INO;
-    let position = |ino: u32| if ino == ROOT_INO { 0 } else { (ino - FIRST_INO + 1) as usize };
-    let mut dirs = vec![InodeId::ROOT];
-    while let Some(id) = dirs.pop() {
-        let parent = numbers[id.0 as usize];
-        let mut subdirs = Vec::new();
-        for child in tree.dir(id).expect("only directories are pushed").entries.values() {
-            let is_dir = tree.dir(*child).is_some();
-            let known = numbers[child.0 as usize];
-            if known != 0 {
-                if is_dir {
-                    return Err(Error::DirLinked(shown(tree, Some(*child))));
-                }
-                list[position(known)].nlink += 1;
-                continue;
-            }
-            numbers[child.0 as usize] = Nodes::ino(list.len());
-            list.push(Node::new(Some(*child), parent, if is_dir { 2 } else { 1 }));
-            if is_dir {
-                list[position(parent)].nlink += 1;
-                subdirs.push(*child);
-            }
+    let linked = |dir: DirId| Error::DirLinked(shown(tree, Some(dir.inode())));
+    let mut numbers = vec![0; tree.len()];
+    let mut list = Vec::new();
+    for reached in tree.reached().map_err(linked)? {
+        let is_root = list.is_empty();
+        numbers[reached.id.0 as usize] = Nodes::ino(list.len());
+        let parent = numbers[reached.parent.inode().0 as usize];
+        list.push(Node::new(Some(reached.id), parent, reached.nlink));
+        if is_root && !tree[DirId::ROOT].entries.contains_key(LOST_AND_FOUND) {
+            list[0].nlink += 1;
+            list.push(Node::new(None, ROOT_INO, 2));
         }
-        dirs.extend(subdirs.into_iter().rev());
     }
     for node in &mut list {
         let is_dir = node.id.is_none_or(|id| tree.dir(id).is_some());

@@ -8,15 +8,16 @@ mod error;
 pub mod extents;
 pub(super) mod inode;
 pub mod journal;
-pub mod links;
 pub mod merge;
 pub(super) mod name;
 mod notes;
 mod replay;
+pub mod resolve;
+pub mod walk;
 pub mod weight;
 pub(super) mod xattrs;
 
-pub use self::arena::{TooManyInodes, Tree};
+pub use self::arena::{DirId, TooManyInodes, Tree};
 pub use self::error::MergeError;
 pub use self::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
 pub use self::name::{BadName, GuestPath, Name, shown};

@@ -14,6 +14,9 @@ const INODE: u64 = 240;
 /// Bytes of a directory beyond its inode: its map begins with room for eleven entries.
 const DIR: u64 = 280;
 
+/// Bytes of an empty directory without xattrs.
+pub const EMPTY_DIR: u64 = INODE + DIR;
+
 /// Bytes of an entry in its directory's map.
 const ENTRY: u64 = 64;
 

@@ -9,7 +9,7 @@ use crate::erofs::read::content;
 use crate::erofs::read::error::{ReadError, Result, bad};
 use crate::erofs::read::inode::RawInode;
 use crate::erofs::read::reader::Reader;
-use crate::tree::arena::Tree;
+use crate::tree::arena::{DirId, Tree};
 use crate::tree::extents::Extents;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
 use crate::tree::name::{BadName, GuestPath, Name};
@@ -85,7 +85,7 @@ impl<'d> Walk<'_, 'd> {
         *self.tree.inode_mut(InodeId::ROOT) = root;
         self.ids.insert(root_nid, InodeId::ROOT);
         self.met.push(Met::new(&raw, 2));
-        let mut dirs = vec![(InodeId::ROOT, raw, root_nid)];
+        let mut dirs = vec![(DirId::ROOT, raw, root_nid)];
         while let Some((id, raw, parent)) = dirs.pop() {
             self.dir(id, &raw, parent, &mut dirs)?;
         }
@@ -101,10 +101,10 @@ impl<'d> Walk<'_, 'd> {
     /// Reads the entries of directory `id`; new subdirectories go onto `dirs`.
     fn dir(
         &mut self,
-        id: InodeId,
+        id: DirId,
         raw: &RawInode<'d>,
         parent: Nid,
-        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+        dirs: &mut Vec<(DirId, RawInode<'d>, Nid)>,
     ) -> Result<()> {
         let (mut dot, mut dotdot) = (None, None);
         let mut found = Vec::new();
@@ -133,19 +133,18 @@ impl<'d> Walk<'_, 'd> {
         if dot != Some(raw.nid) || dotdot != Some(parent) {
             return Err(bad(raw.nid, "\".\" or \"..\" is missing or leads elsewhere"));
         }
-        let dir = self.tree.dir_mut(id).expect("only directories are walked");
         // They are in order, from which a map is made faster than by inserting.
-        dir.entries = found.into_iter().collect();
+        self.tree[id].entries = found.into_iter().collect();
         Ok(())
     }
 
     /// The inode that an entry of directory `dir` leads to.
     fn child(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         dir_nid: Nid,
         nid: Nid,
-        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+        dirs: &mut Vec<(DirId, RawInode<'d>, Nid)>,
     ) -> Result<InodeId> {
         if let Some(id) = self.ids.get(&nid) {
             if self.tree.dir(*id).is_some() {
@@ -155,13 +154,13 @@ impl<'d> Walk<'_, 'd> {
             return Ok(*id);
         }
         let (raw, inode) = self.inode(nid)?;
-        let is_dir = matches!(inode.kind, Kind::Dir(_));
         let id = self.tree.push(inode).map_err(|e| bad(nid, e.to_string()))?;
         self.ids.insert(nid, id);
-        self.met.push(Met::new(&raw, if is_dir { 2 } else { 1 }));
-        if is_dir {
-            self.met[dir.0 as usize].counted += 1;
-            dirs.push((id, raw, dir_nid));
+        let new_dir = self.tree.dir_id(id);
+        self.met.push(Met::new(&raw, if new_dir.is_some() { 2 } else { 1 }));
+        if let Some(new_dir) = new_dir {
+            self.met[dir.inode().0 as usize].counted += 1;
+            dirs.push((new_dir, raw, dir_nid));
         }
         Ok(id)
     }

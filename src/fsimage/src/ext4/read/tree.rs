@@ -14,7 +14,7 @@ use crate::ext4::dirent::file_type;
 use crate::ext4::disk::{I_BLOCK, ROOT_INO};
 use crate::ext4::read::error::{ReadError, Result, bad};
 use crate::ext4::read::reader::Reader;
-use crate::tree::arena::Tree;
+use crate::tree::arena::{DirId, Tree};
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat};
 use crate::tree::name::Name;
 use crate::tree::weight::Weigh as _;
@@ -104,7 +104,7 @@ struct Walk<'r> {
 
 /// A directory that is to be read.
 struct Pending {
-    id: InodeId,
+    id: DirId,
     listing: Listing,
 }
 
@@ -115,7 +115,7 @@ impl Walk<'_> {
             return Err(bad(ROOT_INO, "the root is not a directory"));
         };
         *self.done.tree.inode_mut(InodeId::ROOT) = root;
-        let mut dirs = vec![Pending { id: InodeId::ROOT, listing }];
+        let mut dirs = vec![Pending { id: DirId::ROOT, listing }];
         while let Some(dir) = dirs.pop() {
             self.dir(dir, &mut dirs)?;
         }
@@ -124,8 +124,8 @@ impl Walk<'_> {
 
     /// Walks what a directory names; new subdirectories go onto `dirs`.
     fn dir(&mut self, dir: Pending, dirs: &mut Vec<Pending>) -> Result<()> {
-        let ino = self.done.inos[dir.id.0 as usize];
-        let parent = self.done.parents[dir.id.0 as usize];
+        let index = dir.id.inode().0 as usize;
+        let (ino, parent) = (self.done.inos[index], self.done.parents[index]);
         let (mut dot, mut dotdot) = (None, None);
         let reader = self.reader;
         reader.entries(ino, &dir.listing, &mut |entry| {
@@ -140,8 +140,7 @@ impl Walk<'_> {
                     let again = WRITTEN_AGAIN + bytes.len() as u64;
                     reader.keep(ino, name.weight() + again)?;
                     let child = self.child(dir.id, ino, &name, &entry, dirs)?;
-                    let entries = &mut self.done.tree.dir_mut(dir.id).expect("a directory").entries;
-                    entries.insert(name, child).is_none()
+                    self.done.tree[dir.id].entries.insert(name, child).is_none()
                 }
             };
             if !once {
@@ -158,7 +157,7 @@ impl Walk<'_> {
     /// The inode that an entry of directory `dir` leads to.
     fn child(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         dir_ino: u32,
         name: &Name,
         entry: &RawEntry<'_>,
@@ -190,7 +189,7 @@ impl Walk<'_> {
     /// Reads the inode of an entry that is the first to lead there.
     fn first_name(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         dir_ino: u32,
         entry: &RawEntry<'_>,
         dirs: &mut Vec<Pending>,
@@ -203,8 +202,8 @@ impl Walk<'_> {
         done.inos.push(entry.ino);
         done.links.push(if listing.is_some() { 2 } else { 1 });
         done.parents.push(dir_ino);
-        if let Some(listing) = listing {
-            done.links[dir.0 as usize] += 1;
+        if let (Some(id), Some(listing)) = (done.tree.dir_id(id), listing) {
+            done.links[dir.inode().0 as usize] += 1;
             dirs.push(Pending { id, listing });
         }
         Ok(id)

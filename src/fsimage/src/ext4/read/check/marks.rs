@@ -4,6 +4,7 @@ use super::super::tree::{OPAQUE, Walked};
 use crate::ext4::disk::{FIRST_INO, ROOT_INO};
 use crate::ext4::read::content::FileData;
 use crate::ext4::read::error::{Result, bad};
+use crate::tree::arena::DirId;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
 use crate::tree::name::Name;
 
@@ -14,7 +15,7 @@ const OVERLAY: &[u8] = b"trusted.overlay.";
 /// overlayfs itself would have left there.
 pub(super) fn check(walked: &Walked) -> Result<()> {
     let tree = &walked.tree;
-    let root = tree.dir(InodeId::ROOT).expect("the root is a directory");
+    let root = &tree[DirId::ROOT];
     let wanted: [&[u8]; 3] = [b"lost+found", b"upper", b"work"];
     if !root.entries.keys().map(Name::as_bytes).eq(wanted) {
         return Err(bad(ROOT_INO, "the root holds more or less than lost+found, upper and work"));

@@ -10,6 +10,7 @@ use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::inode::RawInode;
 use crate::ext4::read::mapping::Mapping;
 use crate::ext4::{journal, xattr};
+use crate::tree::arena::DirId;
 use crate::tree::inode::{InodeId, Kind, Timestamp};
 use crate::tree::name::Name;
 
@@ -70,12 +71,12 @@ impl Upper<'_> {
             file_acl: 0,
             xattrs: &placed.inode,
         };
-        let is_dir = matches!(inode.kind, Kind::Dir(_));
+        let dir = self.walked.tree.dir_id(id);
         let is_link = matches!(inode.kind, Kind::Symlink(_));
         if block.is_none() {
             let mapping = self.content(&raw, size, &mut record)?;
-            if is_dir {
-                self.directory(&raw, id, &mapping)?;
+            if let Some(dir) = dir {
+                self.directory(&raw, dir, &mapping)?;
             } else if is_link {
                 self.target(&raw, id, &mapping)?;
             }
@@ -138,15 +139,14 @@ impl Upper<'_> {
     }
 
     /// Compares the blocks of a directory with what its entries make.
-    fn directory(&self, raw: &RawInode, id: InodeId, mapping: &Mapping) -> Result<()> {
+    fn directory(&self, raw: &RawInode, dir: DirId, mapping: &Mapping) -> Result<()> {
         let walked = &self.walked;
-        let dir = walked.tree.dir(id).expect("the caller knows");
-        let parent = walked.parents[id.0 as usize];
+        let parent = walked.parents[dir.inode().0 as usize];
         let mut entries = vec![
             Entry { name: b".", ino: raw.ino, file_type: 2 },
             Entry { name: b"..", ino: parent, file_type: 2 },
         ];
-        entries.extend(dir.entries.iter().map(|(name, id)| Entry {
+        entries.extend(walked.tree[dir].entries.iter().map(|(name, id)| Entry {
             name: Name::as_bytes(name),
             ino: walked.inos[id.0 as usize],
             file_type: file_type(&walked.tree.inode(*id).kind),
