@@ -10,7 +10,7 @@ use bundle::content::{Content as Hash, NonzeroBlocks};
 use fsimage::ext4;
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::extents::Extents;
-use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Timestamp, Tree, Xattrs};
+use fsimage::tree::{DirId, Name, Stat, Timestamp, Tree};
 
 use crate::build::context::Build;
 use crate::patch;
@@ -134,20 +134,9 @@ fn unasked(least: u64) -> Result<u64> {
 /// `/upper` is `tree`, `/work` is empty.
 fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
     let mut whole = Tree::new(Stat::IMPLIED_DIR);
-    let shift = 1;
-    for mut inode in tree.into_inodes() {
-        if let Kind::Dir(dir) = &mut inode.kind {
-            dir.entries.values_mut().for_each(|id| id.0 = id.0.saturating_add(shift));
-        }
-        whole.push(inode)?;
-    }
-    let stat = Stat { mode: 0o700, ..Stat::IMPLIED_DIR };
-    let kind = Kind::Dir(Dir::default());
-    let work = whole.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
-    let root = whole.dir_mut(InodeId::ROOT).expect("the root is a directory");
-    for (name, id) in [("upper", InodeId(shift)), ("work", work)] {
-        root.entries.insert(Name::new(name.as_bytes()).expect("a plain name"), id);
-    }
+    let upper = whole.append(tree)?;
+    whole[DirId::ROOT].entries.insert(Name::new(b"upper")?, upper.inode());
+    whole.add_dir(DirId::ROOT, Name::new(b"work")?, Stat { mode: 0o700, ..Stat::IMPLIED_DIR })?;
     Ok(whole)
 }
 
