@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use super::content::{self, Content};
-use super::dirent::{self, Entry, file_type};
+use super::dirent::{self, Entry};
 use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
 use super::xattr;
 use crate::ext4::error::Error;
 use crate::ext4::limits::MAX_FILE;
 use crate::tree::arena::{DirId, Tree};
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{InodeId, Kind};
+use crate::tree::xattrs::OVERLAY_OPAQUE;
 
 const MAX_LINKS: u32 = 65_000;
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -67,16 +69,16 @@ impl Nodes {
         let node = &self.list[i];
         let dir = node.id.and_then(|id| tree.dir(id));
         let mut entries = vec![
-            Entry { name: b".", ino: Self::ino(i), file_type: 2 },
-            Entry { name: b"..", ino: node.parent, file_type: 2 },
+            Entry { name: b".", ino: Self::ino(i), file_type: FileType::Dir },
+            Entry { name: b"..", ino: node.parent, file_type: FileType::Dir },
         ];
         if i == 0 && dir.is_some_and(|dir| !dir.entries.contains_key(LOST_AND_FOUND)) {
-            entries.push(Entry { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: 2 });
+            entries.push(Entry { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: FileType::Dir });
         }
         entries.extend(dir.into_iter().flat_map(|dir| &dir.entries).map(|(name, id)| Entry {
             name: name.as_bytes(),
             ino: self.numbers[id.0 as usize],
-            file_type: file_type(&tree.inode(*id).kind),
+            file_type: tree.inode(*id).kind.file_type(),
         }));
         entries
     }
@@ -152,7 +154,7 @@ fn xattrs<C>(tree: &Tree<C>, id: Option<InodeId>) -> Result<xattr::Placed, Error
     let Some(id) = id else { return Ok(xattr::Placed::default()) };
     let mut xattrs = tree.inode(id).xattrs.clone();
     if tree.dir(id).is_some_and(|dir| dir.opaque) {
-        xattrs.set(*b"trusted.overlay.opaque", *b"y");
+        xattrs.set(OVERLAY_OPAQUE, *b"y");
     }
     xattr::place(&xattrs).map_err(|error| error.of(&shown(tree, Some(id))))
 }

@@ -15,6 +15,7 @@ use super::{dirent, journal, xattr};
 use crate::ext4::error::Error;
 use crate::ext4::limits::Options;
 use crate::tree::arena::Tree;
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{InodeId, Kind, Stat, Timestamp};
 
 /// A file system, decided.
@@ -102,7 +103,7 @@ impl Builder {
         let first = place.runs[0].start;
         self.pieces.insert(first, Piece::Bytes(journal::superblock(blocks, uuid).to_vec()));
         let record = InodeRecord {
-            mode: 0o100600,
+            mode: FileType::Regular.mode_bits() | 0o600,
             uid: 0,
             gid: 0,
             size: u64::from(blocks) * BLOCK as u64,
@@ -143,8 +144,9 @@ impl Builder {
         let inode = node.id.map(|id| (id, tree.inode(id)));
         let lost_and_found = Stat { mode: 0o700, ..Stat::IMPLIED_DIR };
         let stat = inode.map_or(lost_and_found, |(_, inode)| inode.stat);
+        let file_type = inode.map_or(FileType::Dir, |(_, inode)| inode.kind.file_type());
         let mut record = InodeRecord {
-            mode: inode.map_or(0o040000, |(_, inode)| type_bits(&inode.kind)) | stat.mode,
+            mode: file_type.mode_bits() | stat.mode,
             uid: stat.uid,
             gid: stat.gid,
             size: node.size,
@@ -203,16 +205,4 @@ impl Builder {
 fn part(run: &Run, size: u64) -> Range<u64> {
     let at = |block: u64| block * BLOCK as u64;
     at(run.at.into())..at(u64::from(run.at) + u64::from(run.len)).min(size)
-}
-
-fn type_bits<C>(kind: &Kind<C>) -> u16 {
-    match kind {
-        Kind::Fifo => 0o010000,
-        Kind::Char(_) | Kind::Whiteout => 0o020000,
-        Kind::Dir(_) => 0o040000,
-        Kind::Block(_) => 0o060000,
-        Kind::File(_) | Kind::LowerLink(_) => 0o100000,
-        Kind::Symlink(_) => 0o120000,
-        Kind::Socket => 0o140000,
-    }
 }

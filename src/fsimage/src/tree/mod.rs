@@ -6,6 +6,7 @@
 pub(super) mod arena;
 mod error;
 pub mod extents;
+pub(super) mod file_type;
 pub(super) mod inode;
 pub mod journal;
 pub mod merge;
@@ -19,6 +20,7 @@ pub(super) mod xattrs;
 
 pub use self::arena::{DirId, TooManyInodes, Tree};
 pub use self::error::MergeError;
+pub use self::file_type::FileType;
 pub use self::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
 pub use self::name::{BadName, GuestPath, Name, shown};
 pub use self::xattrs::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattr, Xattrs};

@@ -11,6 +11,7 @@ use crate::erofs::read::inode::RawInode;
 use crate::erofs::read::reader::Reader;
 use crate::tree::arena::{DirId, Tree};
 use crate::tree::extents::Extents;
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
 use crate::tree::name::{BadName, GuestPath, Name};
 use crate::tree::weight::Weigh as _;
@@ -48,7 +49,7 @@ impl Reader<'_> {
 /// What is known of an inode that an entry led to.
 struct Met {
     nid: Nid,
-    mode: u16,
+    file_type: FileType,
     /// nlink as written.
     told: u32,
     /// nlink as entries lead there.
@@ -57,7 +58,7 @@ struct Met {
 
 impl Met {
     fn new(raw: &RawInode<'_>, counted: u32) -> Self {
-        Self { nid: raw.nid, mode: raw.disk.mode, told: raw.disk.nlink, counted }
+        Self { nid: raw.nid, file_type: raw.disk.file_type, told: raw.disk.nlink, counted }
     }
 }
 
@@ -121,9 +122,9 @@ impl<'d> Walk<'_, 'd> {
                     let name = Name::new(entry.name).map_err(|e: BadName| wrong(e.to_string()))?;
                     self.keep(raw.nid, name.weight())?;
                     let child = self.child(id, raw.nid, entry.nid, dirs)?;
-                    let mode = self.met[child.0 as usize].mode;
-                    if disk::file_type(mode) != Some(entry.file_type) {
-                        return Err(wrong(format!("type {} for {mode:o}", entry.file_type)));
+                    let file_type = self.met[child.0 as usize].file_type as u8;
+                    if file_type != entry.file_type {
+                        return Err(wrong(format!("type {} for {file_type}", entry.file_type)));
                     }
                     found.push((name, child));
                 }
@@ -180,7 +181,7 @@ impl<'d> Walk<'_, 'd> {
         if mtime.nsec >= 1_000_000_000 {
             return Err(bad(nid, format!("{} nanoseconds", mtime.nsec)));
         }
-        let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
+        let stat = Stat { mode: d.permissions, uid: d.uid, gid: d.gid, mtime };
         let kind = self.kind(&raw, &mut xattrs)?;
         let inode = Inode { stat, xattrs, kind };
         // Each extent was counted as it came.
@@ -201,9 +202,9 @@ impl<'d> Walk<'_, 'd> {
     /// inodes together cannot have more than there are, unless they lie over each
     /// other: then a small file could stand for a tree without bounds.
     fn name_bytes(&mut self, raw: &RawInode<'_>) -> Result<()> {
-        let bytes = match raw.disk.mode & disk::S_IFMT {
-            disk::S_IFDIR | disk::S_IFLNK => raw.disk.size,
-            disk::S_IFREG => content::index_bytes(raw).unwrap_or(u64::MAX),
+        let bytes = match raw.disk.file_type {
+            FileType::Dir | FileType::Symlink => raw.disk.size,
+            FileType::Regular => content::index_bytes(raw).unwrap_or(u64::MAX),
             _ => 0,
         };
         self.named = self.named.saturating_add(bytes);
@@ -219,13 +220,13 @@ impl<'d> Walk<'_, 'd> {
     fn kind(&mut self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
         let object = self.form == Form::Object;
         let mut mark = |name| if object { xattrs.remove(name) } else { None };
-        Ok(match raw.disk.mode & disk::S_IFMT {
-            disk::S_IFDIR => Kind::Dir(Dir {
+        Ok(match raw.disk.file_type {
+            FileType::Dir => Kind::Dir(Dir {
                 opaque: mark(disk::MARK_OPAQUE).is_some(),
                 implied: mark(disk::MARK_IMPLIED).is_some(),
                 ..Dir::default()
             }),
-            disk::S_IFREG => match mark(disk::MARK_LOWER_LINK) {
+            FileType::Regular => match mark(disk::MARK_LOWER_LINK) {
                 Some(target) => Kind::LowerLink(
                     GuestPath::parse(&target).map_err(|e| bad(raw.nid, e.to_string()))?,
                 ),
@@ -235,18 +236,17 @@ impl<'d> Walk<'_, 'd> {
                     Kind::File(content::extents(reader, raw, keep)?)
                 }
             },
-            disk::S_IFLNK => Kind::Symlink(content::target(self.reader, raw)?.into()),
-            disk::S_IFCHR => {
+            FileType::Symlink => Kind::Symlink(content::target(self.reader, raw)?.into()),
+            FileType::Char => {
                 let real = mark(disk::MARK_DEVICE).is_some();
                 match raw.disk.u {
                     0 if object && !real => Kind::Whiteout,
                     dev => Kind::Char(Rdev::decode(dev)),
                 }
             }
-            disk::S_IFBLK => Kind::Block(Rdev::decode(raw.disk.u)),
-            disk::S_IFIFO => Kind::Fifo,
-            disk::S_IFSOCK => Kind::Socket,
-            _ => return Err(bad(raw.nid, format!("mode {:o} is not a file type", raw.disk.mode))),
+            FileType::Block => Kind::Block(Rdev::decode(raw.disk.u)),
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
         })
     }
 }
