@@ -9,11 +9,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use fsimage::io::sink::Sink;
-use fsimage::io::{regular, threads};
+use fsimage::io::{holes, regular, threads};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::weight::Weigh;
 use fsimage::units::{BLOCK_SIZE, PAGE_SIZE};
-use rustix::fs::SeekFrom;
 
 /// A regular file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,27 +164,7 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
     }
     let mut buffer = vec![0; CHUNK.min(size) as usize];
     threads::pool()?;
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start.max(at) / PAGE_SIZE * PAGE_SIZE,
-            Err(rustix::io::Errno::NXIO) => break,
-            // A file system that does not know of holes.
-            Err(_) => at,
-        };
-        at = start;
-        let hole = |from| {
-            let end = rustix::fs::seek(file, SeekFrom::Hole(from)).unwrap_or(size);
-            end.next_multiple_of(PAGE_SIZE).clamp(at, size)
-        };
-        let mut end = hole(at);
-        // The host's blocks may be smaller: a hole within one of ours is none.
-        while end < size
-            && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
-            && data < end + PAGE_SIZE
-        {
-            end = hole(data);
-        }
+    for Range { start: mut at, end } in holes::data_or_all(file, size, PAGE_SIZE) {
         while at < end {
             // Cut where every host would, wherever its holes are.
             let len = (end - at).min(CHUNK - at % CHUNK) as usize;

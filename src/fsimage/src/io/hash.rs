@@ -6,11 +6,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use blake3::Hasher;
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
 use super::mmap::{self, Mapped};
-use super::threads;
+use super::{holes, threads};
 use crate::digest::HASHED;
 
 /// BLAKE3 of all that `file` holds, taken by this thread.
@@ -51,22 +49,12 @@ fn hash(file: &File, update: impl FnMut(&mut Hasher, &[u8])) -> io::Result<blake
     let mut whole = Whole { file, bytes: &bytes, due, hasher, update };
     let len = bytes.len() as u64;
     let mut at = 0;
-    while at < len {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.clamp(at, len),
-            Err(Errno::NXIO) => len,
-            // A file system that does not know of holes.
-            Err(_) => at,
-        };
-        whole.zeros(data - at);
-        if data == len {
-            break;
-        }
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(data)).unwrap_or(len);
-        // Always ahead of what is done, should somebody change the file meanwhile.
-        at = hole.clamp(data + 1, len);
-        whole.data(data..at)?;
+    for data in holes::data_or_all(file, len, 1) {
+        whole.zeros(data.start - at);
+        at = data.end;
+        whole.data(data)?;
     }
+    whole.zeros(len - at);
     whole.flush();
     Ok(whole.hasher.finalize())
 }

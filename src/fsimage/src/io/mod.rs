@@ -6,6 +6,7 @@ pub mod dir;
 pub mod ending;
 pub mod flock;
 pub mod hash;
+pub mod holes;
 pub mod mmap;
 pub mod printable;
 pub mod process;
