@@ -148,7 +148,7 @@ impl Patched {
             None => {
                 let layout = Layout::leaving(&self.tree, FREE).map_err(guest_error)?;
                 unasked(layout.size())?;
-                layout.or_at(USUAL_SIZE)
+                layout.at_least(USUAL_SIZE)
             }
             Some(size) => Layout::at(&self.tree, size.0),
         };

@@ -3,8 +3,8 @@
 //! A [`Layout`] has a number for each inode (`nodes`) and blocks for its content
 //! (`layout`). To write it, `plan` fixes all records, and `encode` emits them in
 //! the order of their addresses; only then is a file's content asked for its
-//! bytes, and it may stream them. What
-//! is zero becomes a hole, so an upper costs what is in it, whatever its size.
+//! bytes, and it may stream them. What is zero becomes a hole, so an upper costs
+//! what is in it, whatever its size.
 //!
 //! [`read`] goes the other way, and shares only the records with the writer.
 
@@ -78,11 +78,11 @@ impl<'t, C: Content> Layout<'t, C> {
         Ok(Self { tree, nodes, blocks, size })
     }
 
-    /// The same tree in `size` bytes, if those are more.
+    /// The same tree in a file system of at least `size` bytes.
     ///
     /// # Errors
     /// As [`Layout::at`].
-    pub fn or_at(self, size: u64) -> Result<Self, Error> {
+    pub fn at_least(self, size: u64) -> Result<Self, Error> {
         if size <= self.size { Ok(self) } else { Self::of(self.tree, self.nodes, size) }
     }
 

@@ -159,7 +159,7 @@ impl<'r> Inodes<'r> {
         }
         let table = self.reader.offset(group.inode_table);
         let bytes = self.bytes(table + u64::from(index) * size as u64, size)?.to_vec();
-        let generation = *bytes[0x64..].first_chunk::<4>().expect("a record has 128 bytes");
+        let generation = Fields(&bytes).u32(0x64).to_le_bytes();
         let seed = superblock.seed.then(&ino.to_le_bytes()).then(&generation);
         let inode = RawInode { ino, bytes, seed };
         if OLD_SIZE + inode.extra() > size || !inode.extra().is_multiple_of(4) {
