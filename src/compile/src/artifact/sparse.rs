@@ -10,8 +10,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use fsimage::io::holes;
-use fsimage::io::sink::is_zero;
+use fsimage::io::{holes, sink};
 
 const BLOCK: u64 = 4096;
 /// Bytes of one record at most, and of what is read at once.
@@ -61,20 +60,11 @@ fn runs(
     bytes: &[u8],
     mut take: impl FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let count = |zero: bool, bytes: &[u8]| {
-        let blocks = bytes.chunks(BLOCK as usize).take_while(|b| is_zero(b) == zero);
-        blocks.map(<[u8]>::len).sum::<usize>()
-    };
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (zeros, after) = rest.split_at(count(true, rest));
-        let (full, after) = after.split_at(count(false, after));
-        at += zeros.len() as u64;
-        if !full.is_empty() {
-            take(at, full)?;
+    for (zero, run) in sink::runs(bytes, BLOCK as usize) {
+        if !zero {
+            take(at, run)?;
         }
-        at += full.len() as u64;
-        rest = after;
+        at += run.len() as u64;
     }
     Ok(())
 }

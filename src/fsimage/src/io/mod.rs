@@ -14,6 +14,7 @@ pub mod regular;
 pub mod seal;
 pub mod shared_dir;
 pub mod sink;
+pub mod stamp;
 pub mod system;
 pub mod temporary;
 pub mod threads;
