@@ -15,8 +15,8 @@ pub(super) struct Entry<'a> {
     pub file_type: FileType,
 }
 
-/// How many of the names that `lens` gives the lengths of fill each block, and
-/// how many bytes of the last block are used.
+/// How many entries fill each block, and how many bytes of the last block are used. `lens` has the
+/// lengths of the names in their order.
 pub(super) fn split(lens: impl Iterator<Item = usize>) -> (Vec<usize>, u64) {
     let (mut counts, mut count, mut used) = (Vec::new(), 0, 0);
     for len in lens {

@@ -1,7 +1,7 @@
 //! The on-disk structures of EROFS, little-endian throughout.
 //!
-//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12.
-//! This is the one file that the writers and the reader share.
+//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12. Of the room, this is
+//! the one file that the writers and the reader share.
 
 use crate::fields::Fields;
 use crate::tree::file_type::FileType;
@@ -92,7 +92,7 @@ pub const MARK_OPAQUE: &[u8] = OVERLAY_OPAQUE;
 pub const MARK_IMPLIED: &[u8] = b"trusted.rootfs-compile.implied";
 /// A hard link to this path of lower layers.
 pub const MARK_LOWER_LINK: &[u8] = b"trusted.rootfs-compile.lower-link";
-/// A character device 0:0 that is one, and no whiteout.
+/// A character device 0:0 that is meant as a device, and not as a whiteout.
 pub const MARK_DEVICE: &[u8] = b"trusted.rootfs-compile.device";
 
 /// The superblock: 128 bytes at offset 1024.
@@ -204,7 +204,7 @@ impl SuperBlock {
         !crc32c::crc32c(&block)
     }
 
-    /// Puts it into `head`, with the checksum of all that is there then.
+    /// Puts the superblock into `head`, with the checksum of its block.
     pub fn seal(&mut self, head: &mut [u8; HEAD_SIZE]) {
         self.checksum = 0;
         head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&self.encode());

@@ -64,8 +64,8 @@ pub(super) fn halves(value: u32) -> (u16, u16) {
     ((value & 0xffff) as u16, (value >> 16) as u16)
 }
 
-/// What a CRC-32C goes on from. The kernel inverts neither at the start nor
-/// at the end: the first seed is `!0`, and a sum is itself the next seed.
+/// The state of a CRC-32C. The kernel inverts it neither at the start nor at the end: the first
+/// seed is `!0`, and a sum is itself the seed of what follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seed(u32);
 
@@ -220,7 +220,8 @@ pub(super) struct InodeRecord<'a> {
     pub gid: u32,
     /// Bytes.
     pub size: u64,
-    /// Taken for every time of the inode: a second input would be a clock.
+    /// Used for all times of the inode: another source of a time would be a clock, and images would
+    /// differ.
     pub mtime: Timestamp,
     pub links_count: u16,
     /// Blocks of the file system that hold content, extent tree and attributes.

@@ -10,7 +10,7 @@ use super::nodes::Nodes;
 use crate::ext4::error::Error;
 use crate::ext4::limits::MAX_SIZE;
 
-/// Sizes that are proposed are multiples of this.
+/// Proposed sizes are multiples of this many bytes.
 const STEP: u64 = 1 << 20;
 
 /// Where everything lies that belongs to an inode.
@@ -83,7 +83,7 @@ struct Allocator {
     lens: Vec<u32>,
     used: Vec<u32>,
     group: usize,
-    /// Blocks that there were none left for.
+    /// Blocks that did not fit.
     missing: u64,
 }
 

@@ -43,6 +43,12 @@ pub fn of_file_by_all(file: &File) -> io::Result<blake3::Hash> {
     })
 }
 
+/// Hashes data as they come and holes as zeros, `PIECE` bytes at a time.
+///
+/// Invariant: the first `at` bytes of the file are hashed, or due and fewer than `PIECE`. What
+/// comes next is data or a hole that begins there, so every byte is hashed once and in order;
+/// how they are cut into pieces makes no difference to the hash. Terminates because the ranges
+/// of data ascend and end at the file's length.
 fn hash(file: &File, update: impl FnMut(&mut Hasher, &[u8])) -> io::Result<blake3::Hash> {
     let bytes = mmap::file(file)?;
     let (due, hasher) = (Vec::new(), Hasher::new());

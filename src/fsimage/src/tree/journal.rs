@@ -39,7 +39,7 @@ pub struct Entry<C> {
 }
 
 impl<C> Entry<C> {
-    /// Where the tar has it.
+    /// The path that the tar gives the entry.
     ///
     /// # Errors
     /// When a component of the path is not a name.
@@ -163,14 +163,14 @@ pub enum CannotKeep {
     Exhausted(#[from] Exhausted),
 }
 
-/// What an entry said that is in the tree by now.
+/// What an entry of the tar said, as far as the tree still tells.
 enum Said {
     Inode(InodeId),
     /// A directory as it is described.
     Dir(InodeId),
     Opaque,
     Whiteout,
-    /// A further name of what is called so.
+    /// A hard link to the file at this path.
     Link(Box<[u8]>),
 }
 

@@ -26,7 +26,7 @@ pub struct Merger<'b, C> {
     steps: &'b Steps,
     /// Components that a path may have when its symbolic links are followed.
     max_depth: u64,
-    /// Those of the topmost layer, empty, but for what they count.
+    /// How much the notes of all layers so far take; the notes themselves are empty.
     notes: Notes,
 }
 
@@ -41,9 +41,9 @@ pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
 }
 
 impl<'b, C: Weigh> Merger<'b, C> {
-    /// Begins with an empty directory. What the merge makes is taken from `budget`;
-    /// that what it is given was, is for the caller. What it has to walk is taken from
-    /// `steps`.
+    /// Begins with an empty directory. The memory of what the merge makes is taken from `budget`,
+    /// and the components of paths that it walks from `steps`. The caller has taken the memory of
+    /// the layers themselves.
     pub fn new(budget: &'b Budget<'b>, steps: &'b Steps, max_depth: u64) -> Self {
         Self::over(Tree::new(Stat::IMPLIED_DIR), budget, steps, max_depth)
     }
@@ -154,7 +154,7 @@ impl<'b, C: Weigh> Merger<'b, C> {
     }
 }
 
-/// Takes what is noted of xattrs that the layer lost out of its tree.
+/// Moves the names of xattrs that the layer lost from its tree to `notes`.
 fn take_dropped_xattrs<C>(layer: &mut Tree<C>, notes: &mut Notes) {
     let mut dropped = HashMap::new();
     for (id, inode) in (0..).zip(layer.inodes_mut()) {

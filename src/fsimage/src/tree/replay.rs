@@ -1,11 +1,12 @@
 //! The merge of a layer with a journal: its entries, one after the other, applied
 //! to the tree of all below.
 //!
-//! First what hides: each whiteout acts where its path leads at its own place in
-//! the tar, but on what is below alone and before any entry. Where that is, a
-//! rehearsal of the whole journal tells, which is undone. Then the entries: a path
-//! and a hard link's target are resolved at the entry's own place. A target is
-//! what is there by then, else what was below, else what comes later.
+//! Whiteouts and opaque marks come first. Each acts where its path leads at its own place in the
+//! tar, but hides the layers below alone, and does so before any other entry is applied. To find
+//! out where that is, the whole journal is applied once and undone again (the rehearsal). Then the
+//! other entries are applied in their order: an entry's path and the target of a hard link are
+//! resolved in the tree as it is at that moment. A target is what is there by then, else what was
+//! below, else what comes later in the tar.
 
 mod hide;
 
@@ -37,22 +38,22 @@ pub(super) struct Replay<'m, C> {
     first: u32,
     /// What directories of the tree below had under the names that changed.
     was: HashMap<(DirId, Name), Option<InodeId>>,
-    /// All that those had, when it was taken away, of which everything is hidden: their
-    /// own maps, because copies would be a second tree. What changes later is not in
-    /// [`Replay::was`].
+    /// The entries of directories of which everything is hidden, as they were when they were taken
+    /// away: the maps themselves, because copies would be a second tree. Later changes of such a
+    /// directory are not in [`Replay::was`].
     had: HashMap<DirId, BTreeMap<Name, InodeId>>,
     described: HashMap<DirId, (Stat, Xattrs)>,
     announced: HashSet<DirId>,
     /// Files that aufs kept for hard links, by path.
     plinks: HashMap<GuestPath, InodeId>,
-    /// Hard links whose targets come later, and where each is really.
+    /// Hard links whose targets come later in the tar, and the path of each without symbolic links.
     pending: Vec<(InodeId, Box<[u8]>)>,
     /// Directories of the tree below that lead to entries of the layer.
     touched: HashSet<DirId>,
     /// Directories of which everything below the layer is hidden already.
     emptied: HashSet<DirId>,
     notes: Notes,
-    /// Of what hides alone.
+    /// Notes of whiteouts and opaque marks, which outlive the rehearsal.
     hiding_notes: Notes,
 }
 
@@ -157,8 +158,8 @@ impl<'m, C: Weigh> Replay<'m, C> {
             return Ok(());
         }
         self.budget.take(name.weight() + inode.weight())?;
-        // A name is free before a link's target is looked for: one to itself means
-        // what was below.
+        // The name is freed before the target of a link is looked for, so that a link to itself
+        // means what the layers below have there.
         self.set(dir, name, None);
         let id = match &inode.kind {
             Kind::LowerLink(target) => match self.target(path, target)? {
@@ -203,8 +204,8 @@ impl<'m, C: Weigh> Replay<'m, C> {
         Ok(found)
     }
 
-    /// Binds the hard links whose targets came later. Whose name something else
-    /// took in between need not have one.
+    /// Binds the hard links whose targets came later. A link whose name another entry took
+    /// meanwhile is left alone.
     fn settle(&mut self) -> Result<()> {
         let mut ends: HashMap<InodeId, InodeId> = HashMap::new();
         for (id, path) in std::mem::take(&mut self.pending) {

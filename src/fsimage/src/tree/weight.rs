@@ -1,7 +1,7 @@
-//! What trees take of the memory.
+//! How much memory trees take.
 //!
-//! Weights are no less than the memory that is taken while the tree is read, merged
-//! and written: see [`crate::budget`].
+//! A weight is at least the memory that is in use while the tree is read, merged and written: see
+//! [`crate::budget`].
 
 use crate::tree::arena::Tree;
 use crate::tree::inode::{Inode, Kind};
@@ -54,7 +54,7 @@ impl Weigh for Xattrs {
     }
 }
 
-/// Weight of an xattr whose name and value have so many bytes.
+/// Weight of an xattr with a name of `name` bytes and a value of `value` bytes.
 pub fn xattr(name: usize, value: usize) -> u64 {
     XATTR + 2 * (name + value) as u64
 }

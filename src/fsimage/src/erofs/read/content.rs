@@ -59,8 +59,8 @@ pub(super) fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8
 
 /// Hands each entry of a directory to `each`, in order.
 ///
-/// None is kept here: a directory of many blocks may be a few bytes of an archive, and
-/// only `each` knows what it keeps.
+/// No entry is kept here: a directory of many blocks may be a few bytes of an archive, and only
+/// `each` knows what it keeps and takes it from the budget.
 pub(super) fn entries<'d>(
     reader: &Reader<'d>,
     inode: &RawInode<'_>,

@@ -50,9 +50,9 @@ impl Reader<'_> {
 struct Met {
     nid: Nid,
     file_type: FileType,
-    /// nlink as written.
+    /// The count of links that the inode has on disk.
     told: u32,
-    /// nlink as entries lead there.
+    /// The count of links that the entries make.
     counted: u32,
 }
 

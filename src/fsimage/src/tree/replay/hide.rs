@@ -38,7 +38,7 @@ impl<C: Weigh> Replay<'_, C> {
                 _ => Kind::Fifo,
             };
             let (stat, xattrs) = (inode.stat, Xattrs::default());
-            // Any other error is told when the entry itself is applied.
+            // Any other error comes again when the entry itself is applied.
             let applied = self.entry(path, Inode { stat, xattrs, kind });
             if let Err(error @ (MergeError::Exhausted(_) | MergeError::Steps(_))) = applied {
                 return Err(error);
@@ -58,12 +58,12 @@ impl<C: Weigh> Replay<'_, C> {
         Ok(())
     }
 
-    /// Takes away what an entry that hides something does, and returns what that is.
+    /// Hides what the entry hides, and returns what that is.
     fn rehearse_hiding(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Option<Hidden>> {
         let hidden = self.hidden_by(path, inode)?;
         match &hidden {
             Some(Hidden::Name(dir, name)) => {
-                // Its name is kept twice: here, and with what it led to.
+                // The name is kept twice: in the result, and in `Replay::was` with what it led to.
                 self.budget.take(2 * name.weight())?;
                 if !self.hide_lower(self.child(View::Now, *dir, name))? {
                     self.set(*dir, name, None);
@@ -102,8 +102,8 @@ impl<C: Weigh> Replay<'_, C> {
         Ok(Some(Hidden::Name(found.dir, name.clone())))
     }
 
-    /// Whether something is left of `id` when what layers below have there is taken
-    /// away: what this layer put there by now.
+    /// Takes away what layers below have at `id`. Returns whether something is left, which this
+    /// layer put there.
     fn hide_lower(&mut self, id: Option<InodeId>) -> Result<bool> {
         let Some(id) = id else {
             return Ok(false);
@@ -148,7 +148,8 @@ impl<C: Weigh> Replay<'_, C> {
         for (dir, entries) in std::mem::take(&mut self.had) {
             self.tree[dir].entries = entries;
         }
-        // What changed before all was taken away, is changed in what was taken.
+        // A change from before all entries were taken away is undone in the entries that were
+        // taken.
         for ((dir, name), id) in std::mem::take(&mut self.was) {
             let entries = &mut self.tree[dir].entries;
             match id {
