@@ -137,3 +137,54 @@ impl<'s> Resolver<'s> {
         self.stack.pop().map(|(_, name)| name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::arena::Tree;
+    use crate::tree::inode::{Kind, Stat};
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    /// Where `path` leads, all of it directories and links.
+    fn resolve(tree: &Tree<()>, path: &[u8], steps: &Steps) -> Result<String, Stuck> {
+        let mut resolver = Resolver::parse(path, steps)?;
+        while let Some((dir, name)) = resolver.next_name() {
+            let id = tree[dir].entries[&name];
+            match &tree.inode(id).kind {
+                Kind::Symlink(target) => resolver.follow(target)?,
+                _ => resolver.enter(tree.dir_id(id).unwrap(), name),
+            }
+        }
+        Ok(resolver.path().to_string())
+    }
+
+    #[test]
+    fn links_lead_from_where_they_are_and_never_out_of_the_root() {
+        let mut tree: Tree<()> = Tree::new(Stat::IMPLIED_DIR);
+        let a = tree.add_dir(DirId::ROOT, name("a"), Stat::IMPLIED_DIR).unwrap();
+        let b = tree.add_dir(a, name("b"), Stat::IMPLIED_DIR).unwrap();
+        for (dir, at, target) in [
+            (b, "up", "../.."),
+            (b, "root", "/../.."),
+            (b, "sibling", "../b/./"),
+            (a, "again", "/a/again"),
+            (a, "long", &"x".repeat(256)),
+        ] {
+            let mut link = tree.inode(dir.inode()).clone();
+            link.kind = Kind::Symlink(target.as_bytes().into());
+            tree.add(dir, name(at), link).unwrap();
+        }
+        let steps = Steps::new(1000);
+        let leads = |path: &str| resolve(&tree, path.as_bytes(), &steps);
+        assert_eq!(leads("/../a/b").unwrap(), "a/b");
+        assert_eq!(leads("a/b/up/a").unwrap(), "a");
+        assert_eq!(leads("a/b/root").unwrap(), "/");
+        assert_eq!(leads("a/b/sibling/sibling").unwrap(), "a/b");
+        assert!(matches!(leads("a/again"), Err(Stuck::Loop)));
+        assert!(matches!(leads("a/long"), Err(Stuck::Target(BadName::Long(256)))));
+        assert!(matches!(resolve(&tree, b"a/b", &Steps::new(1)), Err(Stuck::Steps(_))));
+    }
+}

@@ -99,3 +99,43 @@ impl<C> Tree<C> {
         Ok(order)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::inode::{Inode, Kind, Stat};
+    use crate::tree::xattrs::Xattrs;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn directories_come_before_those_in_them_and_inodes_once() {
+        let fifo =
+            || Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind: Kind::Fifo };
+        let mut part: Tree<()> = Tree::new(Stat::IMPLIED_DIR);
+        let sub = part.add_dir(DirId::ROOT, name("sub"), Stat::IMPLIED_DIR).unwrap();
+        let file = part.add(sub, name("file"), fifo()).unwrap();
+        part[DirId::ROOT].entries.insert(name("again"), file);
+
+        let mut tree: Tree<()> = Tree::new(Stat::IMPLIED_DIR);
+        tree.add_dir(DirId::ROOT, name("a"), Stat::IMPLIED_DIR).unwrap();
+        let b = tree.append(part).unwrap();
+        tree[DirId::ROOT].entries.insert(name("b"), b.inode());
+        let mut walk = tree.walk();
+        let mut paths = Vec::new();
+        while walk.next().is_some() {
+            paths.push(walk.path.to_string());
+        }
+        assert_eq!(paths, ["/", "b", "b/sub", "a"]);
+
+        let reached = tree.reached().unwrap();
+        let counts: Vec<u32> = reached.iter().map(|inode| inode.nlink).collect();
+        // The root, a and b in it, the file in b, the directory in b.
+        assert_eq!(counts, [4, 2, 3, 2, 2]);
+        assert_eq!(tree.path_of(reached[3].id).unwrap().to_string(), "b/again");
+        tree[DirId::ROOT].entries.insert(name("c"), b.inode());
+        assert_eq!(tree.reached().err(), Some(b));
+    }
+}
