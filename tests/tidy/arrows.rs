@@ -17,8 +17,8 @@ const ROOMS: [(&str, &[Room]); 2] = [
         "fsimage",
         &[
             ("digest", &["units"]),
-            ("erofs", &["budget", "digest", "io", "tree", "units"]),
-            ("ext4", &["budget", "io", "tree", "units", "xattr"]),
+            ("erofs", &["budget", "digest", "fields", "io", "tree", "units", "xattr"]),
+            ("ext4", &["budget", "fields", "io", "tree", "units", "xattr"]),
             ("io", &["digest", "units"]),
             ("tree", &["budget", "units"]),
             ("xattr", &["tree"]),

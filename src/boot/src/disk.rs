@@ -12,7 +12,7 @@ use fsimage::digest::Digest;
 use fsimage::erofs::layer::ObjectWriter;
 use fsimage::io::sink::Sink as _;
 use fsimage::tree::extents::Extents;
-use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
+use fsimage::tree::{Dir, DirId, Inode, Kind, Name, Stat, Tree, Xattrs};
 use fsimage::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
 use rustix::fs::MemfdFlags;
 
@@ -33,9 +33,8 @@ pub(crate) fn boot_disk(config: &[u8]) -> Result<File> {
     let mut tree = Tree::<Extents>::new(Stat::IMPLIED_DIR);
     let add = |tree: &mut Tree<Extents>, name: &str, mode, kind| -> Result<()> {
         let stat = Stat { mode, ..Stat::IMPLIED_DIR };
-        let id = tree.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
-        let name = Name::new(name.as_bytes())?;
-        tree.dir_mut(InodeId::ROOT).expect("the root is a directory").entries.insert(name, id);
+        let inode = Inode { stat, xattrs: Xattrs::default(), kind };
+        tree.add(DirId::ROOT, Name::new(name.as_bytes())?, inode)?;
         Ok(())
     };
     for (name, mode, bytes) in [("config", 0o600, config), ("init", 0o700, INIT)] {

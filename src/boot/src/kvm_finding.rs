@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fsimage::io::temporary::Temporary;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 const NAME: &str = "kvm-runs-no-guest";
@@ -71,18 +72,9 @@ impl Subject {
 
     fn write_to(&self, dir: &Path) -> io::Result<()> {
         create(dir)?;
-        let dir = open(dir)?;
-        let temporary = format!(".{NAME}-{}", std::process::id());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let flags = flags | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600))?;
-        let written = File::from(file).write_all(self.0.as_bytes());
-        let renamed =
-            written.and_then(|()| Ok(rustix::fs::renameat(&dir, &temporary, &dir, NAME)?));
-        if renamed.is_err() {
-            let _ = rustix::fs::unlinkat(&dir, &temporary, AtFlags::empty());
-        }
-        renamed
+        let temporary = Temporary::create_in(&open(dir)?.into(), 0o600)?;
+        temporary.file().write_all(self.0.as_bytes())?;
+        temporary.replace(Path::new(NAME)).map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -10,8 +11,8 @@ use bundle::UPPER;
 use bundle::boot::{ByteSize, UpperSize};
 use bundle::open::OpenBundle;
 use fsimage::io::temporary::Temporary;
-use rustix::fs::{FlockOperation, OFlags, SeekFrom};
-use rustix::io::Errno;
+use fsimage::io::{flock, holes};
+use rustix::fs::OFlags;
 
 /// Where ext4 keeps its magic number and its UUID.
 const SUPERBLOCK: u64 = 1024;
@@ -114,10 +115,8 @@ impl Upper {
             let same = inode(&own.file.metadata()?) == inode(&metadata);
             ensure!(!same, "it is the bundle's own, which stays as it was compiled");
         }
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => bail!("another machine is using it"),
-            other => other?,
-        }
+        let is_free = flock::try_lock(&file, flock::Kind::Exclusive)?;
+        ensure!(is_free, "another machine is using it");
         let wanted = uuid(&bundle.upper.file).context(UPPER)?;
         match uuid(&file)? {
             Some(found) => ensure!(
@@ -172,16 +171,10 @@ fn copy_sparse(from: &File, to: &File, size: u64) -> io::Result<()> {
     }
     to.set_len(size)?;
     let mut buffer = vec![0; 1 << 18];
-    let mut at = 0;
-    while at < size {
-        at = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            Err(Errno::NXIO) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let hole = rustix::fs::seek(from, SeekFrom::Hole(at))?.min(size);
-        while at < hole {
-            let want = (hole - at).min(buffer.len() as u64) as usize;
+    for data in holes::data(from, size, 1) {
+        let Range { start: mut at, end } = data?;
+        while at < end {
+            let want = (end - at).min(buffer.len() as u64) as usize;
             from.read_exact_at(&mut buffer[..want], at)?;
             to.write_all_at(&buffer[..want], at)?;
             at += want as u64;

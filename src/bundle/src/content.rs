@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::{Result, ensure};
 use fsimage::budget::MAX_SPARSE;
 use fsimage::digest::HASHED;
-use fsimage::io::hash;
-use rustix::fs::SeekFrom;
+use fsimage::io::{hash, holes};
 use serde::{Deserialize, Serialize};
 
 use crate::names::INDEX;
@@ -53,20 +53,9 @@ impl Content {
         if matches!(self, Self::Blake3NonzeroBlocks(_)) {
             return Ok(0);
         }
-        let (mut at, mut holes) = (0, 0);
-        while at < len {
-            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-                Ok(data) => data,
-                Err(rustix::io::Errno::NXIO) => len,
-                Err(error) => return Err(error.into()),
-            };
-            holes += data - at;
-            if data >= len {
-                break;
-            }
-            at = rustix::fs::seek(file, SeekFrom::Hole(data))?;
-        }
-        Ok(holes)
+        let data =
+            holes::data(file, len, 1).map(|range| range.map(|range| range.end - range.start));
+        Ok(len - data.sum::<io::Result<u64>>()?)
     }
 
     /// The hash of `file`'s present content, of the same kind.
@@ -92,28 +81,20 @@ pub const MAX_HOLES: u64 = MAX_SPARSE;
 
 fn has_few_holes(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    let len = metadata.len();
+    let mut left = MAX_HOLES;
     // Some file systems compress: what is not allocated need not be a hole.
-    if len.saturating_sub(metadata.blocks().saturating_mul(512)) <= MAX_HOLES {
+    if metadata.len().saturating_sub(metadata.blocks().saturating_mul(512)) <= left {
         return Ok(());
     }
-    let mut holes = 0u64;
     let mut at = 0;
-    while at < len {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.min(len),
-            Err(rustix::io::Errno::NXIO) => len,
-            Err(error) => return Err(error.into()),
-        };
-        holes = holes.saturating_add(data - at);
-        if holes > MAX_HOLES {
+    let end = std::iter::once(Ok(metadata.len()..metadata.len()));
+    for data in holes::data(file, metadata.len(), 1).chain(end) {
+        let data = data?;
+        left = left.checked_sub(data.start - at).ok_or_else(|| {
             let text = format!("it has more than {MAX_HOLES} bytes of holes, which are not hashed");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        if data == len {
-            break;
-        }
-        at = rustix::fs::seek(file, SeekFrom::Hole(data))?;
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })?;
+        at = data.end;
     }
     Ok(())
 }
@@ -185,32 +166,14 @@ impl NonzeroBlocks {
 
 /// [`Content::Blake3NonzeroBlocks`] of `file`.
 fn nonzero_blocks(file: &File) -> io::Result<Content> {
-    nonzero_blocks_by(file, |to| rustix::fs::seek(file, to))
-}
-
-/// As [`nonzero_blocks`]; `seek` tells where the host has data and holes.
-fn nonzero_blocks_by(
-    file: &File,
-    seek: impl Fn(SeekFrom) -> rustix::io::Result<u64>,
-) -> io::Result<Content> {
-    let len = file.metadata()?.len();
     let mut hash = NonzeroBlocks::default();
     let mut buffer = vec![0; 256 * BLOCK];
     let mut at = 0;
-    while at < len {
-        // The host's holes only save reading them: zeros count for nothing anyway.
-        let data = match seek(SeekFrom::Data(at)) {
-            Ok(data) => data,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        // The host's blocks may be smaller: the hole is looked for behind the data, and
-        // not behind the start of their block, which may be a hole itself.
-        let hole = seek(SeekFrom::Hole(data))?;
-        let start = data - data % BLOCK as u64;
+    // The host's holes only save reading them: zeros count for nothing anyway.
+    for data in holes::data(file, file.metadata()?.len(), BLOCK as u64) {
+        let Range { start, end } = data?;
         hash.zeros(start - at);
         at = start;
-        let end = hole.next_multiple_of(BLOCK as u64).min(len);
         while at < end {
             let want = (end - at).min(buffer.len() as u64) as usize;
             file.read_exact_at(&mut buffer[..want], at)?;
@@ -256,27 +219,6 @@ mod tests {
         assert_eq!(hash(&[0; 100_000]), expected);
         assert_ne!(hash(&[1]), expected);
         std::fs::remove_file(path).unwrap();
-    }
-
-    /// A host whose blocks are smaller, and of which the first is a hole.
-    #[test]
-    fn a_hole_may_end_within_a_block() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(3 * BLOCK as u64).unwrap();
-        file.write_all_at(b"x", 1024).unwrap();
-        let steps = std::cell::Cell::new(0);
-        let seek = |to: SeekFrom| {
-            steps.set(steps.get() + 1);
-            match to {
-                _ if steps.get() > 10 => Err(rustix::io::Errno::TIMEDOUT),
-                SeekFrom::Data(at @ 0..2048) => Ok(at.max(1024)),
-                SeekFrom::Hole(1024..2048) => Ok(2048),
-                SeekFrom::Hole(at) => Ok(at),
-                _ => Err(rustix::io::Errno::NXIO),
-            }
-        };
-        let found = nonzero_blocks_by(&file, seek).unwrap();
-        assert_eq!(found, nonzero_blocks(&file).unwrap());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use fsimage::erofs::plan::Form;
 use fsimage::erofs::read::Reader;
 use fsimage::io::mmap;
 use fsimage::tree::extents::Extents;
-use fsimage::tree::{GuestPath, InodeId, Kind, Name, Tree};
+use fsimage::tree::{InodeId, Kind, Name, Tree};
 use serde::Serialize;
 
 use super::index::{Index, Layer};
@@ -139,20 +139,10 @@ fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
 fn case_conflicts(tree: &Tree<Extents>) -> (Vec<Vec<String>>, u64) {
     let (mut conflicts, mut left_out) = (Vec::new(), 0);
     let (mut names_left, mut bytes_left) = (MAX_CONFLICTS, MAX_CONFLICT_BYTES);
-    let mut path = GuestPath::default();
-    // With the depth of the directory that each is in.
-    let mut dirs = vec![(0, None, InodeId::ROOT)];
-    while let Some((depth, name, id)) = dirs.pop() {
-        path.0.truncate(depth);
-        path.0.extend(name);
-        let depth = path.0.len();
-        let Some(dir) = tree.dir(id) else { continue };
-        for (name, child) in &dir.entries {
-            if tree.dir(*child).is_some() {
-                dirs.push((depth, Some(name.clone()), *child));
-            }
-        }
-        for names in alike(dir.entries.keys()) {
+    let mut walk = tree.walk();
+    while let Some(dir) = walk.next() {
+        let path = &walk.path;
+        for names in alike(tree[dir].entries.keys()) {
             let own: usize = names.iter().map(|name| name.as_bytes().len()).sum();
             let above: usize = path.0.iter().map(|name| name.as_bytes().len() + 1).sum();
             let bytes = own.saturating_add(above.saturating_mul(names.len()));

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::RawFd;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::budget::Budget;
 use fsimage::io::dir::{Dir, open_dir};
 use fsimage::io::regular;
+use fsimage::io::stamp::Stamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use crate::content::Content;
@@ -29,43 +29,21 @@ pub struct OpenFile {
     stamp: Stamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// Whatever writes to the file changes it, but its owner can set it back.
-    mtime: (i64, i64),
-    /// Nobody can set it back, but it changes as well when another bundle gets or loses
-    /// the same layer.
-    ctime: (i64, i64),
-    size: u64,
-}
-
-impl Stamp {
-    fn of(file: &File) -> Result<Self> {
-        let m = file.metadata()?;
-        let (mtime, ctime) = ((m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()));
-        Ok(Self { mtime, ctime, size: m.size() })
-    }
-
-    /// Whether nobody wrote to the file, as far as mtime and size tell.
-    fn looks_as(&self, other: &Self) -> bool {
-        (self.mtime, self.size) == (other.mtime, other.size)
-    }
-}
-
 impl OpenFile {
     /// Whether the file is what it was when it was checked, and `content` if that cannot
     /// be told without hashing it.
     pub(super) fn is_unchanged(&self, content: &Content) -> Result<bool> {
-        let mut before = Stamp::of(&self.file)?;
+        let mut before = Stamp::of(&self.file.metadata()?);
         if before == self.stamp {
             return Ok(true);
         }
-        // Names may come and go while it is hashed, but not for ever.
+        // Another bundle may get or lose the same layer while it is hashed, which changes the
+        // ctime, but not for ever.
         for _ in 0..10 {
-            if !before.looks_as(&self.stamp) || content.check_file(&self.file).is_err() {
+            if !before.is_unwritten_since(&self.stamp) || content.check_file(&self.file).is_err() {
                 return Ok(false);
             }
-            let after = Stamp::of(&self.file)?;
+            let after = Stamp::of(&self.file.metadata()?);
             if after == before {
                 return Ok(true);
             }
@@ -205,7 +183,7 @@ impl Place {
     pub(super) fn open(&self, path: &str) -> Result<OpenFile> {
         let (dir, name) = self.name_of(path)?;
         let file = regular::open_at(dir, name).map_err(missing)?;
-        let stamp = Stamp::of(&file)?;
+        let stamp = Stamp::of(&file.metadata()?);
         Ok(OpenFile { path: path.to_owned(), size: stamp.size, file, stamp })
     }
 }

@@ -99,7 +99,7 @@ impl Staging {
             let directory = directory.clone();
             move || directory.give_up()
         })?;
-        let _ = rustix::fs::flock(&order, rustix::fs::FlockOperation::Unlock);
+        let _ = flock::unlock(&order);
         let make = || -> io::Result<(File, File)> {
             let bundle = make_dir(&directory.dir, BUNDLE)?;
             let layers = make_dir(&bundle, LAYERS)?;

@@ -8,38 +8,30 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use fsimage::ext4::{self, Options};
+use fsimage::ext4::Layout;
 use fsimage::io::sink::FileSink;
-use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Timestamp, Tree, Xattrs};
+use fsimage::tree::{DirId, Inode, Kind, Name, Stat, Timestamp, Tree, Xattrs};
 
-/// Adds an inode of `kind` to the directory `dir`.
-fn add(
-    tree: &mut Tree<Vec<u8>>,
-    dir: InodeId,
-    name: &str,
-    mode: u16,
-    kind: Kind<Vec<u8>>,
-) -> Result<InodeId, Box<dyn Error>> {
+/// An inode of root's, without xattrs.
+fn inode(mode: u16, kind: Kind<Vec<u8>>) -> Inode<Vec<u8>> {
     let stat = Stat { mode, uid: 0, gid: 0, mtime: Timestamp::EPOCH };
-    let id = tree.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
-    let dir = tree.dir_mut(dir).ok_or("only a directory has entries")?;
-    dir.entries.insert(Name::new(name.as_bytes())?, id);
-    Ok(id)
+    Inode { stat, xattrs: Xattrs::default(), kind }
 }
 
 fn image(path: &Path) -> Result<u64, Box<dyn Error>> {
     let mut tree = Tree::new(Stat::IMPLIED_DIR);
-    let etc = add(&mut tree, InodeId::ROOT, "etc", 0o755, Kind::Dir(Dir::default()))?;
-    add(&mut tree, etc, "motd", 0o644, Kind::File(b"Written without mkfs.\n".to_vec()))?;
-    add(&mut tree, etc, "issue", 0o777, Kind::Symlink((*b"motd").into()))?;
+    let etc = tree.add_dir(DirId::ROOT, Name::new(b"etc")?, Stat::IMPLIED_DIR)?;
+    let motd = Kind::File(b"Written without mkfs.\n".to_vec());
+    tree.add(etc, Name::new(b"motd")?, inode(0o644, motd))?;
+    let issue = Kind::Symlink((*b"motd").into());
+    tree.add(etc, Name::new(b"issue")?, inode(0o777, issue))?;
 
     // Every address follows from the tree and the size, so the same tree gives the same bytes.
-    let size = ext4::least_size(&tree, 1 << 20)?;
-    let options = Options { size, seed: [0; 32] };
+    let layout = Layout::leaving(&tree, 1 << 20)?;
     let mut sink = FileSink::new(File::create(path)?);
-    ext4::write(&tree, &options, &mut sink)?;
+    layout.write(&[0; 32], &mut sink)?;
     sink.finish(&[])?;
-    Ok(size)
+    Ok(layout.size())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -16,6 +16,7 @@ pub mod budget;
 pub mod digest;
 pub mod erofs;
 pub mod ext4;
+mod fields;
 pub mod io;
 pub mod tree;
 pub mod units;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fsimage::ext4::{self, Content, Error, Options};
+use fsimage::ext4::{self, Content, Error, Layout};
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Rdev, Stat, Timestamp, Tree, Xattrs};
 
@@ -46,7 +46,7 @@ impl Drop for Scratch {
 
 fn write<C: Content>(tree: &Tree<C>, size: u64, to: &Path) -> Result<u64, Error> {
     let mut sink = FileSink::new(File::create(to).unwrap());
-    ext4::write(tree, &Options { size, seed: [3; 32] }, &mut sink)?;
+    Layout::at(tree, size)?.write(&[3; 32], &mut sink)?;
     let (file, _) = sink.finish(&[])?;
     assert_eq!(file.metadata().unwrap().len(), size);
     Ok(file.metadata().unwrap().blocks() * 512)
@@ -281,7 +281,7 @@ impl Sink for Count {
 
 fn count<C: Content>(tree: &Tree<C>, size: u64, full: Option<u64>) -> Result<Count, Error> {
     let mut sink = Count { full, ..Count::default() };
-    ext4::write(tree, &Options { size, seed: [3; 32] }, &mut sink)?;
+    Layout::at(tree, size)?.write(&[3; 32], &mut sink)?;
     assert_eq!(sink.position, size);
     Ok(sink)
 }

@@ -7,10 +7,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use fsimage::io::sink::is_zero;
-use rustix::fs::SeekFrom;
+use fsimage::io::{holes, sink};
 
 const BLOCK: u64 = 4096;
 /// Bytes of one record at most, and of what is read at once.
@@ -38,20 +38,17 @@ pub fn write(file: &File, out: &mut impl Write) -> io::Result<()> {
 pub fn each(file: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let mut buffer = vec![0; RECORD as usize];
-    let mut at = 0;
-    while at < size {
-        // The host's holes only save reading them.
-        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data - data % BLOCK,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        // Cut where every host would.
-        let end = (at - at % RECORD + RECORD).min(size);
-        let chunk = &mut buffer[..(end - at) as usize];
-        file.read_exact_at(chunk, at)?;
-        runs(at, chunk, &mut take)?;
-        at = end;
+    // The host's holes only save reading them.
+    for data in holes::data(file, size, BLOCK) {
+        let Range { start: mut at, end } = data?;
+        while at < end {
+            // Cut where every host would.
+            let cut = (at - at % RECORD + RECORD).min(end);
+            let chunk = &mut buffer[..(cut - at) as usize];
+            file.read_exact_at(chunk, at)?;
+            runs(at, chunk, &mut take)?;
+            at = cut;
+        }
     }
     Ok(size)
 }
@@ -63,20 +60,11 @@ fn runs(
     bytes: &[u8],
     mut take: impl FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let count = |zero: bool, bytes: &[u8]| {
-        let blocks = bytes.chunks(BLOCK as usize).take_while(|b| is_zero(b) == zero);
-        blocks.map(<[u8]>::len).sum::<usize>()
-    };
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (zeros, after) = rest.split_at(count(true, rest));
-        let (full, after) = after.split_at(count(false, after));
-        at += zeros.len() as u64;
-        if !full.is_empty() {
-            take(at, full)?;
+    for (zero, run) in sink::runs(bytes, BLOCK as usize) {
+        if !zero {
+            take(at, run)?;
         }
-        at += full.len() as u64;
-        rest = after;
+        at += run.len() as u64;
     }
     Ok(())
 }

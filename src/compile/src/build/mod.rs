@@ -101,8 +101,9 @@ fn build_by(
 
     reporter.event(Event::Stage("patch"));
     let patched = upper::patch(&build, (tree, disks))?;
-    let size = patched.size;
-    let upper = patched.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
+    let upper = patched.lay_out(&request.manifest)?;
+    let size = upper.size();
+    let upper = upper.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
     // It has layers open, which may be those of the bundle.
     drop(patched);
     // From here on, all that a machine reads is there.
@@ -168,7 +169,8 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     let Linked { tree, disks, .. } = link(&build, ready)?;
     reporter.event(Event::Stage("patch"));
     let patched = upper::patch(&build, (tree, disks))?;
-    Ok(Preview { upper: patched.size, changes: patched.changes })
+    let upper = patched.lay_out(&request.manifest)?.size();
+    Ok(Preview { upper, changes: patched.changes })
 }
 
 fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Signed>)> {

@@ -5,14 +5,15 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bundle::content::{Content as Hash, NonzeroBlocks};
-use fsimage::ext4;
+use fsimage::ext4::{self, Layout};
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::extents::Extents;
-use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Timestamp, Tree, Xattrs};
+use fsimage::tree::{DirId, Name, Stat, Timestamp, Tree};
 
 use crate::build::context::Build;
+use crate::manifest::Manifest;
 use crate::patch;
 use crate::patch::change::{Change, Environment};
 use crate::patch::content::{Content, Disks};
@@ -28,11 +29,9 @@ const FREE: u64 = 3 << 30;
 /// image can be files that take a hundred thousand times as much when patches copy them.
 const MOST_UNASKED: u64 = 64 << 30;
 
-/// An upper that is decided, and not written.
+/// What an upper is to hold.
 pub(super) struct Patched {
     tree: Tree<OnDisks>,
-    /// Bytes of the file system.
-    pub size: u64,
     pub changes: Vec<Vec<Change>>,
     /// Of the patches; none if there are none.
     fingerprint: Option<blake3::Hash>,
@@ -103,51 +102,27 @@ pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) ->
     let disks = std::sync::Arc::new(patched.disks);
     let tree = patched.upper.map_files(|content| OnDisks { content, disks: disks.clone() });
     let tree = with_work(tree)?;
-    let least = |free| ext4::least_size(&tree, free).map_err(guest_error);
-    let size = match manifest.upper.size {
-        None => unasked(least(FREE)?)?,
-        Some(size) if ext4::fits(&tree, size.0).map_err(guest_error)? => size.0,
-        Some(size) => bail!(
-            "{}: upper.size is {} bytes; the patches need {} MiB, without anything for the guest \
-             to write",
-            manifest.upper_at,
-            size.0,
-            least(0)? >> 20
-        ),
-    };
     let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
-    Ok(Patched { tree, size, changes: patched.changes, fingerprint })
+    Ok(Patched { tree, changes: patched.changes, fingerprint })
 }
 
-/// The size of an upper that needs `least` bytes, and of which nobody said how large it
-/// is to be.
-fn unasked(least: u64) -> Result<u64> {
+/// Refuses an upper that needs `least` bytes if nobody said how large it is to be.
+fn unasked(least: u64) -> Result<()> {
     ensure!(
         least <= MOST_UNASKED,
         "the patches need an upper of {} GiB: if that is meant, say so in the manifest (upper: {{ \
          size: {0}GiB }})",
         least.div_ceil(1 << 30)
     );
-    Ok(USUAL_SIZE.max(least))
+    Ok(())
 }
 
 /// `/upper` is `tree`, `/work` is empty.
 fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
     let mut whole = Tree::new(Stat::IMPLIED_DIR);
-    let shift = 1;
-    for mut inode in tree.into_inodes() {
-        if let Kind::Dir(dir) = &mut inode.kind {
-            dir.entries.values_mut().for_each(|id| id.0 = id.0.saturating_add(shift));
-        }
-        whole.push(inode)?;
-    }
-    let stat = Stat { mode: 0o700, ..Stat::IMPLIED_DIR };
-    let kind = Kind::Dir(Dir::default());
-    let work = whole.push(Inode { stat, xattrs: Xattrs::default(), kind })?;
-    let root = whole.dir_mut(InodeId::ROOT).expect("the root is a directory");
-    for (name, id) in [("upper", InodeId(shift)), ("work", work)] {
-        root.entries.insert(Name::new(name.as_bytes()).expect("a plain name"), id);
-    }
+    let upper = whole.append(tree)?;
+    whole[DirId::ROOT].entries.insert(Name::new(b"upper")?, upper.inode());
+    whole.add_dir(DirId::ROOT, Name::new(b"work")?, Stat { mode: 0o700, ..Stat::IMPLIED_DIR })?;
     Ok(whole)
 }
 
@@ -155,12 +130,47 @@ fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
 fn guest_error(error: ext4::Error) -> anyhow::Error {
     let text = format!("{:#}", anyhow::Error::from(error));
     match text.strip_prefix("upper/") {
-        Some(text) => anyhow::anyhow!("{}: /{text}", bundle::UPPER),
-        None => anyhow::anyhow!("{}: {text}", bundle::UPPER),
+        Some(text) => anyhow!("{}: /{text}", bundle::UPPER),
+        None => anyhow!("{}: {text}", bundle::UPPER),
     }
 }
 
+/// An upper that is decided, and not written.
+pub(super) struct Upper<'p> {
+    layout: Layout<'p, OnDisks>,
+    fingerprint: Option<blake3::Hash>,
+}
+
 impl Patched {
+    /// Lays the upper out in the size that `manifest` says, or in one with room for the guest.
+    pub(super) fn lay_out(&self, manifest: &Manifest) -> Result<Upper<'_>> {
+        let layout = match manifest.upper.size {
+            None => {
+                let layout = Layout::leaving(&self.tree, FREE).map_err(guest_error)?;
+                unasked(layout.size())?;
+                layout.at_least(USUAL_SIZE)
+            }
+            Some(size) => Layout::at(&self.tree, size.0),
+        };
+        let layout = layout.map_err(|error| match error {
+            ext4::Error::Full { size, least } => anyhow!(
+                "{}: upper.size is {size} bytes; the patches need {} MiB, without anything for \
+                 the guest to write",
+                manifest.upper_at,
+                least >> 20
+            ),
+            error => guest_error(error),
+        })?;
+        Ok(Upper { layout, fingerprint: self.fingerprint })
+    }
+}
+
+impl Upper<'_> {
+    /// Bytes of the file system.
+    pub(super) fn size(&self) -> u64 {
+        self.layout.size()
+    }
+
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
     pub(super) fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {
@@ -173,8 +183,7 @@ impl Patched {
             seed = hasher.finalize();
         }
         let mut sink = Hashed { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
-        let options = ext4::Options { size: self.size, seed: *seed.as_bytes() };
-        ext4::write(&self.tree, &options, &mut sink).map_err(guest_error)?;
+        self.layout.write(seed.as_bytes(), &mut sink).map_err(guest_error)?;
         sink.sink.finish(&[])?;
         Ok(sink.hash.finish())
     }
@@ -208,8 +217,7 @@ mod tests {
 
     #[test]
     fn a_huge_upper_is_made_for_who_asks_for_it() {
-        assert_eq!(unasked(1).unwrap(), USUAL_SIZE);
-        assert_eq!(unasked(64 << 30).unwrap(), 64 << 30);
+        assert!(unasked(1).is_ok() && unasked(64 << 30).is_ok());
         let error = unasked((64 << 30) + 1).unwrap_err().to_string();
         assert!(error.contains("upper: { size: 65GiB }"), "{error}");
     }

@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::budget::{Budget, Steps};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::journal::{Journal, PLINKS};
-use fsimage::tree::links::{self, MAX_LINKS, Step};
-use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
+use fsimage::tree::resolve::{Resolver, Stuck};
+use fsimage::tree::weight::{self, Weigh as _};
+use fsimage::tree::{Dir, DirId, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
 
 use super::limits::Limits;
 
@@ -22,7 +22,7 @@ pub struct Placer<'b> {
     tree: Tree<Extents>,
     /// Names that hide what is below; settled at the end, because they never
     /// hide what their own layer has, wherever it stands in the tar.
-    whiteouts: Vec<(InodeId, Name)>,
+    whiteouts: Vec<(DirId, Name)>,
     /// Files that aufs kept for hard links to them, by path; they have no name
     /// of their own in the image.
     plinks: HashMap<GuestPath, InodeId>,
@@ -107,7 +107,7 @@ impl<'b> Placer<'b> {
     /// An empty tree: memory comes from `budget`, steps on paths from `steps`.
     pub fn new(limits: &Limits, budget: &'b Budget<'b>, steps: &'b Steps) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
-        tree.dir_mut(InodeId::ROOT).expect("the root is a directory").implied = true;
+        tree[DirId::ROOT].implied = true;
         let (whiteouts, plinks) = (Vec::new(), HashMap::new());
         Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth, budget, steps }
     }
@@ -118,17 +118,15 @@ impl<'b> Placer<'b> {
     pub fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
         let kind = Kind::Dir(Dir::default());
         self.record(&GuestPath::default(), || Inode { stat, xattrs: xattrs.clone(), kind })?;
-        self.describe(InodeId::ROOT, stat, xattrs)
+        self.describe(DirId::ROOT, stat, xattrs)
     }
 
-    fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) -> Result<()> {
+    fn describe(&mut self, dir: DirId, stat: Stat, xattrs: Xattrs) -> Result<()> {
         self.budget.take(xattrs.weight())?;
-        let inode = self.tree.inode_mut(dir);
+        let inode = self.tree.inode_mut(dir.inode());
         inode.stat = stat;
         inode.xattrs = xattrs;
-        if let Kind::Dir(dir) = &mut inode.kind {
-            dir.implied = false;
-        }
+        self.tree[dir].implied = false;
         Ok(())
     }
 
@@ -147,11 +145,11 @@ impl<'b> Placer<'b> {
         self.record(&parent.join(&name), || Inode { stat, xattrs: xattrs.clone(), kind })?;
         let parent = self.parent(parent, firm)?;
         let known = self.entry(parent, &name);
-        let id = match known {
-            Some(id) if self.tree.dir(id).is_some() => id,
-            _ => self.new_dir(parent, name, known.is_some())?,
+        let dir = match known.and_then(|id| self.tree.dir_id(id)) {
+            Some(dir) => dir,
+            None => self.new_dir(parent, name, known.is_some())?,
         };
-        self.describe(id, stat, xattrs)
+        self.describe(dir, stat, xattrs)
     }
 
     /// Anything but a directory or a hard link.
@@ -196,7 +194,7 @@ impl<'b> Placer<'b> {
         match found {
             Some(id) => {
                 self.budget.take(name.weight())?;
-                self.entries(parent).insert(name, id);
+                self.tree[parent].entries.insert(name, id);
             }
             // In a layer below, or later in this tar.
             None => drop(self.add(parent, name, Journal::link(target))?),
@@ -233,7 +231,7 @@ impl<'b> Placer<'b> {
             None => self.walk(dir, OnTheWay::Make)?,
         };
         if let Some(dir) = dir {
-            self.tree.dir_mut(dir).expect("a parent is a directory").opaque = true;
+            self.tree[dir].opaque = true;
         }
         Ok(())
     }
@@ -245,14 +243,15 @@ impl<'b> Placer<'b> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
         for (parent, name) in &whiteouts {
             if self.entry(*parent, name).is_none() {
-                self.place(*parent, name.clone(), Journal::whiteout())?;
+                self.tree.add(*parent, name.clone(), Journal::whiteout())?;
             }
         }
         let mut hollow = HashMap::new();
         for (parent, name) in &whiteouts {
-            let id = self.entry(*parent, name).expect("each name has something by now");
+            // Each name has something by now.
+            let Some(id) = self.entry(*parent, name) else { continue };
             if self.tree.is_hollow(id, &mut hollow) {
-                self.place(*parent, name.clone(), Journal::whiteout())?;
+                self.tree.add(*parent, name.clone(), Journal::whiteout())?;
             } else if let Some(dir) = self.tree.dir_mut(id) {
                 (dir.opaque, dir.implied) = (true, false);
             }
@@ -284,7 +283,7 @@ impl<'b> Placer<'b> {
     /// The directory at `path` if the layer describes it, and every one on the way:
     /// then no layer below has a say in where an entry in it goes. Anywhere else,
     /// the journal begins.
-    fn firm_parent(&mut self, path: &GuestPath) -> Result<Option<InodeId>> {
+    fn firm_parent(&mut self, path: &GuestPath) -> Result<Option<DirId>> {
         let firm = self.firm_dir(&path.0);
         if firm.is_none() {
             self.begin_journal()?;
@@ -292,10 +291,10 @@ impl<'b> Placer<'b> {
         Ok(firm)
     }
 
-    fn firm_dir(&self, path: &[Name]) -> Option<InodeId> {
-        path.iter().try_fold(InodeId::ROOT, |at, name| {
-            let id = self.entry(at, name)?;
-            self.tree.dir(id).filter(|dir| !dir.implied).map(|_| id)
+    fn firm_dir(&self, path: &[Name]) -> Option<DirId> {
+        path.iter().try_fold(DirId::ROOT, |at, name| {
+            let dir = self.tree.dir_id(self.entry(at, name)?)?;
+            (!self.tree[dir].implied).then_some(dir)
         })
     }
 
@@ -311,41 +310,32 @@ impl<'b> Placer<'b> {
     }
 
     /// Makes `name` in `dir` lead to a new inode.
-    fn add(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
+    fn add(&mut self, dir: DirId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
         self.budget.take(inode.weight() + name.weight())?;
-        self.place(dir, name, inode)
+        Ok(self.tree.add(dir, name, inode)?)
     }
 
-    /// As [`Placer::add`], for what was taken from the budget before.
-    fn place(&mut self, dir: InodeId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
-        let id = self.tree.push(inode)?;
-        self.entries(dir).insert(name, id);
-        Ok(id)
-    }
-
-    fn entries(&mut self, dir: InodeId) -> &mut std::collections::BTreeMap<Name, InodeId> {
-        &mut self.tree.dir_mut(dir).expect("a parent is a directory").entries
-    }
-
-    fn entry(&self, dir: InodeId, name: &Name) -> Option<InodeId> {
-        self.tree.dir(dir)?.entries.get(name).copied()
+    fn entry(&self, dir: DirId, name: &Name) -> Option<InodeId> {
+        self.tree[dir].entries.get(name).copied()
     }
 
     /// A new directory that no entry describes yet. One that takes the place of
     /// something else starts empty: nothing of lower layers is in it.
-    fn new_dir(&mut self, parent: InodeId, name: Name, replaces: bool) -> Result<InodeId> {
-        let kind = Kind::Dir(Dir { opaque: replaces, implied: !replaces, ..Dir::default() });
-        self.add(parent, name, Inode { stat: Stat::IMPLIED_DIR, xattrs: Xattrs::default(), kind })
+    fn new_dir(&mut self, parent: DirId, name: Name, replaces: bool) -> Result<DirId> {
+        self.budget.take(weight::EMPTY_DIR + name.weight())?;
+        let dir = self.tree.add_dir(parent, name, Stat::IMPLIED_DIR)?;
+        (self.tree[dir].opaque, self.tree[dir].implied) = (replaces, !replaces);
+        Ok(dir)
     }
 
     /// The directory that `path` leads to, through symbolic links of this
     /// layer; directories that are missing become implied ones.
-    fn parent(&mut self, path: &GuestPath, firm: Option<InodeId>) -> Result<InodeId> {
+    fn parent(&mut self, path: &GuestPath, firm: Option<DirId>) -> Result<DirId> {
         if let Some(firm) = firm {
             return Ok(firm);
         }
-        let id = self.walk(path, OnTheWay::Replace)?;
-        id.ok_or_else(|| anyhow!("{} cannot be a directory", path.shown()))
+        let dir = self.walk(path, OnTheWay::Replace)?;
+        dir.ok_or_else(|| anyhow!("{} cannot be a directory", path.shown()))
     }
 
     /// What `path` names in this layer; its last component is not followed.
@@ -357,51 +347,36 @@ impl<'b> Placer<'b> {
         Ok(parent.and_then(|dir| self.entry(dir, last)))
     }
 
-    fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<InodeId>> {
-        self.steps.take(path.0.len())?;
-        let mut stack = vec![InodeId::ROOT];
-        let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
-        let mut followed = 0;
-        while let Some(step) = steps.pop() {
-            let Step::Into(name) = step else {
-                if stack.len() > 1 {
-                    stack.pop();
-                }
-                continue;
-            };
-            let here = *stack.last().expect("the root stays");
+    fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<DirId>> {
+        let mut resolver = Resolver::new(&path.0, self.steps)?;
+        while let Some((here, name)) = resolver.next_name() {
             let known = self.entry(here, &name);
-            match known.map(|id| (id, &self.tree.inode(id).kind)) {
-                Some((id, Kind::Dir(_))) => stack.push(id),
-                Some((_, Kind::Symlink(target))) => {
-                    followed += 1;
-                    ensure!(
-                        followed <= MAX_LINKS,
-                        "{}: symbolic links lead in a circle",
-                        path.shown()
-                    );
-                    if target.starts_with(b"/") {
-                        stack.truncate(1);
-                    }
-                    let more = links::steps(target)?;
-                    self.steps.take(more.len())?;
-                    steps.extend(more);
-                }
-                None if on == OnTheWay::Stop => return Ok(None),
-                Some(_) if on != OnTheWay::Replace => return Ok(None),
-                _ => {
-                    ensure!(
-                        (stack.len() as u64) < self.max_depth,
-                        "{}: deeper than {} directories (raise --max-depth to allow it)",
-                        path.shown(),
-                        self.max_depth
-                    );
-                    let id = self.new_dir(here, name, known.is_some())?;
-                    stack.push(id);
-                }
+            if let Some(dir) = known.and_then(|id| self.tree.dir_id(id)) {
+                resolver.enter(dir, name);
+                continue;
             }
+            if let Some(id) = known
+                && let Kind::Symlink(target) = &self.tree.inode(id).kind
+            {
+                resolver.follow(target).map_err(|stuck| match stuck {
+                    Stuck::Loop => anyhow!("{}: {stuck}", path.shown()),
+                    other => other.into(),
+                })?;
+                continue;
+            }
+            if on == OnTheWay::Stop || known.is_some() && on != OnTheWay::Replace {
+                return Ok(None);
+            }
+            ensure!(
+                resolver.depth() + 1 < self.max_depth,
+                "{}: deeper than {} directories (raise --max-depth to allow it)",
+                path.shown(),
+                self.max_depth
+            );
+            let dir = self.new_dir(here, name.clone(), known.is_some())?;
+            resolver.enter(dir, name);
         }
-        Ok(stack.last().copied())
+        Ok(Some(resolver.dir()))
     }
 }
 

@@ -4,16 +4,16 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use fsimage::io::sink::Sink;
-use fsimage::io::{regular, threads};
+use fsimage::io::sink::{self, Sink};
+use fsimage::io::stamp::Stamp;
+use fsimage::io::{holes, regular, threads};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::weight::Weigh;
 use fsimage::units::{BLOCK_SIZE, PAGE_SIZE};
-use rustix::fs::SeekFrom;
 
 /// A regular file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,31 +67,11 @@ struct Seen {
 
 impl PartialEq for HostFile {
     fn eq(&self, other: &Self) -> bool {
-        (&self.path, self.stamp) == (&other.path, other.stamp)
+        self.path == other.path && self.stamp.is_unwritten_since(&other.stamp)
     }
 }
 
 impl Eq for HostFile {}
-
-/// Whatever changes a file's content changes one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    dev: u64,
-    ino: u64,
-    size: u64,
-    mtime: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-            size: metadata.size(),
-            mtime: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-}
 
 /// Disks that extents lie on, by device: number 1 comes first.
 ///
@@ -106,7 +86,7 @@ impl HostFile {
     /// The regular file at `path`, of which `metadata` was read.
     pub fn new(path: &Path, metadata: &std::fs::Metadata) -> Self {
         let stamp = Stamp::of(metadata);
-        Self { path: path.into(), size: metadata.size(), stamp, seen: Arc::default() }
+        Self { path: path.into(), size: stamp.size, stamp, seen: Arc::default() }
     }
 
     fn named(&self, error: io::Error) -> io::Error {
@@ -120,7 +100,7 @@ impl HostFile {
 
     fn open(&self) -> io::Result<File> {
         let file = regular::open_followed(&self.path).map_err(|error| self.named(error))?;
-        if Stamp::of(&file.metadata()?) != self.stamp {
+        if !Stamp::of(&file.metadata()?).is_unwritten_since(&self.stamp) {
             let what = format!("{} changed while it was read", self.path.display());
             return Err(io::Error::other(what));
         }
@@ -165,27 +145,7 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
     }
     let mut buffer = vec![0; CHUNK.min(size) as usize];
     threads::pool()?;
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start.max(at) / PAGE_SIZE * PAGE_SIZE,
-            Err(rustix::io::Errno::NXIO) => break,
-            // A file system that does not know of holes.
-            Err(_) => at,
-        };
-        at = start;
-        let hole = |from| {
-            let end = rustix::fs::seek(file, SeekFrom::Hole(from)).unwrap_or(size);
-            end.next_multiple_of(PAGE_SIZE).clamp(at, size)
-        };
-        let mut end = hole(at);
-        // The host's blocks may be smaller: a hole within one of ours is none.
-        while end < size
-            && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
-            && data < end + PAGE_SIZE
-        {
-            end = hole(data);
-        }
+    for Range { start: mut at, end } in holes::data_or_all(file, size, PAGE_SIZE) {
         while at < end {
             // Cut where every host would, wherever its holes are.
             let len = (end - at).min(CHUNK - at % CHUNK) as usize;
@@ -197,31 +157,24 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
     Ok(Seen { hash: hasher.finalize(), data: data.into() })
 }
 
-/// Takes in `chunk`, which lies at `at`, the start of a block.
-fn see_chunk(chunk: &[u8], at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
-    let block = PAGE_SIZE as usize;
-    let mut rest = chunk;
-    let mut at = at;
-    while !rest.is_empty() {
-        let blocks = || rest.chunks(block);
-        let is_zero = |block: &[u8]| block.iter().all(|b| *b == 0);
-        let zeros = blocks().take_while(|block| is_zero(block)).count() * block;
-        let zeros = zeros.min(rest.len());
-        at += zeros as u64;
-        rest = &rest[zeros..];
-        let full = rest.chunks(block).take_while(|block| !is_zero(block)).count() * block;
-        let (full, behind) = rest.split_at(full.min(rest.len()));
-        if !full.is_empty() {
-            hasher.update(&at.to_le_bytes()).update(&(full.len() as u64).to_le_bytes());
-            hasher.update_rayon(full);
-            let end = at + full.len() as u64;
+/// Hashes the blocks of `chunk` that are not zero, and adds their ranges to `data`. The chunk
+/// lies at `at`, which is the start of a block.
+///
+/// Invariant: what is hashed depends on the content alone, and not on the host's holes. A hole
+/// reads as zero blocks, which are left out either way; runs of other blocks are hashed with
+/// their place and length, and are cut where [`see`] cuts, at multiples of [`CHUNK`].
+fn see_chunk(chunk: &[u8], mut at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
+    for (zero, run) in sink::runs(chunk, PAGE_SIZE as usize) {
+        let end = at + run.len() as u64;
+        if !zero {
+            hasher.update(&at.to_le_bytes()).update(&(run.len() as u64).to_le_bytes());
+            hasher.update_rayon(run);
             match data.last_mut() {
                 Some(last) if at - last.end < LEAST_HOLE => last.end = end,
                 _ => data.push(at..end),
             }
-            at = end;
         }
-        rest = behind;
+        at = end;
     }
 }
 

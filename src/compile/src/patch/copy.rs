@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::io::dir;
-use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev};
+use fsimage::tree::{Dir, DirId, GuestPath, Inode, InodeId, Kind, Name, Rdev};
 use globset::GlobMatcher;
 
 use super::content::{Content, HostFile};
@@ -40,7 +40,7 @@ struct Todo {
     from: PathBuf,
     /// Its path below the source.
     relative: Vec<u8>,
-    to: InodeId,
+    to: DirId,
     path: GuestPath,
 }
 
@@ -106,18 +106,19 @@ impl Work<'_> {
     }
 
     /// The directory at `found`, made if it is missing.
-    fn copied_dir(&mut self, job: &Job<'_>, found: &Found, metadata: &Metadata) -> Result<InodeId> {
-        if found.is_free()? {
+    fn copied_dir(&mut self, job: &Job<'_>, found: &Found, metadata: &Metadata) -> Result<DirId> {
+        let id = if found.is_free()? {
             let kind = Kind::Dir(Dir::default());
             let inode = self.fresh(job.mode(metadata), job.owner, kind);
             self.note(What::Made, &found.path)?;
-            return self.add(found.dir, found.entry()?.clone(), inode);
-        }
-        let id = found.existing()?;
-        let kind = &self.tree.inode(id).kind;
-        let is_dir = matches!(kind, Kind::Dir(_));
-        ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
-        Ok(id)
+            self.add(found.dir, found.entry()?.clone(), inode)?
+        } else {
+            found.existing()?
+        };
+        self.tree.dir_id(id).ok_or_else(|| {
+            let what = kind_name(&self.tree.inode(id).kind);
+            anyhow!("{} is {what}, not a directory", shown(&found.path))
+        })
     }
 
     fn copy_tree(&mut self, job: &mut Job<'_>, first: Todo) -> Result<()> {

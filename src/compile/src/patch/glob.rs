@@ -105,17 +105,17 @@ impl Work<'_> {
     /// not followed; nothing if it is no directory.
     fn dirs_below(&self, id: InodeId, path: &[u8], all: &mut Paths) -> Result<()> {
         let mut at = all.all.len();
-        if self.tree.dir(id).is_none() {
+        let Some(dir) = self.tree.dir_id(id) else {
             return Ok(());
-        }
+        };
         all.push(self, path.to_vec())?;
         // The directories whose paths `all` has from `at` on.
-        let mut dirs = VecDeque::from([id]);
-        while let Some(id) = dirs.pop_front() {
-            for (name, child) in self.entries(id) {
-                if self.tree.dir(*child).is_some() {
+        let mut dirs = VecDeque::from([dir]);
+        while let Some(dir) = dirs.pop_front() {
+            for (name, child) in self.entries(dir) {
+                if let Some(child) = self.tree.dir_id(*child) {
                     all.push(self, [&all.all[at][..], b"/", name.as_bytes()].concat())?;
-                    dirs.push_back(*child);
+                    dirs.push_back(child);
                 }
             }
             at += 1;

@@ -1,8 +1,8 @@
 //! Guest paths to what they name, as the kernel would find it inside the root.
 
 use anyhow::{Result, anyhow, bail, ensure};
-use fsimage::tree::links::{self, MAX_LINKS, Step};
-use fsimage::tree::{GuestPath, InodeId, Kind, Name};
+use fsimage::tree::resolve::{Resolver, Stuck};
+use fsimage::tree::{DirId, GuestPath, InodeId, Kind, Name};
 
 use super::work::Work;
 use crate::patch::shown::{kind_name, shown};
@@ -11,7 +11,7 @@ use crate::patch::shown::{kind_name, shown};
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     /// The directory that has, or would have, the name; of the root: the root.
-    pub dir: InodeId,
+    pub dir: DirId,
     /// `None` for the root.
     pub name: Option<Name>,
     /// What is there.
@@ -73,45 +73,38 @@ impl Found {
 impl Work<'_> {
     /// Finds what `path` names.
     pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Found> {
-        let budget = &self.environment.budgets.steps;
-        let mut stack: Vec<(InodeId, Name)> = Vec::new();
-        let mut steps = links::steps(path)?;
-        budget.take(steps.len())?;
-        let mut followed = 0;
+        let mut resolver = Resolver::parse(path, &self.environment.budgets.steps)?;
         let mut linked = false;
-        while let Some(step) = steps.pop() {
-            let Step::Into(name) = step else {
-                stack.pop();
-                continue;
-            };
-            let dir = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
+        while let Some((dir, name)) = resolver.next_name() {
             let id = self.entries(dir).get(&name).copied();
-            let is_last = steps.is_empty();
+            let is_last = resolver.is_last();
+            let here = || resolver.path().join(&name);
             match id.map(|id| (id, &self.tree.inode(id).kind)) {
                 Some((_, Kind::Symlink(target))) if !is_last || last == Last::Follow => {
-                    followed += 1;
                     linked |= is_last;
-                    let here = || shown(&below(&stack, &name));
-                    ensure!(followed <= MAX_LINKS, "{}: symbolic links lead in a circle", here());
-                    let more = links::steps(target);
-                    let more = more.map_err(|error| anyhow!("{}: {error}", here()))?;
-                    budget.take(more.len())?;
-                    if target.starts_with(b"/") {
-                        stack.clear();
+                    match resolver.follow(target) {
+                        Ok(()) => {}
+                        Err(Stuck::Steps(error)) => return Err(error.into()),
+                        Err(stuck) => bail!("{}: {stuck}", shown(&resolver.path().join(&name))),
                     }
-                    steps.extend(more);
                 }
-                Some((id, Kind::Dir(_))) => stack.push((id, name)),
-                _ if is_last => {
-                    let path = below(&stack, &name);
-                    return Ok(Found { dir, path, name: Some(name), id, linked });
-                }
-                Some((_, kind)) => {
-                    let path = shown(&below(&stack, &name));
-                    bail!(Nowhere(format!("{path} is {}, not a directory", kind_name(kind))))
+                Some((id, kind)) => match self.tree.dir_id(id) {
+                    Some(dir) => resolver.enter(dir, name),
+                    None if is_last => {
+                        let path = here();
+                        return Ok(Found { dir, path, name: Some(name), id: Some(id), linked });
+                    }
+                    None => {
+                        let what = kind_name(kind);
+                        bail!(Nowhere(format!("{} is {what}, not a directory", shown(&here()))))
+                    }
+                },
+                None if is_last => {
+                    let path = here();
+                    return Ok(Found { dir, path, name: Some(name), id: None, linked });
                 }
                 None => {
-                    let path = below(&stack, &name);
+                    let path = here();
                     match parents {
                         Parents::Need => bail!(Nowhere(format!("there is no {}", shown(&path)))),
                         Parents::Offer => {
@@ -119,16 +112,14 @@ impl Work<'_> {
                         }
                         Parents::Make => {}
                     }
-                    let id = self.add_plain_dir(dir, name.clone(), &path)?;
-                    stack.push((id, name));
+                    let dir = self.add_plain_dir(dir, name.clone(), &path)?;
+                    resolver.enter(dir, name);
                 }
             }
         }
-        let path = GuestPath(stack.iter().map(|(_, name)| name.clone()).collect());
-        let id = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
-        let name = stack.pop().map(|(_, name)| name);
-        let dir = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
-        Ok(Found { dir, name, id: Some(id), path, linked })
+        let (path, id) = (resolver.path(), resolver.dir().inode());
+        let name = resolver.leave();
+        Ok(Found { dir: resolver.dir(), name, id: Some(id), path, linked })
     }
 
     /// What is at `path`, which must be there, links followed.
@@ -146,8 +137,4 @@ impl Work<'_> {
             other => bail!("{} is {}, not a file", shown(&found.path), kind_name(other)),
         }
     }
-}
-
-fn below(stack: &[(InodeId, Name)], name: &Name) -> GuestPath {
-    GuestPath(stack.iter().map(|(_, name)| name).chain([name]).cloned().collect())
 }

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::Result;
 use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
-use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
+use fsimage::tree::weight::{self, Weigh as _};
+use fsimage::tree::{DirId, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::content::{Content, HostFile, Part};
@@ -22,7 +22,7 @@ const WHITEOUT_NAMES: u32 = 65_000;
 
 /// A directory of the patched tree.
 struct Visit {
-    id: InodeId,
+    id: DirId,
     /// Whether overlayfs merges it with the directory that it was.
     merged: bool,
     /// Whether a directory of the lower would show through.
@@ -47,7 +47,7 @@ pub(super) fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
         let visit = &visits[at];
         let needed = visit.needed
             || !visit.merged
-            || work.differs(visit.id)
+            || work.differs(visit.id.inode())
             || work.entries(visit.id).iter().any(|(name, id)| {
                 work.tree.dir(*id).is_none()
                     && (is_new(work, visit, name, *id) || whole.contains(id))
@@ -59,17 +59,17 @@ pub(super) fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
     }
 
     // The upper's number of each directory that it has, and of each file.
-    let mut dirs: Vec<InodeId> = vec![InodeId::ROOT; visits.len()];
+    let mut dirs: Vec<DirId> = vec![DirId::ROOT; visits.len()];
     let mut files: HashMap<InodeId, InodeId> = HashMap::new();
     let mut whiteouts = Whiteouts::default();
     for (at, visit) in visits.iter().enumerate().filter(|(_, visit)| visit.needed) {
         if let Some(name) = &visit.name {
-            let inode = work.tree.inode(visit.id);
-            let kind = Kind::Dir(Dir { opaque: visit.opaque, ..Dir::default() });
-            let inode = Inode { stat: inode.stat, xattrs: inode.xattrs.clone(), kind };
-            work.take(inode.weight() + name.weight())?;
-            dirs[at] = upper.push(inode)?;
-            insert(&mut upper, dirs[visit.parent], name, dirs[at]);
+            let Inode { stat, xattrs, .. } = work.tree.inode(visit.id.inode());
+            work.take(weight::EMPTY_DIR + xattrs.weight() + name.weight())?;
+            let dir = upper.add_dir(dirs[visit.parent], name.clone(), *stat)?;
+            upper.inode_mut(dir.inode()).xattrs = xattrs.clone();
+            upper[dir].opaque = visit.opaque;
+            dirs[at] = dir;
         }
         for (name, id) in work.entries(visit.id) {
             if work.tree.dir(*id).is_some()
@@ -86,19 +86,15 @@ pub(super) fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
             };
             work.take(name.weight())?;
             files.insert(*id, copy);
-            insert(&mut upper, dirs[at], name, copy);
+            upper[dirs[at]].entries.insert(name.clone(), copy);
         }
         for name in gone(work, visit) {
             work.take(name.weight())?;
             let whiteout = whiteouts.next(&mut upper)?;
-            insert(&mut upper, dirs[at], name, whiteout);
+            upper[dirs[at]].entries.insert(name.clone(), whiteout);
         }
     }
     Ok(upper)
-}
-
-fn insert(upper: &mut Tree<Content>, dir: InodeId, name: &Name, id: InodeId) {
-    upper.dir_mut(dir).expect("the caller has a directory").entries.insert(name.clone(), id);
 }
 
 /// One inode for many names, as overlayfs makes them itself.
@@ -123,23 +119,23 @@ impl Whiteouts {
 
 /// All directories of the patched tree, each behind its parent.
 fn visits(work: &Work<'_>) -> Vec<Visit> {
-    let root = InodeId::ROOT;
+    let root = DirId::ROOT;
     let mut visits =
         vec![Visit { id: root, merged: true, opaque: false, parent: 0, name: None, needed: true }];
     let mut at = 0;
     while at < visits.len() {
         let mut children = Vec::new();
         for (name, id) in work.entries(visits[at].id) {
-            if work.tree.dir(*id).is_none() {
+            let Some(dir) = work.tree.dir_id(*id) else {
                 continue;
-            }
+            };
             let was = original(work, &visits[at], name);
             let covers = was.is_some_and(|was| {
                 work.original(was).is_some_and(|inode| matches!(inode.kind, Kind::Dir(_)))
             });
             let merged = was == Some(*id);
             children.push(Visit {
-                id: *id,
+                id: dir,
                 merged,
                 opaque: covers && !merged,
                 parent: at,
@@ -155,7 +151,7 @@ fn visits(work: &Work<'_>) -> Vec<Visit> {
 
 /// What overlayfs would find below at `name` of the directory.
 fn original(work: &Work<'_>, visit: &Visit, name: &Name) -> Option<InodeId> {
-    match &work.original(visit.id).filter(|_| visit.merged)?.kind {
+    match &work.original(visit.id.inode()).filter(|_| visit.merged)?.kind {
         Kind::Dir(dir) => dir.entries.get(name).copied(),
         _ => None,
     }
@@ -168,7 +164,7 @@ fn is_new(work: &Work<'_>, visit: &Visit, name: &Name, id: InodeId) -> bool {
 
 /// Names that the directory had and has no more.
 fn gone<'w>(work: &'w Work<'_>, visit: &Visit) -> Vec<&'w Name> {
-    match work.original(visit.id).filter(|_| visit.merged).map(|inode| &inode.kind) {
+    match work.original(visit.id.inode()).filter(|_| visit.merged).map(|inode| &inode.kind) {
         Some(Kind::Dir(was)) => {
             let is = work.entries(visit.id);
             was.entries.keys().filter(|name| !is.contains_key(*name)).collect()
@@ -204,12 +200,10 @@ pub(super) fn fingerprint(
     for (number, hash) in scratch {
         hasher.update(&number.to_le_bytes()).update(hash.as_bytes());
     }
-    let mut dirs = vec![InodeId::ROOT];
     let mut numbers: HashMap<InodeId, u64> = HashMap::new();
-    while let Some(id) = dirs.pop() {
-        let inode = upper.inode(id);
-        describe(&mut hasher, inode);
-        let entries = &upper.dir(id).expect("only directories are pushed").entries;
+    for dir in upper.walk() {
+        describe(&mut hasher, upper.inode(dir.inode()));
+        let entries = &upper[dir].entries;
         hasher.update(&(entries.len() as u64).to_le_bytes());
         for (name, id) in entries {
             bytes(&mut hasher, name.as_bytes());
@@ -217,15 +211,11 @@ pub(super) fn fingerprint(
             let number = *numbers.entry(*id).or_insert(next);
             hasher.update(&number.to_le_bytes());
             let inode = upper.inode(*id);
-            match &inode.kind {
-                Kind::Dir(_) => dirs.push(*id),
-                _ if number == next => {
-                    describe(&mut hasher, inode);
-                    if let Kind::File(content) = &inode.kind {
-                        content_of(&mut hasher, content, &mut hosts);
-                    }
+            if number == next && !matches!(inode.kind, Kind::Dir(_)) {
+                describe(&mut hasher, inode);
+                if let Kind::File(content) = &inode.kind {
+                    content_of(&mut hasher, content, &mut hosts);
                 }
-                _ => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use fsimage::budget::Exhausted;
 use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
+use fsimage::tree::{DirId, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs};
 use fsimage::xattr::{CAPABILITY, acl};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -118,28 +118,20 @@ impl<'e> Work<'e> {
         Ok(())
     }
 
-    pub(super) fn entries(&self, dir: InodeId) -> &BTreeMap<Name, InodeId> {
-        &self.tree.dir(dir).expect("the caller has a directory").entries
+    pub(super) fn entries(&self, dir: DirId) -> &BTreeMap<Name, InodeId> {
+        &self.tree[dir].entries
     }
 
     /// The entries of the directory `dir`, to be changed.
-    pub(super) fn entries_mut(&mut self, dir: InodeId) -> Result<&mut BTreeMap<Name, InodeId>> {
-        match &mut self.touch(dir)?.kind {
-            Kind::Dir(dir) => Ok(&mut dir.entries),
-            _ => unreachable!("the caller has a directory"),
-        }
+    pub(super) fn entries_mut(&mut self, dir: DirId) -> Result<&mut BTreeMap<Name, InodeId>> {
+        self.touch(dir.inode())?;
+        Ok(&mut self.tree[dir].entries)
     }
 
     /// Adds an inode under `name`, in the place of what is there.
-    pub(super) fn add(
-        &mut self,
-        dir: InodeId,
-        name: Name,
-        inode: Inode<Content>,
-    ) -> Result<InodeId> {
-        let id = self.tree.push(inode)?;
-        self.entries_mut(dir)?.insert(name, id);
-        Ok(id)
+    pub(super) fn add(&mut self, dir: DirId, name: Name, inode: Inode<Content>) -> Result<InodeId> {
+        self.touch(dir.inode())?;
+        Ok(self.tree.add(dir, name, inode)?)
     }
 
     /// A new inode of the patches' own time.
@@ -156,13 +148,14 @@ impl<'e> Work<'e> {
     /// Adds a directory that nobody describes.
     pub(super) fn add_plain_dir(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         name: Name,
         path: &GuestPath,
-    ) -> Result<InodeId> {
-        let inode = self.fresh(0o755, (0, 0), Kind::Dir(Dir::default()));
+    ) -> Result<DirId> {
         self.note(What::Made, path)?;
-        self.add(dir, name, inode)
+        self.touch(dir.inode())?;
+        let stat = Stat { mtime: self.environment.time, ..Stat::IMPLIED_DIR };
+        Ok(self.tree.add_dir(dir, name, stat)?)
     }
 
     /// Sets owner and mode, and with the mode what an ACL says of it; says

@@ -1,8 +1,11 @@
 //! The on-disk structures of EROFS, little-endian throughout.
 //!
-//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12.
-//! This is the one file that the writers and the reader share.
+//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12. Of the room, this is
+//! the one file that the writers and the reader share.
 
+use crate::fields::Fields;
+use crate::tree::file_type::FileType;
+use crate::tree::xattrs::OVERLAY_OPAQUE;
 use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
 /// Byte offset of the superblock on its device.
@@ -42,12 +45,39 @@ pub const XATTR_ENTRY_SIZE: u64 = 4;
 /// Bytes of a chunk index.
 pub const CHUNK_INDEX_SIZE: u64 = 8;
 
-/// Values of `i_format` bits 1 to 3.
-pub const LAYOUT_FLAT_PLAIN: u16 = 0;
-/// Layout in `i_format`: whole blocks, and a tail behind the inode.
-pub const LAYOUT_FLAT_INLINE: u16 = 2;
-/// Layout in `i_format`: chunks, each with an index behind the inode.
-pub const LAYOUT_CHUNK_BASED: u16 = 4;
+/// How the content of an inode lies: bits 1 to 3 of `i_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Layout {
+    /// Whole blocks.
+    FlatPlain = 0,
+    /// Whole blocks, and a tail behind the inode.
+    FlatInline = 2,
+    /// Chunks, each with an index behind the inode.
+    ChunkBased = 4,
+}
+
+impl Layout {
+    fn from_bits(bits: u16) -> Option<Self> {
+        [Self::FlatPlain, Self::FlatInline, Self::ChunkBased]
+            .into_iter()
+            .find(|known| *known as u16 == bits)
+    }
+}
+
+/// Why bytes are not those of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadInode {
+    /// They end before the inode does.
+    #[error("past the end of the file")]
+    Cut,
+    /// No layout that is read here has this number.
+    #[error("layout {0} is not known")]
+    Layout(u16),
+    /// The mode has the bits of no file type.
+    #[error("mode {0:o} is not a file type")]
+    Mode(u16),
+}
 
 /// In a chunk-based inode's `i_u`: low five bits are log2 of blocks in a chunk.
 pub const CHUNK_BITS_MASK: u32 = 0x1f;
@@ -56,75 +86,14 @@ pub const CHUNK_INDEXES: u32 = 0x20;
 /// Block address of a hole.
 pub const NULL_ADDR: u32 = u32::MAX;
 
-/// The bits of a mode that hold the file type.
-pub const S_IFMT: u16 = 0o170000;
-/// Mode of a socket.
-pub const S_IFSOCK: u16 = 0o140000;
-/// Mode of a symbolic link.
-pub const S_IFLNK: u16 = 0o120000;
-/// Mode of a regular file.
-pub const S_IFREG: u16 = 0o100000;
-/// Mode of a block device.
-pub const S_IFBLK: u16 = 0o060000;
-/// Mode of a directory.
-pub const S_IFDIR: u16 = 0o040000;
-/// Mode of a character device.
-pub const S_IFCHR: u16 = 0o020000;
-/// Mode of a fifo.
-pub const S_IFIFO: u16 = 0o010000;
-
-/// `file_type` of a dirent.
-pub fn file_type(mode: u16) -> Option<u8> {
-    Some(match mode & S_IFMT {
-        S_IFREG => 1,
-        S_IFDIR => 2,
-        S_IFCHR => 3,
-        S_IFBLK => 4,
-        S_IFIFO => 5,
-        S_IFSOCK => 6,
-        S_IFLNK => 7,
-        _ => return None,
-    })
-}
-
-/// Xattr name prefixes by their index; those of ACLs are whole names.
-pub const XATTR_PREFIXES: [(u8, &[u8]); 5] = [
-    (1, b"user."),
-    (2, b"system.posix_acl_access"),
-    (3, b"system.posix_acl_default"),
-    (4, b"trusted."),
-    (6, b"security."),
-];
-
 /// Xattrs by which a layer's own EROFS keeps what only the merge needs.
-pub const MARK_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+pub const MARK_OPAQUE: &[u8] = OVERLAY_OPAQUE;
 /// A directory that no entry describes.
 pub const MARK_IMPLIED: &[u8] = b"trusted.rootfs-compile.implied";
 /// A hard link to this path of lower layers.
 pub const MARK_LOWER_LINK: &[u8] = b"trusted.rootfs-compile.lower-link";
-/// A character device 0:0 that is one, and no whiteout.
+/// A character device 0:0 that is meant as a device, and not as a whiteout.
 pub const MARK_DEVICE: &[u8] = b"trusted.rootfs-compile.device";
-
-/// Reads little-endian numbers at fixed offsets; the caller has checked the length.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn u8(&self, at: usize) -> u8 {
-        self.0[at]
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_le_bytes([self.0[at], self.0[at + 1]])
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from(self.u32(at)) | u64::from(self.u32(at + 4)) << 32
-    }
-}
 
 /// The superblock: 128 bytes at offset 1024.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,8 +183,8 @@ impl SuperBlock {
             feature_compat: f.u32(8),
             blkszbits: f.u8(12),
             root_nid: f.u16(14),
-            inos: f.u64(16),
-            epoch: f.u64(24),
+            inos: f.u64(16, 20),
+            epoch: f.u64(24, 28),
             fixed_nsec: f.u32(32),
             blocks: f.u32(36),
             meta_blkaddr: f.u32(40),
@@ -235,7 +204,7 @@ impl SuperBlock {
         !crc32c::crc32c(&block)
     }
 
-    /// Puts it into `head`, with the checksum of all that is there then.
+    /// Puts the superblock into `head`, with the checksum of its block.
     pub fn seal(&mut self, head: &mut [u8; HEAD_SIZE]) {
         self.checksum = 0;
         head[SUPER_OFFSET..][..SUPER_SIZE].copy_from_slice(&self.encode());
@@ -279,12 +248,14 @@ impl DeviceSlot {
 pub struct DiskInode {
     /// Whether it has the extended form.
     pub extended: bool,
-    /// One of `LAYOUT_*`.
-    pub layout: u16,
+    /// How its content lies.
+    pub layout: Layout,
     /// 0, or 1 + a quarter of the xattr bytes behind their header.
     pub xattr_icount: u16,
-    /// Type and permissions.
-    pub mode: u16,
+    /// With the permissions, `i_mode`.
+    pub file_type: FileType,
+    /// Permission bits with setuid, setgid and sticky.
+    pub permissions: u16,
     /// Compact: below 2³².
     pub size: u64,
     /// Block address, device number or chunk format, by type and layout.
@@ -311,10 +282,11 @@ impl DiskInode {
 
     /// Appends the inode to `out`. Compact numbers must fit; the plan saw to it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let format = u16::from(self.extended) | self.layout << 1;
+        let format = u16::from(self.extended) | (self.layout as u16) << 1;
+        let mode = self.file_type.mode_bits() | self.permissions;
         out.extend_from_slice(&format.to_le_bytes());
         out.extend_from_slice(&self.xattr_icount.to_le_bytes());
-        out.extend_from_slice(&self.mode.to_le_bytes());
+        out.extend_from_slice(&mode.to_le_bytes());
         if self.extended {
             out.extend_from_slice(&[0; 2]);
             out.extend_from_slice(&self.size.to_le_bytes());
@@ -342,17 +314,22 @@ impl DiskInode {
         }
     }
 
-    /// `bytes` begins with the inode; `None` when it ends too soon.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let format = Fields(bytes.get(..2)?).u16(0);
+    /// The inode that `bytes` begin with.
+    ///
+    /// # Errors
+    /// When they end too soon, or the layout or the file type is not known.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadInode> {
+        let format = Fields(bytes.get(..2).ok_or(BadInode::Cut)?).u16(0);
         let extended = format & 1 == 1;
         let len = if extended { EXTENDED_SIZE } else { COMPACT_SIZE };
-        let f = Fields(bytes.get(..len as usize)?);
+        let f = Fields(bytes.get(..len as usize).ok_or(BadInode::Cut)?);
+        let (layout, mode) = (format >> 1 & 7, f.u16(4));
         let common = Self {
             extended,
-            layout: format >> 1 & 7,
+            layout: Layout::from_bits(layout).ok_or(BadInode::Layout(layout))?,
             xattr_icount: f.u16(2),
-            mode: f.u16(4),
+            file_type: FileType::from_mode(mode).ok_or(BadInode::Mode(mode))?,
+            permissions: mode & 0o7777,
             size: 0,
             u: f.u32(16),
             ino: f.u32(20),
@@ -362,12 +339,12 @@ impl DiskInode {
             mtime_nsec: 0,
             nlink: 0,
         };
-        Some(if extended {
+        Ok(if extended {
             Self {
-                size: f.u64(8),
+                size: f.u64(8, 12),
                 uid: f.u32(24),
                 gid: f.u32(28),
-                mtime: f.u64(32),
+                mtime: f.u64(32, 36),
                 mtime_nsec: f.u32(40),
                 nlink: f.u32(44),
                 ..common
@@ -418,7 +395,7 @@ pub struct DiskDirent {
     pub nid: u64,
     /// Offset of the name in its directory block.
     pub nameoff: u16,
-    /// Type of that inode, as [`file_type`] numbers it.
+    /// Type of that inode, as [`FileType`] numbers it.
     pub file_type: u8,
 }
 
@@ -433,7 +410,7 @@ impl DiskDirent {
     /// The entry that `bytes` hold.
     pub fn decode(bytes: &[u8; DIRENT_SIZE]) -> Self {
         let f = Fields(bytes);
-        Self { nid: f.u64(0), nameoff: f.u16(8), file_type: f.u8(10) }
+        Self { nid: f.u64(0, 4), nameoff: f.u16(8), file_type: f.u8(10) }
     }
 }
 
@@ -445,9 +422,10 @@ mod tests {
     fn inodes_have_their_sizes_and_come_back() {
         let compact = DiskInode {
             extended: false,
-            layout: LAYOUT_CHUNK_BASED,
+            layout: Layout::ChunkBased,
             xattr_icount: 3,
-            mode: S_IFREG | 0o644,
+            file_type: FileType::Regular,
+            permissions: 0o644,
             size: 77,
             u: 63,
             ino: 5,
@@ -470,8 +448,8 @@ mod tests {
             inode.encode(&mut bytes);
             assert_eq!(bytes.len(), len);
             assert_eq!(inode.size_on_disk(), len as u64);
-            assert_eq!(DiskInode::decode(&bytes), Some(inode));
-            assert_eq!(DiskInode::decode(&bytes[..len - 1]), None);
+            assert_eq!(DiskInode::decode(&bytes), Ok(inode));
+            assert_eq!(DiskInode::decode(&bytes[..len - 1]), Err(BadInode::Cut));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::dirent::{self, Entry};
-use super::disk::{self, COMPACT_SIZE, ChunkIndex, DiskInode, EXTENDED_SIZE};
+use super::disk::{self, COMPACT_SIZE, ChunkIndex, DiskInode, EXTENDED_SIZE, Layout};
 use super::plan::{Content, Node, Plan, size_of, with_dots};
 use super::xattr;
 use crate::io::sink::Sink;
@@ -42,17 +42,18 @@ fn pad_to(sink: &mut dyn Sink, offset: u64) -> io::Result<()> {
 fn inode(plan: &Plan<'_>, node: &Node, ino: usize, out: &mut Vec<u8>) {
     let inode = plan.tree.inode(node.id);
     let (layout, u) = match node.content {
-        Content::None => (disk::LAYOUT_FLAT_PLAIN, 0),
-        Content::Device(rdev) => (disk::LAYOUT_FLAT_PLAIN, rdev),
-        Content::Plain { start, .. } => (disk::LAYOUT_FLAT_PLAIN, start),
-        Content::Inline { start, .. } => (disk::LAYOUT_FLAT_INLINE, start),
-        Content::Chunks { bits, .. } => (disk::LAYOUT_CHUNK_BASED, disk::CHUNK_INDEXES | bits),
+        Content::None => (Layout::FlatPlain, 0),
+        Content::Device(rdev) => (Layout::FlatPlain, rdev),
+        Content::Plain { start, .. } => (Layout::FlatPlain, start),
+        Content::Inline { start, .. } => (Layout::FlatInline, start),
+        Content::Chunks { bits, .. } => (Layout::ChunkBased, disk::CHUNK_INDEXES | bits),
     };
     let disk_inode = DiskInode {
         extended: node.extended,
         layout,
         xattr_icount: xattr::icount(node.xattr_size),
-        mode: type_bits(&inode.kind) | inode.stat.mode,
+        file_type: inode.kind.file_type(),
+        permissions: inode.stat.mode,
         size: size_of(inode, node.content),
         u,
         ino: ino as u32 + 1,
@@ -147,12 +148,12 @@ fn dir_blocks(
     mut emit: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let entry = |name, id: InodeId| {
-        let file_type = disk::file_type(type_bits(&plan.tree.inode(id).kind));
-        Entry { name, nid: plan.nid(id).0, file_type: file_type.expect("every kind has a type") }
+        let file_type = plan.tree.inode(id).kind.file_type();
+        Entry { name, nid: plan.nid(id).0, file_type }
     };
     let names = dir.entries.iter().map(|(name, id)| (name.as_bytes(), *id));
     let entries: Vec<Entry<'_>> =
-        with_dots(names, node.id, node.parent).map(|(name, id)| entry(name, id)).collect();
+        with_dots(names, node.id, node.parent.inode()).map(|(name, id)| entry(name, id)).collect();
     let (counts, _) = dirent::split(entries.iter().map(|entry| entry.name.len()));
     let mut at = 0;
     let mut bytes = Vec::with_capacity(BLOCK_SIZE as usize);
@@ -165,17 +166,4 @@ fn dir_blocks(
         at += count;
     }
     Ok(())
-}
-
-/// The type bits of `st_mode`.
-fn type_bits<C>(kind: &Kind<C>) -> u16 {
-    match kind {
-        Kind::Dir(_) => disk::S_IFDIR,
-        Kind::File(_) | Kind::LowerLink(_) => disk::S_IFREG,
-        Kind::Symlink(_) => disk::S_IFLNK,
-        Kind::Char(_) | Kind::Whiteout => disk::S_IFCHR,
-        Kind::Block(_) => disk::S_IFBLK,
-        Kind::Fifo => disk::S_IFIFO,
-        Kind::Socket => disk::S_IFSOCK,
-    }
 }

@@ -17,8 +17,8 @@ use crate::tree::extents::Extents;
 use crate::tree::inode::InodeId;
 use crate::units::{BLOCK_BITS, BLOCK_SIZE};
 
-/// Changes whenever the same layer would become other bytes: cached objects of
-/// another version are never used.
+/// Must change whenever the same layer would become other bytes: cached objects of another version
+/// are never used.
 pub const FORMAT_VERSION: u32 = 4;
 
 /// Why an object could not be written.

@@ -14,6 +14,5 @@ pub mod plan;
 pub mod read;
 mod xattr;
 
-pub use xattr::split_name as split_xattr_name;
-
 pub use self::error::PlanError;
+pub use crate::xattr::prefix::split_name as split_xattr_name;

@@ -11,9 +11,10 @@ use super::dirent;
 use super::disk::{self, CHUNK_INDEX_SIZE, COMPACT_SIZE, EXTENDED_SIZE, NID_SLOT};
 use super::error::PlanError;
 use super::xattr::SharedXattrs;
-use crate::tree::arena::Tree;
+use crate::tree::arena::{DirId, Tree};
 use crate::tree::extents::Extents;
 use crate::tree::inode::{Inode, InodeId, Kind, Timestamp};
+use crate::tree::walk::Reached;
 use crate::tree::xattrs::Xattrs;
 use crate::units::{BLOCK_SIZE, Nid, align_up, blocks_of};
 
@@ -74,7 +75,7 @@ pub struct Node {
     /// The inode in the tree.
     pub id: InodeId,
     /// The directory that holds it (of a hard link: the first that does).
-    pub parent: InodeId,
+    pub parent: DirId,
     /// Byte offset of the inode on its device.
     pub offset: u64,
     /// Whether the inode has the extended form of 64 bytes instead of the compact one of 32.
@@ -122,7 +123,8 @@ impl<'t> Plan<'t> {
     /// When EROFS cannot hold an inode of `tree`, with a path of it, or cannot address all
     /// metadata.
     pub fn new(tree: &'t Tree<Extents>, form: Form, start: u64) -> Result<Self, PlanError> {
-        let walk = walk(tree)?;
+        let walk =
+            tree.reached().map_err(|dir| at_path(tree, dir.inode(), PlanError::DirLinked))?;
         let marked = match form {
             Form::Object => marks(tree, &walk),
             Form::Image => HashMap::new(),
@@ -228,48 +230,10 @@ impl<'t> Plan<'t> {
     }
 }
 
-/// An inode that the walk has met.
-struct Walked {
-    id: InodeId,
-    parent: InodeId,
-    nlink: u32,
-}
-
-/// All inodes that the root leads to, the children of a directory together.
-fn walk<C>(tree: &Tree<C>) -> Result<Vec<Walked>, PlanError> {
-    let mut seen = vec![u32::MAX; tree.len()];
-    let mut order = vec![Walked { id: InodeId::ROOT, parent: InodeId::ROOT, nlink: 2 }];
-    seen[0] = 0;
-    let mut dirs = vec![InodeId::ROOT];
-    let mut children = Vec::new();
-    while let Some(id) = dirs.pop() {
-        let dir = tree.dir(id).expect("only directories are pushed");
-        for child in dir.entries.values().copied() {
-            let is_dir = tree.dir(child).is_some();
-            let known = &mut seen[child.0 as usize];
-            if *known != u32::MAX {
-                if is_dir {
-                    return Err(at_path(tree, child, PlanError::DirLinked));
-                }
-                order[*known as usize].nlink += 1;
-                continue;
-            }
-            *known = order.len() as u32;
-            order.push(Walked { id: child, parent: id, nlink: if is_dir { 2 } else { 1 } });
-            if is_dir {
-                order[seen[id.0 as usize] as usize].nlink += 1;
-                children.push(child);
-            }
-        }
-        dirs.extend(children.drain(..).rev());
-    }
-    Ok(order)
-}
-
 /// The xattrs of those inodes of a layer that carry marks for the merge.
-fn marks(tree: &Tree<Extents>, walk: &[Walked]) -> HashMap<InodeId, Xattrs> {
+fn marks(tree: &Tree<Extents>, walk: &[Reached]) -> HashMap<InodeId, Xattrs> {
     let mut marked = HashMap::new();
-    for Walked { id, .. } in walk {
+    for Reached { id, .. } in walk {
         let inode = tree.inode(*id);
         let mut xattrs = inode.xattrs.clone();
         match &inode.kind {
@@ -293,7 +257,7 @@ fn marks(tree: &Tree<Extents>, walk: &[Walked]) -> HashMap<InodeId, Xattrs> {
 }
 
 /// The time that saves most inodes their extended form; the earliest of several.
-fn most_common_mtime(tree: &Tree<Extents>, walk: &[Walked]) -> Timestamp {
+fn most_common_mtime(tree: &Tree<Extents>, walk: &[Reached]) -> Timestamp {
     // Sorted, because an image chooses its times: no table of them can be made slow.
     let mut times: Vec<_> = walk.iter().map(|walked| tree.inode(walked.id).stat.mtime).collect();
     times.sort_unstable();
@@ -431,7 +395,7 @@ fn at_path<C>(tree: &Tree<C>, id: InodeId, source: PlanError) -> PlanError {
 /// Finds the inode for which xattr sharing failed.
 fn name_the_culprit<'a>(
     tree: &Tree<Extents>,
-    walk: &[Walked],
+    walk: &[Reached],
     xattrs: &impl Fn(InodeId) -> &'a Xattrs,
     source: PlanError,
 ) -> PlanError {

@@ -2,25 +2,16 @@
 
 use std::collections::HashMap;
 
-use super::disk::{XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES};
+use super::disk::{XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE};
 use super::error::PlanError;
 use crate::tree::xattrs::{Xattr, Xattrs};
+use crate::xattr::prefix::split_name;
 
 /// An inode refers to at most this many shared xattrs: the count is one byte.
 const MAX_SHARED: usize = 255;
 
 /// `i_xattr_icount` has 16 bits and counts quarters of these bytes.
 const MAX_BODY: u64 = XATTR_HEADER_SIZE + 4 * (u16::MAX as u64 - 1);
-
-/// Index of the prefix and the rest of the name; `None` for a name space that
-/// EROFS cannot hold.
-pub fn split_name(name: &[u8]) -> Option<(u8, &[u8])> {
-    XATTR_PREFIXES.iter().find_map(|(index, prefix)| {
-        let rest = name.strip_prefix(*prefix)?;
-        // ACL prefixes are whole names; all others need something behind them.
-        (rest.is_empty() == matches!(index, 2 | 3)).then_some((*index, rest))
-    })
-}
 
 /// Bytes of an entry: 4, name, value, padded to 4.
 fn entry_size(xattr: &Xattr) -> Result<u64, PlanError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::disk::BLOCK;
-use crate::io::sink::{Sink, is_zero};
+use crate::io::sink::{Sink, runs};
 
 /// What a regular file holds, as the writer takes it.
 pub trait Content {
@@ -42,8 +42,8 @@ impl Content for Vec<u8> {
     }
 }
 
-/// The ranges of a content of `size` bytes, held to what they promise. None
-/// is empty.
+/// The ranges of a content of `size` bytes, without empty ones, once they are checked against what
+/// [`Content::data`] promises.
 pub(super) fn ranges(content: &impl Content, size: u64) -> io::Result<Vec<Range<u64>>> {
     const BLOCK: u64 = super::disk::BLOCK as u64;
     let mut ranges = content.data()?;
@@ -77,8 +77,8 @@ pub(super) fn copy(
     let mut sieve = Sieve { sink, partial: Vec::new(), len, came: 0, failure: None };
     let copied = content.copy(range.clone(), &mut sieve);
     let Sieve { sink, partial, came, failure, .. } = sieve;
-    // What went wrong first comes first: a content may hand on what its sink
-    // said, or keep it to itself.
+    // The error that came first is returned: a content may hand on an error of its sink, or swallow
+    // it.
     if let Some(error) = failure {
         return Err(Failure::Sink(error));
     }
@@ -93,20 +93,15 @@ pub(super) fn copy(
     sift(&partial, sink).map_err(Failure::Sink)
 }
 
-/// Hands `bytes` on, which begin a block: zero blocks as zeros, for they need
-/// no space, and what is between them in one piece.
+/// Hands `bytes` on, which begin at the start of a block. Zero blocks become holes, and what is
+/// between them is handed on in one piece.
 pub(super) fn sift(bytes: &[u8], sink: &mut dyn Sink) -> io::Result<()> {
-    let mut rest = bytes;
-    while let Some(first) = rest.chunks(BLOCK).next() {
-        let zero = is_zero(first);
-        let others = rest[first.len()..].chunks(BLOCK).take_while(|b| is_zero(b) == zero);
-        let (run, behind) = rest.split_at(first.len() + others.map(<[u8]>::len).sum::<usize>());
+    for (zero, run) in runs(bytes, BLOCK) {
         if zero {
             sink.zeros(run.len() as u64)?;
         } else {
             sink.data(run)?;
         }
-        rest = behind;
     }
     Ok(())
 }
@@ -115,17 +110,22 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// Takes what a content hands out in parts of any length, from a block's
-/// start on, and keeps it from running into what follows on the disk.
+/// Cuts what a content hands out in parts of any length into blocks, so that zero blocks
+/// become holes, and keeps it from running into what follows on the disk.
+///
+/// Invariant: `sink` got whole blocks, and `partial` has the beginning of the next one, less
+/// than a block. Both together are the first `came` bytes of the content, for as long as those
+/// are at most `len`: a part that would exceed that is refused as a whole, and so is everything
+/// after it. The first error of the sink is kept, because a content need not hand it on.
 struct Sieve<'s> {
     sink: &'s mut dyn Sink,
-    /// Of the last block, what does not fill it yet.
+    /// What came of a block that is not full yet.
     partial: Vec<u8>,
-    /// So many bytes may come.
+    /// How many bytes may come.
     len: u64,
-    /// So many did, refused ones included.
+    /// How many came, refused ones included.
     came: u64,
-    /// What the sink said, which is not the content's fault.
+    /// The first error of the sink, which is not the content's fault.
     failure: Option<io::Error>,
 }
 
@@ -199,6 +199,7 @@ impl Sink for Sieve<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::sink::is_zero;
 
     /// Its bytes, in parts of the given length.
     struct Parts(Vec<u8>, usize);

@@ -3,8 +3,9 @@
 //! `struct ext4_dir_entry_2`: inode u32, rec_len u16, name_len u8, file_type
 //! u8, name; the last entry of a block reaches up to the tail.
 
-use super::disk::{BLOCK, Fields, Seed};
-use crate::tree::inode::Kind;
+use super::disk::{BLOCK, Seed};
+use crate::fields::FieldsMut;
+use crate::tree::file_type::FileType;
 
 const HEAD: usize = 8;
 const TAIL: usize = 12;
@@ -13,8 +14,7 @@ const TAIL: usize = 12;
 pub(super) struct Entry<'a> {
     pub name: &'a [u8],
     pub ino: u32,
-    /// As EROFS and the kernel's `fs_types.h` number them.
-    pub file_type: u8,
+    pub file_type: FileType,
 }
 
 fn rec_len(name: &[u8]) -> usize {
@@ -45,36 +45,23 @@ pub(super) fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
             if used + len > BLOCK - TAIL {
                 break;
             }
-            let mut f = Fields(block);
+            let mut f = FieldsMut(block);
             f.u32(used, entry.ino);
             f.u16(used + 4, len as u16);
             f.u8(used + 6, entry.name.len() as u8);
-            f.u8(used + 7, entry.file_type);
+            f.u8(used + 7, entry.file_type as u8);
             f.bytes(used + HEAD, entry.name);
             last = used;
             used += len;
             rest = others;
         }
-        let mut f = Fields(block);
+        let mut f = FieldsMut(block);
         f.u16(last + 4, (BLOCK - TAIL - last) as u16);
         f.u16(BLOCK - TAIL + 4, TAIL as u16);
         f.u8(BLOCK - TAIL + 7, 0xde);
         let sum = seed.then(&block[..BLOCK - TAIL]).sum();
-        Fields(block).u32(BLOCK - 4, sum);
+        FieldsMut(block).u32(BLOCK - 4, sum);
     }
     assert!(rest.is_empty(), "the count of blocks is that of the entries");
     out
-}
-
-/// `file_type` of a directory entry.
-pub(super) fn file_type<C>(kind: &Kind<C>) -> u8 {
-    match kind {
-        Kind::File(_) | Kind::LowerLink(_) => 1,
-        Kind::Dir(_) => 2,
-        Kind::Char(_) | Kind::Whiteout => 3,
-        Kind::Block(_) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::Symlink(_) => 7,
-    }
 }

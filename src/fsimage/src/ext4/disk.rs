@@ -5,6 +5,7 @@
 //! `Documentation/filesystems/ext4`. Every record carries a CRC-32C, which
 //! `metadata_csum` asks for.
 
+use crate::fields::FieldsMut;
 use crate::tree::inode::Timestamp;
 
 /// Bytes in a block.
@@ -58,34 +59,13 @@ const RO_COMPAT_DIR_NLINK: u32 = 0x20;
 const RO_COMPAT_EXTRA_ISIZE: u32 = 0x40;
 const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 
-/// Writes numbers at offsets of a record.
-pub(super) struct Fields<'a>(pub &'a mut [u8]);
-
-impl Fields<'_> {
-    pub(super) fn u8(&mut self, at: usize, value: u8) {
-        self.0[at] = value;
-    }
-
-    pub(super) fn u16(&mut self, at: usize, value: u16) {
-        self.bytes(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn u32(&mut self, at: usize, value: u32) {
-        self.bytes(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn bytes(&mut self, at: usize, value: &[u8]) {
-        self.0[at..at + value.len()].copy_from_slice(value);
-    }
-}
-
 /// The low and the high half of a number that ext4 keeps in two fields.
 pub(super) fn halves(value: u32) -> (u16, u16) {
     ((value & 0xffff) as u16, (value >> 16) as u16)
 }
 
-/// What a CRC-32C goes on from. The kernel inverts neither at the start nor
-/// at the end: the first seed is `!0`, and a sum is itself the next seed.
+/// The state of a CRC-32C. The kernel inverts it neither at the start nor at the end: the first
+/// seed is `!0`, and a sum is itself the seed of what follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seed(u32);
 
@@ -136,7 +116,7 @@ impl Superblock {
     /// The copy that lies in block group `group`; 0 holds the primary one.
     pub(super) fn encode(&self, group: u32) -> [u8; SUPER_SIZE] {
         let mut out = [0; SUPER_SIZE];
-        let mut f = Fields(&mut out);
+        let mut f = FieldsMut(&mut out);
         f.u32(0x00, self.inodes_count);
         f.u32(0x04, self.blocks_count);
         // s_r_blocks_count stays 0: the guest's users may fill the disk.
@@ -181,7 +161,7 @@ impl Superblock {
         f.u8(0x174, LOG_GROUPS_PER_FLEX);
         f.u8(0x175, 1); // s_checksum_type: CRC-32C
         let sum = Seed::START.then(&out[..0x3fc]).sum();
-        Fields(&mut out).u32(0x3fc, sum);
+        FieldsMut(&mut out).u32(0x3fc, sum);
         out
     }
 }
@@ -212,7 +192,7 @@ pub(super) struct GroupDesc {
 impl GroupDesc {
     pub(super) fn encode(&self, seed: Seed, group: u32) -> [u8; DESC_SIZE] {
         let mut out = [0; DESC_SIZE];
-        let mut f = Fields(&mut out);
+        let mut f = FieldsMut(&mut out);
         f.u32(0x00, self.block_bitmap);
         f.u32(0x04, self.inode_bitmap);
         f.u32(0x08, self.inode_table);
@@ -224,7 +204,7 @@ impl GroupDesc {
         f.u16(0x1a, self.inode_bitmap_csum);
         f.u16(0x1c, self.itable_unused);
         let sum = seed.then(&group.to_le_bytes()).then(&out).sum();
-        Fields(&mut out).u16(0x1e, halves(sum).0);
+        FieldsMut(&mut out).u16(0x1e, halves(sum).0);
         out
     }
 }
@@ -240,7 +220,8 @@ pub(super) struct InodeRecord<'a> {
     pub gid: u32,
     /// Bytes.
     pub size: u64,
-    /// Taken for every time of the inode: a second input would be a clock.
+    /// Used for all times of the inode: another source of a time would be a clock, and images would
+    /// differ.
     pub mtime: Timestamp,
     pub links_count: u16,
     /// Blocks of the file system that hold content, extent tree and attributes.
@@ -257,7 +238,7 @@ impl InodeRecord<'_> {
     /// The record, checksum included; `seed` is the inode's.
     pub(super) fn encode(&self, seed: Seed) -> [u8; INODE_SIZE] {
         let mut out = [0; INODE_SIZE];
-        let mut f = Fields(&mut out);
+        let mut f = FieldsMut(&mut out);
         let (uid, uid_high) = halves(self.uid);
         let (gid, gid_high) = halves(self.gid);
         let (time, time_extra) = encode_time(self.mtime);
@@ -287,7 +268,7 @@ impl InodeRecord<'_> {
         f.u32(0x94, time_extra); // i_crtime_extra
         f.bytes(I_XATTRS, self.xattrs);
         let (low, high) = halves(seed.then(&out).sum());
-        let mut f = Fields(&mut out);
+        let mut f = FieldsMut(&mut out);
         f.u16(0x7c, low);
         f.u16(0x82, high);
         out

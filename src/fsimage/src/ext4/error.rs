@@ -4,13 +4,13 @@ use std::io;
 
 use crate::ext4::limits::MAX_FILE;
 
-/// Why a tree is no file system.
+/// Why a tree cannot become a file system.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The size asked for, in bytes, is not that of a file system that is written here.
     #[error("{0} bytes: an ext4 image has 16 MiB to 16 TiB, in blocks of 4096 bytes")]
     Size(u64),
-    /// It does fit into `least`.
+    /// The tree does not fit into `size` bytes, but fits into `least`.
     #[error("the tree does not fit: {size} bytes, and it needs {least}")]
     Full {
         /// Bytes of the file system that was asked for.

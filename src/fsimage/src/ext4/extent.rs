@@ -3,7 +3,8 @@
 //! Nodes are a 12-byte header and 12-byte entries (`ext4_extents.h`). The root
 //! lies in the inode and holds four; a block holds 340 and ends in a checksum.
 
-use super::disk::{BLOCK, Fields, I_BLOCK, Seed};
+use super::disk::{BLOCK, I_BLOCK, Seed};
+use crate::fields::FieldsMut;
 
 /// Neighbouring blocks of the disk that hold neighbouring blocks of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(super) fn tree(
             let tail = BLOCK_ENTRIES * ENTRY + ENTRY;
             node(&mut block[..tail], part, depth);
             let sum = seed.then(&block[..tail]).sum();
-            Fields(&mut block).u32(tail, sum);
+            FieldsMut(&mut block).u32(tail, sum);
             above.push(Entry {
                 file_block: part[0].file_block,
                 body: index(addresses[blocks.len()]),
@@ -76,7 +77,7 @@ struct Entry {
 
 fn leaf(run: &Run) -> [u8; 8] {
     let mut body = [0; 8];
-    let mut f = Fields(&mut body);
+    let mut f = FieldsMut(&mut body);
     f.u16(0, run.len as u16); // ee_len; then ee_start_hi, which is 0
     f.u32(4, run.start); // ee_start_lo
     body
@@ -84,14 +85,14 @@ fn leaf(run: &Run) -> [u8; 8] {
 
 fn index(address: u32) -> [u8; 8] {
     let mut body = [0; 8];
-    Fields(&mut body).u32(0, address); // ei_leaf_lo; then ei_leaf_hi, which is 0
+    FieldsMut(&mut body).u32(0, address); // ei_leaf_lo; then ei_leaf_hi, which is 0
     body
 }
 
 /// Fills `out`, whose length says how many entries there could be.
 fn node(out: &mut [u8], entries: &[Entry], depth: u16) {
     let max = out.len() / ENTRY - 1;
-    let mut f = Fields(out);
+    let mut f = FieldsMut(out);
     f.u16(0, 0xf30a); // eh_magic
     f.u16(2, entries.len() as u16);
     f.u16(4, max as u16);

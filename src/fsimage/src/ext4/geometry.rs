@@ -8,7 +8,7 @@
 use super::disk::{BLOCK, DESC_SIZE, FIRST_INO, INODE_SIZE, LOG_GROUPS_PER_FLEX};
 use crate::units::PAGE_SIZE;
 
-/// As many as one block of bitmap has bits.
+/// One block of bitmap has a bit for each.
 pub(super) const BLOCKS_PER_GROUP: u32 = 8 * BLOCK as u32;
 
 pub(super) const GROUPS_PER_FLEX: u32 = 1 << LOG_GROUPS_PER_FLEX;
@@ -44,7 +44,7 @@ impl Geometry {
         // 16 TiB leaves its last block alone.
         let blocks = u32::try_from(size / PAGE_SIZE).unwrap_or(u32::MAX);
         let mut geometry = Self::of_blocks(blocks, size, last_ino)?;
-        // A last group too small for its fixed part is left away.
+        // A last group that is too small for its fixed part is omitted.
         let last = geometry.groups - 1;
         if last > 0 && geometry.blocks_in(last) <= geometry.fixed_blocks(last) {
             geometry = Self::of_blocks(geometry.first_block(last), size, last_ino)?;

@@ -10,7 +10,7 @@ use super::nodes::Nodes;
 use crate::ext4::error::Error;
 use crate::ext4::limits::MAX_SIZE;
 
-/// Sizes that are proposed are multiples of this.
+/// Proposed sizes are multiples of this many bytes.
 const STEP: u64 = 1 << 20;
 
 /// Where everything lies that belongs to an inode.
@@ -24,7 +24,7 @@ pub(super) struct Place {
 }
 
 /// Where everything lies in a file system of a given size.
-pub(super) struct Layout {
+pub(super) struct Blocks {
     pub geometry: Geometry,
     pub journal_blocks: u32,
     pub journal: Place,
@@ -36,7 +36,7 @@ pub(super) struct Layout {
     pub free: u32,
 }
 
-impl Layout {
+impl Blocks {
     /// Lays `nodes` out in `size` bytes. An error says how many more it takes,
     /// at the least.
     pub(super) fn new(nodes: &Nodes, size: u64) -> Result<Self, u64> {
@@ -59,18 +59,20 @@ impl Layout {
     }
 }
 
-/// A size from `size` on in which `nodes` leave `free` bytes. What is lacking
-/// is added again and again, as a larger file system has larger tables and
-/// at some sizes a larger journal.
-pub(super) fn least_size(nodes: &Nodes, mut size: u64, free: u64) -> Result<u64, Error> {
+/// A size from `size` on in which `nodes` leave `free` bytes, and where all lies there.
+///
+/// What is lacking is added again and again, as a larger file system has larger tables and at
+/// some sizes a larger journal. Terminates because the size grows by [`STEP`] at least, up to
+/// [`MAX_SIZE`].
+pub(super) fn least(nodes: &Nodes, mut size: u64, free: u64) -> Result<(u64, Blocks), Error> {
     loop {
-        let lack = match Layout::new(nodes, size) {
-            Ok(layout) => free.saturating_sub(u64::from(layout.free) * BLOCK as u64),
+        let lack = match Blocks::new(nodes, size) {
+            Ok(blocks) => match free.saturating_sub(u64::from(blocks.free) * BLOCK as u64) {
+                0 => return Ok((size, blocks)),
+                lack => lack,
+            },
             Err(lack) => lack,
         };
-        if lack == 0 {
-            return Ok(size);
-        }
         let larger = size.checked_add(lack).and_then(|size| size.checked_next_multiple_of(STEP));
         size = larger.filter(|size| *size <= MAX_SIZE).ok_or(Error::Large)?;
     }
@@ -81,7 +83,7 @@ struct Allocator {
     lens: Vec<u32>,
     used: Vec<u32>,
     group: usize,
-    /// Blocks that there were none left for.
+    /// Blocks that did not fit.
     missing: u64,
 }
 
@@ -92,7 +94,7 @@ impl Allocator {
         Self { used, lens, group: 0, missing: 0 }
     }
 
-    /// `len` blocks for those of a file from `at` on.
+    /// Allocates `len` disk blocks for the file blocks `at..at + len`, and adds them to `runs`.
     fn take(&mut self, mut at: u32, mut len: u32, runs: &mut Vec<Run>) {
         let first = runs.len();
         while len > 0 {
@@ -202,15 +204,18 @@ mod tests {
         ] {
             let tree = tree((0..=others).map(|i| if i == 0 { len } else { 0 }));
             let nodes = Nodes::new(&tree).unwrap();
-            let least = least_size(&nodes, MIN_SIZE, 0).unwrap();
-            assert!(Layout::new(&nodes, least).is_ok());
-            assert!(Layout::new(&nodes, least - MIB).is_err(), "{len} and {others}: {least}");
+            let (least_size, _) = least(&nodes, MIN_SIZE, 0).unwrap();
+            assert!(Blocks::new(&nodes, least_size).is_ok());
+            assert!(
+                Blocks::new(&nodes, least_size - MIB).is_err(),
+                "{len} and {others}: {least_size}"
+            );
 
             let free = 512 << 20;
-            let size = least_size(&nodes, MIN_SIZE, free).unwrap();
-            let left = u64::from(Layout::new(&nodes, size).unwrap().free) * BLOCK as u64;
+            let (size, blocks) = least(&nodes, MIN_SIZE, free).unwrap();
+            let left = u64::from(blocks.free) * BLOCK as u64;
             // So many inodes may want a size that leaves more.
-            let little = size == least || left < free + 2 * MIB;
+            let little = size == least_size || left < free + 2 * MIB;
             assert!(left >= free && little, "{len} and {others}: {left}");
         }
     }
@@ -218,8 +223,8 @@ mod tests {
     #[test]
     fn what_16_tib_cannot_hold_has_no_least_size() {
         let large = |tree: &Tree<Any>, free| {
-            let least = least_size(&Nodes::new(tree).unwrap(), MIN_SIZE, free);
-            matches!(least, Err(Error::Large))
+            let found = least(&Nodes::new(tree).unwrap(), MIN_SIZE, free);
+            matches!(found, Err(Error::Large))
         };
         let max = crate::ext4::limits::MAX_FILE;
         assert!(large(&tree([max]), 0));

@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use super::content::{self, Content};
-use super::dirent::{self, Entry, file_type};
+use super::dirent::{self, Entry};
 use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
 use super::xattr;
 use crate::ext4::error::Error;
 use crate::ext4::limits::MAX_FILE;
-use crate::tree::arena::Tree;
+use crate::tree::arena::{DirId, Tree};
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{InodeId, Kind};
+use crate::tree::xattrs::OVERLAY_OPAQUE;
 
 const MAX_LINKS: u32 = 65_000;
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -67,16 +69,16 @@ impl Nodes {
         let node = &self.list[i];
         let dir = node.id.and_then(|id| tree.dir(id));
         let mut entries = vec![
-            Entry { name: b".", ino: Self::ino(i), file_type: 2 },
-            Entry { name: b"..", ino: node.parent, file_type: 2 },
+            Entry { name: b".", ino: Self::ino(i), file_type: FileType::Dir },
+            Entry { name: b"..", ino: node.parent, file_type: FileType::Dir },
         ];
         if i == 0 && dir.is_some_and(|dir| !dir.entries.contains_key(LOST_AND_FOUND)) {
-            entries.push(Entry { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: 2 });
+            entries.push(Entry { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: FileType::Dir });
         }
         entries.extend(dir.into_iter().flat_map(|dir| &dir.entries).map(|(name, id)| Entry {
             name: name.as_bytes(),
             ino: self.numbers[id.0 as usize],
-            file_type: file_type(&tree.inode(*id).kind),
+            file_type: tree.inode(*id).kind.file_type(),
         }));
         entries
     }
@@ -121,38 +123,18 @@ pub(super) fn shown<C>(tree: &Tree<C>, id: Option<InodeId>) -> String {
 }
 
 fn number<C>(tree: &Tree<C>) -> Result<Nodes, Error> {
-    let mut numbers = vec![0u32; tree.len()];
-    let mut list = vec![Node::new(Some(InodeId::ROOT), ROOT_INO, 2), Node::new(None, ROOT_INO, 2)];
-    let root = tree.dir(InodeId::ROOT).expect("the root is a directory");
-    if root.entries.contains_key(LOST_AND_FOUND) {
-        list.pop();
-    } else {
-        list[0].nlink += 1;
-    }
-    numbers[0] = ROOT_INO;
-    let position = |ino: u32| if ino == ROOT_INO { 0 } else { (ino - FIRST_INO + 1) as usize };
-    let mut dirs = vec![InodeId::ROOT];
-    while let Some(id) = dirs.pop() {
-        let parent = numbers[id.0 as usize];
-        let mut subdirs = Vec::new();
-        for child in tree.dir(id).expect("only directories are pushed").entries.values() {
-            let is_dir = tree.dir(*child).is_some();
-            let known = numbers[child.0 as usize];
-            if known != 0 {
-                if is_dir {
-                    return Err(Error::DirLinked(shown(tree, Some(*child))));
-                }
-                list[position(known)].nlink += 1;
-                continue;
-            }
-            numbers[child.0 as usize] = Nodes::ino(list.len());
-            list.push(Node::new(Some(*child), parent, if is_dir { 2 } else { 1 }));
-            if is_dir {
-                list[position(parent)].nlink += 1;
-                subdirs.push(*child);
-            }
+    let linked = |dir: DirId| Error::DirLinked(shown(tree, Some(dir.inode())));
+    let mut numbers = vec![0; tree.len()];
+    let mut list = Vec::new();
+    for reached in tree.reached().map_err(linked)? {
+        let is_root = list.is_empty();
+        numbers[reached.id.0 as usize] = Nodes::ino(list.len());
+        let parent = numbers[reached.parent.inode().0 as usize];
+        list.push(Node::new(Some(reached.id), parent, reached.nlink));
+        if is_root && !tree[DirId::ROOT].entries.contains_key(LOST_AND_FOUND) {
+            list[0].nlink += 1;
+            list.push(Node::new(None, ROOT_INO, 2));
         }
-        dirs.extend(subdirs.into_iter().rev());
     }
     for node in &mut list {
         let is_dir = node.id.is_none_or(|id| tree.dir(id).is_some());
@@ -172,7 +154,7 @@ fn xattrs<C>(tree: &Tree<C>, id: Option<InodeId>) -> Result<xattr::Placed, Error
     let Some(id) = id else { return Ok(xattr::Placed::default()) };
     let mut xattrs = tree.inode(id).xattrs.clone();
     if tree.dir(id).is_some_and(|dir| dir.opaque) {
-        xattrs.set(*b"trusted.overlay.opaque", *b"y");
+        xattrs.set(OVERLAY_OPAQUE, *b"y");
     }
     xattr::place(&xattrs).map_err(|error| error.of(&shown(tree, Some(id))))
 }

@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::content::Content;
 use super::disk::{
     BLOCK, EXTENTS_FL, I_BLOCK, INODE_SIZE, InodeRecord, JOURNAL_INO, Seed, Superblock,
 };
 use super::extent::{self, Run};
 use super::geometry::{BLOCKS_PER_GROUP, Geometry};
-use super::layout::{self, Layout, Place};
+use super::layout::{Blocks, Place};
 use super::nodes::{Node, Nodes};
 use super::{dirent, journal, xattr};
-use crate::ext4::error::Error;
-use crate::ext4::limits::Options;
 use crate::tree::arena::Tree;
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{InodeId, Kind, Stat, Timestamp};
 
 /// A file system, decided.
@@ -40,16 +38,17 @@ pub(super) enum Piece {
 }
 
 impl Plan {
-    pub(super) fn new<C: Content>(tree: &Tree<C>, options: &Options) -> Result<Self, Error> {
-        let nodes = Nodes::new(tree)?;
-        let Ok(layout) = Layout::new(&nodes, options.size) else {
-            let least = layout::least_size(&nodes, options.size, 0)?;
-            return Err(Error::Full { size: options.size, least });
-        };
-        let Layout { geometry, journal_blocks, journal, places, used, free } = layout;
-
+    /// Decides all records of `tree`, whose inodes are `nodes` and lie in `blocks` of a file
+    /// system of `size` bytes.
+    pub(super) fn new<C>(
+        tree: &Tree<C>,
+        nodes: &Nodes,
+        blocks: &Blocks,
+        (size, seed): (u64, &[u8; 32]),
+    ) -> Self {
+        let Blocks { geometry, journal_blocks, journal, places, used, free } = blocks;
         let mut derived = blake3::Hasher::new_derive_key("rootfs-compile upper uuid");
-        derived.update(&options.seed).update(&options.size.to_le_bytes());
+        derived.update(seed).update(&size.to_le_bytes());
         let mut ids = [0; 32];
         derived.finalize_xof().fill(&mut ids);
         let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
@@ -66,24 +65,25 @@ impl Plan {
             dirs: vec![0; geometry.groups as usize],
             inodes_per_group: geometry.inodes_per_group,
         };
-        let journal_i_block = builder.journal(&journal, journal_blocks, &uuid);
+        let journal_i_block = builder.journal(journal, *journal_blocks, &uuid);
         for (i, place) in places.iter().enumerate() {
-            builder.node(tree, &nodes, i, place);
+            builder.node(tree, nodes, i, place);
         }
         let Builder { seed, inodes, pieces, dirs, .. } = builder;
         let superblock = Superblock {
             inodes_count: geometry.inodes(),
             blocks_count: geometry.blocks,
-            free_blocks_count: free,
+            free_blocks_count: *free,
             free_inodes_count: geometry.inodes() - last_ino,
             blocks_per_group: BLOCKS_PER_GROUP,
             inodes_per_group: geometry.inodes_per_group,
             uuid,
             hash_seed,
             journal_i_block,
-            journal_size: u64::from(journal_blocks) * BLOCK as u64,
+            journal_size: u64::from(*journal_blocks) * BLOCK as u64,
         };
-        Ok(Self { geometry, seed, superblock, inodes, pieces, used, dirs })
+        let (geometry, used) = (geometry.clone(), used.clone());
+        Self { geometry, seed, superblock, inodes, pieces, used, dirs }
     }
 }
 
@@ -102,7 +102,7 @@ impl Builder {
         let first = place.runs[0].start;
         self.pieces.insert(first, Piece::Bytes(journal::superblock(blocks, uuid).to_vec()));
         let record = InodeRecord {
-            mode: 0o100600,
+            mode: FileType::Regular.mode_bits() | 0o600,
             uid: 0,
             gid: 0,
             size: u64::from(blocks) * BLOCK as u64,
@@ -143,8 +143,9 @@ impl Builder {
         let inode = node.id.map(|id| (id, tree.inode(id)));
         let lost_and_found = Stat { mode: 0o700, ..Stat::IMPLIED_DIR };
         let stat = inode.map_or(lost_and_found, |(_, inode)| inode.stat);
+        let file_type = inode.map_or(FileType::Dir, |(_, inode)| inode.kind.file_type());
         let mut record = InodeRecord {
-            mode: inode.map_or(0o040000, |(_, inode)| type_bits(&inode.kind)) | stat.mode,
+            mode: file_type.mode_bits() | stat.mode,
             uid: stat.uid,
             gid: stat.gid,
             size: node.size,
@@ -203,16 +204,4 @@ impl Builder {
 fn part(run: &Run, size: u64) -> Range<u64> {
     let at = |block: u64| block * BLOCK as u64;
     at(run.at.into())..at(u64::from(run.at) + u64::from(run.len)).min(size)
-}
-
-fn type_bits<C>(kind: &Kind<C>) -> u16 {
-    match kind {
-        Kind::Fifo => 0o010000,
-        Kind::Char(_) | Kind::Whiteout => 0o020000,
-        Kind::Dir(_) => 0o040000,
-        Kind::Block(_) => 0o060000,
-        Kind::File(_) | Kind::LowerLink(_) => 0o100000,
-        Kind::Symlink(_) => 0o120000,
-        Kind::Socket => 0o140000,
-    }
 }

@@ -3,9 +3,11 @@
 //! `struct ext4_xattr_entry`: name_len u8, name_index u8, value_offs u16,
 //! value_inum u32, value_size u32, hash u32, name. Facts: `fs/ext4/xattr.h`.
 
-use super::disk::{BLOCK, Fields, I_XATTRS, INODE_SIZE, Seed};
+use super::disk::{BLOCK, I_XATTRS, INODE_SIZE, Seed};
 use crate::ext4::error::Error;
+use crate::fields::FieldsMut;
 use crate::tree::xattrs::Xattrs;
+use crate::xattr::prefix;
 
 const MAGIC: u32 = 0xea02_0000;
 const ENTRY: usize = 16;
@@ -13,14 +15,6 @@ const BLOCK_HEADER: usize = 32;
 const INODE_HEADER: usize = 4;
 /// Four zero bytes end a list.
 const END: usize = 4;
-
-const PREFIXES: [(u8, &[u8]); 5] = [
-    (1, b"user."),
-    (2, b"system.posix_acl_access"),
-    (3, b"system.posix_acl_default"),
-    (4, b"trusted."),
-    (6, b"security."),
-];
 
 /// Why xattrs have no place.
 pub(super) enum XattrError {
@@ -67,14 +61,10 @@ pub(super) fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
     let mut inode = (Vec::new(), INODE_SIZE - I_XATTRS - INODE_HEADER - END);
     let mut block = (Vec::new(), BLOCK - BLOCK_HEADER - END);
     for xattr in xattrs.iter() {
-        let found = PREFIXES.iter().find_map(|(index, prefix)| {
-            let rest = xattr.name.strip_prefix(*prefix)?;
-            (rest.is_empty() == matches!(index, 2 | 3)).then_some((*index, rest))
-        });
-        let (index, name) =
-            found.ok_or_else(|| XattrError::Name(xattr.name.escape_ascii().to_string()))?;
+        let (index, name) = prefix::split_name(&xattr.name)
+            .ok_or_else(|| XattrError::Name(xattr.name.escape_ascii().to_string()))?;
         let value = match index {
-            2 | 3 => acl(&xattr.value).ok_or(XattrError::Acl)?,
+            prefix::ACCESS | prefix::DEFAULT => acl(&xattr.value).ok_or(XattrError::Acl)?,
             _ => xattr.value.to_vec(),
         };
         let entry = Entry { index, name, value };
@@ -88,7 +78,7 @@ pub(super) fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
     let mut placed = Placed::default();
     if !inode.0.is_empty() {
         placed.inode = vec![0; INODE_SIZE - I_XATTRS];
-        Fields(&mut placed.inode).u32(0, MAGIC);
+        FieldsMut(&mut placed.inode).u32(0, MAGIC);
         // Here, offsets of values count from the first entry, and hashes are unused.
         fill(&mut placed.inode[INODE_HEADER..], 0, &inode.0, |_| 0);
     }
@@ -100,7 +90,7 @@ pub(super) fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
         let mut out = Box::new([0; BLOCK]);
         fill(&mut out[..], BLOCK_HEADER, &block.0, hash);
         let whole = block.0.iter().fold(0u32, |sum, entry| sum.rotate_left(16) ^ hash(entry));
-        let mut f = Fields(&mut out[..]);
+        let mut f = FieldsMut(&mut out[..]);
         f.u32(0x00, MAGIC);
         f.u32(0x04, 1); // h_refcount
         f.u32(0x08, 1); // h_blocks
@@ -113,13 +103,13 @@ pub(super) fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
 /// Sets the checksum of a block of xattrs that lies at `address`.
 pub(super) fn sign(block: &mut [u8; BLOCK], address: u32, seed: Seed) {
     let sum = seed.then(&u64::from(address).to_le_bytes()).then(&block[..]).sum();
-    Fields(block).u32(0x10, sum);
+    FieldsMut(block).u32(0x10, sum);
 }
 
 /// Writes entries from `at` upwards, and their values from the end downwards.
 fn fill(out: &mut [u8], mut at: usize, entries: &[Entry<'_>], hash: impl Fn(&Entry<'_>) -> u32) {
     let mut values = out.len();
-    let mut f = Fields(out);
+    let mut f = FieldsMut(out);
     for entry in entries {
         values -= entry.value.len().next_multiple_of(4);
         f.u8(at, entry.name.len() as u8);

@@ -4,8 +4,8 @@
 //!
 //! Nothing here runs in a signal handler: a thread of its own waits for signals.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::{io, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,6 +16,11 @@ use crate::io::threads;
 type Action = Box<dyn FnOnce() + Send>;
 
 static ACTIONS: Mutex<Vec<(u64, Action)>> = Mutex::new(Vec::new());
+/// Nothing that panics is done while these are locked.
+fn actions() -> MutexGuard<'static, Vec<(u64, Action)>> {
+    ACTIONS.lock().expect("no holder panics")
+}
+
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static ENDING: AtomicBool = AtomicBool::new(false);
 
@@ -27,7 +32,7 @@ pub struct Undo(u64);
 /// Takes `action` when a signal ends the process. Other threads go on meanwhile.
 pub fn undo(action: impl FnOnce() + Send + 'static) -> Undo {
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    ACTIONS.lock().expect("no holder panics").push((id, Box::new(action)));
+    actions().push((id, Box::new(action)));
     Undo(id)
 }
 
@@ -41,7 +46,7 @@ pub fn undo_what<T, E, A: FnOnce() + Send + 'static>(
     make: impl FnOnce() -> Result<T, E>,
     action: impl FnOnce(&T) -> A,
 ) -> Result<(T, Undo), E> {
-    let mut actions = ACTIONS.lock().expect("no holder panics");
+    let mut actions = self::actions();
     if ENDING.load(Ordering::SeqCst) {
         drop(actions);
         wait_if_ending();
@@ -55,7 +60,7 @@ pub fn undo_what<T, E, A: FnOnce() + Send + 'static>(
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        let mut actions = ACTIONS.lock().expect("no holder panics");
+        let mut actions = self::actions();
         let own = actions.iter().position(|(id, _)| *id == self.0);
         let own = own.map(|own| actions.swap_remove(own));
         // What an action holds may be an `Undo` itself.
@@ -86,7 +91,7 @@ pub fn watch() -> io::Result<()> {
 /// for signals in place of [`watch`].
 pub fn end_by(signal: i32) {
     ENDING.store(true, Ordering::SeqCst);
-    let actions = std::mem::take(&mut *ACTIONS.lock().expect("no holder panics"));
+    let actions = std::mem::take(&mut *self::actions());
     // The youngest first: a file before the directory that it is in.
     for (_, action) in actions.into_iter().rev() {
         action();

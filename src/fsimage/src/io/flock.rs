@@ -71,6 +71,14 @@ pub fn try_lock(file: &File, kind: Kind) -> io::Result<bool> {
     }
 }
 
+/// Gives the lock of `file` back, which every descriptor has that was duplicated from it.
+///
+/// # Errors
+/// When the kernel refuses, as where the file system has no locks.
+pub fn unlock(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, FlockOperation::Unlock)?)
+}
+
 /// Locks `file` exclusively if that is possible within `patience`; says whether it was.
 ///
 /// # Errors

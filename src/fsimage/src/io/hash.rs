@@ -6,11 +6,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use blake3::Hasher;
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
 use super::mmap::{self, Mapped};
-use super::threads;
+use super::{holes, threads};
 use crate::digest::HASHED;
 
 /// BLAKE3 of all that `file` holds, taken by this thread.
@@ -45,28 +43,24 @@ pub fn of_file_by_all(file: &File) -> io::Result<blake3::Hash> {
     })
 }
 
+/// Hashes data as they come and holes as zeros, `PIECE` bytes at a time.
+///
+/// Invariant: the first `at` bytes of the file are hashed, or due and fewer than `PIECE`. What
+/// comes next is data or a hole that begins there, so every byte is hashed once and in order;
+/// how they are cut into pieces makes no difference to the hash. Terminates because the ranges
+/// of data ascend and end at the file's length.
 fn hash(file: &File, update: impl FnMut(&mut Hasher, &[u8])) -> io::Result<blake3::Hash> {
     let bytes = mmap::file(file)?;
     let (due, hasher) = (Vec::new(), Hasher::new());
     let mut whole = Whole { file, bytes: &bytes, due, hasher, update };
     let len = bytes.len() as u64;
     let mut at = 0;
-    while at < len {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.clamp(at, len),
-            Err(Errno::NXIO) => len,
-            // A file system that does not know of holes.
-            Err(_) => at,
-        };
-        whole.zeros(data - at);
-        if data == len {
-            break;
-        }
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(data)).unwrap_or(len);
-        // Always ahead of what is done, should somebody change the file meanwhile.
-        at = hole.clamp(data + 1, len);
-        whole.data(data..at)?;
+    for data in holes::data_or_all(file, len, 1) {
+        whole.zeros(data.start - at);
+        at = data.end;
+        whole.data(data)?;
     }
+    whole.zeros(len - at);
     whole.flush();
     Ok(whole.hasher.finalize())
 }

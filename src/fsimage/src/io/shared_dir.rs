@@ -1,6 +1,6 @@
-//! Directories that several users may share: what is made below one that a group or
-//! everybody may write to has its mode, whatever the umask is. Below the directory that
-//! a user named, which a symbolic link may lead to, no link is followed.
+//! Directories that several users may share: what is made below a directory that a group or
+//! everybody may write to gets the mode of that directory, whatever the umask is. The directory
+//! that a user named may be a symbolic link; below it, no link is followed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -56,7 +56,7 @@ pub fn create(root: &Path, dir: &Path) -> io::Result<Dir> {
     Ok(open)
 }
 
-/// Makes the directory `name` of `dir`, with `mode` if others may write by that.
+/// Makes the directory `name` of `dir`. It gets `mode` if that lets others write.
 fn make(dir: &Dir, name: &OsStr, mode: u32) -> io::Result<Dir> {
     match rustix::fs::mkdirat(dir.file(), name, Mode::from_raw_mode(0o777)) {
         Ok(()) if mode & OTHERS_WRITE != 0 => {
@@ -125,14 +125,15 @@ pub struct LockFile {
     pub writable: bool,
 }
 
-/// Opens the lock file `name` of `dir`, which is made if it is not there. One that this
-/// user may only read is as good for a lock; where none can be made, nobody writes.
+/// Opens the lock file `name` of `dir`, and makes it if it is missing. A file that this user may
+/// only read can be locked as well. Where no file can be made, nobody can write what it stands for
+/// either, and there is no need for a lock.
 ///
 /// # Errors
 /// When something other than a regular file has the name, other processes keep removing the
 /// file, or it cannot be opened or made for another reason than that this user may not write.
 pub fn open_lock(dir: &Dir, name: &str) -> io::Result<LockFile> {
-    // Somebody may remove it between the two steps: that happens once, not for ever.
+    // Another process may remove the file between the two steps, but hardly ten times in a row.
     for _ in 0..10 {
         match regular::open_with(dir.file(), Path::new(name), OFlags::RDWR) {
             Ok(file) => return Ok(LockFile { file: Some(file), writable: true }),

@@ -28,11 +28,25 @@ pub trait Sink {
 
 /// Whether all of `bytes` are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // The compiler makes one vector operation of each step, and data end the
-    // search in the first one.
+    // Each step of 64 bytes compiles to a few vector instructions. Data mostly have a byte in
+    // the first step that is not zero, which ends the search.
     let (steps, rest) = bytes.as_chunks::<64>();
     let zero = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte) == 0;
     steps.iter().all(|step| zero(step)) && zero(rest)
+}
+
+/// Divides `bytes` into runs of blocks, as long as they can be, that are all zero or of which
+/// none is, and says of each whether it is zero. The last block may be shorter than `block`.
+pub fn runs(bytes: &[u8], block: usize) -> impl Iterator<Item = (bool, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let first = rest.chunks(block).next()?;
+        let zero = is_zero(first);
+        let others = rest[first.len()..].chunks(block).take_while(|b| is_zero(b) == zero);
+        let (run, behind) = rest.split_at(first.len() + others.map(<[u8]>::len).sum::<usize>());
+        rest = behind;
+        Some((zero, run))
+    })
 }
 
 /// Runs of zeros from this length on become holes of the host's file.
@@ -71,7 +85,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// Hashes what is there.
+    /// Hashes the bytes of the part that are not hashed yet.
     fn hash(&mut self) {
         if let Some(hash) = &mut self.hash {
             let from = (self.hashed - self.part.position()) as usize;
@@ -80,7 +94,7 @@ impl FileSink {
         self.hashed = self.part.end();
     }
 
-    /// Hands on what is there; what comes next belongs at `next`.
+    /// Hands the part on to be written; what comes next belongs at offset `next`.
     fn flush(&mut self, next: u64) -> io::Result<()> {
         self.hash();
         self.behind.write(&mut self.part, next)

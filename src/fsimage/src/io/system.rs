@@ -1,5 +1,5 @@
-//! What Linux has and other systems lack, or have otherwise. Everything else in this crate
-//! is the same on all of them.
+//! What is particular to Linux, with stand-ins for other systems. Everything else in this crate is
+//! the same on all of them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,9 +1,9 @@
-//! Files that are gone unless they get a name when they are whole.
+//! Temporary files that vanish unless they get a name when they are complete.
 //!
-//! Mostly such a file has no name until then (O_TMPFILE), so that nothing is left
-//! of it however the process ends. Where a file system has no files without a name,
-//! it has one of this program's form, and is locked as long as its process lives:
-//! a file of that form whose lock can be had is a leftover.
+//! Mostly such a file has no name until then (O_TMPFILE), so that nothing is left of it however the
+//! process ends. Where the file system does not support that, the file gets a name that begins with
+//! `PREFIX`, and is locked as long as its process lives: a file with such a name whose lock is
+//! free is a leftover of a killed process.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -19,11 +19,11 @@ use rustix::io::Errno;
 use crate::io::ending::{self, Undo};
 use crate::io::{dir, flock, regular, system};
 
-/// How the names of files begin that are not whole yet; random letters follow.
+/// How the names of incomplete files begin; random letters follow.
 const PREFIX: &str = ".rootfs-compile-tmp-";
 const RANDOM: usize = 8;
 
-/// How often a file is made anew that another process took for a leftover.
+/// How often a file is made anew because another process took it for a leftover.
 const ATTEMPTS: usize = 100;
 
 /// Whether a file without a name can get one, which needs /proc.
@@ -39,7 +39,7 @@ pub struct Temporary {
     name: Option<Named>,
 }
 
-/// A name that goes with this value.
+/// A name that is removed when this value is dropped.
 struct Named {
     dir: Arc<OwnedFd>,
     name: OsString,
@@ -66,16 +66,15 @@ impl Named {
         Ok((Self { dir: dir.clone(), name, _undo: undo }, made))
     }
 
-    /// Makes a file with a fresh name in `dir`, which is locked. Until it is, it looks
-    /// like one that a killed process left, and another process may take it away: then
-    /// there is another one.
+    /// Makes a file with a fresh name in `dir`, and locks it. Until it is locked it looks like a
+    /// leftover, and another process may remove it; then another file is made.
     fn locked(
         dir: &Arc<OwnedFd>,
         mut make: impl FnMut(&OsStr) -> io::Result<File>,
     ) -> io::Result<(Self, File)> {
         for _ in 0..ATTEMPTS {
             let (name, file) = Self::new(dir, &mut make)?;
-            // Where locks are not to be had, nobody takes anything away.
+            // Where the file system has no locks, nobody removes leftovers.
             let is_ours = flock::try_lock(&file, flock::Kind::Exclusive).unwrap_or(true);
             let there = rustix::fs::statat(dir, &name.name, AtFlags::SYMLINK_NOFOLLOW);
             if is_ours && !matches!(there, Err(Errno::NOENT)) {
@@ -126,7 +125,7 @@ impl Temporary {
                 Err(error) => return Err(error.into()),
             }
         }
-        // What killed runs left is found where such files have names.
+        // Where such files have names, killed runs leave some.
         if let Ok(readable) = dir::open_dir(&dir, ".") {
             let _ = remove_left_in(&readable);
         }
@@ -174,7 +173,7 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
-            // Only a name can take another's place.
+            // Only rename replaces what is there, and it needs a name.
             let _ = flock::try_lock(&self.file, flock::Kind::Exclusive);
             let (name, ()) = Named::new(&self.dir, |name| self.link(name))?;
             self.name = Some(name);
@@ -204,17 +203,17 @@ fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
     match rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()) {
         Err(Errno::EXIST) => return Err(io::ErrorKind::AlreadyExists.into()),
         Err(_) => {}
-        // The other name goes with the value.
+        // The first name is removed when the value is dropped.
         Ok(()) => return Ok(()),
     }
-    // Neither is to be had here: what comes in between is lost.
+    // This file system has neither. What another process puts there between the two calls is lost.
     match rustix::fs::statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
         Err(_) => Ok(rustix::fs::renameat(dir, from, dir, to)?),
     }
 }
 
-/// Whether a file may be called so that is not whole yet.
+/// Whether `name` has the form of names of incomplete files.
 pub fn is_name(name: &OsStr) -> bool {
     let rest = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
     rest.is_some_and(|rest| rest.len() == RANDOM && rest.iter().all(u8::is_ascii_alphanumeric))

@@ -28,8 +28,8 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
     Builder::new().name(name.to_owned()).spawn_scoped(scope, run).map_err(not_started)
 }
 
-/// Makes sure that rayon's own pool is there. It starts with the first use, which
-/// panics if it cannot; so this comes before each.
+/// Starts rayon's global pool if it is not running. Rayon would start it with the first use, and
+/// panic if it cannot; so this is called before each use.
 ///
 /// # Errors
 /// When the pool's threads could not be started, at this call or at an earlier one.

@@ -1,4 +1,5 @@
-//! Writing to the disk while more is being made.
+//! Write-behind: a thread writes to the disk, past the page cache (O_DIRECT), while more is being
+//! made.
 
 use std::fs::File;
 use std::io;
@@ -12,13 +13,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::io::{system, threads};
 use crate::units::PAGE_SIZE;
 
-/// Bytes that are written at once: enough for a disk to be at its fastest.
+/// Bytes that are written at once: enough to reach the full throughput of a disk.
 pub(super) const PART: usize = 1 << 20;
 
-/// Parts on their way to the disk.
+/// Full parts that may wait for the disk. Whoever makes more waits, too (back-pressure).
 const PARTS: usize = 2;
 
-/// Fewer bytes than this are not worth a wait for the disk.
+/// Fewer bytes than this go through the page cache: a direct write waits for the disk.
 const LEAST_DIRECT: usize = 64 << 10;
 
 /// The bytes of a file from a multiple of [`PART`] on, or some of them.
@@ -30,7 +31,7 @@ pub(super) struct Part {
     aligned: usize,
     /// What is there, counted from the first page on.
     used: Range<usize>,
-    /// Whether it will be read soon, and belongs into the page cache.
+    /// Whether the part is read soon, and belongs in the page cache.
     cached: bool,
 }
 
@@ -79,9 +80,9 @@ impl Part {
     }
 }
 
-/// Writes a file's parts on a thread of its own, past the page cache if the file
-/// system can: what nobody reads soon need not be copied there, nor wait there
-/// until someone asks for it to be on the disk.
+/// Writes a file's parts on a thread of its own, past the page cache if the file system supports
+/// O_DIRECT. Data that nobody reads soon would only be copied to the cache, and be written back
+/// when the file is synced.
 pub(super) struct Behind {
     file: File,
     cached: bool,
@@ -138,7 +139,7 @@ impl Behind {
         full.cached = self.cached;
         match thread.parts.as_ref().map(|parts| parts.send(full)) {
             Some(Ok(())) => Ok(()),
-            // It has ended, and says why.
+            // The thread has ended; its result says why.
             _ => thread.wait(),
         }
     }
@@ -179,7 +180,8 @@ impl Thread {
 }
 
 impl Drop for Thread {
-    /// Nobody writes to a file that was given up: it is about to be removed.
+    /// Waits for the thread, so that nothing writes to a file that was given up and is about to be
+    /// removed.
     fn drop(&mut self) {
         self.parts = None;
         if let Some(handle) = self.handle.take() {
@@ -188,8 +190,8 @@ impl Drop for Thread {
     }
 }
 
-/// Writes `part`: its whole pages with `direct`, while that works, the rest
-/// through `file`. No 4096 bytes are written in both ways.
+/// Writes `part`: its whole pages with `direct` (O_DIRECT) while that works, the rest through
+/// `file`. No page is written both ways, because the page cache would not see the direct write.
 fn write(file: &File, direct: &mut Option<File>, part: &Part) -> io::Result<()> {
     let page = PAGE_SIZE as usize;
     let mut whole = part.used.start.next_multiple_of(page)..part.used.end / page * page;
@@ -202,8 +204,8 @@ fn write(file: &File, direct: &mut Option<File>, part: &Part) -> io::Result<()> 
         match disk.write_at(&pages[whole.clone()], part.offset + whole.start as u64) {
             Ok(n) if n > 0 && n.is_multiple_of(page) => whole.start += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Of a disk with larger sectors, say, or past a limit that the
-            // other way will tell of.
+            // The disk may have larger sectors than a page; and if a limit is reached, the write
+            // through the page cache fails with the better error.
             _ => *direct = None,
         }
     }

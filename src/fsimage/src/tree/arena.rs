@@ -1,15 +1,33 @@
 //! The arena: all inodes of a tree, and how they are reached.
 
 use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
 
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
-use crate::tree::name::GuestPath;
+use crate::tree::name::{GuestPath, Name};
 use crate::tree::xattrs::Xattrs;
 
 /// A file tree; `C` is how a regular file's content is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree<C> {
     pub(super) inodes: Vec<Inode<C>>,
+}
+
+/// An inode that is known to be a directory: `tree[dir]` has its entries.
+///
+/// Invariant: an inode that is a directory stays one. So it is asked once, by
+/// [`Tree::dir_id`], and its entries are there for whoever has the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirId(InodeId);
+
+impl DirId {
+    /// The root directory, which every tree has.
+    pub const ROOT: DirId = DirId(InodeId::ROOT);
+
+    /// The directory's inode.
+    pub fn inode(self) -> InodeId {
+        self.0
+    }
 }
 
 /// A tree would need more than 2³² inodes.
@@ -44,14 +62,73 @@ impl<C> Tree<C> {
         Ok(InodeId(id))
     }
 
+    /// Adds an inode under `name` of the directory `dir`, in the place of what is there.
+    ///
+    /// # Errors
+    /// When the arena holds 2³² inodes already.
+    pub fn add(
+        &mut self,
+        dir: DirId,
+        name: Name,
+        inode: Inode<C>,
+    ) -> Result<InodeId, TooManyInodes> {
+        let id = self.push(inode)?;
+        self[dir].entries.insert(name, id);
+        Ok(id)
+    }
+
+    /// Adds an empty directory that no directory names yet.
+    ///
+    /// # Errors
+    /// When the arena holds 2³² inodes already.
+    pub fn push_dir(&mut self, stat: Stat) -> Result<DirId, TooManyInodes> {
+        let kind = Kind::Dir(Dir::default());
+        self.push(Inode { stat, xattrs: Xattrs::default(), kind }).map(DirId)
+    }
+
+    /// Adds an empty directory under `name` of the directory `dir`, in the place of what is
+    /// there.
+    ///
+    /// # Errors
+    /// When the arena holds 2³² inodes already.
+    pub fn add_dir(&mut self, dir: DirId, name: Name, stat: Stat) -> Result<DirId, TooManyInodes> {
+        let new = self.push_dir(stat)?;
+        self[dir].entries.insert(name, new.0);
+        Ok(new)
+    }
+
+    /// Adds all inodes of `other`, and returns what was its root. No directory of this tree
+    /// names any of them yet.
+    ///
+    /// # Errors
+    /// When the arena would hold more than 2³² inodes; it is as it was then.
+    pub fn append(&mut self, other: Self) -> Result<DirId, TooManyInodes> {
+        let shift = u32::try_from(self.inodes.len()).map_err(|_| TooManyInodes)?;
+        let last = self.inodes.len() + (other.inodes.len() - 1);
+        u32::try_from(last).map_err(|_| TooManyInodes)?;
+        self.inodes.reserve(other.inodes.len());
+        for mut inode in other.inodes {
+            if let Kind::Dir(dir) = &mut inode.kind {
+                dir.entries.values_mut().for_each(|id| id.0 += shift);
+            }
+            self.inodes.push(inode);
+        }
+        Ok(DirId(InodeId(shift)))
+    }
+
     /// The inode `id` of this tree.
     pub fn inode(&self, id: InodeId) -> &Inode<C> {
         &self.inodes[id.0 as usize]
     }
 
-    /// The inode `id` of this tree, to be changed.
+    /// The inode `id` of this tree, to be changed. A directory must stay a directory.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode<C> {
         &mut self.inodes[id.0 as usize]
+    }
+
+    /// `id` as that of a directory, or `None` if it is something else.
+    pub fn dir_id(&self, id: InodeId) -> Option<DirId> {
+        matches!(self.inode(id).kind, Kind::Dir(_)).then_some(DirId(id))
     }
 
     /// The directory `id`, or `None` if it is something else.
@@ -114,30 +191,6 @@ impl<C> Tree<C> {
         path.0.iter().try_fold(InodeId::ROOT, |at, name| self.dir(at)?.entries.get(name).copied())
     }
 
-    /// A path of `id`, found by search: for messages, where it need not be fast.
-    pub fn path_of(&self, id: InodeId) -> Option<GuestPath> {
-        let mut path = GuestPath::default();
-        // With the depth of the directory that each is in.
-        let mut dirs = vec![(0, None, InodeId::ROOT)];
-        while let Some((depth, name, at)) = dirs.pop() {
-            path.0.truncate(depth);
-            path.0.extend(name);
-            if at == id {
-                return Some(path);
-            }
-            let depth = path.0.len();
-            for (name, child) in self.dir(at).into_iter().flat_map(|dir| &dir.entries) {
-                if *child == id {
-                    return Some(path.join(name));
-                }
-                if self.dir(*child).is_some() {
-                    dirs.push((depth, Some(name.clone()), *child));
-                }
-            }
-        }
-        None
-    }
-
     /// The same tree, with contents that are known in another way.
     pub fn map_files<D>(self, mut map: impl FnMut(C) -> D) -> Tree<D> {
         let inodes = self.inodes.into_iter().map(|inode| {
@@ -171,5 +224,25 @@ impl<C> Tree<C> {
     /// The inodes of the arena, taken apart.
     pub fn into_inodes(self) -> Vec<Inode<C>> {
         self.inodes
+    }
+}
+
+impl<C> Index<DirId> for Tree<C> {
+    type Output = Dir;
+
+    fn index(&self, dir: DirId) -> &Dir {
+        match &self.inode(dir.0).kind {
+            Kind::Dir(dir) => dir,
+            _ => unreachable!("a directory stays a directory"),
+        }
+    }
+}
+
+impl<C> IndexMut<DirId> for Tree<C> {
+    fn index_mut(&mut self, dir: DirId) -> &mut Dir {
+        match &mut self.inode_mut(dir.0).kind {
+            Kind::Dir(dir) => dir,
+            _ => unreachable!("a directory stays a directory"),
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::weight::Weigh;
 use crate::budget::{Budget, Exhausted};
-use crate::tree::arena::{TooManyInodes, Tree};
+use crate::tree::arena::{DirId, TooManyInodes, Tree};
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
 use crate::tree::name::{BadName, GuestPath, Name};
 use crate::tree::xattrs::Xattrs;
@@ -39,7 +39,7 @@ pub struct Entry<C> {
 }
 
 impl<C> Entry<C> {
-    /// Where the tar has it.
+    /// The path that the tar gives the entry.
     ///
     /// # Errors
     /// When a component of the path is not a name.
@@ -60,21 +60,21 @@ impl Journal {
     /// inodes.
     pub fn begin<C: Clone + Weigh>(
         tree: &mut Tree<C>,
-        whiteouts: impl Iterator<Item = (InodeId, Name)>,
+        whiteouts: impl Iterator<Item = (DirId, Name)>,
         plinks: impl Iterator<Item = (GuestPath, InodeId)>,
         budget: &Budget,
     ) -> Result<Self, CannotKeep> {
-        let whiteouts: Vec<(InodeId, Name)> = whiteouts.collect();
+        let whiteouts: Vec<(DirId, Name)> = whiteouts.collect();
         let mut plinks: Vec<(GuestPath, InodeId)> = plinks.collect();
         plinks.sort();
-        let mut so_far = SoFar::new(tree, whiteouts.iter().map(|(dir, _)| *dir), budget);
+        let mut so_far = SoFar::new(tree, whiteouts.iter().map(|(dir, _)| dir.inode()), budget);
         for (path, id) in plinks {
             so_far.add(&path, Said::Inode(id))?;
             so_far.paths.insert(id, path.to_bytes().into());
         }
         so_far.tree()?;
         for (dir, name) in whiteouts {
-            if let Some(dir) = so_far.paths.get(&dir) {
+            if let Some(dir) = so_far.paths.get(&dir.inode()) {
                 let path = GuestPath::parse(dir).expect("names of the tree").join(&name);
                 so_far.add(&path, Said::Whiteout)?;
             }
@@ -146,11 +146,9 @@ impl Journal {
         let entries = self.0.into_iter().enumerate();
         let entries = entries.filter_map(|(place, id)| Some((name(place).ok()?, id)));
         let dir = Dir { entries: entries.collect(), ..Dir::default() };
-        let id = tree.push(Self::mark(Kind::Dir(dir)))?;
-        if let (Ok(name), Some(root)) = (Name::new(JOURNAL), tree.dir_mut(InodeId::ROOT)) {
-            root.entries.insert(name, id);
-        }
-        Ok(())
+        let journal = Self::mark(Kind::Dir(dir));
+        // A short name without a slash.
+        Name::new(JOURNAL).map_or(Ok(()), |name| tree.add(DirId::ROOT, name, journal).map(drop))
     }
 }
 
@@ -165,14 +163,14 @@ pub enum CannotKeep {
     Exhausted(#[from] Exhausted),
 }
 
-/// What an entry said that is in the tree by now.
+/// What an entry of the tar said, as far as the tree still tells.
 enum Said {
     Inode(InodeId),
     /// A directory as it is described.
     Dir(InodeId),
     Opaque,
     Whiteout,
-    /// A further name of what is called so.
+    /// A hard link to the file at this path.
     Link(Box<[u8]>),
 }
 
@@ -215,41 +213,31 @@ impl<'t, C> SoFar<'t, C> {
         Ok(())
     }
 
-    /// Goes through the directories, those in one directory from the last to the
-    /// first, with one path that grows and shrinks.
+    /// Adds what the tree says, directory by directory.
     fn tree(&mut self) -> Result<(), Exhausted> {
-        let mut path = GuestPath::default();
-        let mut dirs = vec![(0, None, InodeId::ROOT)];
-        while let Some((depth, name, id)) = dirs.pop() {
-            path.0.truncate(depth);
-            path.0.extend(name);
-            let depth = path.0.len();
-            let inode = self.tree.inode(id);
-            let Kind::Dir(dir) = &inode.kind else {
-                continue;
-            };
-            self.first_path(id, &path)?;
+        let tree = self.tree;
+        let mut walk = tree.walk();
+        while let Some(id) = walk.next() {
+            let (path, dir) = (&mut walk.path, &tree[id]);
+            self.first_path(id.inode(), path)?;
             if !dir.implied {
-                self.add(&path, Said::Dir(id))?;
+                self.add(path, Said::Dir(id.inode()))?;
             }
             if dir.opaque {
-                self.add(&path, Said::Opaque)?;
+                self.add(path, Said::Opaque)?;
             }
-            for (name, child) in &dir.entries {
-                if self.tree.dir(*child).is_some() {
-                    dirs.push((depth, Some(name.clone()), *child));
-                    continue;
-                }
+            let files = dir.entries.iter().filter(|(_, child)| tree.dir_id(**child).is_none());
+            for (name, child) in files {
                 path.0.push(name.clone());
                 match self.paths.get(child) {
                     Some(first) => {
                         let first = first.clone();
-                        self.add(&path, Said::Link(first))?;
+                        self.add(path, Said::Link(first))?;
                     }
-                    None => self.add(&path, Said::Inode(*child))?,
+                    None => self.add(path, Said::Inode(*child))?,
                 }
-                self.first_path(*child, &path)?;
-                path.0.truncate(depth);
+                self.first_path(*child, path)?;
+                path.0.pop();
             }
         }
         Ok(())
@@ -278,8 +266,7 @@ pub struct Damaged;
 /// # Errors
 /// When the object was not written by this compiler, or was changed since.
 pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<Entry<C>>>, Damaged> {
-    let root = layer.dir_mut(InodeId::ROOT).ok_or(Damaged)?;
-    let Some(journal) = root.entries.remove(JOURNAL) else {
+    let Some(journal) = layer[DirId::ROOT].entries.remove(JOURNAL) else {
         return Ok(None);
     };
     let names = std::mem::take(&mut layer.dir_mut(journal).ok_or(Damaged)?.entries);

@@ -13,7 +13,7 @@ pub use super::notes::Notes;
 use super::replay::Replay;
 use super::weight::Weigh;
 use crate::budget::{Budget, Steps};
-use crate::tree::arena::{TooManyInodes, Tree};
+use crate::tree::arena::{DirId, Tree};
 use crate::tree::inode::{Inode, InodeId, Kind, Stat};
 use crate::tree::name::GuestPath;
 use crate::tree::xattrs::DROPPED_XATTRS;
@@ -26,7 +26,7 @@ pub struct Merger<'b, C> {
     steps: &'b Steps,
     /// Components that a path may have when its symbolic links are followed.
     max_depth: u64,
-    /// Those of the topmost layer, empty, but for what they count.
+    /// How much the notes of all layers so far take; the notes themselves are empty.
     notes: Notes,
 }
 
@@ -41,9 +41,9 @@ pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
 }
 
 impl<'b, C: Weigh> Merger<'b, C> {
-    /// Begins with an empty directory. What the merge makes is taken from `budget`;
-    /// that what it is given was, is for the caller. What it has to walk is taken from
-    /// `steps`.
+    /// Begins with an empty directory. The memory of what the merge makes is taken from `budget`,
+    /// and the components of paths that it walks from `steps`. The caller has taken the memory of
+    /// the layers themselves.
     pub fn new(budget: &'b Budget<'b>, steps: &'b Steps, max_depth: u64) -> Self {
         Self::over(Tree::new(Stat::IMPLIED_DIR), budget, steps, max_depth)
     }
@@ -92,14 +92,8 @@ impl<'b, C: Weigh> Merger<'b, C> {
         take_dropped_xattrs(&mut layer, &mut notes);
         self.notes = notes.counts();
         // From here on, the layer's inodes live in the merged arena.
-        let shift = u32::try_from(self.tree.len()).map_err(|_| TooManyInodes)?;
-        for mut inode in layer.into_inodes() {
-            if let Kind::Dir(dir) = &mut inode.kind {
-                dir.entries.values_mut().for_each(|id| id.0 = id.0.saturating_add(shift));
-            }
-            self.tree.push(inode)?;
-        }
-        self.overlay(InodeId(shift), before);
+        let root = self.tree.append(layer)?;
+        self.overlay(root, before);
         Ok(notes)
     }
 
@@ -110,62 +104,57 @@ impl<'b, C: Weigh> Merger<'b, C> {
 
     /// Lays a layer that describes every directory in which it has something over
     /// the tree of all below.
-    fn overlay(&mut self, layer_root: InodeId, before: &mut dyn FnMut(InodeId, &Inode<C>)) {
-        let mut pairs = vec![(InodeId::ROOT, layer_root)];
+    ///
+    /// Invariant: `pairs` has directories of the layer that are not laid yet, each with the
+    /// directory below that its path leads to, or with itself where nothing is below. A pair
+    /// takes everything out of the layer's directory, marks included, and merges it into the
+    /// other one; so the one that is laid over itself becomes a directory without marks, with
+    /// the same entries but for whiteouts. It ends because each directory of the layer has
+    /// one name and so is in one pair.
+    fn overlay(&mut self, layer_root: DirId, before: &mut dyn FnMut(InodeId, &Inode<C>)) {
+        let mut pairs = vec![(DirId::ROOT, layer_root)];
         while let Some((base, top)) = pairs.pop() {
-            before(base, self.tree.inode(base));
-            let inode = self.tree.inode_mut(top);
+            before(base.inode(), self.tree.inode(base.inode()));
+            let inode = self.tree.inode_mut(top.inode());
             let (stat, xattrs) = (inode.stat, std::mem::take(&mut inode.xattrs));
-            let dir = std::mem::take(self.tree.dir_mut(top).expect("pairs are directories"));
+            let dir = std::mem::take(&mut self.tree[top]);
             if !dir.implied {
-                let inode = self.tree.inode_mut(base);
+                let inode = self.tree.inode_mut(base.inode());
                 (inode.stat, inode.xattrs) = (stat, xattrs);
             }
-            let mut entries = std::mem::take(
-                &mut self.tree.dir_mut(base).expect("pairs are directories").entries,
-            );
+            let mut entries = std::mem::take(&mut self.tree[base].entries);
             if dir.opaque {
                 entries.clear();
             }
             if entries.is_empty() {
                 // Nothing is below: most directories stay the maps that they are.
                 entries = dir.entries;
-                entries.retain(|_, id| match &self.tree.inode(*id).kind {
-                    Kind::Whiteout => false,
-                    Kind::Dir(_) => {
-                        pairs.push((*id, *id));
-                        true
-                    }
-                    _ => true,
+                entries.retain(|_, id| {
+                    pairs.extend(self.tree.dir_id(*id).map(|dir| (dir, dir)));
+                    !matches!(self.tree.inode(*id).kind, Kind::Whiteout)
                 });
-                self.tree.dir_mut(base).expect("pairs are directories").entries = entries;
+                self.tree[base].entries = entries;
                 continue;
             }
             for (name, id) in dir.entries {
-                match &self.tree.inode(id).kind {
-                    Kind::Whiteout => {
-                        entries.remove(&name);
+                if let Some(dir) = self.tree.dir_id(id) {
+                    let known = entries.get(&name).and_then(|known| self.tree.dir_id(*known));
+                    pairs.push((known.unwrap_or(dir), dir));
+                    if known.is_some() {
+                        continue;
                     }
-                    Kind::Dir(_) => match entries.get(&name) {
-                        Some(known) if self.tree.dir(*known).is_some() => pairs.push((*known, id)),
-                        _ => {
-                            // Nothing is below: it is laid over itself, which takes its
-                            // marks away.
-                            entries.insert(name, id);
-                            pairs.push((id, id));
-                        }
-                    },
-                    _ => {
-                        entries.insert(name, id);
-                    }
+                } else if matches!(self.tree.inode(id).kind, Kind::Whiteout) {
+                    entries.remove(&name);
+                    continue;
                 }
+                entries.insert(name, id);
             }
-            self.tree.dir_mut(base).expect("pairs are directories").entries = entries;
+            self.tree[base].entries = entries;
         }
     }
 }
 
-/// Takes what is noted of xattrs that the layer lost out of its tree.
+/// Moves the names of xattrs that the layer lost from its tree to `notes`.
 fn take_dropped_xattrs<C>(layer: &mut Tree<C>, notes: &mut Notes) {
     let mut dropped = HashMap::new();
     for (id, inode) in (0..).zip(layer.inodes_mut()) {
@@ -179,20 +168,11 @@ fn take_dropped_xattrs<C>(layer: &mut Tree<C>, notes: &mut Notes) {
     if let Some(names) = dropped.get(&InodeId::ROOT) {
         notes.dropped_xattrs(&GuestPath::default(), names);
     }
-    let mut path = GuestPath::default();
-    let mut dirs = vec![(0, None, InodeId::ROOT)];
-    while let Some((depth, name, id)) = dirs.pop() {
-        path.0.truncate(depth);
-        path.0.extend(name);
-        let depth = path.0.len();
-        for (name, child) in layer.dir(id).into_iter().flat_map(|dir| &dir.entries) {
+    let mut walk = layer.walk();
+    while let Some(dir) = walk.next() {
+        for (name, child) in &layer[dir].entries {
             if let Some(names) = dropped.get(child) {
-                path.0.push(name.clone());
-                notes.dropped_xattrs(&path, names);
-                path.0.truncate(depth);
-            }
-            if layer.dir(*child).is_some() {
-                dirs.push((depth, Some(name.clone()), *child));
+                notes.dropped_xattrs(&walk.path.join(name), names);
             }
         }
     }

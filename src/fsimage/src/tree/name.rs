@@ -16,10 +16,10 @@ enum Bytes {
     Long(Box<[u8]>),
 }
 
-/// Bytes of the longest name that makes [`Name`] no larger than it must be.
+/// Bytes of the longest name that is kept inline without making [`Name`] larger.
 const SHORT: usize = 22;
 
-/// Why bytes are no [`Name`].
+/// Why bytes are not a [`Name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     /// There are no bytes.
@@ -31,7 +31,7 @@ pub enum BadName {
     /// A NUL or a `/` is among the bytes.
     #[error("a name holds a NUL or a slash")]
     Forbidden,
-    /// There are more than 255 bytes: so many.
+    /// There are more than 255 bytes, namely this many.
     #[error("a name has {0} bytes; Linux allows 255")]
     Long(usize),
 }

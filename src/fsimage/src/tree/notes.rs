@@ -3,8 +3,8 @@
 use super::weight::Weigh as _;
 use crate::tree::name::GuestPath;
 
-/// Bytes of memory for the notes of all layers of an image. The index has room for a
-/// part of them; a layer can be made of which each name is worth a note of 48 KiB.
+/// Bytes of memory for the notes of all layers of an image. The index has room for a part of them
+/// only, and a hostile layer can cause a note of 48 KiB with each of its names.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// What a user may want to know of a layer.
@@ -13,8 +13,8 @@ pub struct Notes {
     /// Directories that the layer names through a symbolic link of a layer
     /// below, and where their entries went.
     pub through_links: Vec<(GuestPath, GuestPath)>,
-    /// Directories that are one although the layer has something else with their
-    /// name: another entry's path goes through it.
+    /// Paths that became directories although the layer has another file there, because the path of
+    /// a later entry goes through it.
     pub over_files: Vec<GuestPath>,
     /// Xattrs that were not taken over: path, and names joined by NUL.
     pub dropped_xattrs: Vec<(GuestPath, Box<[u8]>)>,
@@ -32,7 +32,7 @@ impl Notes {
         Self { before: lower.before + lower.bytes, ..Self::default() }
     }
 
-    /// They without what they say: how much there is of it.
+    /// Empty notes with the counts of these.
     pub(super) fn counts(&self) -> Self {
         Self { bytes: self.bytes, before: self.before, ..Self::default() }
     }

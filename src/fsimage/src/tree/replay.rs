@@ -1,11 +1,12 @@
 //! The merge of a layer with a journal: its entries, one after the other, applied
 //! to the tree of all below.
 //!
-//! First what hides: each whiteout acts where its path leads at its own place in
-//! the tar, but on what is below alone and before any entry. Where that is, a
-//! rehearsal of the whole journal tells, which is undone. Then the entries: a path
-//! and a hard link's target are resolved at the entry's own place. A target is
-//! what is there by then, else what was below, else what comes later.
+//! Whiteouts and opaque marks come first. Each acts where its path leads at its own place in the
+//! tar, but hides the layers below alone, and does so before any other entry is applied. To find
+//! out where that is, the whole journal is applied once and undone again (the rehearsal). Then the
+//! other entries are applied in their order: an entry's path and the target of a hard link are
+//! resolved in the tree as it is at that moment. A target is what is there by then, else what was
+//! below, else what comes later in the tar.
 
 mod hide;
 
@@ -13,11 +14,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::MergeError;
 use super::journal::{Damaged, Entry, PLINKS};
-use super::links::{self, MAX_LINKS, Step};
-use super::weight::Weigh;
+use super::resolve::{Resolver, Stuck};
+use super::weight::{self, Weigh};
 use crate::budget::{Budget, Steps};
-use crate::tree::arena::{TooManyInodes, Tree};
-use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
+use crate::tree::arena::{DirId, TooManyInodes, Tree};
+use crate::tree::inode::{Inode, InodeId, Kind, Stat};
 use crate::tree::name::{GuestPath, Name};
 use crate::tree::notes::Notes;
 use crate::tree::xattrs::{DROPPED_XATTRS, Xattrs};
@@ -36,23 +37,23 @@ pub(super) struct Replay<'m, C> {
     /// Inodes from here on are the layer's own.
     first: u32,
     /// What directories of the tree below had under the names that changed.
-    was: HashMap<(InodeId, Name), Option<InodeId>>,
-    /// All that those had, when it was taken away, of which everything is hidden: their
-    /// own maps, because copies would be a second tree. What changes later is not in
-    /// [`Replay::was`].
-    had: HashMap<InodeId, BTreeMap<Name, InodeId>>,
-    described: HashMap<InodeId, (Stat, Xattrs)>,
-    announced: HashSet<InodeId>,
+    was: HashMap<(DirId, Name), Option<InodeId>>,
+    /// The entries of directories of which everything is hidden, as they were when they were taken
+    /// away: the maps themselves, because copies would be a second tree. Later changes of such a
+    /// directory are not in [`Replay::was`].
+    had: HashMap<DirId, BTreeMap<Name, InodeId>>,
+    described: HashMap<DirId, (Stat, Xattrs)>,
+    announced: HashSet<DirId>,
     /// Files that aufs kept for hard links, by path.
     plinks: HashMap<GuestPath, InodeId>,
-    /// Hard links whose targets come later, and where each is really.
+    /// Hard links whose targets come later in the tar, and the path of each without symbolic links.
     pending: Vec<(InodeId, Box<[u8]>)>,
     /// Directories of the tree below that lead to entries of the layer.
-    touched: HashSet<InodeId>,
+    touched: HashSet<DirId>,
     /// Directories of which everything below the layer is hidden already.
-    emptied: HashSet<InodeId>,
+    emptied: HashSet<DirId>,
     notes: Notes,
-    /// Of what hides alone.
+    /// Notes of whiteouts and opaque marks, which outlive the rehearsal.
     hiding_notes: Notes,
 }
 
@@ -73,9 +74,9 @@ enum View {
 
 /// A directory that a path led to.
 struct Reached {
-    dir: InodeId,
+    dir: DirId,
     /// It, and all above it but the root.
-    dirs: Vec<InodeId>,
+    dirs: Vec<DirId>,
     /// Where it really is.
     path: GuestPath,
     /// Whether a symbolic link of a layer below was on the way.
@@ -127,7 +128,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
     fn entry(&mut self, path: &GuestPath, mut inode: Inode<C>) -> Result<()> {
         let dropped = inode.xattrs.remove(DROPPED_XATTRS);
         let Some((name, parent)) = path.0.split_last() else {
-            self.describe(InodeId::ROOT, inode.stat, inode.xattrs);
+            self.describe(DirId::ROOT, inode.stat, inode.xattrs);
             return Ok(());
         };
         if parent.last().is_some_and(|dir| dir.as_bytes() == PLINKS) {
@@ -136,7 +137,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             self.plinks.insert(path.clone(), id);
             return Ok(());
         }
-        let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Make, path)?;
+        let found = self.walk(parent, View::Now, Missing::Make, path)?;
         let Some(Reached { dir, dirs, path: real, through_link }) = found else {
             return Err(MergeError::Loop(path.shown()));
         };
@@ -150,15 +151,15 @@ impl<'m, C: Weigh> Replay<'m, C> {
             self.notes.dropped_xattrs(&real, &names);
         }
         let known = self.child(View::Now, dir, name);
-        if let (Kind::Dir(_), Some(known)) = (&inode.kind, known)
-            && self.tree.dir(known).is_some()
+        if let Kind::Dir(_) = inode.kind
+            && let Some(known) = known.and_then(|known| self.tree.dir_id(known))
         {
             self.describe(known, inode.stat, inode.xattrs);
             return Ok(());
         }
         self.budget.take(name.weight() + inode.weight())?;
-        // A name is free before a link's target is looked for: one to itself means
-        // what was below.
+        // The name is freed before the target of a link is looked for, so that a link to itself
+        // means what the layers below have there.
         self.set(dir, name, None);
         let id = match &inode.kind {
             Kind::LowerLink(target) => match self.target(path, target)? {
@@ -203,8 +204,8 @@ impl<'m, C: Weigh> Replay<'m, C> {
         Ok(found)
     }
 
-    /// Binds the hard links whose targets came later. Whose name something else
-    /// took in between need not have one.
+    /// Binds the hard links whose targets came later. A link whose name another entry took
+    /// meanwhile is left alone.
     fn settle(&mut self) -> Result<()> {
         let mut ends: HashMap<InodeId, InodeId> = HashMap::new();
         for (id, path) in std::mem::take(&mut self.pending) {
@@ -212,7 +213,8 @@ impl<'m, C: Weigh> Replay<'m, C> {
             let Some((name, parent)) = path.0.split_last() else {
                 continue;
             };
-            let dir = self.tree.lookup(&GuestPath(parent.to_vec()));
+            let dir =
+                self.tree.lookup(&GuestPath(parent.to_vec())).and_then(|id| self.tree.dir_id(id));
             let Some(dir) = dir.filter(|dir| self.child(View::Now, *dir, name) == Some(id)) else {
                 continue;
             };
@@ -258,12 +260,12 @@ impl<'m, C: Weigh> Replay<'m, C> {
         let Some((name, parent)) = path.0.split_last() else {
             return Ok(Some(InodeId::ROOT));
         };
-        let found = self.walk(&GuestPath(parent.to_vec()), view, Missing::Stop, entry)?;
+        let found = self.walk(parent, view, Missing::Stop, entry)?;
         Ok(found.and_then(|found| self.child(view, found.dir, name)))
     }
 
     /// What `name` in `dir` leads to.
-    fn child(&self, view: View, dir: InodeId, name: &Name) -> Option<InodeId> {
+    fn child(&self, view: View, dir: DirId, name: &Name) -> Option<InodeId> {
         if view == View::Below {
             if let Some(was) = self.was.get(&(dir, name.clone())) {
                 return *was;
@@ -272,116 +274,97 @@ impl<'m, C: Weigh> Replay<'m, C> {
                 return had.get(name).copied();
             }
         }
-        self.tree.dir(dir)?.entries.get(name).copied()
+        self.tree[dir].entries.get(name).copied()
     }
 
     /// The directory at `path`, every symbolic link followed inside the root, for an
     /// entry of the layer.
-    /// Terminates because each step consumes a component or follows a link, and
-    /// links are counted. All that it costs is in proportion to the steps, of which a
-    /// build has so many: forty links can have eighty thousand.
     fn walk(
         &mut self,
-        path: &GuestPath,
+        path: &[Name],
         view: View,
         missing: Missing,
         entry: &GuestPath,
     ) -> Result<Option<Reached>> {
-        self.steps.take(path.0.len())?;
-        let mut stack: Vec<(InodeId, Name)> = Vec::new();
-        let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
-        let (mut followed, mut through_link) = (0, false);
-        while let Some(step) = steps.pop() {
-            let Step::Into(name) = step else {
-                stack.pop();
-                continue;
-            };
-            let here = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
+        let mut resolver = Resolver::new(path, self.steps)?;
+        let mut through_link = false;
+        while let Some((here, name)) = resolver.next_name() {
             let known = self.child(view, here, &name);
-            let target = match known.map(|id| (id, &self.tree.inode(id).kind)) {
-                Some((id, Kind::Dir(_))) => {
-                    stack.push((id, name));
-                    continue;
+            if let Some(dir) = known.and_then(|id| self.tree.dir_id(id)) {
+                resolver.enter(dir, name);
+            } else if let Some(id) = known
+                && let Kind::Symlink(target) = &self.tree.inode(id).kind
+            {
+                through_link |= id.0 < self.first;
+                resolver.follow(target).map_err(|stuck| match stuck {
+                    Stuck::Loop => MergeError::Loop(entry.shown()),
+                    Stuck::Target(_) => MergeError::LinkTarget(entry.shown()),
+                    Stuck::Steps(error) => error.into(),
+                })?;
+            } else if missing == Missing::Stop {
+                return Ok(None);
+            } else {
+                self.check_depth(resolver.depth() + 1, entry)?;
+                self.budget.take(name.weight() + weight::EMPTY_DIR)?;
+                let dir = self.tree.push_dir(Stat::IMPLIED_DIR)?;
+                self.set(here, &name, Some(dir.inode()));
+                resolver.enter(dir, name);
+                if known.is_some_and(|known| known.0 >= self.first) {
+                    self.notes.over_file(&resolver.path());
                 }
-                Some((id, Kind::Symlink(target))) => {
-                    through_link |= id.0 < self.first;
-                    target
-                }
-                _ if missing == Missing::Stop => return Ok(None),
-                _ => {
-                    let kind = Kind::Dir(Dir::default());
-                    let (stat, xattrs) = (Stat::IMPLIED_DIR, Xattrs::default());
-                    self.check_depth(stack.len() as u64 + 1, entry)?;
-                    self.budget.take(name.weight())?;
-                    let id = self.push(Inode { stat, xattrs, kind })?;
-                    self.set(here, &name, Some(id));
-                    stack.push((id, name));
-                    if known.is_some_and(|known| known.0 >= self.first) {
-                        self.notes.over_file(&real_path(&stack));
-                    }
-                    continue;
-                }
-            };
-            followed += 1;
-            if followed > MAX_LINKS {
-                return Err(MergeError::Loop(entry.shown()));
             }
-            let more = links::steps(target).map_err(|_| MergeError::LinkTarget(entry.shown()))?;
-            self.steps.take(more.len())?;
-            if target.starts_with(b"/") {
-                stack.clear();
-            }
-            steps.extend(more);
         }
-        let dir = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
-        let path = real_path(&stack);
+        let (dir, path) = (resolver.dir(), resolver.path());
         if missing == Missing::Make {
             self.announce_all(&path);
         }
-        let dirs = stack.into_iter().map(|(id, _)| id).collect();
-        Ok(Some(Reached { dir, dirs, path, through_link }))
+        Ok(Some(Reached { dir, dirs: resolver.dirs().collect(), path, through_link }))
     }
 
     /// Announces every directory on a path without symbolic links.
     fn announce_all(&mut self, path: &GuestPath) {
-        let mut at = InodeId::ROOT;
+        let mut at = DirId::ROOT;
         self.announce(at);
         for name in &path.0 {
-            let Some(id) = self.child(View::Now, at, name) else {
+            let id = self.child(View::Now, at, name);
+            let Some(dir) = id.and_then(|id| self.tree.dir_id(id)) else {
                 return;
             };
-            at = id;
+            at = dir;
             self.announce(at);
         }
     }
 
-    fn announce(&mut self, dir: InodeId) {
-        if dir.0 < self.first && self.announced.insert(dir) {
-            (self.before)(dir, self.tree.inode(dir));
+    /// Whether `dir` is one of the tree below, and not the layer's own.
+    fn is_below(&self, dir: DirId) -> bool {
+        dir.inode().0 < self.first
+    }
+
+    fn announce(&mut self, dir: DirId) {
+        if self.is_below(dir) && self.announced.insert(dir) {
+            (self.before)(dir.inode(), self.tree.inode(dir.inode()));
         }
     }
 
     /// Lets `name` in `dir` lead to `id`, or nowhere.
-    fn set(&mut self, dir: InodeId, name: &Name, id: Option<InodeId>) {
+    fn set(&mut self, dir: DirId, name: &Name, id: Option<InodeId>) {
         self.announce(dir);
-        let Some(entries) = self.tree.dir_mut(dir).map(|dir| &mut dir.entries) else {
-            return;
-        };
+        let entries = &mut self.tree[dir].entries;
         let old = match id {
             Some(id) => entries.insert(name.clone(), id),
             None => entries.remove(name),
         };
-        if dir.0 < self.first && !self.had.contains_key(&dir) {
+        if self.is_below(dir) && !self.had.contains_key(&dir) {
             self.was.entry((dir, name.clone())).or_insert(old);
         }
     }
 
-    fn describe(&mut self, dir: InodeId, stat: Stat, xattrs: Xattrs) {
+    fn describe(&mut self, dir: DirId, stat: Stat, xattrs: Xattrs) {
         self.announce(dir);
-        let inode = self.tree.inode_mut(dir);
+        let inode = self.tree.inode_mut(dir.inode());
         let old = (inode.stat, std::mem::replace(&mut inode.xattrs, xattrs));
         inode.stat = stat;
-        if dir.0 < self.first {
+        if self.is_below(dir) {
             self.described.entry(dir).or_insert(old);
         }
     }
@@ -398,8 +381,4 @@ fn hides<C>(inode: &Inode<C>) -> bool {
         Kind::Dir(dir) => dir.opaque,
         _ => false,
     }
-}
-
-fn real_path(stack: &[(InodeId, Name)]) -> GuestPath {
-    GuestPath(stack.iter().map(|(_, name)| name.clone()).collect())
 }

@@ -1,7 +1,7 @@
-//! What trees take of the memory.
+//! How much memory trees take.
 //!
-//! Weights are no less than the memory that is taken while the tree is read, merged
-//! and written: see [`crate::budget`].
+//! A weight is at least the memory that is in use while the tree is read, merged and written: see
+//! [`crate::budget`].
 
 use crate::tree::arena::Tree;
 use crate::tree::inode::{Inode, Kind};
@@ -13,6 +13,9 @@ const INODE: u64 = 240;
 
 /// Bytes of a directory beyond its inode: its map begins with room for eleven entries.
 const DIR: u64 = 280;
+
+/// Bytes of an empty directory without xattrs.
+pub const EMPTY_DIR: u64 = INODE + DIR;
 
 /// Bytes of an entry in its directory's map.
 const ENTRY: u64 = 64;
@@ -51,7 +54,7 @@ impl Weigh for Xattrs {
     }
 }
 
-/// Weight of an xattr whose name and value have so many bytes.
+/// Weight of an xattr with a name of `name` bytes and a value of `value` bytes.
 pub fn xattr(name: usize, value: usize) -> u64 {
     XATTR + 2 * (name + value) as u64
 }

@@ -11,6 +11,9 @@ pub const PRIVATE_XATTRS: &[u8] = b"trusted.rootfs-compile.";
 /// In a layer: names of xattrs that were not taken over, joined by NUL.
 pub const DROPPED_XATTRS: &[u8] = b"trusted.rootfs-compile.dropped";
 
+/// What overlayfs marks a directory with that hides the one below; its value is `y`.
+pub(crate) const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {

@@ -3,6 +3,7 @@
 //! guest could not write to the file.
 
 pub mod acl;
+pub(crate) mod prefix;
 
 use crate::tree::Kind;
 

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use fsimage::budget::Budget;
 use fsimage::ext4::read::{self, FileData, OnDisk, Reader, with_marks};
-use fsimage::ext4::{self, Options};
+use fsimage::ext4::{self, Layout};
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::{Dir, Inode, InodeId, Kind, Name, Rdev, Stat, Timestamp, Tree, Xattrs};
 
@@ -93,7 +93,7 @@ fn sample() -> Tree<Vec<u8>> {
 /// The image of `tree` in a file without a name.
 fn image(tree: &Tree<impl ext4::Content>, size: u64) -> File {
     let mut sink = FileSink::new(tempfile::tempfile().unwrap());
-    ext4::write(tree, &Options { size, seed: [3; 32] }, &mut sink).unwrap();
+    Layout::at(tree, size).unwrap().write(&[3; 32], &mut sink).unwrap();
     sink.finish(&[]).unwrap().0
 }
 

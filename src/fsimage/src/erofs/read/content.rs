@@ -4,6 +4,7 @@ use super::error::Result;
 use super::inode::RawInode;
 use crate::erofs::disk::{
     self, CHUNK_BITS_MASK, CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, DIRENT_SIZE, DiskDirent,
+    Layout,
 };
 use crate::erofs::read::error::{ReadError, bad};
 use crate::erofs::read::reader::Reader;
@@ -23,9 +24,9 @@ pub(super) struct RawEntry<'d> {
 fn flat<'d>(reader: &Reader<'d>, inode: &RawInode<'_>) -> Result<(&'d [u8], &'d [u8])> {
     let size = inode.disk.size;
     let (plain, tail) = match inode.disk.layout {
-        disk::LAYOUT_FLAT_PLAIN => (size, 0),
-        disk::LAYOUT_FLAT_INLINE => (size - size % BLOCK_SIZE, size % BLOCK_SIZE),
-        layout => return Err(bad(inode.nid, format!("layout {layout} for this type"))),
+        Layout::FlatPlain => (size, 0),
+        Layout::FlatInline => (size - size % BLOCK_SIZE, size % BLOCK_SIZE),
+        layout => return Err(bad(inode.nid, format!("layout {layout:?} for this type"))),
     };
     let past = || bad(inode.nid, "content past the end of the file");
     let at = u64::from(inode.disk.u) * BLOCK_SIZE;
@@ -58,8 +59,8 @@ pub(super) fn target(reader: &Reader<'_>, inode: &RawInode<'_>) -> Result<Vec<u8
 
 /// Hands each entry of a directory to `each`, in order.
 ///
-/// None is kept here: a directory of many blocks may be a few bytes of an archive, and
-/// only `each` knows what it keeps.
+/// No entry is kept here: a directory of many blocks may be a few bytes of an archive, and only
+/// `each` knows what it keeps and takes it from the budget.
 pub(super) fn entries<'d>(
     reader: &Reader<'d>,
     inode: &RawInode<'_>,
@@ -119,7 +120,7 @@ fn block_entries<'d>(
 /// Bytes of the chunk indexes of a regular file.
 pub(super) fn index_bytes(inode: &RawInode<'_>) -> Option<u64> {
     match inode.disk.layout {
-        disk::LAYOUT_CHUNK_BASED => {
+        Layout::ChunkBased => {
             let chunk = 1 << (inode.disk.u & CHUNK_BITS_MASK);
             blocks_of(inode.disk.size).div_ceil(chunk).checked_mul(CHUNK_INDEX_SIZE)
         }
@@ -168,8 +169,8 @@ pub(super) fn extents(
     };
     match inode.disk.layout {
         _ if size == 0 => {}
-        disk::LAYOUT_FLAT_PLAIN => add(0, 0, inode.disk.u, blocks)?,
-        disk::LAYOUT_CHUNK_BASED => {
+        Layout::FlatPlain => add(0, 0, inode.disk.u, blocks)?,
+        Layout::ChunkBased => {
             let format = inode.disk.u;
             if format & !CHUNK_BITS_MASK != CHUNK_INDEXES {
                 return Err(bad(inode.nid, format!("chunk format {format:#x}")));
@@ -188,7 +189,7 @@ pub(super) fn extents(
                 }
             }
         }
-        layout => return Err(bad(inode.nid, format!("layout {layout} for a file"))),
+        layout => return Err(bad(inode.nid, format!("layout {layout:?} for a file"))),
     }
     Ok(Extents { size, runs })
 }

@@ -1,13 +1,12 @@
 //! One inode, and the xattrs behind it.
 
 use super::error::Result;
-use crate::erofs::disk::{
-    DiskInode, EXTENDED_SIZE, NID_SLOT, XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES,
-};
+use crate::erofs::disk::{DiskInode, EXTENDED_SIZE, NID_SLOT, XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE};
 use crate::erofs::read::error::{ReadError, bad};
 use crate::erofs::read::reader::Reader;
 use crate::tree::xattrs::{Xattr, Xattrs};
 use crate::units::{BLOCK_SIZE, Nid};
+use crate::xattr::prefix::PREFIXES;
 
 /// An inode as it stands on disk.
 pub(super) struct RawInode<'d> {
@@ -27,7 +26,7 @@ impl<'d> Reader<'d> {
         let at = at.filter(|at| *at < self.data.len() as u64).ok_or_else(past)?;
         let room = EXTENDED_SIZE.min(self.data.len() as u64 - at);
         let bytes = self.bytes(at, room).ok_or_else(past)?;
-        let disk = DiskInode::decode(bytes).ok_or_else(past)?;
+        let disk = DiskInode::decode(bytes).map_err(|what| bad(nid, what.to_string()))?;
         let body_len = match disk.xattr_icount {
             0 => 0,
             n => XATTR_HEADER_SIZE + 4 * (u64::from(n) - 1),
@@ -77,7 +76,7 @@ impl<'d> Reader<'d> {
         let fail = |what: &str| bad(inode.nid, format!("xattrs: {what}"));
         let cut = || fail("an entry is cut");
         let [name_len, index, low, high] = *bytes.first_chunk().ok_or_else(cut)?;
-        let prefix = XATTR_PREFIXES.iter().find(|(i, _)| *i == index);
+        let prefix = PREFIXES.iter().find(|(i, _)| *i == index);
         let (_, prefix) = prefix.ok_or_else(|| fail(&format!("prefix {index} is not known")))?;
         let name_at = XATTR_ENTRY_SIZE as usize;
         let value_at = name_at + usize::from(name_len);

@@ -1,4 +1,4 @@
-//! Reads an EROFS and believes nothing.
+//! Reads an EROFS, and checks all of it: an image may be hostile.
 //!
 //! Shares only the on-disk structures with the writers. Serves the merge from
 //! cached objects, `verify`, and the tests' round trip.

@@ -9,8 +9,9 @@ use crate::erofs::read::content;
 use crate::erofs::read::error::{ReadError, Result, bad};
 use crate::erofs::read::inode::RawInode;
 use crate::erofs::read::reader::Reader;
-use crate::tree::arena::Tree;
+use crate::tree::arena::{DirId, Tree};
 use crate::tree::extents::Extents;
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat, Timestamp};
 use crate::tree::name::{BadName, GuestPath, Name};
 use crate::tree::weight::Weigh as _;
@@ -48,16 +49,16 @@ impl Reader<'_> {
 /// What is known of an inode that an entry led to.
 struct Met {
     nid: Nid,
-    mode: u16,
-    /// nlink as written.
+    file_type: FileType,
+    /// The count of links that the inode has on disk.
     told: u32,
-    /// nlink as entries lead there.
+    /// The count of links that the entries make.
     counted: u32,
 }
 
 impl Met {
     fn new(raw: &RawInode<'_>, counted: u32) -> Self {
-        Self { nid: raw.nid, mode: raw.disk.mode, told: raw.disk.nlink, counted }
+        Self { nid: raw.nid, file_type: raw.disk.file_type, told: raw.disk.nlink, counted }
     }
 }
 
@@ -85,7 +86,7 @@ impl<'d> Walk<'_, 'd> {
         *self.tree.inode_mut(InodeId::ROOT) = root;
         self.ids.insert(root_nid, InodeId::ROOT);
         self.met.push(Met::new(&raw, 2));
-        let mut dirs = vec![(InodeId::ROOT, raw, root_nid)];
+        let mut dirs = vec![(DirId::ROOT, raw, root_nid)];
         while let Some((id, raw, parent)) = dirs.pop() {
             self.dir(id, &raw, parent, &mut dirs)?;
         }
@@ -101,10 +102,10 @@ impl<'d> Walk<'_, 'd> {
     /// Reads the entries of directory `id`; new subdirectories go onto `dirs`.
     fn dir(
         &mut self,
-        id: InodeId,
+        id: DirId,
         raw: &RawInode<'d>,
         parent: Nid,
-        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+        dirs: &mut Vec<(DirId, RawInode<'d>, Nid)>,
     ) -> Result<()> {
         let (mut dot, mut dotdot) = (None, None);
         let mut found = Vec::new();
@@ -121,9 +122,9 @@ impl<'d> Walk<'_, 'd> {
                     let name = Name::new(entry.name).map_err(|e: BadName| wrong(e.to_string()))?;
                     self.keep(raw.nid, name.weight())?;
                     let child = self.child(id, raw.nid, entry.nid, dirs)?;
-                    let mode = self.met[child.0 as usize].mode;
-                    if disk::file_type(mode) != Some(entry.file_type) {
-                        return Err(wrong(format!("type {} for {mode:o}", entry.file_type)));
+                    let file_type = self.met[child.0 as usize].file_type as u8;
+                    if file_type != entry.file_type {
+                        return Err(wrong(format!("type {} for {file_type}", entry.file_type)));
                     }
                     found.push((name, child));
                 }
@@ -133,19 +134,18 @@ impl<'d> Walk<'_, 'd> {
         if dot != Some(raw.nid) || dotdot != Some(parent) {
             return Err(bad(raw.nid, "\".\" or \"..\" is missing or leads elsewhere"));
         }
-        let dir = self.tree.dir_mut(id).expect("only directories are walked");
         // They are in order, from which a map is made faster than by inserting.
-        dir.entries = found.into_iter().collect();
+        self.tree[id].entries = found.into_iter().collect();
         Ok(())
     }
 
     /// The inode that an entry of directory `dir` leads to.
     fn child(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         dir_nid: Nid,
         nid: Nid,
-        dirs: &mut Vec<(InodeId, RawInode<'d>, Nid)>,
+        dirs: &mut Vec<(DirId, RawInode<'d>, Nid)>,
     ) -> Result<InodeId> {
         if let Some(id) = self.ids.get(&nid) {
             if self.tree.dir(*id).is_some() {
@@ -155,13 +155,13 @@ impl<'d> Walk<'_, 'd> {
             return Ok(*id);
         }
         let (raw, inode) = self.inode(nid)?;
-        let is_dir = matches!(inode.kind, Kind::Dir(_));
         let id = self.tree.push(inode).map_err(|e| bad(nid, e.to_string()))?;
         self.ids.insert(nid, id);
-        self.met.push(Met::new(&raw, if is_dir { 2 } else { 1 }));
-        if is_dir {
-            self.met[dir.0 as usize].counted += 1;
-            dirs.push((id, raw, dir_nid));
+        let new_dir = self.tree.dir_id(id);
+        self.met.push(Met::new(&raw, if new_dir.is_some() { 2 } else { 1 }));
+        if let Some(new_dir) = new_dir {
+            self.met[dir.inode().0 as usize].counted += 1;
+            dirs.push((new_dir, raw, dir_nid));
         }
         Ok(id)
     }
@@ -181,7 +181,7 @@ impl<'d> Walk<'_, 'd> {
         if mtime.nsec >= 1_000_000_000 {
             return Err(bad(nid, format!("{} nanoseconds", mtime.nsec)));
         }
-        let stat = Stat { mode: d.mode & 0o7777, uid: d.uid, gid: d.gid, mtime };
+        let stat = Stat { mode: d.permissions, uid: d.uid, gid: d.gid, mtime };
         let kind = self.kind(&raw, &mut xattrs)?;
         let inode = Inode { stat, xattrs, kind };
         // Each extent was counted as it came.
@@ -202,9 +202,9 @@ impl<'d> Walk<'_, 'd> {
     /// inodes together cannot have more than there are, unless they lie over each
     /// other: then a small file could stand for a tree without bounds.
     fn name_bytes(&mut self, raw: &RawInode<'_>) -> Result<()> {
-        let bytes = match raw.disk.mode & disk::S_IFMT {
-            disk::S_IFDIR | disk::S_IFLNK => raw.disk.size,
-            disk::S_IFREG => content::index_bytes(raw).unwrap_or(u64::MAX),
+        let bytes = match raw.disk.file_type {
+            FileType::Dir | FileType::Symlink => raw.disk.size,
+            FileType::Regular => content::index_bytes(raw).unwrap_or(u64::MAX),
             _ => 0,
         };
         self.named = self.named.saturating_add(bytes);
@@ -220,13 +220,13 @@ impl<'d> Walk<'_, 'd> {
     fn kind(&mut self, raw: &RawInode<'_>, xattrs: &mut Xattrs) -> Result<Kind<Extents>> {
         let object = self.form == Form::Object;
         let mut mark = |name| if object { xattrs.remove(name) } else { None };
-        Ok(match raw.disk.mode & disk::S_IFMT {
-            disk::S_IFDIR => Kind::Dir(Dir {
+        Ok(match raw.disk.file_type {
+            FileType::Dir => Kind::Dir(Dir {
                 opaque: mark(disk::MARK_OPAQUE).is_some(),
                 implied: mark(disk::MARK_IMPLIED).is_some(),
                 ..Dir::default()
             }),
-            disk::S_IFREG => match mark(disk::MARK_LOWER_LINK) {
+            FileType::Regular => match mark(disk::MARK_LOWER_LINK) {
                 Some(target) => Kind::LowerLink(
                     GuestPath::parse(&target).map_err(|e| bad(raw.nid, e.to_string()))?,
                 ),
@@ -236,18 +236,17 @@ impl<'d> Walk<'_, 'd> {
                     Kind::File(content::extents(reader, raw, keep)?)
                 }
             },
-            disk::S_IFLNK => Kind::Symlink(content::target(self.reader, raw)?.into()),
-            disk::S_IFCHR => {
+            FileType::Symlink => Kind::Symlink(content::target(self.reader, raw)?.into()),
+            FileType::Char => {
                 let real = mark(disk::MARK_DEVICE).is_some();
                 match raw.disk.u {
                     0 if object && !real => Kind::Whiteout,
                     dev => Kind::Char(Rdev::decode(dev)),
                 }
             }
-            disk::S_IFBLK => Kind::Block(Rdev::decode(raw.disk.u)),
-            disk::S_IFIFO => Kind::Fifo,
-            disk::S_IFSOCK => Kind::Socket,
-            _ => return Err(bad(raw.nid, format!("mode {:o} is not a file type", raw.disk.mode))),
+            FileType::Block => Kind::Block(Rdev::decode(raw.disk.u)),
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
         })
     }
 }

@@ -3,11 +3,11 @@
 //! The blocks of a hashed directory that hold its tree look like blocks without
 //! entries to those who do not know them, so all blocks can be read in order.
 
-use super::fields::Fields;
 use super::mapping::Run;
 use crate::ext4::disk::{I_BLOCK, Seed};
 use crate::ext4::read::error::{ReadError, Result, bad};
 use crate::ext4::read::reader::Reader;
+use crate::fields::Fields;
 
 const HEAD: usize = 8;
 const TAIL: usize = 12;

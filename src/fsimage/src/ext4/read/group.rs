@@ -1,10 +1,10 @@
 //! `struct ext4_group_desc`: where a group's tables lie.
 
-use super::fields::Fields;
 use super::superblock::{INCOMPAT_64BIT, INCOMPAT_META_BG, Superblock};
 use crate::ext4::disk::{INODE_UNINIT, halves};
 use crate::ext4::read::error::{ReadError, Result};
 use crate::ext4::read::reader::Reader;
+use crate::fields::Fields;
 
 /// A descriptor whose checksum holds, and whose inode table lies in the file system.
 #[derive(Clone, Debug)]

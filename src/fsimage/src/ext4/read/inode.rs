@@ -1,10 +1,10 @@
 //! `struct ext4_inode`: one record of a group's inode table.
 
-use super::fields::Fields;
 use super::group::GroupDesc;
 use crate::ext4::disk::{EXTENTS_FL, I_BLOCK, Seed};
 use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::reader::Reader;
+use crate::fields::Fields;
 use crate::tree::inode::Timestamp;
 
 /// `i_flags`: the content is in the inode, and in the xattr `system.data`.
@@ -13,8 +13,6 @@ pub(super) const INLINE_DATA_FL: u32 = 0x1000_0000;
 pub(super) const EA_INODE_FL: u32 = 0x20_0000;
 /// `i_flags`: a hashed directory.
 pub(super) const INDEX_FL: u32 = 0x1000;
-
-pub(super) const S_IFMT: u16 = 0o170_000;
 
 /// Where the fields that every inode has end, and what is behind them.
 const OLD_SIZE: usize = 128;
@@ -40,10 +38,6 @@ impl RawInode {
     /// Type and permissions.
     pub(super) fn mode(&self) -> u16 {
         self.fields().u16(0x0)
-    }
-
-    pub(super) fn file_type(&self) -> u16 {
-        self.mode() & S_IFMT
     }
 
     pub(super) fn uid(&self) -> u32 {
@@ -165,7 +159,7 @@ impl<'r> Inodes<'r> {
         }
         let table = self.reader.offset(group.inode_table);
         let bytes = self.bytes(table + u64::from(index) * size as u64, size)?.to_vec();
-        let generation = *bytes[0x64..].first_chunk::<4>().expect("a record has 128 bytes");
+        let generation = Fields(&bytes).u32(0x64).to_le_bytes();
         let seed = superblock.seed.then(&ino.to_le_bytes()).then(&generation);
         let inode = RawInode { ino, bytes, seed };
         if OLD_SIZE + inode.extra() > size || !inode.extra().is_multiple_of(4) {

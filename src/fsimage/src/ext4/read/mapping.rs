@@ -4,12 +4,12 @@
 
 use rustc_hash::FxHashSet;
 
-use super::fields::Fields;
 use super::inode::{RawInode, has_extents};
 use crate::ext4::disk::{I_BLOCK, Seed};
 use crate::ext4::extent::MAX_RUN;
 use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::reader::Reader;
+use crate::fields::Fields;
 
 const MAGIC: u16 = 0xf30a;
 const ENTRY: usize = 12;

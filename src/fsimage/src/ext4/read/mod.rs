@@ -16,7 +16,6 @@ mod claims;
 mod content;
 mod dir;
 mod error;
-mod fields;
 mod group;
 mod inode;
 mod journal;

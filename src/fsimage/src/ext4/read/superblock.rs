@@ -1,7 +1,7 @@
 //! `struct ext4_super_block`, of whatever made it.
 
-use super::fields::Fields;
 use crate::ext4::disk::{SUPER_SIZE, Seed};
+use crate::fields::Fields;
 
 pub(super) const COMPAT_SPARSE_SUPER2: u32 = 0x200;
 const COMPAT_FAST_COMMIT: u32 = 0x400;

@@ -5,34 +5,24 @@ use rustc_hash::FxHashMap;
 use super::claims::Claims;
 use super::content::FileData;
 use super::dir::{Listing, RawEntry};
-use super::fields::Fields;
-use super::inode::{EA_INODE_FL, INDEX_FL, INLINE_DATA_FL, Inodes, RawInode, S_IFMT, has_extents};
+use super::inode::{EA_INODE_FL, INDEX_FL, INLINE_DATA_FL, Inodes, RawInode, has_extents};
 use super::mapping::Mapping;
 use super::superblock::INCOMPAT_INLINE_DATA;
 use super::xattr::XattrReader;
-use crate::ext4::dirent::file_type;
 use crate::ext4::disk::{I_BLOCK, ROOT_INO};
 use crate::ext4::read::error::{ReadError, Result, bad};
 use crate::ext4::read::reader::Reader;
-use crate::tree::arena::Tree;
+use crate::fields::Fields;
+use crate::tree::arena::{DirId, Tree};
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Rdev, Stat};
 use crate::tree::name::Name;
 use crate::tree::weight::Weigh as _;
-
-pub(super) const S_IFIFO: u16 = 0o010_000;
-pub(super) const S_IFCHR: u16 = 0o020_000;
-pub(super) const S_IFDIR: u16 = 0o040_000;
-pub(super) const S_IFBLK: u16 = 0o060_000;
-pub(super) const S_IFREG: u16 = 0o100_000;
-pub(super) const S_IFLNK: u16 = 0o120_000;
-pub(super) const S_IFSOCK: u16 = 0o140_000;
+use crate::tree::xattrs::OVERLAY_OPAQUE;
 
 /// Weight of an entry beyond what it weighs in the tree and the bytes of its name:
 /// a directory that is checked is written once more into memory.
 const WRITTEN_AGAIN: u64 = 40;
-
-/// What overlayfs marks a directory with that hides the one below.
-pub(super) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// A tree, and which inodes its nodes are.
 pub(super) struct Walked {
@@ -104,7 +94,7 @@ struct Walk<'r> {
 
 /// A directory that is to be read.
 struct Pending {
-    id: InodeId,
+    id: DirId,
     listing: Listing,
 }
 
@@ -115,7 +105,7 @@ impl Walk<'_> {
             return Err(bad(ROOT_INO, "the root is not a directory"));
         };
         *self.done.tree.inode_mut(InodeId::ROOT) = root;
-        let mut dirs = vec![Pending { id: InodeId::ROOT, listing }];
+        let mut dirs = vec![Pending { id: DirId::ROOT, listing }];
         while let Some(dir) = dirs.pop() {
             self.dir(dir, &mut dirs)?;
         }
@@ -124,8 +114,8 @@ impl Walk<'_> {
 
     /// Walks what a directory names; new subdirectories go onto `dirs`.
     fn dir(&mut self, dir: Pending, dirs: &mut Vec<Pending>) -> Result<()> {
-        let ino = self.done.inos[dir.id.0 as usize];
-        let parent = self.done.parents[dir.id.0 as usize];
+        let index = dir.id.inode().0 as usize;
+        let (ino, parent) = (self.done.inos[index], self.done.parents[index]);
         let (mut dot, mut dotdot) = (None, None);
         let reader = self.reader;
         reader.entries(ino, &dir.listing, &mut |entry| {
@@ -140,8 +130,7 @@ impl Walk<'_> {
                     let again = WRITTEN_AGAIN + bytes.len() as u64;
                     reader.keep(ino, name.weight() + again)?;
                     let child = self.child(dir.id, ino, &name, &entry, dirs)?;
-                    let entries = &mut self.done.tree.dir_mut(dir.id).expect("a directory").entries;
-                    entries.insert(name, child).is_none()
+                    self.done.tree[dir.id].entries.insert(name, child).is_none()
                 }
             };
             if !once {
@@ -158,7 +147,7 @@ impl Walk<'_> {
     /// The inode that an entry of directory `dir` leads to.
     fn child(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         dir_ino: u32,
         name: &Name,
         entry: &RawEntry<'_>,
@@ -176,7 +165,7 @@ impl Walk<'_> {
             }
             None => self.first_name(dir, dir_ino, entry, dirs)?,
         };
-        let kind = file_type(&self.done.tree.inode(id).kind);
+        let kind = self.done.tree.inode(id).kind.file_type() as u8;
         // 0: the file system does not keep types.
         if entry.file_type != 0 && entry.file_type != kind {
             return wrong(&format!(
@@ -190,7 +179,7 @@ impl Walk<'_> {
     /// Reads the inode of an entry that is the first to lead there.
     fn first_name(
         &mut self,
-        dir: InodeId,
+        dir: DirId,
         dir_ino: u32,
         entry: &RawEntry<'_>,
         dirs: &mut Vec<Pending>,
@@ -203,8 +192,8 @@ impl Walk<'_> {
         done.inos.push(entry.ino);
         done.links.push(if listing.is_some() { 2 } else { 1 });
         done.parents.push(dir_ino);
-        if let Some(listing) = listing {
-            done.links[dir.0 as usize] += 1;
+        if let (Some(id), Some(listing)) = (done.tree.dir_id(id), listing) {
+            done.links[dir.inode().0 as usize] += 1;
             dirs.push(Pending { id, listing });
         }
         Ok(id)
@@ -223,18 +212,19 @@ impl Walk<'_> {
         }
         let super::xattr::InodeXattrs { xattrs, inline } = self.xattrs.all(&raw)?;
         let mut listing = None;
-        let kind = match raw.file_type() {
-            S_IFDIR => {
+        let file_type = FileType::from_mode(raw.mode())
+            .ok_or_else(|| bad(ino, format!("the mode {:o} has no file type", raw.mode())))?;
+        let kind = match file_type {
+            FileType::Dir => {
                 listing = Some(self.listing(&raw, inline)?);
                 Kind::Dir(Dir::default())
             }
-            S_IFREG => Kind::File(self.file(&raw, inline)?),
-            S_IFLNK => Kind::Symlink(self.target(&raw, inline)?.into()),
-            S_IFCHR => Kind::Char(device(&raw)?),
-            S_IFBLK => Kind::Block(device(&raw)?),
-            S_IFIFO => Kind::Fifo,
-            S_IFSOCK => Kind::Socket,
-            _ => return Err(bad(ino, format!("the mode {:o} has no file type", raw.mode()))),
+            FileType::Regular => Kind::File(self.file(&raw, inline)?),
+            FileType::Symlink => Kind::Symlink(self.target(&raw, inline)?.into()),
+            FileType::Char => Kind::Char(device(&raw)?),
+            FileType::Block => Kind::Block(device(&raw)?),
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
         };
         let inode = Inode { stat, xattrs, kind };
         // The xattrs were counted as they came.
@@ -341,14 +331,12 @@ pub fn with_marks<C>(mut tree: Tree<C>) -> Tree<C> {
     for inode in tree.inodes_mut() {
         match &mut inode.kind {
             Kind::Char(rdev) if rdev.encode() == 0 => inode.kind = Kind::Whiteout,
-            Kind::Dir(dir) if inode.xattrs.get(OPAQUE) == Some(b"y") => {
+            Kind::Dir(dir) if inode.xattrs.get(OVERLAY_OPAQUE) == Some(b"y") => {
                 dir.opaque = true;
-                inode.xattrs.remove(OPAQUE);
+                inode.xattrs.remove(OVERLAY_OPAQUE);
             }
             _ => {}
         }
     }
     tree
 }
-
-const _: () = assert!(S_IFMT == S_IFSOCK | S_IFBLK | S_IFIFO | S_IFCHR);

@@ -4,31 +4,23 @@
 
 use rustc_hash::FxHashMap;
 
-use super::fields::Fields;
 use super::inode::{EA_INODE_FL, Inodes, RawInode};
 use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::reader::Reader;
+use crate::fields::Fields;
 use crate::tree::weight;
 use crate::tree::xattrs::Xattrs;
+use crate::xattr::prefix::{self, PREFIXES};
 
 const MAGIC: u32 = 0xea02_0000;
 const ENTRY: usize = 16;
 const BLOCK_HEADER: usize = 32;
 const INODE_HEADER: usize = 4;
 
-const PREFIX_ACCESS: u8 = 2;
-const PREFIX_DEFAULT: u8 = 3;
 const PREFIX_SYSTEM: u8 = 7;
 
-const PREFIXES: [(u8, &[u8]); 7] = [
-    (1, b"user."),
-    (PREFIX_ACCESS, b"system.posix_acl_access"),
-    (PREFIX_DEFAULT, b"system.posix_acl_default"),
-    (4, b"trusted."),
-    (6, b"security."),
-    (PREFIX_SYSTEM, b"system."),
-    (8, b"system.richacl"),
-];
+/// Prefixes that ext4 has beyond those of EROFS; the second is a whole name.
+const MORE_PREFIXES: [(u8, &[u8]); 2] = [(PREFIX_SYSTEM, b"system."), (8, b"system.richacl")];
 
 /// `XATTR_SIZE_MAX` of Linux.
 const MAX_VALUE: u64 = 65_536;
@@ -189,7 +181,7 @@ impl<'r> XattrReader<'r> {
 }
 
 fn full_name(index: u8, name: &[u8]) -> Result<Vec<u8>, String> {
-    let prefix = PREFIXES.iter().find(|(known, _)| *known == index);
+    let prefix = PREFIXES.iter().chain(&MORE_PREFIXES).find(|(known, _)| *known == index);
     let (_, prefix) = prefix.ok_or_else(|| format!("the prefix {index} is not known"))?;
     let whole = !prefix.ends_with(b".");
     let full = [prefix, name].concat();
@@ -206,7 +198,7 @@ fn add(full: &[u8], index: u8, value: Vec<u8>, found: &mut InodeXattrs) -> Resul
         return Ok(());
     }
     let value = match index {
-        PREFIX_ACCESS | PREFIX_DEFAULT => acl(&value).ok_or("an ACL is not as ext4 stores it")?,
+        prefix::ACCESS | prefix::DEFAULT => acl(&value).ok_or("an ACL is not as ext4 stores it")?,
         _ => value,
     };
     if found.xattrs.get(full).is_some() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{MergeError, Missing, Replay, Result, View, hides, path_of};
+use crate::tree::arena::DirId;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind};
 use crate::tree::journal::Entry;
 use crate::tree::name::{GuestPath, Name};
@@ -11,9 +12,9 @@ use crate::tree::xattrs::Xattrs;
 
 /// What a whiteout or an opaque mark hides.
 enum Hidden {
-    Name(InodeId, Name),
+    Name(DirId, Name),
     /// All that is in a directory.
-    All(InodeId),
+    All(DirId),
 }
 
 impl<C: Weigh> Replay<'_, C> {
@@ -37,7 +38,7 @@ impl<C: Weigh> Replay<'_, C> {
                 _ => Kind::Fifo,
             };
             let (stat, xattrs) = (inode.stat, Xattrs::default());
-            // Any other error is told when the entry itself is applied.
+            // Any other error comes again when the entry itself is applied.
             let applied = self.entry(path, Inode { stat, xattrs, kind });
             if let Err(error @ (MergeError::Exhausted(_) | MergeError::Steps(_))) = applied {
                 return Err(error);
@@ -46,8 +47,8 @@ impl<C: Weigh> Replay<'_, C> {
         self.undo();
         for hidden in all {
             match hidden {
-                Hidden::Name(dir, name) if dir.0 < self.first => self.set(dir, &name, None),
-                Hidden::All(dir) if dir.0 < self.first => {
+                Hidden::Name(dir, name) if self.is_below(dir) => self.set(dir, &name, None),
+                Hidden::All(dir) if self.is_below(dir) => {
                     let all = self.take_all(dir);
                     self.had.insert(dir, all);
                 }
@@ -57,12 +58,12 @@ impl<C: Weigh> Replay<'_, C> {
         Ok(())
     }
 
-    /// Takes away what an entry that hides something does, and returns what that is.
+    /// Hides what the entry hides, and returns what that is.
     fn rehearse_hiding(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Option<Hidden>> {
         let hidden = self.hidden_by(path, inode)?;
         match &hidden {
             Some(Hidden::Name(dir, name)) => {
-                // Its name is kept twice: here, and with what it led to.
+                // The name is kept twice: in the result, and in `Replay::was` with what it led to.
                 self.budget.take(2 * name.weight())?;
                 if !self.hide_lower(self.child(View::Now, *dir, name))? {
                     self.set(*dir, name, None);
@@ -79,7 +80,7 @@ impl<C: Weigh> Replay<'_, C> {
     /// What a whiteout or an opaque mark hides, if anything is there.
     fn hidden_by(&mut self, path: &GuestPath, inode: &Inode<C>) -> Result<Option<Hidden>> {
         let Kind::Whiteout = inode.kind else {
-            let found = self.walk(path, View::Now, Missing::Stop, path)?;
+            let found = self.walk(&path.0, View::Now, Missing::Stop, path)?;
             let Some(found) = found.filter(|found| self.emptied.insert(found.dir)) else {
                 return Ok(None);
             };
@@ -89,7 +90,7 @@ impl<C: Weigh> Replay<'_, C> {
         let Some((name, parent)) = path.0.split_last() else {
             return Ok(None);
         };
-        let found = self.walk(&GuestPath(parent.to_vec()), View::Now, Missing::Stop, path)?;
+        let found = self.walk(parent, View::Now, Missing::Stop, path)?;
         let Some(found) = found.filter(|found| self.child(View::Now, found.dir, name).is_some())
         else {
             return Ok(None);
@@ -101,23 +102,25 @@ impl<C: Weigh> Replay<'_, C> {
         Ok(Some(Hidden::Name(found.dir, name.clone())))
     }
 
-    /// Whether something is left of `id` when what layers below have there is taken
-    /// away: what this layer put there by now.
+    /// Takes away what layers below have at `id`. Returns whether something is left, which this
+    /// layer put there.
     fn hide_lower(&mut self, id: Option<InodeId>) -> Result<bool> {
-        match id {
+        let Some(id) = id else {
+            return Ok(false);
+        };
+        if id.0 >= self.first {
+            return Ok(true);
+        }
+        // Only directories in which the layer has something need to be looked into.
+        match self.tree.dir_id(id).filter(|dir| self.touched.contains(dir)) {
+            Some(dir) => Ok(!self.emptied.insert(dir) || self.empty(dir)?),
             None => Ok(false),
-            Some(id) if id.0 >= self.first => Ok(true),
-            // Only directories in which the layer has something need to be looked into.
-            Some(id) if self.touched.contains(&id) => {
-                Ok(!self.emptied.insert(id) || self.empty(id)?)
-            }
-            Some(_) => Ok(false),
         }
     }
 
     /// Takes away what layers below have in the directory `dir`. Returns whether
     /// something is left.
-    fn empty(&mut self, dir: InodeId) -> Result<bool> {
+    fn empty(&mut self, dir: DirId) -> Result<bool> {
         let all = self.take_all(dir);
         let mut left = BTreeMap::new();
         for (name, id) in &all {
@@ -127,40 +130,35 @@ impl<C: Weigh> Replay<'_, C> {
             }
         }
         let is_left = !left.is_empty();
-        if let Some(dir) = self.tree.dir_mut(dir) {
-            dir.entries = left;
-        }
-        if dir.0 < self.first {
+        self.tree[dir].entries = left;
+        if self.is_below(dir) {
             self.had.entry(dir).or_insert(all);
         }
         Ok(is_left)
     }
 
     /// Takes every name out of the directory `dir`.
-    fn take_all(&mut self, dir: InodeId) -> BTreeMap<Name, InodeId> {
+    fn take_all(&mut self, dir: DirId) -> BTreeMap<Name, InodeId> {
         self.announce(dir);
-        let entries = self.tree.dir_mut(dir).map(|dir| std::mem::take(&mut dir.entries));
-        entries.unwrap_or_default()
+        std::mem::take(&mut self.tree[dir].entries)
     }
 
     /// Undoes what was applied so far; the inodes stay behind, unnamed.
     fn undo(&mut self) {
         for (dir, entries) in std::mem::take(&mut self.had) {
-            if let Some(dir) = self.tree.dir_mut(dir) {
-                dir.entries = entries;
-            }
+            self.tree[dir].entries = entries;
         }
-        // What changed before all was taken away, is changed in what was taken.
+        // A change from before all entries were taken away is undone in the entries that were
+        // taken.
         for ((dir, name), id) in std::mem::take(&mut self.was) {
-            if let Some(dir) = self.tree.dir_mut(dir) {
-                match id {
-                    Some(id) => drop(dir.entries.insert(name, id)),
-                    None => drop(dir.entries.remove(&name)),
-                }
+            let entries = &mut self.tree[dir].entries;
+            match id {
+                Some(id) => drop(entries.insert(name, id)),
+                None => drop(entries.remove(&name)),
             }
         }
-        for (id, (stat, xattrs)) in std::mem::take(&mut self.described) {
-            let inode = self.tree.inode_mut(id);
+        for (dir, (stat, xattrs)) in std::mem::take(&mut self.described) {
+            let inode = self.tree.inode_mut(dir.inode());
             (inode.stat, inode.xattrs) = (stat, xattrs);
         }
         self.plinks.clear();

@@ -1,11 +1,13 @@
 //! What overlayfs will make of the tree.
 
-use super::super::tree::{OPAQUE, Walked};
+use super::super::tree::Walked;
 use crate::ext4::disk::{FIRST_INO, ROOT_INO};
 use crate::ext4::read::content::FileData;
 use crate::ext4::read::error::{Result, bad};
+use crate::tree::arena::DirId;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
 use crate::tree::name::Name;
+use crate::tree::xattrs::OVERLAY_OPAQUE;
 
 /// Everything of overlayfs is called so.
 const OVERLAY: &[u8] = b"trusted.overlay.";
@@ -14,7 +16,7 @@ const OVERLAY: &[u8] = b"trusted.overlay.";
 /// overlayfs itself would have left there.
 pub(super) fn check(walked: &Walked) -> Result<()> {
     let tree = &walked.tree;
-    let root = tree.dir(InodeId::ROOT).expect("the root is a directory");
+    let root = &tree[DirId::ROOT];
     let wanted: [&[u8]; 3] = [b"lost+found", b"upper", b"work"];
     if !root.entries.keys().map(Name::as_bytes).eq(wanted) {
         return Err(bad(ROOT_INO, "the root holds more or less than lost+found, upper and work"));
@@ -97,7 +99,7 @@ fn overlay_xattrs(walked: &Walked, id: InodeId) -> Result<bool> {
     let mut opaque = false;
     for xattr in inode.xattrs.iter().filter(|xattr| xattr.name.starts_with(OVERLAY)) {
         let is_dir = matches!(inode.kind, Kind::Dir(Dir { .. }));
-        if *xattr.name != *OPAQUE || *xattr.value != *b"y" || !is_dir {
+        if *xattr.name != *OVERLAY_OPAQUE || *xattr.value != *b"y" || !is_dir {
             let (name, value) = (xattr.name.escape_ascii(), xattr.value.escape_ascii());
             return Err(bad(
                 ino(walked, id),

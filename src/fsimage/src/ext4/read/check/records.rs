@@ -1,6 +1,6 @@
 //! Inodes with all that belongs to them, encoded again and compared.
 
-use crate::ext4::dirent::{self, Entry, file_type};
+use crate::ext4::dirent::{self, Entry};
 use crate::ext4::disk::{BLOCK, EXTENTS_FL, FIRST_INO, I_BLOCK, InodeRecord, JOURNAL_INO};
 use crate::ext4::extent::{self, Run};
 use crate::ext4::limits::MAX_FILE;
@@ -10,6 +10,8 @@ use crate::ext4::read::error::{Result, bad};
 use crate::ext4::read::inode::RawInode;
 use crate::ext4::read::mapping::Mapping;
 use crate::ext4::{journal, xattr};
+use crate::tree::arena::DirId;
+use crate::tree::file_type::FileType;
 use crate::tree::inode::{InodeId, Kind, Timestamp};
 use crate::tree::name::Name;
 
@@ -58,7 +60,7 @@ impl Upper<'_> {
             .map_err(|_| bad(ino, "its xattrs are not such as a build writes"))?;
         let (size, block) = shape(&raw, &inode.kind)?;
         let mut record = InodeRecord {
-            mode: raw.file_type() | inode.stat.mode,
+            mode: inode.kind.file_type().mode_bits() | inode.stat.mode,
             uid: inode.stat.uid,
             gid: inode.stat.gid,
             size,
@@ -70,12 +72,12 @@ impl Upper<'_> {
             file_acl: 0,
             xattrs: &placed.inode,
         };
-        let is_dir = matches!(inode.kind, Kind::Dir(_));
+        let dir = self.walked.tree.dir_id(id);
         let is_link = matches!(inode.kind, Kind::Symlink(_));
         if block.is_none() {
             let mapping = self.content(&raw, size, &mut record)?;
-            if is_dir {
-                self.directory(&raw, id, &mapping)?;
+            if let Some(dir) = dir {
+                self.directory(&raw, dir, &mapping)?;
             } else if is_link {
                 self.target(&raw, id, &mapping)?;
             }
@@ -138,18 +140,17 @@ impl Upper<'_> {
     }
 
     /// Compares the blocks of a directory with what its entries make.
-    fn directory(&self, raw: &RawInode, id: InodeId, mapping: &Mapping) -> Result<()> {
+    fn directory(&self, raw: &RawInode, dir: DirId, mapping: &Mapping) -> Result<()> {
         let walked = &self.walked;
-        let dir = walked.tree.dir(id).expect("the caller knows");
-        let parent = walked.parents[id.0 as usize];
+        let parent = walked.parents[dir.inode().0 as usize];
         let mut entries = vec![
-            Entry { name: b".", ino: raw.ino, file_type: 2 },
-            Entry { name: b"..", ino: parent, file_type: 2 },
+            Entry { name: b".", ino: raw.ino, file_type: FileType::Dir },
+            Entry { name: b"..", ino: parent, file_type: FileType::Dir },
         ];
-        entries.extend(dir.entries.iter().map(|(name, id)| Entry {
+        entries.extend(walked.tree[dir].entries.iter().map(|(name, id)| Entry {
             name: Name::as_bytes(name),
             ino: walked.inos[id.0 as usize],
-            file_type: file_type(&walked.tree.inode(*id).kind),
+            file_type: walked.tree.inode(*id).kind.file_type(),
         }));
         let wanted = dirent::blocks(&entries, raw.seed);
         if wanted.len() as u64 != raw.size() {
@@ -214,7 +215,7 @@ impl Upper<'_> {
         let blocks = journal::blocks(self.geometry.blocks);
         let size = u64::from(blocks) * BLOCK as u64;
         let mut record = InodeRecord {
-            mode: 0o100600,
+            mode: FileType::Regular.mode_bits() | 0o600,
             uid: 0,
             gid: 0,
             size,

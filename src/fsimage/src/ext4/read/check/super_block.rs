@@ -5,8 +5,8 @@ use crate::ext4::geometry::Geometry;
 use crate::ext4::limits::{MAX_SIZE, MIN_SIZE};
 use crate::ext4::read::check::upper::{field, same_record};
 use crate::ext4::read::error::{ReadError, Result};
-use crate::ext4::read::fields::Fields;
 use crate::ext4::read::reader::Reader;
+use crate::fields::Fields;
 
 /// Fields of `struct ext4_super_block` by their offsets, for messages.
 const FIELDS: [(usize, &str); 46] = [
