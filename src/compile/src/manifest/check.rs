@@ -1,5 +1,6 @@
 //! What can be said of a patch before any image is opened.
 
+use bundle::boot::lenient::Int;
 use globset::GlobBuilder;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -32,7 +33,7 @@ pub(crate) fn check(op: &Op) -> Result<(), String> {
         Op::Replace(op) => {
             guest_path(&op.path)?;
             let find = regex(&op.find)?;
-            if op.count == Some(0) {
+            if op.count == Some(Int(0)) {
                 return Err("count is 0; leave it out to replace every match".into());
             }
             groups(&find, &op.with)
@@ -66,10 +67,10 @@ pub(crate) fn check(op: &Op) -> Result<(), String> {
             match (op.kind, op.major, op.minor) {
                 (NodeKind::Fifo, None, None) => Ok(()),
                 (NodeKind::Fifo, ..) => Err("a fifo has no major and minor".into()),
-                (NodeKind::Char, Some(0), Some(0)) => {
+                (NodeKind::Char, Some(Int(0)), Some(Int(0))) => {
                     Err("a character device 0:0 is overlayfs's whiteout".into())
                 }
-                (_, Some(0..=0xfff), Some(0..=0xf_ffff)) => Ok(()),
+                (_, Some(Int(0..=0xfff)), Some(Int(0..=0xf_ffff))) => Ok(()),
                 (_, Some(_), Some(_)) => {
                     Err("Linux has majors up to 4095 and minors up to 1048575".into())
                 }
@@ -183,7 +184,7 @@ fn user(op: &User) -> Result<(), String> {
     if op.group.is_some() && op.gid.is_some() {
         return Err("gid is the number of a new group, group one that is there; give one".into());
     }
-    if op.uid == Some(u32::MAX) || op.gid == Some(u32::MAX) {
+    if [op.uid, op.gid].contains(&Some(Int(u32::MAX))) {
         return Err("ids end at 4294967294".into());
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use bundle::boot::lenient;
+use bundle::boot::lenient::Text;
 use serde::{Deserialize, Deserializer};
 
 /// Who something belongs to. What is not said stays.
@@ -71,7 +71,7 @@ impl FromStr for Owner {
 
 impl<'de> Deserialize<'de> for Owner {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        lenient::text(deserializer)?.parse().map_err(serde::de::Error::custom)
+        Text::deserialize(deserializer)?.0.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use bundle::boot::lenient::{self, Flag, Int};
+use bundle::boot::lenient::{Flag, Int, Text};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -68,15 +68,12 @@ pub struct Write {
     #[serde(default)]
     pub from: Option<PathBuf>,
     /// Default: 0644 for a new file.
-    #[serde(default)]
     pub mode: Option<Mode>,
     /// Default: 0:0 for a new file.
-    #[serde(default)]
     pub owner: Option<Owner>,
     /// Make directories that are missing above it, as 0755 and 0:0.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub parents: bool,
+    #[serde(default)]
+    pub parents: Flag,
 }
 
 /// Adds to the end of a file that is there; mode, owner and xattrs stay.
@@ -104,19 +101,16 @@ pub struct Copy {
     /// into. A directory's content joins that of a directory that is there.
     pub path: String,
     /// Default: 0:0.
-    #[serde(default)]
     pub owner: Option<Owner>,
     /// Default: that of the host's file.
-    #[serde(default)]
     pub mode: Option<Mode>,
     /// Globs of what to leave out; one without a slash fits names at any depth,
     /// one with a slash paths below `from`.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Make directories that are missing above it, as 0755 and 0:0.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub parents: bool,
+    #[serde(default)]
+    pub parents: Flag,
 }
 
 /// Takes a tar (plain, gzip or zstd) as a layer on top of the image: whiteouts,
@@ -148,16 +142,15 @@ pub struct Diff {
     #[serde(default)]
     pub from: Option<PathBuf>,
     /// Components to drop from the paths in it. Default: 1.
-    #[serde(default = "one", deserialize_with = "lenient::number")]
-    #[schemars(with = "Int")]
-    pub strip: u32,
+    #[serde(default = "one")]
+    pub strip: Int<u32>,
     /// The directory that the paths in it begin at.
     #[serde(default = "root")]
     pub path: String,
 }
 
-fn one() -> u32 {
-    1
+fn one() -> Int<u32> {
+    Int(1)
 }
 
 /// Replaces what a regular expression matches in a file.
@@ -173,9 +166,8 @@ pub struct Replace {
     pub with: String,
     /// How many matches to replace, from the top; fewer are an error. Default:
     /// all, at least one.
-    #[serde(default, deserialize_with = "lenient::optional_number")]
-    #[schemars(with = "Option<Int>")]
-    pub count: Option<u32>,
+    #[serde(default)]
+    pub count: Option<Int<u32>>,
 }
 
 /// Makes a directory.
@@ -185,16 +177,13 @@ pub struct Mkdir {
     /// The directory: a guest path.
     pub path: String,
     /// Default: 0755.
-    #[serde(default)]
     pub mode: Option<Mode>,
     /// Default: 0:0.
-    #[serde(default)]
     pub owner: Option<Owner>,
     /// Make directories that are missing above it, as 0755 and 0:0, and let it
     /// be there already: then it gets the mode and owner that are given.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub parents: bool,
+    #[serde(default)]
+    pub parents: Flag,
 }
 
 /// Makes a symbolic link.
@@ -206,16 +195,13 @@ pub struct Symlink {
     /// Where it leads, as it will be written.
     pub target: String,
     /// Default: 0:0.
-    #[serde(default)]
     pub owner: Option<Owner>,
     /// Take the place of what is there, unless it is a directory.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub force: bool,
+    #[serde(default)]
+    pub force: Flag,
     /// Make directories that are missing above it, as 0755 and 0:0.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub parents: bool,
+    #[serde(default)]
+    pub parents: Flag,
 }
 
 /// Makes a hard link: a further name for what `target` leads to.
@@ -227,13 +213,11 @@ pub struct Link {
     /// What to name; followed if it is a symbolic link.
     pub target: String,
     /// Take the place of what is there, unless it is a directory.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub force: bool,
+    #[serde(default)]
+    pub force: Flag,
     /// Make directories that are missing above it, as 0755 and 0:0.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub parents: bool,
+    #[serde(default)]
+    pub parents: Flag,
 }
 
 /// Removes what a path or a glob names. A symbolic link is removed, not what it
@@ -245,9 +229,8 @@ pub struct Remove {
     /// directories.
     pub path: String,
     /// Remove directories that are not empty, with all that is in them.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub recursive: bool,
+    #[serde(default)]
+    pub recursive: Flag,
     /// Whether it may be missing. Default: error.
     #[serde(default)]
     pub missing: Missing,
@@ -274,9 +257,8 @@ pub struct Rename {
     pub path: String,
     /// Take the place of what is there, unless it is a directory that is not
     /// empty.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub force: bool,
+    #[serde(default)]
+    pub force: Flag,
 }
 
 /// Sets permissions.
@@ -288,9 +270,8 @@ pub struct Chmod {
     /// The permissions to set.
     pub mode: Mode,
     /// Everything below a directory too; symbolic links there are passed over.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub recursive: bool,
+    #[serde(default)]
+    pub recursive: Flag,
 }
 
 /// Sets owner and group. A file that gets another owner loses setuid, setgid
@@ -303,9 +284,8 @@ pub struct Chown {
     /// The owner and group to set.
     pub owner: Owner,
     /// Everything below a directory too, symbolic links there themselves.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub recursive: bool,
+    #[serde(default)]
+    pub recursive: Flag,
 }
 
 /// Sets and removes extended attributes.
@@ -332,23 +312,18 @@ pub struct Mknod {
     /// What to make: char, block or fifo.
     pub kind: NodeKind,
     /// Of a device.
-    #[serde(default, deserialize_with = "lenient::optional_number")]
-    #[schemars(with = "Option<Int>")]
-    pub major: Option<u32>,
-    /// Of a device.
-    #[serde(default, deserialize_with = "lenient::optional_number")]
-    #[schemars(with = "Option<Int>")]
-    pub minor: Option<u32>,
-    /// Default: 0644.
     #[serde(default)]
+    pub major: Option<Int<u32>>,
+    /// Of a device.
+    #[serde(default)]
+    pub minor: Option<Int<u32>>,
+    /// Default: 0644.
     pub mode: Option<Mode>,
     /// Default: 0:0.
-    #[serde(default)]
     pub owner: Option<Owner>,
     /// Make directories that are missing above it, as 0755 and 0:0.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub parents: bool,
+    #[serde(default)]
+    pub parents: Flag,
 }
 
 /// What `mknod` makes.
@@ -371,18 +346,15 @@ pub struct User {
     /// The login name.
     pub name: String,
     /// Default: the first of 1000 and up that no user has.
-    #[serde(default, deserialize_with = "lenient::optional_number")]
-    #[schemars(with = "Option<Int>")]
-    pub uid: Option<u32>,
+    #[serde(default)]
+    pub uid: Option<Int<u32>>,
     /// The login group, by name or number, which is there. Default: a new group
     /// of the user's name, with the uid as number if that is free.
-    #[serde(default, deserialize_with = "lenient::optional_text")]
-    #[schemars(with = "Option<lenient::Text>")]
-    pub group: Option<String>,
+    #[serde(default)]
+    pub group: Option<Text>,
     /// Number of the new group.
-    #[serde(default, deserialize_with = "lenient::optional_number")]
-    #[schemars(with = "Option<Int>")]
-    pub gid: Option<u32>,
+    #[serde(default)]
+    pub gid: Option<Int<u32>>,
     /// Further groups, which are there.
     #[serde(default)]
     pub groups: Vec<String>,
@@ -390,9 +362,8 @@ pub struct User {
     #[serde(default)]
     pub home: Option<String>,
     /// Make the home directory, 0700 and the user's, if it is not there.
-    #[serde(default, deserialize_with = "lenient::flag")]
-    #[schemars(with = "Flag")]
-    pub create_home: bool,
+    #[serde(default)]
+    pub create_home: Flag,
     /// Default: /bin/sh.
     #[serde(default)]
     pub shell: Option<String>,

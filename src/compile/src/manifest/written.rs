@@ -65,7 +65,5 @@ pub struct VerifyImage {
 pub struct Upper {
     /// Bytes of the file system (4GiB, 512MiB): whole blocks of 4096, 16 MiB to
     /// 16 TiB. Default: 4 GiB, or 3 GiB beyond what patches need, if that is more.
-    #[serde(default)]
-    #[schemars(with = "Option<lenient::Text>")]
     pub size: Option<UpperSize>,
 }

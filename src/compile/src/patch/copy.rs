@@ -79,7 +79,7 @@ impl Work<'_> {
         if path.ends_with('/') {
             let name = from.file_name().and_then(|name| name.to_str());
             path += name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
-            if op.parents {
+            if op.parents.0 {
                 self.find(op.path.as_bytes(), Last::Follow, parents).and_then(|found| {
                     if found.id.is_none() {
                         let name = found.entry()?.clone();

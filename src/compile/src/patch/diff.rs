@@ -113,9 +113,9 @@ impl Work<'_> {
 
 /// The guest path of a name in a diff.
 fn guest_path(op: &Diff, name: &[u8]) -> Result<Vec<u8>> {
-    let few = || anyhow!("{} has no {} components to strip", name.escape_ascii(), op.strip);
+    let few = || anyhow!("{} has no {} components to strip", name.escape_ascii(), op.strip.0);
     let mut rest = name;
-    for _ in 0..op.strip {
+    for _ in 0..op.strip.0 {
         let at = rest.iter().position(|b| *b == b'/').ok_or_else(few)?;
         rest = &rest[at..];
         while let [b'/', more @ ..] = rest {

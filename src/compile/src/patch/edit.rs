@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bundle::boot::lenient::Int;
 use fsimage::tree::{InodeId, Kind};
 
 use super::content::{Content, HostFile};
@@ -102,14 +103,14 @@ impl Work<'_> {
         let (found, id) = self.file(&op.path)?;
         let find = regex(&op.find).map_err(|error| anyhow!(error))?;
         let text = self.text(id)?;
-        let least = op.count.unwrap_or(1) as usize;
+        let count = op.count.map(|Int(count)| count as usize);
+        let least = count.unwrap_or(1);
         let matches = find.find_iter(&text).take(least).count();
         ensure!(matches > 0, "nothing matches {:?}", op.find);
         ensure!(matches >= least, "{:?} matches {matches} times, not {least}", op.find);
-        let count = op.count.map_or(usize::MAX, |count| count as usize);
         let mut new = Vec::new();
         let mut done = 0;
-        for found in find.captures_iter(&text).take(count) {
+        for found in find.captures_iter(&text).take(count.unwrap_or(usize::MAX)) {
             let whole = found.get_match();
             new.extend_from_slice(&text[done..whole.start()]);
             found.expand(op.with.as_bytes(), &mut new);

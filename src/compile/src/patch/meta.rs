@@ -18,7 +18,7 @@ type Each<'f, W> = &'f mut dyn FnMut(&mut W, InodeId, &GuestPath) -> Result<()>;
 
 impl Work<'_> {
     pub(super) fn chmod(&mut self, op: &Chmod) -> Result<()> {
-        self.each_target(&op.path, op.recursive, &mut |work, id, path| {
+        self.each_target(&op.path, op.recursive.0, &mut |work, id, path| {
             let inode = work.tree.inode(id);
             // Linux has no other mode for symbolic links.
             if matches!(inode.kind, Kind::Symlink(_)) {
@@ -35,7 +35,7 @@ impl Work<'_> {
 
     pub(super) fn chown(&mut self, op: &Chown) -> Result<()> {
         let (uid, gid) = self.ids(&op.owner)?;
-        self.each_target(&op.path, op.recursive, &mut |work, id, path| {
+        self.each_target(&op.path, op.recursive.0, &mut |work, id, path| {
             let mut stat = work.tree.inode(id).stat;
             let before = (stat.uid, stat.gid);
             (stat.uid, stat.gid) = (uid.unwrap_or(stat.uid), gid.unwrap_or(stat.gid));

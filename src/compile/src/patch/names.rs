@@ -1,6 +1,7 @@
 //! Operations on names: what comes, what goes, what is called otherwise.
 
 use anyhow::{Result, bail, ensure};
+use bundle::boot::lenient::Int;
 use fsimage::tree::{Dir, InodeId, Kind, Rdev, Stat};
 
 use super::resolve::{Found, Last, Nowhere, Parents};
@@ -13,7 +14,7 @@ use crate::patch::shown::{absolute, kind_name, shown};
 
 impl Work<'_> {
     pub(super) fn mkdir(&mut self, op: &Mkdir) -> Result<()> {
-        let last = if op.parents { Last::Follow } else { Last::Keep };
+        let last = if op.parents.0 { Last::Follow } else { Last::Keep };
         let found = self.find(op.path.as_bytes(), last, Parents::of(op.parents))?;
         if found.is_free()? {
             let owner = self.owner(op.owner.as_ref(), (0, 0))?;
@@ -27,7 +28,7 @@ impl Work<'_> {
         let kind = &self.tree.inode(id).kind;
         let is_dir = matches!(kind, Kind::Dir(_));
         ensure!(is_dir, "{} is there and is {}", shown(&found.path), kind_name(kind));
-        ensure!(op.parents, "{} is there (parents: true allows it)", shown(&found.path));
+        ensure!(op.parents.0, "{} is there (parents: true allows it)", shown(&found.path));
         let owner = self.owner_of(id, op.owner.as_ref())?;
         if self.describe(id, op.mode.as_ref(), owner)? {
             self.note(What::Changed, &found.path)?;
@@ -80,7 +81,7 @@ impl Work<'_> {
                 return Ok(());
             }
         }
-        let what = self.free(&found, op.force)?;
+        let what = self.free(&found, op.force.0)?;
         let owner = self.owner(op.owner.as_ref(), (0, 0))?;
         let inode = self.fresh(0o777, owner, Kind::Symlink(target));
         self.note(what, &found.path)?;
@@ -96,7 +97,7 @@ impl Work<'_> {
         if found.id == Some(id) {
             return Ok(());
         }
-        let what = self.free(&found, op.force)?;
+        let what = self.free(&found, op.force.0)?;
         self.note(what, &found.path)?;
         let name = found.entry()?.clone();
         self.entries_mut(found.dir)?.insert(name, id);
@@ -110,7 +111,8 @@ impl Work<'_> {
             bail!("{} is there and is {kind}", shown(&found.path));
         }
         let rdev = || {
-            let (major, minor) = (op.major.unwrap_or_default(), op.minor.unwrap_or_default());
+            let number = |field: Option<Int<u32>>| field.map_or(0, |Int(number)| number);
+            let (major, minor) = (number(op.major), number(op.minor));
             Rdev::new(major.into(), minor.into())
                 .ok_or_else(|| anyhow::anyhow!("Linux has no device {major}:{minor}"))
         };
@@ -142,7 +144,7 @@ impl Work<'_> {
             if still.ok().and_then(|found| found.id) != Some(id) {
                 continue;
             }
-            if !op.recursive && self.tree.dir(id).is_some_and(|dir| !dir.entries.is_empty()) {
+            if !op.recursive.0 && self.tree.dir(id).is_some_and(|dir| !dir.entries.is_empty()) {
                 let path = shown(&found.path);
                 bail!("{path} is a directory that is not empty (recursive: true removes it)");
             }
@@ -167,7 +169,7 @@ impl Work<'_> {
             let path = shown(&to.path);
             let kind = &self.tree.inode(there).kind;
             ensure!(
-                op.force,
+                op.force.0,
                 "{path} is there and is {} (force: true replaces it)",
                 kind_name(kind)
             );

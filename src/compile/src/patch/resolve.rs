@@ -1,6 +1,7 @@
 //! Guest paths to what they name, as the kernel would find it inside the root.
 
 use anyhow::{Result, anyhow, bail, ensure};
+use bundle::boot::lenient::Flag;
 use fsimage::tree::links::{self, MAX_LINKS, Step};
 use fsimage::tree::{GuestPath, InodeId, Kind, Name};
 
@@ -45,8 +46,8 @@ pub(super) enum Parents {
 }
 
 impl Parents {
-    pub(super) fn of(option: bool) -> Self {
-        if option { Self::Make } else { Self::Offer }
+    pub(super) fn of(Flag(make): Flag) -> Self {
+        if make { Self::Make } else { Self::Offer }
     }
 }
 

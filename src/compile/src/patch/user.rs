@@ -1,6 +1,7 @@
 //! Users: lines in passwd, group, shadow and gshadow.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bundle::boot::lenient::{Int, Text};
 use fsimage::tree::{self, Dir, Kind};
 
 use super::accounts::{GROUP, PASSWD, Row, Table};
@@ -33,14 +34,14 @@ impl Work<'_> {
         let name = &op.name;
         ensure!(!users.has(name), "the image's {PASSWD} has a user {name} already");
         let uid = match op.uid {
-            Some(uid) => uid,
+            Some(Int(uid)) => uid,
             None => free(&users)?,
         };
         if let Some(row) = users.of_number(uid, 2) {
             bail!("the uid {uid} is {}'s already", tree::shown(row.name()));
         }
         let gid = match &op.group {
-            Some(group) => {
+            Some(Text(group)) => {
                 let id: Id = group.parse().map_err(|()| anyhow!("{group:?} is not a group"))?;
                 let gid = self.group_id(&id)?;
                 let known = groups.of_number(gid, 2).is_some();
@@ -53,7 +54,7 @@ impl Work<'_> {
                     "the image's {GROUP} has a group {name} already (group: {name} puts the user into it)"
                 );
                 let gid = match op.gid {
-                    Some(gid) => gid,
+                    Some(Int(gid)) => gid,
                     None if groups.of_number(uid, 2).is_none() => uid,
                     None => free(&groups)?,
                 };
@@ -80,7 +81,7 @@ impl Work<'_> {
         self.edit_accounts(SHADOW, false, &[], name, Some(&line))?;
         let own_group = op.group.is_none().then(|| format!("{name}:!::"));
         self.edit_accounts(GSHADOW, false, &op.groups, name, own_group.as_deref())?;
-        if op.create_home {
+        if op.create_home.0 {
             self.make_home(&home, (uid, gid))?;
         }
         Ok(())
