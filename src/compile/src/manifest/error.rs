@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::manifest::types::Patch;
+use crate::patch::located::Patch;
 
 /// Why there is no manifest.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,9 @@ use std::fs;
 use bundle::boot::lenient::Int;
 use bundle::boot::{Boot, Publish, UpperSize};
 
-use super::patch::Op;
 use super::*;
+use crate::patch::Patch;
+use crate::patch::op::Op;
 
 /// A directory with files of YAML, gone with its owner.
 struct Files(tempfile::TempDir);

@@ -8,7 +8,7 @@ use oci::{ImageRef, Platform};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use crate::manifest::patch::Op;
+use crate::patch::op::Op;
 
 /// Reads a value that must say something where its key stands: an empty one would ask
 /// for nothing, and whoever wrote the key means something.

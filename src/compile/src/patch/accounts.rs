@@ -5,7 +5,7 @@ use fsimage::tree::{InodeId, Kind};
 
 use super::resolve::{Last, Parents};
 use super::work::Work;
-use crate::manifest::owner::{Group, Id, Owner};
+use crate::patch::owner::{Group, Id, Owner};
 use crate::patch::shown::kind_name;
 
 pub(super) const PASSWD: &str = "/etc/passwd";

@@ -1,4 +1,4 @@
-//! Copies: files and trees of the host.
+//! `copy`: files and trees of the host.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -7,17 +7,116 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bundle::boot::lenient::Flag;
 use fsimage::io::dir;
 use fsimage::tree::{Dir, GuestPath, Inode, InodeId, Kind, Name, Rdev};
-use globset::GlobMatcher;
+use globset::{GlobBuilder, GlobMatcher};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::content::{Content, HostFile};
-use super::glob::{fits, matcher};
-use super::resolve::{Found, Last, Parents};
-use super::work::Work;
-use crate::manifest::patch::Copy;
+use super::operation::{Operation, guest_path};
 use crate::patch::change::What;
+use crate::patch::content::{Content, HostFile};
+use crate::patch::glob::{fits, matcher};
+use crate::patch::mode::Mode;
+use crate::patch::owner::Owner;
+use crate::patch::resolve::{Found, Last, Parents};
 use crate::patch::shown::{absolute, kind_name, shown};
+use crate::patch::work::Work;
+
+/// Takes a file or a tree from the host: types, permissions, symbolic and hard
+/// links, holes. Times, owners and xattrs are not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// A file or a directory of the host.
+    pub from: PathBuf,
+    /// The name it gets; one that ends in a slash is the directory to put a file
+    /// into. A directory's content joins that of a directory that is there.
+    pub path: String,
+    /// Default: 0:0.
+    pub owner: Option<Owner>,
+    /// Default: that of the host's file.
+    pub mode: Option<Mode>,
+    /// Globs of what to leave out; one without a slash fits names at any depth,
+    /// one with a slash paths below `from`.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Make directories that are missing above it, as 0755 and 0:0.
+    #[serde(default)]
+    pub parents: Flag,
+}
+
+impl Operation for Copy {
+    fn title(&self) -> (&'static str, String) {
+        ("copy", self.path.clone())
+    }
+
+    fn host_path(&self) -> Option<&Path> {
+        Some(&self.from)
+    }
+
+    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
+        Some(&mut self.from)
+    }
+
+    fn check(&self) -> Result<()> {
+        guest_path(&self.path)?;
+        self.exclude.iter().try_for_each(|pattern| {
+            GlobBuilder::new(pattern).build()?;
+            Ok(())
+        })
+    }
+
+    fn apply(&self, work: &mut Work<'_>) -> Result<()> {
+        let from = &self.from;
+        let metadata = fs::metadata(from).with_context(|| from.display().to_string())?;
+        let exclude = self.exclude.iter().map(|pattern| {
+            let path = pattern.trim_end_matches('/').contains('/');
+            let matcher = matcher(pattern.trim_matches('/'))?;
+            Ok(Exclude { matcher, path })
+        });
+        let exclude = exclude.collect::<Result<_>>()?;
+        let owner = work.owner(self.owner.as_ref(), (0, 0))?;
+        let mut job = Job { op: self, owner, exclude, links: HashMap::new() };
+        let parents = Parents::of(self.parents);
+        if metadata.is_dir() {
+            let found = work.find(self.path.as_bytes(), Last::Follow, parents)?;
+            let to = work.copied_dir(&job, &found, &metadata)?;
+            let todo = Todo { from: from.clone(), relative: Vec::new(), to, path: found.path };
+            return work.copy_tree(&mut job, todo);
+        }
+        ensure!(metadata.is_file(), "{} is neither a file nor a directory", from.display());
+        let mut path = self.path.clone();
+        if path.ends_with('/') {
+            let name = from.file_name().and_then(|name| name.to_str());
+            path += name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
+            if self.parents.0 {
+                work.find(self.path.as_bytes(), Last::Follow, parents).and_then(|found| {
+                    if found.id.is_none() {
+                        let name = found.entry()?.clone();
+                        work.add_plain_dir(found.dir, name, &found.path)?;
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        let found = work.find(path.as_bytes(), Last::Follow, parents)?;
+        found.is_free()?;
+        if let Some(id) = found.id
+            && work.tree.dir(id).is_some()
+        {
+            bail!(
+                "{} is a directory (a slash at the end of the path puts the file into it)",
+                shown(&found.path)
+            );
+        }
+        let content = work.host(HostFile::new(from, &metadata));
+        let inode = work.fresh(job.mode(&metadata), owner, Kind::File(content));
+        work.put(&found, inode)?;
+        Ok(())
+    }
+}
 
 /// A copy while it goes on.
 struct Job<'o> {
@@ -56,55 +155,6 @@ impl Job<'_> {
 }
 
 impl Work<'_> {
-    pub(super) fn copy(&mut self, op: &Copy) -> Result<()> {
-        let from = &op.from;
-        let metadata = fs::metadata(from).with_context(|| from.display().to_string())?;
-        let exclude = op.exclude.iter().map(|pattern| {
-            let path = pattern.trim_end_matches('/').contains('/');
-            let matcher = matcher(pattern.trim_matches('/'))?;
-            Ok(Exclude { matcher, path })
-        });
-        let exclude = exclude.collect::<Result<_>>()?;
-        let owner = self.owner(op.owner.as_ref(), (0, 0))?;
-        let mut job = Job { op, owner, exclude, links: HashMap::new() };
-        let parents = Parents::of(op.parents);
-        if metadata.is_dir() {
-            let found = self.find(op.path.as_bytes(), Last::Follow, parents)?;
-            let to = self.copied_dir(&job, &found, &metadata)?;
-            let todo = Todo { from: from.clone(), relative: Vec::new(), to, path: found.path };
-            return self.copy_tree(&mut job, todo);
-        }
-        ensure!(metadata.is_file(), "{} is neither a file nor a directory", from.display());
-        let mut path = op.path.clone();
-        if path.ends_with('/') {
-            let name = from.file_name().and_then(|name| name.to_str());
-            path += name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
-            if op.parents.0 {
-                self.find(op.path.as_bytes(), Last::Follow, parents).and_then(|found| {
-                    if found.id.is_none() {
-                        let name = found.entry()?.clone();
-                        self.add_plain_dir(found.dir, name, &found.path)?;
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        let found = self.find(path.as_bytes(), Last::Follow, parents)?;
-        found.is_free()?;
-        if let Some(id) = found.id
-            && self.tree.dir(id).is_some()
-        {
-            bail!(
-                "{} is a directory (a slash at the end of the path puts the file into it)",
-                shown(&found.path)
-            );
-        }
-        let content = self.host(HostFile::new(from, &metadata));
-        let inode = self.fresh(job.mode(&metadata), owner, Kind::File(content));
-        self.put(&found, inode)?;
-        Ok(())
-    }
-
     /// The directory at `found`, made if it is missing.
     fn copied_dir(&mut self, job: &Job<'_>, found: &Found, metadata: &Metadata) -> Result<InodeId> {
         if found.is_free()? {

@@ -1,8 +1,10 @@
 //! Permissions as chmod takes them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 /// Permission bits, or how they follow from those that are there.
@@ -169,6 +171,20 @@ impl<'de> Deserialize<'de> for Mode {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Mode {
+    fn schema_name() -> Cow<'static, str> {
+        "Mode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Octal digits, or chmod's letters (u=rwX,go=rX); in quotes.",
+            "type": "string",
+            "pattern": r"^[0-7]{1,4}$|^[ugoa]*[-+=]|\$\{",
+        })
     }
 }
 

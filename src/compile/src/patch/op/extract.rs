@@ -1,46 +1,77 @@
-//! Archives: a tar as a layer on top of the tree.
+//! `extract`: a tar as a layer on top of the tree.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use fsimage::io::regular;
 use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::{GuestPath, Inode, InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::content::Content;
-use super::resolve::{Last, Parents};
-use super::work::{Work, whole_weight};
+use super::operation::{Operation, guest_path, root};
 use crate::layer;
-use crate::manifest::patch::Extract;
 use crate::patch::change::What;
+use crate::patch::content::Content;
+use crate::patch::resolve::{Last, Parents};
 use crate::patch::shown::{kind_name, shown};
+use crate::patch::work::{Work, whole_weight};
 
-impl Work<'_> {
-    pub(super) fn extract(&mut self, op: &Extract) -> Result<()> {
-        let found = self.find(op.path.as_bytes(), Last::Follow, Parents::Make)?;
+/// Takes a tar (plain, gzip or zstd) as a layer on top of the image: whiteouts,
+/// owners, xattrs and times count as in a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extract {
+    /// A tar of the host.
+    pub from: PathBuf,
+    /// The directory that is the tar's root.
+    #[serde(default = "root")]
+    pub path: String,
+}
+
+impl Operation for Extract {
+    fn title(&self) -> (&'static str, String) {
+        ("extract", self.path.clone())
+    }
+
+    fn host_path(&self) -> Option<&Path> {
+        Some(&self.from)
+    }
+
+    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
+        Some(&mut self.from)
+    }
+
+    fn check(&self) -> Result<()> {
+        guest_path(&self.path)
+    }
+
+    fn apply(&self, work: &mut Work<'_>) -> Result<()> {
+        let found = work.find(self.path.as_bytes(), Last::Follow, Parents::Make)?;
         if found.is_free()? {
             let name = found.entry()?.clone();
-            self.add_plain_dir(found.dir, name, &found.path)?;
+            work.add_plain_dir(found.dir, name, &found.path)?;
         } else {
-            let kind = &self.tree.inode(found.existing()?).kind;
+            let kind = &work.tree.inode(found.existing()?).kind;
             let is_dir = matches!(kind, Kind::Dir(_));
             ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
         }
-        let from = || op.from.display().to_string();
-        let metadata = std::fs::metadata(&op.from).with_context(from)?;
-        ensure!(metadata.is_file(), "{} is not a regular file", op.from.display());
-        let blob = regular::open_followed(&op.from).with_context(from)?;
-        let file = (self.environment.scratch)()?;
-        let (limits, budgets) = (self.environment.limits, self.environment.budgets);
+        let from = || self.from.display().to_string();
+        let metadata = std::fs::metadata(&self.from).with_context(from)?;
+        ensure!(metadata.is_file(), "{} is not a regular file", self.from.display());
+        let blob = regular::open_followed(&self.from).with_context(from)?;
+        let file = (work.environment.scratch)()?;
+        let (limits, budgets) = (work.environment.limits, work.environment.budgets);
         let loose = layer::take_apart(blob, file, limits, budgets, &found.path);
         let loose = loose.with_context(from)?;
 
-        self.disks.0.push(loose.file.into());
-        let number = u16::try_from(self.disks.0.len()).context("more than 65535 archives")?;
-        self.scratch_hashes.insert(number, loose.blake3);
+        work.disks.0.push(loose.file.into());
+        let number = u16::try_from(work.disks.0.len()).context("more than 65535 archives")?;
+        work.scratch_hashes.insert(number, loose.blake3);
         let layer = on_device(loose.tree, DeviceId(number)).map_files(Content::Stored);
-        let tree = std::mem::replace(&mut self.tree, Tree::new(Stat::IMPLIED_DIR));
+        let tree = std::mem::replace(&mut work.tree, Tree::new(Stat::IMPLIED_DIR));
         let mut merger = Merger::over(tree, &budgets.metadata, &budgets.steps, limits.depth);
         // What the archive brings is numbered from here on.
         let shift = merger.len();
@@ -50,23 +81,25 @@ impl Work<'_> {
                 changed.entry(id).or_insert_with(|| inode.clone());
             }
         });
-        self.tree = merger.finish();
+        work.tree = merger.finish();
         for (path, names) in merged.with_context(from)?.dropped_xattrs {
             let names = names.escape_ascii().to_string().replace("\\x00", ", ");
-            let (from, path) = (op.from.display(), shown(&path));
-            self.warnings
+            let (from, path) = (self.from.display(), shown(&path));
+            work.warnings
                 .push(format!("{from}: {path} loses xattrs an image cannot have: {names}"));
         }
-        self.hold(changed.values().map(whole_weight).sum())?;
+        work.hold(changed.values().map(whole_weight).sum())?;
         for (id, inode) in &changed {
-            self.keep(*id, inode)?;
+            work.keep(*id, inode)?;
         }
-        if !self.environment.tells {
+        if !work.environment.tells {
             return Ok(());
         }
-        self.note_extracted(&changed).with_context(from)
+        work.note_extracted(&changed).with_context(from)
     }
+}
 
+impl Work<'_> {
     /// Takes down how the directories `changed` differ from what they were.
     fn note_extracted(&mut self, changed: &BTreeMap<InodeId, Inode<Content>>) -> Result<()> {
         let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
