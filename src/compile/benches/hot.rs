@@ -134,9 +134,8 @@ fn entries(c: &mut Criterion) {
     let id = Digest::of(&plain);
     let limits = Limits::default();
     let compile = |blob: &[u8]| {
-        let (compiled, _) =
-            layer::compile(blob, id, scratch(), &limits, &Budgets::new(&limits), &|_| {});
-        compiled.expect("a sound layer")
+        let outcome = layer::compile(blob, id, scratch(), &limits, &Budgets::new(&limits), &|_| {});
+        outcome.checked(|_, _| Ok(())).expect("a sound layer")
     };
     let mut group = c.benchmark_group("entries");
     group.sample_size(20).throughput(Throughput::Elements(ENTRIES));

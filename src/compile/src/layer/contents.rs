@@ -452,7 +452,7 @@ mod tests {
             let take = |stream: &mut Stream<'_>| {
                 Contents::new(&mut data, &sparse)?.add_sparse(stream, &map).map(drop)
             };
-            with_stream(&tar[..], allowed, &|_| {}, take).0.map(|()| sparse.used())
+            with_stream(&tar[..], allowed, &|_| {}, take).made.map(|()| sparse.used())
         };
         let used = add(u64::MAX).unwrap();
         let error = add(used - 1).unwrap_err().to_string();

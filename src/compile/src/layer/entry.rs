@@ -333,7 +333,7 @@ mod tests {
             }
             Ok(lines)
         };
-        with_stream(&tar[..], allowed, &|_| {}, take).0
+        with_stream(&tar[..], allowed, &|_| {}, take).made
     }
 
     #[track_caller]

@@ -30,7 +30,7 @@ use self::contents::Contents;
 use self::entry::{Entry, Stored, What};
 pub use self::limits::{Budgets, Limits, take_sparse};
 use self::place::{Placer, Target};
-pub use self::stream::BlobSeen;
+pub use self::stream::Outcome;
 use self::stream::{Allowed, Stream};
 
 /// A layer compiled.
@@ -48,9 +48,9 @@ pub struct Compiled {
     pub uncompressed: u64,
 }
 
-/// Compiles `blob` into `file`, which is empty. `diff_id` is what the image
-/// says the layer is; the caller compares it with [`Compiled::diff_id`], and
-/// [`BlobSeen`] with the manifest, before the object is used.
+/// Compiles `blob` into `file`, which is empty. `diff_id` is what the image says the
+/// layer is: it becomes the object's UUID, and the caller compares it with
+/// [`Compiled::diff_id`].
 pub fn compile(
     blob: impl Read + Send,
     diff_id: DiffId,
@@ -58,7 +58,7 @@ pub fn compile(
     limits: &Limits,
     budgets: &Budgets,
     progress: &(dyn Fn(u64) + Sync),
-) -> (Result<Compiled>, BlobSeen) {
+) -> Outcome<Compiled> {
     let allowed = Allowed::of(limits, budgets);
     stream::with_stream(blob, allowed, progress, |stream| {
         let mut object = ObjectWriter::new(file)?;
@@ -94,7 +94,7 @@ pub fn take_apart(
     base: &GuestPath,
 ) -> Result<Loose> {
     let allowed = Allowed::of(limits, budgets);
-    let (loose, seen) = stream::with_stream(blob, allowed, &|_| {}, |stream| {
+    let outcome = stream::with_stream(blob, allowed, &|_| {}, |stream| {
         let mut data = FileSink::hashed(file);
         // The upper gets them at once.
         data.cached()?;
@@ -103,10 +103,7 @@ pub fn take_apart(
         let (file, hash) = data.finish(&[])?;
         Ok(Loose { tree, file, blake3: hash.context("the sink hashes")? })
     });
-    match seen.unread.or(seen.error) {
-        Some(error) => Err(error),
-        None => loose,
-    }
+    outcome.checked(|_, _| Ok(()))
 }
 
 /// `base` is the directory of the tree that the tar's root is.

@@ -24,7 +24,7 @@ const WAITING: usize = 2;
 const AHEAD: u64 = ((PIECES + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
-pub struct BlobSeen {
+pub(super) struct BlobSeen {
     /// SHA-256 of the blob as it was read, still compressed.
     pub digest: Digest,
     /// Bytes of the blob that were read.
@@ -33,6 +33,30 @@ pub struct BlobSeen {
     pub error: Option<anyhow::Error>,
     /// Why it could not be read to its end: then digest and size say nothing.
     pub unread: Option<anyhow::Error>,
+}
+
+/// What was made of a blob, and what the blob turned out to be: it is read to its end
+/// even where nothing could be made of it.
+#[must_use = "what was made counts only once the blob was checked"]
+pub struct Outcome<T> {
+    pub(super) made: Result<T>,
+    pub(super) blob: BlobSeen,
+}
+
+impl<T> Outcome<T> {
+    /// What was made, if `check` accepts the digest and the size of the blob.
+    ///
+    /// # Errors
+    /// It fails when the blob could not be read, when `check` does, when the blob could not be
+    /// inflated, or when nothing could be made of it, in this order: a damaged blob explains
+    /// whatever else went wrong.
+    pub fn checked(self, check: impl FnOnce(Digest, u64) -> Result<()>) -> Result<T> {
+        let BlobSeen { digest, size, error, unread } = self.blob;
+        unread.map_or(Ok(()), Err)?;
+        check(digest, size)?;
+        error.map_or(Ok(()), Err)?;
+        self.made
+    }
 }
 
 /// The uncompressed bytes of a layer, in order.
@@ -85,7 +109,7 @@ pub(super) fn with_stream<T>(
     allowed: Allowed<'_>,
     progress: &(dyn Fn(u64) + Sync),
     take: impl FnOnce(&mut Stream<'_>) -> Result<T>,
-) -> (Result<T>, BlobSeen) {
+) -> Outcome<T> {
     let (send, pieces) = bounded(PIECES);
     let (spent, reuse) = bounded(PIECES + WAITING);
     let enough = AtomicBool::new(false);
@@ -96,10 +120,10 @@ pub(super) fn with_stream<T>(
             match threads::spawn_scoped(scope, "inflate", move || inflate::run(blob, outlet)) {
                 Ok(inflater) => inflater,
                 Err(error) => {
-                    let why = error.to_string();
-                    let unread = Some(error.into());
-                    let digest = Digest::of(b"");
-                    return (Err(anyhow!(why)), BlobSeen { digest, size: 0, error: None, unread });
+                    let made = Err(anyhow!(error.to_string()));
+                    let (digest, unread) = (Digest::of(b""), Some(error.into()));
+                    let blob = BlobSeen { digest, size: 0, error: None, unread };
+                    return Outcome { made, blob };
                 }
             };
         let mut stream = Stream {
@@ -115,13 +139,13 @@ pub(super) fn with_stream<T>(
             expanded: 0,
             progress,
         };
-        let taken = take(&mut stream);
+        let made = take(&mut stream);
         enough.store(true, Ordering::Relaxed);
-        let blob = stream.rest();
+        let Hashed { sha256, bytes: size } = stream.rest();
         let Ended { error, unread } =
             inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let digest = Digest::from_hasher(blob.sha256);
-        (taken, BlobSeen { digest, size: blob.bytes, error, unread })
+        let digest = Digest::from_hasher(sha256);
+        Outcome { made, blob: BlobSeen { digest, size, error, unread } }
     })
 }
 
@@ -351,7 +375,7 @@ mod tests {
         let read = |blob: &[u8], times, bytes| {
             let budget = Budget::new(bytes);
             let allowed = Allowed { most: u64::MAX, times, expansion: &budget };
-            with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).0
+            with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).made
         };
         assert!(read(&zeros, EXPANSION, 0).is_ok());
         // As a blob that was in the hundredth part of its bytes itself.
@@ -409,7 +433,7 @@ mod tests {
                     zstd::encode_all(&tar[..], 1).unwrap(),
                 ];
                 for (blob, how) in blobs.iter().flat_map(|b| (0..3).map(move |how| (b, how))) {
-                    let (taken, seen) =
+                    let Outcome { made: taken, blob: seen } =
                         with_stream(Parts(blob, false), all(), &|_| {}, |stream| match how {
                             0 => stream.finish(),
                             1 => stream.skip(len as u64 / 2).and_then(|()| stream.finish()),
@@ -430,20 +454,20 @@ mod tests {
         let blob = gzip(&vec![7; 1 << 20]);
         let cut = &blob[..blob.len() / 2];
         let whole = |stream: &mut Stream<'_>| stream.finish();
-        let (_, seen) = with_stream(Parts(cut, true), all(), &|_| {}, whole);
+        let seen = with_stream(Parts(cut, true), all(), &|_| {}, whole).blob;
         assert!(format!("{:#}", seen.unread.unwrap()).contains("the disk is gone"));
-        let (_, seen) = with_stream(Parts(cut, false), all(), &|_| {}, whole);
+        let seen = with_stream(Parts(cut, false), all(), &|_| {}, whole).blob;
         assert!(seen.unread.is_none() && seen.error.is_some());
         assert_eq!((seen.digest, seen.size), (Digest::of(cut), cut.len() as u64));
         let plain = vec![7; 1 << 20];
         for blob in [&blob, &plain] {
             let (left, right) = blob.split_at(blob.len() / 2);
             let broken = Broken(Parts(left, false), Some(Parts(right, false)));
-            let (_, seen) = with_stream(broken, all(), &|_| {}, whole);
+            let seen = with_stream(broken, all(), &|_| {}, whole).blob;
             assert!(format!("{:#}", seen.error.unwrap()).contains("it passes"));
             assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
         }
-        let (taken, seen) =
+        let Outcome { made: taken, blob: seen } =
             with_stream(Parts(&blob, false), Allowed { most: 1 << 19, ..all() }, &|_| {}, whole);
         assert!(format!("{:#}", taken.unwrap_err()).contains("--max-layer-bytes"));
         assert_eq!(seen.digest, Digest::of(&blob));
