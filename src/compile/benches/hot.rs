@@ -10,7 +10,7 @@ use std::io::{self, Read, Write as _};
 
 use bundle::vmdk;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use fsimage::budget::{Budget, Steps};
+use fsimage::budget::{Bounds, Budget, Steps};
 use fsimage::digest::{Digest, HashingReader, TreeHash};
 use fsimage::erofs::fsmeta;
 use fsimage::erofs::plan::{Form, Plan};
@@ -155,7 +155,8 @@ fn entries(c: &mut Criterion) {
     group.bench_function(format!("merge {LAYERS} layers"), |b| {
         let merge = |layers: Vec<_>| {
             let (budget, steps) = (Budget::default(), Steps::default());
-            let mut merger = Merger::new(&budget, &steps, limits.depth);
+            let mut merger =
+                Merger::new(Bounds { budget: &budget, steps: &steps, max_depth: limits.depth });
             for layer in layers {
                 merger.add(layer).expect("no links");
             }

@@ -11,7 +11,8 @@ mod inflate;
 pub(super) mod limits;
 mod number;
 mod pax;
-pub mod place;
+mod place;
+mod role;
 mod sparse;
 mod stream;
 mod xattr;
@@ -29,7 +30,8 @@ use fsimage::tree::{GuestPath, Inode, Kind, Stat, Tree, shown};
 use self::contents::Contents;
 use self::entry::{Entry, Stored, What};
 pub use self::limits::{Budgets, Limits, take_sparse};
-use self::place::{Placer, Target};
+use self::place::Placer;
+use self::role::Role;
 pub use self::stream::Outcome;
 use self::stream::{Allowed, Stream};
 
@@ -114,7 +116,7 @@ fn ingest(
     budgets: &Budgets,
     base: &GuestPath,
 ) -> Result<Tree<Extents>> {
-    let mut placer = Placer::new(limits, &budgets.metadata, &budgets.steps);
+    let mut placer = Placer::new(budgets.bounds(limits));
     let mut contents = Contents::new(data, &budgets.sparse)?;
     let mut entries = 0u64;
     let base = base.to_bytes();
@@ -158,16 +160,16 @@ fn place(
     contents: &mut Contents<'_>,
     limits: &Limits,
 ) -> Result<()> {
-    let target = Target::parse(&entry.path, limits)?;
+    let role = Role::parse(&entry.path, limits)?;
     if let What::File(stored) = &entry.what
-        && !matches!(target, Target::Entry(..) | Target::Plink(_))
+        && !matches!(role, Role::Entry(..) | Role::Plink(_))
     {
         stream.skip(stored.stored)?;
         stream.skip_padding(stored.padding)?;
     }
-    let (parent, name) = match target {
-        Target::Entry(parent, name) => (parent, name),
-        Target::Plink(path) => {
+    let (parent, name) = match role {
+        Role::Entry(parent, name) => (parent, name),
+        Role::Plink(path) => {
             return match entry.what {
                 What::File(stored) => {
                     let kind = Kind::File(write_file(stream, &stored, contents)?);
@@ -176,13 +178,13 @@ fn place(
                 _ => Ok(()),
             };
         }
-        Target::Root => {
+        Role::Root => {
             ensure!(matches!(entry.what, What::Dir), "the root is not a directory");
             return placer.root(entry.stat, entry.xattrs);
         }
-        Target::Whiteout(parent, name) => return placer.whiteout(&parent, name),
-        Target::Opaque(dir) => return placer.opaque(&dir),
-        Target::Dropped => return Ok(()),
+        Role::Whiteout(parent, name) => return placer.whiteout(&parent, name),
+        Role::Opaque(dir) => return placer.opaque(&dir),
+        Role::Dropped => return Ok(()),
     };
     let Entry { stat, xattrs, what, .. } = entry;
     let kind = match what {

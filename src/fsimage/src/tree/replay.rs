@@ -15,7 +15,7 @@ use super::error::MergeError;
 use super::journal::{Damaged, Entry, PLINKS};
 use super::links::{self, MAX_LINKS, Step};
 use super::weight::Weigh;
-use crate::budget::{Budget, Steps};
+use crate::budget::Bounds;
 use crate::tree::arena::{TooManyInodes, Tree};
 use crate::tree::inode::{Dir, Inode, InodeId, Kind, Stat};
 use crate::tree::name::{GuestPath, Name};
@@ -29,10 +29,7 @@ pub(super) struct Replay<'m, C> {
     tree: &'m mut Tree<C>,
     /// Sees a directory of the tree below before it is changed.
     before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-    budget: &'m Budget<'m>,
-    steps: &'m Steps,
-    /// Components that a path may have when its symbolic links are followed.
-    max_depth: u64,
+    bounds: Bounds<'m>,
     /// Inodes from here on are the layer's own.
     first: u32,
     /// What directories of the tree below had under the names that changed.
@@ -86,16 +83,14 @@ impl<'m, C: Weigh> Replay<'m, C> {
     pub(super) fn new(
         tree: &'m mut Tree<C>,
         before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-        (budget, steps, max_depth): (&'m Budget<'m>, &'m Steps, u64),
+        bounds: Bounds<'m>,
         notes: Notes,
     ) -> Result<Self> {
         let first = u32::try_from(tree.len()).map_err(|_| TooManyInodes)?;
         Ok(Self {
             tree,
             before,
-            budget,
-            steps,
-            max_depth,
+            bounds,
             first,
             was: HashMap::new(),
             had: HashMap::new(),
@@ -131,7 +126,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             return Ok(());
         };
         if parent.last().is_some_and(|dir| dir.as_bytes() == PLINKS) {
-            self.budget.take(path.weight())?;
+            self.bounds.budget.take(path.weight())?;
             let id = self.push(inode)?;
             self.plinks.insert(path.clone(), id);
             return Ok(());
@@ -156,7 +151,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             self.describe(known, inode.stat, inode.xattrs);
             return Ok(());
         }
-        self.budget.take(name.weight() + inode.weight())?;
+        self.bounds.budget.take(name.weight() + inode.weight())?;
         // A name is free before a link's target is looked for: one to itself means
         // what was below.
         self.set(dir, name, None);
@@ -169,7 +164,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         };
         if matches!(self.tree.inode(id).kind, Kind::LowerLink(_)) {
             let real = real.to_bytes();
-            self.budget.take(real.len() as u64)?;
+            self.bounds.budget.take(real.len() as u64)?;
             self.pending.push((id, real.into()));
         }
         self.set(dir, name, Some(id));
@@ -177,14 +172,14 @@ impl<'m, C: Weigh> Replay<'m, C> {
     }
 
     fn push(&mut self, inode: Inode<C>) -> Result<InodeId> {
-        self.budget.take(inode.weight())?;
+        self.bounds.budget.take(inode.weight())?;
         Ok(self.tree.push(inode)?)
     }
 
     fn check_depth(&self, depth: u64, entry: &GuestPath) -> Result<()> {
-        match depth <= self.max_depth {
+        match depth <= self.bounds.max_depth {
             true => Ok(()),
-            false => Err(MergeError::TooDeep { path: entry.shown(), max: self.max_depth }),
+            false => Err(MergeError::TooDeep { path: entry.shown(), max: self.bounds.max_depth }),
         }
     }
 
@@ -287,7 +282,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         missing: Missing,
         entry: &GuestPath,
     ) -> Result<Option<Reached>> {
-        self.steps.take(path.0.len())?;
+        self.bounds.steps.take(path.0.len())?;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
         let mut steps: Vec<Step> = path.0.iter().rev().cloned().map(Step::Into).collect();
         let (mut followed, mut through_link) = (0, false);
@@ -312,7 +307,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
                     let kind = Kind::Dir(Dir::default());
                     let (stat, xattrs) = (Stat::IMPLIED_DIR, Xattrs::default());
                     self.check_depth(stack.len() as u64 + 1, entry)?;
-                    self.budget.take(name.weight())?;
+                    self.bounds.budget.take(name.weight())?;
                     let id = self.push(Inode { stat, xattrs, kind })?;
                     self.set(here, &name, Some(id));
                     stack.push((id, name));
@@ -327,7 +322,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
                 return Err(MergeError::Loop(entry.shown()));
             }
             let more = links::steps(target).map_err(|_| MergeError::LinkTarget(entry.shown()))?;
-            self.steps.take(more.len())?;
+            self.bounds.steps.take(more.len())?;
             if target.starts_with(b"/") {
                 stack.clear();
             }

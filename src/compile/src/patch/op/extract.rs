@@ -72,7 +72,7 @@ impl Operation for Extract {
         work.scratch_hashes.insert(number, loose.blake3);
         let layer = on_device(loose.tree, DeviceId(number)).map_files(Content::Stored);
         let tree = std::mem::replace(&mut work.tree, Tree::new(Stat::IMPLIED_DIR));
-        let mut merger = Merger::over(tree, &budgets.metadata, &budgets.steps, limits.depth);
+        let mut merger = Merger::over(tree, budgets.bounds(limits));
         // What the archive brings is numbered from here on.
         let shift = merger.len();
         let mut changed: BTreeMap<InodeId, Inode<Content>> = BTreeMap::new();

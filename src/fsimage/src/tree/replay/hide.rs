@@ -63,7 +63,7 @@ impl<C: Weigh> Replay<'_, C> {
         match &hidden {
             Some(Hidden::Name(dir, name)) => {
                 // Its name is kept twice: here, and with what it led to.
-                self.budget.take(2 * name.weight())?;
+                self.bounds.budget.take(2 * name.weight())?;
                 if !self.hide_lower(self.child(View::Now, *dir, name))? {
                     self.set(*dir, name, None);
                 }
@@ -122,7 +122,7 @@ impl<C: Weigh> Replay<'_, C> {
         let mut left = BTreeMap::new();
         for (name, id) in &all {
             if self.hide_lower(Some(*id))? {
-                self.budget.take(name.weight())?;
+                self.bounds.budget.take(name.weight())?;
                 left.insert(name.clone(), *id);
             }
         }
