@@ -29,7 +29,7 @@ const FREE: u64 = 3 << 30;
 const MOST_UNASKED: u64 = 64 << 30;
 
 /// An upper that is decided, and not written.
-pub(super) struct Patched {
+pub(super) struct PlannedUpper {
     tree: Tree<OnDisks>,
     /// Bytes of the file system.
     pub size: u64,
@@ -76,7 +76,10 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
 
 /// Applies the patches of the manifest to `tree`, whose contents lie on `disks`. Where no
 /// bundle is made, what they change is told.
-pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<Patched> {
+pub(super) fn patch(
+    build: &Build<'_>,
+    (tree, disks): (Tree<Extents>, Disks),
+) -> Result<PlannedUpper> {
     let Build { request, image, budgets, cache, staging, reporter } = *build;
     let manifest = &request.manifest;
     let created = image.config.created().as_deref();
@@ -116,7 +119,7 @@ pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) ->
         ),
     };
     let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
-    Ok(Patched { tree, size, changes: patched.changes, fingerprint })
+    Ok(PlannedUpper { tree, size, changes: patched.changes, fingerprint })
 }
 
 /// The size of an upper that needs `least` bytes, and of which nobody said how large it
@@ -160,7 +163,7 @@ fn guest_error(error: ext4::Error) -> anyhow::Error {
     }
 }
 
-impl Patched {
+impl PlannedUpper {
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
     pub(super) fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {

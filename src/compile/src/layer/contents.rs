@@ -129,7 +129,7 @@ impl<'d> Contents<'d> {
         };
         if let Some(start) = known {
             // The same bytes have the same holes.
-            let mut placed = Nowhere(start.offset());
+            let mut placed = AlreadyThere(start.offset());
             let mut file = FileWriter::new(&mut placed, size, start);
             file.data(bytes)?;
             return file.finish();
@@ -151,9 +151,9 @@ impl<'d> Contents<'d> {
 }
 
 /// Takes bytes that are there already.
-struct Nowhere(u64);
+struct AlreadyThere(u64);
 
-impl Sink for Nowhere {
+impl Sink for AlreadyThere {
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.zeros(bytes.len() as u64)
     }

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 pub(super) const CHUNK: usize = 256 << 10;
 
 /// What the thread hands out, in order.
-pub(super) enum Piece {
+pub(super) enum Chunk {
     /// Bytes of the blob.
     Blob(Vec<u8>),
     /// Bytes of the tar stream. What they were inflated from comes before them or
@@ -28,9 +28,9 @@ pub(super) struct Ended {
     pub unread: Option<anyhow::Error>,
 }
 
-/// Where pieces go.
+/// Where chunks go.
 pub(super) struct Outlet<'s> {
-    pub pieces: Sender<Piece>,
+    pub chunks: Sender<Chunk>,
     /// Buffers that came back.
     pub spent: Receiver<Vec<u8>>,
     /// Set when nobody wants more of the tar stream.
@@ -38,9 +38,9 @@ pub(super) struct Outlet<'s> {
 }
 
 impl Outlet<'_> {
-    /// Hands `piece` over. Should nobody be there any more, nobody wants it.
-    fn send(&self, piece: Piece) {
-        if self.pieces.send(piece).is_err() {
+    /// Hands `chunk` over. Should nobody be there any more, nobody wants it.
+    fn send(&self, chunk: Chunk) {
+        if self.chunks.send(chunk).is_err() {
             self.enough.store(true, Ordering::Relaxed);
         }
     }
@@ -94,7 +94,7 @@ impl<R: Read> BufRead for Source<'_, R> {
             self.at = 0;
             let used = std::mem::take(&mut self.buffer);
             if !used.is_empty() {
-                self.outlet.send(if self.plain { Piece::Plain(used) } else { Piece::Blob(used) });
+                self.outlet.send(if self.plain { Chunk::Plain(used) } else { Chunk::Blob(used) });
             }
             let mut buffer = self.outlet.buffer();
             let read = fill(&mut self.blob, &mut buffer);
@@ -191,7 +191,7 @@ fn forward(from: &mut impl Read, outlet: &Outlet<'_>) -> io::Result<()> {
         let ended = chunk.len() < CHUNK;
         // What was inflated before an error still belongs to the stream.
         if !chunk.is_empty() {
-            outlet.send(Piece::Tar(chunk));
+            outlet.send(Chunk::Tar(chunk));
         }
         came?;
         if ended {

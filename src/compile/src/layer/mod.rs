@@ -28,7 +28,7 @@ use fsimage::tree::extents::Extents;
 use fsimage::tree::{GuestPath, Inode, Kind, Stat, Tree, shown};
 
 use self::contents::Contents;
-use self::entry::{Entry, Stored, What};
+use self::entry::{Entry, EntryKind, Stored};
 pub use self::limits::{Budgets, Limits, take_sparse};
 use self::place::Placer;
 use self::role::Role;
@@ -133,7 +133,7 @@ fn ingest(
         })?
     {
         below(&mut entry.path);
-        if let What::HardLink(target) = &mut entry.what {
+        if let EntryKind::HardLink(target) = &mut entry.kind {
             below(target);
             budgets.steps.take(target.iter().filter(|b| **b == b'/').count())?;
         }
@@ -161,7 +161,7 @@ fn place(
     limits: &Limits,
 ) -> Result<()> {
     let role = Role::parse(&entry.path, limits)?;
-    if let What::File(stored) = &entry.what
+    if let EntryKind::File(stored) = &entry.kind
         && !matches!(role, Role::Entry(..) | Role::Plink(_))
     {
         stream.skip(stored.stored)?;
@@ -170,8 +170,8 @@ fn place(
     let (parent, name) = match role {
         Role::Entry(parent, name) => (parent, name),
         Role::Plink(path) => {
-            return match entry.what {
-                What::File(stored) => {
+            return match entry.kind {
+                EntryKind::File(stored) => {
                     let kind = Kind::File(write_file(stream, &stored, contents)?);
                     placer.plink(path, Inode { stat: entry.stat, xattrs: entry.xattrs, kind })
                 }
@@ -179,24 +179,24 @@ fn place(
             };
         }
         Role::Root => {
-            ensure!(matches!(entry.what, What::Dir), "the root is not a directory");
+            ensure!(matches!(entry.kind, EntryKind::Dir), "the root is not a directory");
             return placer.root(entry.stat, entry.xattrs);
         }
         Role::Whiteout(parent, name) => return placer.whiteout(&parent, name),
         Role::Opaque(dir) => return placer.opaque(&dir),
         Role::Dropped => return Ok(()),
     };
-    let Entry { stat, xattrs, what, .. } = entry;
-    let kind = match what {
-        What::Dir => return placer.dir(&parent, name, stat, xattrs),
-        What::HardLink(target) => return placer.hard_link(&parent, name, &target),
+    let Entry { stat, xattrs, kind, .. } = entry;
+    let kind = match kind {
+        EntryKind::Dir => return placer.dir(&parent, name, stat, xattrs),
+        EntryKind::HardLink(target) => return placer.hard_link(&parent, name, &target),
         // In whatever directory of an overlay it lies, it is a whiteout.
-        What::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
-        What::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
-        What::Symlink(target) => Kind::Symlink(symlink_target(target)?),
-        What::Char(rdev) => Kind::Char(rdev),
-        What::Block(rdev) => Kind::Block(rdev),
-        What::Fifo => Kind::Fifo,
+        EntryKind::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
+        EntryKind::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
+        EntryKind::Symlink(target) => Kind::Symlink(symlink_target(target)?),
+        EntryKind::Char(rdev) => Kind::Char(rdev),
+        EntryKind::Block(rdev) => Kind::Block(rdev),
+        EntryKind::Fifo => Kind::Fifo,
     };
     // Linux has no other mode for symbolic links, whatever a tar says.
     let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { stat.mode };

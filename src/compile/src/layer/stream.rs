@@ -11,17 +11,17 @@ use fsimage::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
 use fsimage::io::threads;
 use sha2::{Digest as _, Sha256};
 
-use super::inflate::{self, CHUNK, Ended, Outlet, Piece};
+use super::inflate::{self, CHUNK, Chunk, Ended, Outlet};
 use super::limits::{Budgets, Limits};
 
 /// Pieces on the way: enough to even out, few enough to stay in the cache.
-const PIECES: usize = 6;
+const CHUNKS: usize = 6;
 
 /// Pieces of the blob that wait for some of the tar stream, to be hashed beside it.
 const WAITING: usize = 2;
 
 /// Bytes of the blob that may not have come yet, while what they were inflated to has.
-const AHEAD: u64 = ((PIECES + WAITING) * CHUNK) as u64;
+const AHEAD: u64 = ((CHUNKS + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
 pub(super) struct BlobSeen {
@@ -61,13 +61,13 @@ impl<T> Outcome<T> {
 
 /// The uncompressed bytes of a layer, in order.
 pub(super) struct Stream<'a> {
-    pieces: Receiver<Piece>,
+    chunks: Receiver<Chunk>,
     spent: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     /// How much of `chunk` is used.
     at: usize,
-    tar: Hashed,
-    blob: Hashed,
+    tar: Hashing,
+    blob: Hashing,
     /// Pieces of the blob that are not hashed yet.
     waiting: Vec<Vec<u8>>,
     /// Whether the blob is the tar stream.
@@ -97,7 +97,7 @@ impl<'a> Allowed<'a> {
 
 /// What came so far.
 #[derive(Default)]
-struct Hashed {
+struct Hashing {
     sha256: Sha256,
     bytes: u64,
 }
@@ -110,10 +110,10 @@ pub(super) fn with_stream<T>(
     progress: &(dyn Fn(u64) + Sync),
     take: impl FnOnce(&mut Stream<'_>) -> Result<T>,
 ) -> Outcome<T> {
-    let (send, pieces) = bounded(PIECES);
-    let (spent, reuse) = bounded(PIECES + WAITING);
+    let (send, chunks) = bounded(CHUNKS);
+    let (spent, reuse) = bounded(CHUNKS + WAITING);
     let enough = AtomicBool::new(false);
-    let outlet = Outlet { pieces: send, spent: reuse, enough: &enough };
+    let outlet = Outlet { chunks: send, spent: reuse, enough: &enough };
     std::thread::scope(|scope| {
         let blob = Progress { inner: blob, report: progress };
         let inflater =
@@ -127,12 +127,12 @@ pub(super) fn with_stream<T>(
                 }
             };
         let mut stream = Stream {
-            pieces,
+            chunks,
             spent,
             chunk: Vec::new(),
             at: 0,
-            tar: Hashed::default(),
-            blob: Hashed::default(),
+            tar: Hashing::default(),
+            blob: Hashing::default(),
             waiting: Vec::new(),
             plain: false,
             allowed,
@@ -141,7 +141,7 @@ pub(super) fn with_stream<T>(
         };
         let made = take(&mut stream);
         enough.store(true, Ordering::Relaxed);
-        let Hashed { sha256, bytes: size } = stream.rest();
+        let Hashing { sha256, bytes: size } = stream.rest();
         let Ended { error, unread } =
             inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let digest = Digest::from_hasher(sha256);
@@ -166,19 +166,19 @@ impl Stream<'_> {
     /// The bytes at hand, never empty until the end.
     fn available(&mut self) -> Result<&[u8]> {
         while self.at == self.chunk.len() {
-            let Ok(piece) = self.pieces.recv() else {
+            let Ok(chunk) = self.chunks.recv() else {
                 return Ok(&[]);
             };
-            let next = match piece {
-                Piece::Blob(bytes) => {
+            let next = match chunk {
+                Chunk::Blob(bytes) => {
                     self.waiting.push(bytes);
                     if self.waiting.len() > WAITING {
                         self.hash(&[]);
                     }
                     continue;
                 }
-                Piece::Tar(bytes) => bytes,
-                Piece::Plain(bytes) => {
+                Chunk::Tar(bytes) => bytes,
+                Chunk::Plain(bytes) => {
                     self.plain = true;
                     bytes
                 }
@@ -231,15 +231,15 @@ impl Stream<'_> {
     }
 
     /// Hashes what is left of the blob, whatever is in it.
-    fn rest(mut self) -> Hashed {
-        while let Ok(piece) = self.pieces.recv() {
-            match piece {
-                Piece::Blob(bytes) => {
+    fn rest(mut self) -> Hashing {
+        while let Ok(chunk) = self.chunks.recv() {
+            match chunk {
+                Chunk::Blob(bytes) => {
                     self.waiting.push(bytes);
                     self.hash(&[]);
                 }
-                Piece::Tar(_) => {}
-                Piece::Plain(bytes) => {
+                Chunk::Tar(_) => {}
+                Chunk::Plain(bytes) => {
                     self.plain = true;
                     self.hash(&bytes);
                 }

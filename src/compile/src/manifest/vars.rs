@@ -9,8 +9,8 @@ const MAX_BYTES: usize = 16 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Vars(BTreeMap<String, String>);
 
-/// A piece of text.
-enum Piece<'t> {
+/// A segment of text.
+enum Segment<'t> {
     Plain(&'t str),
     /// `${NAME}`
     Name(&'t str),
@@ -39,14 +39,14 @@ impl Vars {
     /// `text` with values in the place of `${NAME}`, and `$` of `$$`.
     pub(super) fn expand(&self, text: &str) -> Result<String, String> {
         let mut out = String::new();
-        for piece in pieces(text)? {
-            match piece {
+        for segment in segments(text)? {
+            match segment {
                 _ if out.len() > MAX_BYTES => {
                     return Err(format!("with its variables, it has more than {MAX_BYTES} bytes"));
                 }
-                Piece::Plain(text) => out.push_str(text),
-                Piece::Dollar => out.push('$'),
-                Piece::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {
+                Segment::Plain(text) => out.push_str(text),
+                Segment::Dollar => out.push('$'),
+                Segment::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {
                     format!(
                         "the variable {name} is not defined (in vars, or by --set {name}=…; \
                          write $${{{name}}} for the text itself)"
@@ -71,19 +71,20 @@ pub(super) fn bad_name(name: &str) -> String {
 
 /// The variables that `text` uses, as far as it can be read.
 pub(super) fn names(text: &str) -> Vec<String> {
-    let pieces = pieces(text).unwrap_or_default().into_iter();
-    let name = |piece| if let Piece::Name(name) = piece { Some(name.to_owned()) } else { None };
-    pieces.filter_map(name).collect()
+    let segments = segments(text).unwrap_or_default().into_iter();
+    let name =
+        |segment| if let Segment::Name(name) = segment { Some(name.to_owned()) } else { None };
+    segments.filter_map(name).collect()
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+fn segments(text: &str) -> Result<Vec<Segment<'_>>, String> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
-        out.push(Piece::Plain(&rest[..at]));
+        out.push(Segment::Plain(&rest[..at]));
         let behind = &rest[at + 1..];
         if let Some(behind) = behind.strip_prefix('$') {
-            out.push(Piece::Dollar);
+            out.push(Segment::Dollar);
             rest = behind;
         } else if let Some(behind) = behind.strip_prefix('{') {
             let (name, behind) = behind.split_once('}').ok_or_else(|| {
@@ -92,14 +93,14 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
             if !is_name(name) {
                 return Err(format!("{} (write $${{ for the text itself)", bad_name(name)));
             }
-            out.push(Piece::Name(name));
+            out.push(Segment::Name(name));
             rest = behind;
         } else {
-            out.push(Piece::Plain("$"));
+            out.push(Segment::Plain("$"));
             rest = behind;
         }
     }
-    out.push(Piece::Plain(rest));
+    out.push(Segment::Plain(rest));
     Ok(out)
 }
 

@@ -48,7 +48,7 @@ pub struct Patched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Whether the path was made, changed or removed.
-    pub what: What,
+    pub kind: ChangeKind,
     /// The path in the guest.
     pub path: GuestPath,
 }
@@ -62,7 +62,7 @@ impl Change {
 
 /// Kinds of [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum ChangeKind {
     /// The path is new.
     Made,
     /// The path was there, and has other content or metadata.

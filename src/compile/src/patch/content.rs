@@ -52,7 +52,7 @@ pub struct HostFile {
     pub path: Arc<Path>,
     /// Bytes of the file, holes included.
     pub size: u64,
-    stamp: Stamp,
+    stamp: HostStamp,
     seen: Arc<OnceLock<Seen>>,
 }
 
@@ -75,14 +75,14 @@ impl Eq for HostFile {}
 
 /// Whatever changes a file's content changes one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct HostStamp {
     dev: u64,
     ino: u64,
     size: u64,
     mtime: (i64, i64),
 }
 
-impl Stamp {
+impl HostStamp {
     fn of(metadata: &std::fs::Metadata) -> Self {
         Self {
             dev: metadata.dev(),
@@ -105,7 +105,7 @@ const CHUNK: u64 = 1 << 20;
 impl HostFile {
     /// The regular file at `path`, of which `metadata` was read.
     pub fn new(path: &Path, metadata: &std::fs::Metadata) -> Self {
-        let stamp = Stamp::of(metadata);
+        let stamp = HostStamp::of(metadata);
         Self { path: path.into(), size: metadata.size(), stamp, seen: Arc::default() }
     }
 
@@ -120,7 +120,7 @@ impl HostFile {
 
     fn open(&self) -> io::Result<File> {
         let file = regular::open_followed(&self.path).map_err(|error| self.named(error))?;
-        if Stamp::of(&file.metadata()?) != self.stamp {
+        if HostStamp::of(&file.metadata()?) != self.stamp {
             let what = format!("{} changed while it was read", self.path.display());
             return Err(io::Error::other(what));
         }

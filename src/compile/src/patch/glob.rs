@@ -9,7 +9,7 @@ use fsimage::tree::InodeId;
 use fsimage::tree::weight::Weigh as _;
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::resolve::{Found, Last, Nowhere, Parents};
+use super::resolve::{Last, Nowhere, Parents, Resolved};
 use super::work::Work;
 
 /// What may match a name.
@@ -37,7 +37,7 @@ pub(super) fn fits(matcher: &GlobMatcher, name: &[u8]) -> bool {
 
 impl Work<'_> {
     /// What the path or glob `pattern` names, by path; at least one thing.
-    pub(super) fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Found>> {
+    pub(super) fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Resolved>> {
         match self.find(pattern.as_bytes(), last, Parents::Need) {
             Ok(found) if found.id.is_some() => return Ok(vec![found]),
             Ok(found) if !is_glob(pattern.as_bytes()) => {
@@ -84,13 +84,13 @@ impl Work<'_> {
             paths = next.all;
         }
         let mut held = weight(&paths);
-        let mut all: Vec<Found> = Vec::new();
+        let mut all: Vec<Resolved> = Vec::new();
         for path in paths {
             // A literal part behind a glob need not be there below each match.
             if let Ok(found) = self.find(&path, last, Parents::Need)
                 && found.id.is_some()
             {
-                held += size_of::<Found>() as u64 + found.path.weight();
+                held += size_of::<Resolved>() as u64 + found.path.weight();
                 self.hold(held)?;
                 all.push(found);
             }

@@ -31,7 +31,7 @@ use anyhow::{Context as _, Result};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::{InodeId, Tree};
 
-pub use self::change::{Change, Environment, Patched, What};
+pub use self::change::{Change, ChangeKind, Environment, Patched};
 use self::content::Disks;
 pub use self::located::{Location, Patch};
 pub use self::mode::{BadMode, Mode};

@@ -3,9 +3,9 @@
 use anyhow::{Result, bail, ensure};
 use fsimage::tree::{InodeId, Kind, Stat};
 
-use super::resolve::Found;
+use super::resolve::Resolved;
 use super::work::Work;
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::mode::Mode;
 use crate::patch::owner::Owner;
 use crate::patch::shown::{kind_name, shown};
@@ -33,15 +33,15 @@ impl Work<'_> {
     }
 
     /// Whether the name is free. With `force`, a non-directory may have it.
-    pub(super) fn free(&self, found: &Found, force: bool) -> Result<What> {
+    pub(super) fn free(&self, found: &Resolved, force: bool) -> Result<ChangeKind> {
         let Some(id) = found.id else {
-            return Ok(What::Made);
+            return Ok(ChangeKind::Made);
         };
         let (path, kind) = (shown(&found.path), &self.tree.inode(id).kind);
         ensure!(!matches!(kind, Kind::Dir(_)), "{path} is there and is a directory");
         if !force {
             bail!("{path} is there and is {} (force: true replaces it)", kind_name(kind));
         }
-        Ok(What::Changed)
+        Ok(ChangeKind::Changed)
     }
 }

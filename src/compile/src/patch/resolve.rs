@@ -10,7 +10,7 @@ use crate::patch::shown::{kind_name, shown};
 
 /// Where a path leads.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct Resolved {
     /// The directory that has, or would have, the name; of the root: the root.
     pub dir: InodeId,
     /// `None` for the root.
@@ -51,7 +51,7 @@ impl Parents {
     }
 }
 
-impl Found {
+impl Resolved {
     /// What is there.
     pub(super) fn existing(&self) -> Result<InodeId> {
         self.id.ok_or_else(|| Nowhere(format!("there is no {}", shown(&self.path))).into())
@@ -73,7 +73,7 @@ impl Found {
 
 impl Work<'_> {
     /// Finds what `path` names.
-    pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Found> {
+    pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Resolved> {
         let budget = &self.environment.budgets.steps;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
         let mut steps = links::steps(path)?;
@@ -105,7 +105,7 @@ impl Work<'_> {
                 Some((id, Kind::Dir(_))) => stack.push((id, name)),
                 _ if is_last => {
                     let path = below(&stack, &name);
-                    return Ok(Found { dir, path, name: Some(name), id, linked });
+                    return Ok(Resolved { dir, path, name: Some(name), id, linked });
                 }
                 Some((_, kind)) => {
                     let path = shown(&below(&stack, &name));
@@ -129,18 +129,18 @@ impl Work<'_> {
         let id = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
         let name = stack.pop().map(|(_, name)| name);
         let dir = stack.last().map_or(InodeId::ROOT, |(id, _)| *id);
-        Ok(Found { dir, name, id: Some(id), path, linked })
+        Ok(Resolved { dir, name, id: Some(id), path, linked })
     }
 
     /// What is at `path`, which must be there, links followed.
-    pub(super) fn existing(&mut self, path: &str) -> Result<(Found, InodeId)> {
+    pub(super) fn existing(&mut self, path: &str) -> Result<(Resolved, InodeId)> {
         let found = self.find(path.as_bytes(), Last::Follow, Parents::Need)?;
         let id = found.existing()?;
         Ok((found, id))
     }
 
     /// The regular file at `path`, which must be there, links followed.
-    pub(super) fn file(&mut self, path: &str) -> Result<(Found, InodeId)> {
+    pub(super) fn file(&mut self, path: &str) -> Result<(Resolved, InodeId)> {
         let (found, id) = self.existing(path)?;
         match &self.tree.inode(id).kind {
             Kind::File(_) => Ok((found, id)),

@@ -13,7 +13,7 @@ use fsimage::xattr::{CAPABILITY, acl};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::content::{Content, Disks, HostFile, Part};
-use crate::patch::change::{Change, Environment, What};
+use crate::patch::change::{Change, ChangeKind, Environment};
 
 /// An image's tree while it is patched.
 pub(super) struct Work<'e> {
@@ -161,7 +161,7 @@ impl<'e> Work<'e> {
         path: &GuestPath,
     ) -> Result<InodeId> {
         let inode = self.fresh(0o755, (0, 0), Kind::Dir(Dir::default()));
-        self.note(What::Made, path)?;
+        self.note(ChangeKind::Made, path)?;
         self.add(dir, name, inode)
     }
 
@@ -225,11 +225,11 @@ impl<'e> Work<'e> {
     }
 
     /// Takes down what the present patch does, if anybody is to be told.
-    pub(super) fn note(&mut self, what: What, path: &GuestPath) -> Result<()> {
+    pub(super) fn note(&mut self, kind: ChangeKind, path: &GuestPath) -> Result<()> {
         if self.environment.tells {
             // Once here, and once as it is printed.
             self.take(2 * path.weight())?;
-            self.changes.push(Change { what, path: path.clone() });
+            self.changes.push(Change { kind, path: path.clone() });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path, one_source};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::work::Work;
 
@@ -57,7 +57,7 @@ impl Operation for Append {
         let mut content = std::mem::replace(content, Content::bytes([]));
         content.append(more);
         work.set_content(id, content)?;
-        work.note(What::Changed, &found.path)?;
+        work.note(ChangeKind::Changed, &found.path)?;
         Ok(())
     }
 }

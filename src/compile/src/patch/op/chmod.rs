@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_glob};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::mode::Mode;
 use crate::patch::work::Work;
 
@@ -43,7 +43,7 @@ impl Operation for Chmod {
             let mut stat = inode.stat;
             stat.mode = self.mode.apply(stat.mode, matches!(inode.kind, Kind::Dir(_)));
             if work.set_stat(id, stat)? {
-                work.note(What::Changed, path)?;
+                work.note(ChangeKind::Changed, path)?;
             }
             Ok(())
         })

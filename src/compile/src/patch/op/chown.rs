@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_glob};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::owner::Owner;
 use crate::patch::work::Work;
 
@@ -53,7 +53,7 @@ impl Operation for Chown {
                 work.touch(id)?.xattrs.remove(CAPABILITY.as_bytes());
             }
             work.set_stat(id, stat)?;
-            work.note(What::Changed, path)
+            work.note(ChangeKind::Changed, path)
         })
     }
 }

@@ -15,12 +15,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::content::{Content, HostFile};
 use crate::patch::glob::{fits, matcher};
 use crate::patch::mode::Mode;
 use crate::patch::owner::Owner;
-use crate::patch::resolve::{Found, Last, Parents};
+use crate::patch::resolve::{Last, Parents, Resolved};
 use crate::patch::shown::{absolute, kind_name, shown};
 use crate::patch::work::Work;
 
@@ -156,11 +156,16 @@ impl Job<'_> {
 
 impl Work<'_> {
     /// The directory at `found`, made if it is missing.
-    fn copied_dir(&mut self, job: &Job<'_>, found: &Found, metadata: &Metadata) -> Result<InodeId> {
+    fn copied_dir(
+        &mut self,
+        job: &Job<'_>,
+        found: &Resolved,
+        metadata: &Metadata,
+    ) -> Result<InodeId> {
         if found.is_free()? {
             let kind = Kind::Dir(Dir::default());
             let inode = self.fresh(job.mode(metadata), job.owner, kind);
-            self.note(What::Made, &found.path)?;
+            self.note(ChangeKind::Made, &found.path)?;
             return self.add(found.dir, found.entry()?.clone(), inode);
         }
         let id = found.existing()?;
@@ -188,7 +193,7 @@ impl Work<'_> {
                 let name = Name::new(bytes)?;
                 let from = from.join(&entry);
                 let below = path.join(&name);
-                let found = Found {
+                let found = Resolved {
                     dir: to,
                     id: self.entries(to).get(&name).copied(),
                     name: Some(name),
@@ -220,13 +225,13 @@ impl Work<'_> {
         job: &mut Job<'_>,
         from: &Path,
         metadata: &Metadata,
-        found: &Found,
+        found: &Resolved,
     ) -> Result<()> {
         let key = (metadata.dev(), metadata.ino());
         if let Some(id) = job.links.get(&key).copied() {
             if found.id != Some(id) {
-                let what = self.replaced(found)?;
-                self.note(what, &found.path)?;
+                let kind = self.replaced(found)?;
+                self.note(kind, &found.path)?;
                 let name = found.entry()?.clone();
                 self.entries_mut(found.dir)?.insert(name, id);
             }
@@ -265,18 +270,18 @@ impl Work<'_> {
     }
 
     /// What replacing what is at `found` is; a directory cannot be.
-    fn replaced(&self, found: &Found) -> Result<What> {
+    fn replaced(&self, found: &Resolved) -> Result<ChangeKind> {
         let Some(id) = found.id else {
-            return Ok(What::Made);
+            return Ok(ChangeKind::Made);
         };
         let is_dir = self.tree.dir(id).is_some();
         ensure!(!is_dir, "{} is a directory in the image", shown(&found.path));
-        Ok(What::Changed)
+        Ok(ChangeKind::Changed)
     }
 
     /// Puts `inode` at `found`, unless the very same is there.
-    fn put(&mut self, found: &Found, inode: Inode<Content>) -> Result<InodeId> {
-        let what = self.replaced(found)?;
+    fn put(&mut self, found: &Resolved, inode: Inode<Content>) -> Result<InodeId> {
+        let kind = self.replaced(found)?;
         let limit = self.environment.limits.file_bytes;
         if let Kind::File(content) = &inode.kind {
             let size = content.size();
@@ -287,7 +292,7 @@ impl Work<'_> {
         {
             return Ok(id);
         }
-        self.note(what, &found.path)?;
+        self.note(kind, &found.path)?;
         self.add(found.dir, found.entry()?.clone(), inode)
     }
 

@@ -9,11 +9,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path, one_source, root};
-use crate::patch::change::{Change, What};
+use crate::patch::change::{Change, ChangeKind};
 use crate::patch::content::Content;
 use crate::patch::edit::MAX_EDIT;
 use crate::patch::hunks;
-use crate::patch::resolve::{Found, Last, Parents};
+use crate::patch::resolve::{Last, Parents, Resolved};
 use crate::patch::shown::{kind_name, shown};
 use crate::patch::unified::{self, FileDiff};
 use crate::patch::work::Work;
@@ -107,7 +107,7 @@ impl Work<'_> {
         let new = hunks::apply(&[], &file.hunks)?;
         let kind = Kind::File(Content::bytes(new));
         let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
-        self.note(What::Made, &found.path)?;
+        self.note(ChangeKind::Made, &found.path)?;
         self.add(found.dir, found.entry()?.clone(), inode)?;
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Work<'_> {
         ensure!(rest.is_empty(), "the diff deletes it, and there is more in it");
         let name = found.entry()?.clone();
         self.entries_mut(found.dir)?.remove(&name);
-        self.note(What::Removed, &found.path)?;
+        self.note(ChangeKind::Removed, &found.path)?;
         Ok(())
     }
 
@@ -137,9 +137,9 @@ impl Work<'_> {
             changes |= self.set_stat(id, stat)?;
         }
         // A diff may have more than one section on a file.
-        let change = Change { what: What::Changed, path: found.path };
+        let change = Change { kind: ChangeKind::Changed, path: found.path };
         if changes && !self.changes.contains(&change) {
-            self.note(change.what, &change.path)?;
+            self.note(change.kind, &change.path)?;
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Work<'_> {
     }
 
     /// The regular file that a diff is about.
-    fn diff_file(&mut self, path: &[u8]) -> Result<(Found, InodeId)> {
+    fn diff_file(&mut self, path: &[u8]) -> Result<(Resolved, InodeId)> {
         let found = self.find(path, Last::Follow, Parents::Need)?;
         let id = found.existing()?;
         match &self.tree.inode(id).kind {

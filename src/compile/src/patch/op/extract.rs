@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::operation::{Operation, guest_path, root};
 use crate::layer;
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::resolve::{Last, Parents};
 use crate::patch::shown::{kind_name, shown};
@@ -111,7 +111,7 @@ impl Work<'_> {
                 let children: Vec<_> =
                     dir.entries.iter().map(|(name, id)| (*id, path.join(name))).collect();
                 for (id, path) in children {
-                    self.note(What::Made, &path)?;
+                    self.note(ChangeKind::Made, &path)?;
                     if self.tree.dir(id).is_some() {
                         dirs.push((id, path));
                     }
@@ -121,10 +121,10 @@ impl Work<'_> {
             let (Kind::Dir(old), Kind::Dir(new)) = (&was.kind, &inode.kind) else { continue };
             let mut notes = Vec::new();
             if (was.stat, &was.xattrs) != (inode.stat, &inode.xattrs) {
-                notes.push((What::Changed, path.clone()));
+                notes.push((ChangeKind::Changed, path.clone()));
             }
             for name in old.entries.keys().filter(|name| !new.entries.contains_key(*name)) {
-                notes.push((What::Removed, path.join(name)));
+                notes.push((ChangeKind::Removed, path.join(name)));
             }
             for (name, id) in &new.entries {
                 match old.entries.get(name) {
@@ -134,15 +134,15 @@ impl Work<'_> {
                         }
                         continue;
                     }
-                    Some(_) => notes.push((What::Changed, path.join(name))),
-                    None => notes.push((What::Made, path.join(name))),
+                    Some(_) => notes.push((ChangeKind::Changed, path.join(name))),
+                    None => notes.push((ChangeKind::Made, path.join(name))),
                 }
                 if self.tree.dir(*id).is_some() {
                     dirs.push((*id, path.join(name)));
                 }
             }
-            for (what, path) in notes {
-                self.note(what, &path)?;
+            for (kind, path) in notes {
+                self.note(kind, &path)?;
             }
         }
         Ok(())

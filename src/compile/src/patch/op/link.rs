@@ -44,8 +44,8 @@ impl Operation for Link {
         if found.id == Some(id) {
             return Ok(());
         }
-        let what = work.free(&found, self.force.0)?;
-        work.note(what, &found.path)?;
+        let kind = work.free(&found, self.force.0)?;
+        work.note(kind, &found.path)?;
         let name = found.entry()?.clone();
         work.entries_mut(found.dir)?.insert(name, id);
         Ok(())

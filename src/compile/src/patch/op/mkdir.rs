@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::mode::Mode;
 use crate::patch::owner::Owner;
 use crate::patch::resolve::{Last, Parents};
@@ -46,7 +46,7 @@ impl Operation for Mkdir {
             let owner = work.owner(self.owner.as_ref(), (0, 0))?;
             let mode = self.mode.as_ref().map_or(0o755, |mode| mode.apply(0o755, true));
             let inode = work.fresh(mode, owner, Kind::Dir(Dir::default()));
-            work.note(What::Made, &found.path)?;
+            work.note(ChangeKind::Made, &found.path)?;
             work.add(found.dir, found.entry()?.clone(), inode)?;
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl Operation for Mkdir {
         ensure!(self.parents.0, "{} is there (parents: true allows it)", shown(&found.path));
         let owner = work.owner_of(id, self.owner.as_ref())?;
         if work.describe(id, self.mode.as_ref(), owner)? {
-            work.note(What::Changed, &found.path)?;
+            work.note(ChangeKind::Changed, &found.path)?;
         }
         Ok(())
     }

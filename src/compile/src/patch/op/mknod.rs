@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::mode::Mode;
 use crate::patch::owner::Owner;
 use crate::patch::resolve::{Last, Parents};
@@ -88,7 +88,7 @@ impl Operation for Mknod {
         let owner = work.owner(self.owner.as_ref(), (0, 0))?;
         let mode = self.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
         let inode = work.fresh(mode, owner, kind);
-        work.note(What::Made, &found.path)?;
+        work.note(ChangeKind::Made, &found.path)?;
         work.add(found.dir, found.entry()?.clone(), inode)?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_glob};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::resolve::{Last, Nowhere, Parents};
 use crate::patch::shown::{absolute, shown};
 use crate::patch::work::Work;
@@ -67,7 +67,7 @@ impl Operation for Remove {
                 bail!("{path} is a directory that is not empty (recursive: true removes it)");
             }
             work.entries_mut(found.dir)?.remove(&name);
-            work.note(What::Removed, &found.path)?;
+            work.note(ChangeKind::Removed, &found.path)?;
         }
         Ok(())
     }

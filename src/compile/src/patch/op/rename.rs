@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::resolve::{Last, Parents};
 use crate::patch::shown::{kind_name, shown};
 use crate::patch::work::Work;
@@ -70,8 +70,8 @@ impl Operation for Rename {
         }
         work.entries_mut(from.dir)?.remove(&old);
         work.entries_mut(to.dir)?.insert(new, id);
-        work.note(What::Removed, &from.path)?;
-        work.note(if to.id.is_some() { What::Changed } else { What::Made }, &to.path)?;
+        work.note(ChangeKind::Removed, &from.path)?;
+        work.note(if to.id.is_some() { ChangeKind::Changed } else { ChangeKind::Made }, &to.path)?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::edit::MAX_EDIT;
 use crate::patch::work::Work;
 
@@ -62,7 +62,7 @@ impl Operation for Replace {
         ensure!(new.len() as u64 <= MAX_EDIT, "it would have more than {MAX_EDIT} bytes");
         if new != text {
             work.set_edited(id, new)?;
-            work.note(What::Changed, &found.path)?;
+            work.note(ChangeKind::Changed, &found.path)?;
         }
         Ok(())
     }

@@ -53,10 +53,10 @@ impl Operation for Symlink {
                 return Ok(());
             }
         }
-        let what = work.free(&found, self.force.0)?;
+        let kind = work.free(&found, self.force.0)?;
         let owner = work.owner(self.owner.as_ref(), (0, 0))?;
         let inode = work.fresh(0o777, owner, Kind::Symlink(target));
-        work.note(what, &found.path)?;
+        work.note(kind, &found.path)?;
         work.add(found.dir, found.entry()?.clone(), inode)?;
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::operation::{Operation, guest_path};
 use crate::patch::accounts::{GROUP, PASSWD, Row, Table};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::owner::Id;
 use crate::patch::resolve::{Last, Parents};
@@ -208,11 +208,11 @@ impl Work<'_> {
         match file {
             Some((id, _)) => {
                 self.set_edited(id, new)?;
-                self.note(What::Changed, &found.path)?;
+                self.note(ChangeKind::Changed, &found.path)?;
             }
             None => {
                 let inode = self.fresh(0o644, (0, 0), Kind::File(Content::bytes(new)));
-                self.note(What::Made, &found.path)?;
+                self.note(ChangeKind::Made, &found.path)?;
                 self.add(found.dir, found.entry()?.clone(), inode)?;
             }
         }
@@ -223,7 +223,7 @@ impl Work<'_> {
         let found = self.find(home.as_bytes(), Last::Follow, Parents::Make)?;
         let Some(id) = found.id else {
             let inode = self.fresh(0o700, owner, Kind::Dir(Dir::default()));
-            self.note(What::Made, &found.path)?;
+            self.note(ChangeKind::Made, &found.path)?;
             self.add(found.dir, found.entry()?.clone(), inode)?;
             return Ok(());
         };

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::operation::{Operation, guest_path, one_source};
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::mode::Mode;
 use crate::patch::owner::Owner;
@@ -66,7 +66,7 @@ impl Operation for Write {
             let owner = work.owner(self.owner.as_ref(), (0, 0))?;
             let mode = self.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
             let inode = work.fresh(mode, owner, Kind::File(Content::bytes([])));
-            work.note(What::Made, &found.path)?;
+            work.note(ChangeKind::Made, &found.path)?;
             let id = work.add(found.dir, found.entry()?.clone(), inode)?;
             return work.set_content(id, content);
         };
@@ -81,7 +81,7 @@ impl Operation for Write {
         }
         changes |= work.describe(id, self.mode.as_ref(), owner)?;
         if changes {
-            work.note(What::Changed, &found.path)?;
+            work.note(ChangeKind::Changed, &found.path)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::operation::{Operation, guest_glob};
 use crate::patch::capability;
-use crate::patch::change::What;
+use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::resolve::Last;
 use crate::patch::shown::kind_name;
@@ -77,7 +77,7 @@ impl Operation for Xattr {
             if (stat, &xattrs) != (there.stat, &there.xattrs) {
                 let inode = work.touch(id)?;
                 (inode.stat, inode.xattrs) = (stat, xattrs);
-                work.note(What::Changed, &found.path)?;
+                work.note(ChangeKind::Changed, &found.path)?;
             }
         }
         Ok(())
