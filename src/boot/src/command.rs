@@ -38,8 +38,8 @@ pub(crate) struct Command {
     pub add_host: Vec<HostEntry>,
     /// Name servers in place of all others.
     pub dns: Vec<Dns>,
-    /// In order of mounting: path, bytes, and whether it may cover what is there.
-    pub tmpfs: Vec<(String, Option<u64>, bool)>,
+    /// In order of mounting.
+    pub tmpfs: Vec<TmpfsMount>,
     /// Directories that must be there.
     pub volumes: BTreeSet<String>,
     pub stop_signal: Signal,
@@ -48,6 +48,16 @@ pub(crate) struct Command {
     /// Whether what it writes is kept in memory.
     pub in_memory: bool,
     pub net: bool,
+}
+
+/// A directory in memory that the guest's init mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TmpfsMount {
+    pub path: String,
+    /// Bytes; None for the kernel's default.
+    pub size: Option<u64>,
+    /// Whether it is mounted only where the image has nothing.
+    pub only_if_empty: bool,
 }
 
 impl Command {
@@ -161,8 +171,8 @@ impl Command {
             out.add(key::RESOLV_ASKED, "1")?;
         }
         out.add(key::NOFILE, OPEN_FILES.to_string())?;
-        for (path, size, always) in &self.tmpfs {
-            let when = if *always { when::ALWAYS } else { when::IF_EMPTY };
+        for TmpfsMount { path, size, only_if_empty } in &self.tmpfs {
+            let when = if *only_if_empty { when::IF_EMPTY } else { when::ALWAYS };
             let size = size.map_or_else(String::new, |size| size.to_string());
             out.add(key::TMPFS, format!("{when}:{size}:{path}"))?;
         }
@@ -228,14 +238,15 @@ impl Records {
 
 /// The default ones, and those that were asked for: a path named again keeps
 /// its place and takes the new size.
-fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<(String, Option<u64>, bool)> {
-    let mut list: Vec<_> = TMPFS.map(|path| (path.to_owned(), None, false)).to_vec();
+fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<TmpfsMount> {
+    let default = |path: &str| TmpfsMount { path: path.into(), size: None, only_if_empty: true };
+    let mut list: Vec<_> = TMPFS.map(default).to_vec();
     for tmpfs in asked {
         match tmpfs {
             Tmpfs::None => list.clear(),
             Tmpfs::At { path, size } => {
-                let new = (path.clone(), *size, true);
-                match list.iter_mut().find(|(known, ..)| known == path) {
+                let new = TmpfsMount { path: path.clone(), size: *size, only_if_empty: false };
+                match list.iter_mut().find(|known| known.path == *path) {
                     Some(known) => *known = new,
                     None => list.push(new),
                 }
@@ -295,8 +306,9 @@ mod tests {
             tmpfs(asked.iter())
         };
         assert_eq!(list(&[]).len(), 3);
-        assert_eq!(list(&["/tmp:1MiB"])[0], ("/tmp".into(), Some(1 << 20), true));
-        assert_eq!(list(&["none", "/x"]), [("/x".into(), None, true)]);
+        let asked = |path: &str, size| TmpfsMount { path: path.into(), size, only_if_empty: false };
+        assert_eq!(list(&["/tmp:1MiB"])[0], asked("/tmp", Some(1 << 20)));
+        assert_eq!(list(&["none", "/x"]), [asked("/x", None)]);
     }
 
     #[test]
