@@ -97,7 +97,7 @@ pub(super) fn patch(
         own: &own,
         check_xattrs: &|xattrs| Ok(ext4::check_xattrs(xattrs)?),
         scratch: &|| cache.scratch(),
-        tells: staging.is_none(),
+        records_changes: staging.is_none(),
     };
     let patched = patch::apply(tree, disks, &manifest.patches, &environment)?;
     for warning in patched.warnings {

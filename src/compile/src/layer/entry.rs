@@ -180,7 +180,7 @@ fn entry(
         _ => header::size(header).unwrap_or(0),
     };
     let holder = match kind {
-        // That of a hard link describe nothing.
+        // The xattrs of a hard link describe nothing.
         EntryKind::File(_) | EntryKind::HardLink(_) => Holder::File,
         EntryKind::Dir => Holder::Dir,
         EntryKind::Symlink(_) => Holder::Symlink,

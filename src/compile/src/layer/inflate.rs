@@ -13,8 +13,8 @@ pub(super) const CHUNK: usize = 256 << 10;
 pub(super) enum Chunk {
     /// Bytes of the blob.
     Blob(Vec<u8>),
-    /// Bytes of the tar stream. What they were inflated from comes before them or
-    /// soon after.
+    /// Bytes of the tar stream. The bytes of the blob that inflated to them come before
+    /// them or soon after.
     Tar(Vec<u8>),
     /// Bytes of a blob that is a tar stream.
     Plain(Vec<u8>),
@@ -72,7 +72,7 @@ struct Source<'o, R> {
     buffer: Vec<u8>,
     /// How much of `buffer` is used.
     at: usize,
-    /// Whether the blob is the tar stream.
+    /// Whether the blob is not compressed, and so the tar stream itself.
     plain: bool,
 }
 
@@ -87,8 +87,8 @@ impl<R: Read> Source<'_, R> {
 }
 
 impl<R: Read> BufRead for Source<'_, R> {
-    /// The bytes at hand: at least four until the blob's last, as none is used
-    /// before.
+    /// The bytes at hand. Invariant: before any is consumed there are at least four,
+    /// unless the blob is shorter, so that its magic number can be read.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.buffer.len() {
             self.at = 0;

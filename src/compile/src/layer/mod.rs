@@ -1,8 +1,8 @@
 //! A layer: blob in, object and tree out, in one pass.
 //!
-//! Three threads work at it: one inflates, one hashes what went in and what came
-//! out and takes the tar apart, and one writes. What a layer costs beyond the
-//! inflating is in its way as little as that allows.
+//! Three threads share the work, so that inflating, which takes longest, waits for
+//! nothing: one reads and inflates the blob, one hashes both streams and parses the
+//! tar, and one writes the object behind them.
 
 mod contents;
 mod entry;
@@ -72,7 +72,7 @@ pub fn compile(
     })
 }
 
-/// A tar taken apart that is no layer of an image.
+/// A tar that was taken apart for a patch: its files without an object around them.
 pub struct Loose {
     /// The tree that the tar describes; the data of its files lie in `file`.
     pub tree: Tree<Extents>,
@@ -98,7 +98,7 @@ pub fn take_apart(
     let allowed = Allowed::of(limits, budgets);
     let outcome = stream::with_stream(blob, allowed, &|_| {}, |stream| {
         let mut data = FileSink::hashed(file);
-        // The upper gets them at once.
+        // They are read again at once, for the upper, so they stay in the page cache.
         data.cached()?;
         let tree = ingest(stream, &mut data, limits, budgets, base)?;
         stream.finish()?;
@@ -108,7 +108,8 @@ pub fn take_apart(
     outcome.checked(|_, _| Ok(()))
 }
 
-/// `base` is the directory of the tree that the tar's root is.
+/// Reads the tar in `stream` to a tree, and its files to `data`. The tar's root becomes
+/// the directory `base` of the tree.
 fn ingest(
     stream: &mut Stream<'_>,
     data: &mut FileSink,
@@ -153,6 +154,7 @@ fn ingest(
     placer.finish()
 }
 
+/// Puts `entry` into the tree of `placer`, and takes its bytes from the stream.
 fn place(
     entry: Entry,
     placer: &mut Placer<'_>,
@@ -190,7 +192,7 @@ fn place(
     let kind = match kind {
         EntryKind::Dir => return placer.dir(&parent, name, stat, xattrs),
         EntryKind::HardLink(target) => return placer.hard_link(&parent, name, &target),
-        // In whatever directory of an overlay it lies, it is a whiteout.
+        // overlayfs takes a device 0:0 for a whiteout in each of its directories.
         EntryKind::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
         EntryKind::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
         EntryKind::Symlink(target) => Kind::Symlink(symlink_target(target)?),

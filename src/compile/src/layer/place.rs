@@ -1,8 +1,8 @@
 //! Entries to their places: the tree that one layer alone describes.
 //!
 //! Whiteouts, and directories that are opaque or only implied, stay in the tree as
-//! marks for the merge. From the first entry on whose meaning only lower layers
-//! can tell, the layer keeps a [`Journal`] as well.
+//! marks for the merge. From the first entry on whose meaning depends on the layers
+//! below, the layer keeps a [`Journal`] as well.
 
 use std::collections::HashMap;
 
@@ -170,7 +170,7 @@ impl<'b> Placer<'b> {
         Ok(())
     }
 
-    /// Settles what needed the whole tar.
+    /// Settles what can be told only from the whole tar: what the whiteouts hide.
     pub(super) fn finish(mut self) -> Result<Tree<Extents>> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
         for (parent, name) in &whiteouts {
@@ -287,6 +287,11 @@ impl<'b> Placer<'b> {
         Ok(parent.and_then(|dir| self.entry(dir, last)))
     }
 
+    /// The directory that `path` leads to, through symbolic links of this layer; none where
+    /// `on` lets something that is missing, or is not a directory, end the walk.
+    ///
+    /// Terminates because each round takes one step away, and steps are added only by
+    /// symbolic links, of which `MAX_LINKS` are followed.
     fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<InodeId>> {
         self.bounds.steps.take(path.0.len())?;
         let mut stack = vec![InodeId::ROOT];

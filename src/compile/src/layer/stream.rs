@@ -14,13 +14,15 @@ use sha2::{Digest as _, Sha256};
 use super::inflate::{self, CHUNK, Chunk, Ended, Outlet};
 use super::limits::{Budgets, Limits};
 
-/// Pieces on the way: enough to even out, few enough to stay in the cache.
+/// Chunks in the channel: enough to even out the two threads, few enough to stay in the
+/// processor's cache.
 const CHUNKS: usize = 6;
 
-/// Pieces of the blob that wait for some of the tar stream, to be hashed beside it.
+/// Chunks of the blob that are held back until the tar stream goes on, because both are
+/// hashed faster together.
 const WAITING: usize = 2;
 
-/// Bytes of the blob that may not have come yet, while what they were inflated to has.
+/// Bytes of the blob that may still be on their way when what they inflate to has come.
 const AHEAD: u64 = ((CHUNKS + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
@@ -68,9 +70,9 @@ pub(super) struct Stream<'a> {
     at: usize,
     tar: Hashing,
     blob: Hashing,
-    /// Pieces of the blob that are not hashed yet.
+    /// Chunks of the blob that are not hashed yet.
     waiting: Vec<Vec<u8>>,
-    /// Whether the blob is the tar stream.
+    /// Whether the blob is not compressed, and so the tar stream itself.
     plain: bool,
     allowed: Allowed<'a>,
     /// Bytes that were taken from the budget for expansion.
@@ -85,7 +87,7 @@ pub(super) struct Allowed<'a> {
     pub most: u64,
     /// How many times as long as the blob it may be at no cost.
     pub times: u64,
-    /// Bytes by which it, and others, may be longer than that.
+    /// Pays for bytes beyond that, here and in the other layers.
     pub expansion: &'a Budget<'a>,
 }
 
@@ -200,7 +202,7 @@ impl Stream<'_> {
             self.tar.bytes <= *most,
             "more than {most} bytes uncompressed (raise --max-layer-bytes to allow it)",
         );
-        // Of the blob, pieces may be on the way.
+        // Some chunks of the blob may not have come yet.
         let blob = if self.plain { self.tar.bytes } else { self.blob.bytes + AHEAD };
         let beyond = self.tar.bytes.saturating_sub(blob.saturating_mul(*times));
         if beyond > self.expanded {
@@ -287,7 +289,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The next `len` bytes as one piece; in `scratch`, if they are none yet.
+    /// The next `len` bytes as one slice, in `scratch` if they come in more than one chunk.
     pub(super) fn piece<'s>(
         &'s mut self,
         len: usize,

@@ -35,7 +35,7 @@ pub(super) struct Reading {
     pub(super) done: Vec<Patch>,
 }
 
-/// Files that include others twice make many of few.
+/// Files that a manifest may include, counted each time: two that include two make four.
 pub(super) const MAX_INCLUDES: usize = 10_000;
 
 impl Reading {
@@ -104,7 +104,7 @@ impl Reading {
         let bad = |what| ManifestError::Patch(Box::new(patch.clone()), what);
         let real = |path: &Path| path.canonicalize().map_err(|error| bad(error.to_string()));
         let wanted = real(path)?;
-        // What is no regular file (standard input) cannot be included.
+        // A file that is not regular, such as standard input, cannot be included.
         for open in self.open.iter().filter(|open| open.is_file()) {
             if real(open)? == wanted {
                 let chain: Vec<_> =

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-/// A text that is longer with its variables is meant to exhaust the machine.
+/// Bytes of a text with its variables: more are only there to exhaust the memory.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Vars(BTreeMap<String, String>);
 
-/// A segment of text.
+/// A part of a text with variables.
 enum Segment<'t> {
     Plain(&'t str),
     /// `${NAME}`
     Name(&'t str),
-    /// `$${`, and what else begins with two of them.
+    /// `$$`, which stands for one of them.
     Dollar,
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::patch::op::Op;
 
-/// Reads a value that must say something where its key stands: an empty one would ask
-/// for nothing, and whoever wrote the key means something.
+/// Reads a value whose key may be missing, but must not be there without a value: whoever
+/// wrote the key asks for something.
 pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {

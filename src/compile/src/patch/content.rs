@@ -28,7 +28,7 @@ impl Weigh for Content {
     fn weight(&self) -> u64 {
         match self {
             Self::Stored(extents) => extents.weight(),
-            // What a manifest says is not weighed.
+            // What a manifest says has a limit of its own.
             Self::Made(_) => 0,
         }
     }
@@ -45,7 +45,8 @@ pub enum Part {
     Host(HostFile),
 }
 
-/// A file of the host, as it was when the patches were applied.
+/// A file of the host, as it was when the patches were applied. Reading it later fails if
+/// it has changed since (TOCTOU).
 #[derive(Clone, Debug)]
 pub struct HostFile {
     /// Where the file is.
@@ -56,12 +57,12 @@ pub struct HostFile {
     seen: Arc<OnceLock<Seen>>,
 }
 
-/// What reading a file once through told.
+/// What was found when a file was read once, whole.
 #[derive(Debug)]
 struct Seen {
-    /// Of the blocks that are not zero, each behind its number.
+    /// A hash over the runs of pages that are not zero, each behind its offset and length.
     hash: blake3::Hash,
-    /// Where they are.
+    /// Ranges outside of which all is zero.
     data: Box<[Range<u64>]>,
 }
 
@@ -154,8 +155,11 @@ impl HostFile {
 /// Zeros from this many bytes on become a hole; fewer are not worth an extent.
 const LEAST_HOLE: u64 = 64 << 10;
 
-/// Where `file` is not zero. The host's own holes only save reading: zeros that
-/// are written there count as much, so that all hosts see the same.
+/// Reads where `file` is not zero. The host's own holes only save reading: zeros that are
+/// written there count as holes too, so that all hosts find the same.
+///
+/// Invariant: `at` is a multiple of a page, or the end of the file. Terminates because the
+/// inner loop runs at least once in each round: data begin before `end`.
 fn see(file: &File, size: u64) -> io::Result<Seen> {
     let mut hasher = blake3::Hasher::new();
     let mut data: Vec<Range<u64>> = Vec::new();
@@ -179,7 +183,7 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
             end.next_multiple_of(PAGE_SIZE).clamp(at, size)
         };
         let mut end = hole(at);
-        // The host's blocks may be smaller: a hole within one of ours is none.
+        // The host's blocks may be smaller than a page: a hole inside a page does not count.
         while end < size
             && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
             && data < end + PAGE_SIZE
@@ -187,7 +191,8 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
             end = hole(data);
         }
         while at < end {
-            // Cut where every host would, wherever its holes are.
+            // Chunks end at multiples of CHUNK, so that every host hashes the same runs,
+            // wherever its holes are.
             let len = (end - at).min(CHUNK - at % CHUNK) as usize;
             file.read_exact_at(&mut buffer[..len], at)?;
             see_chunk(&buffer[..len], at, &mut hasher, &mut data);
@@ -197,7 +202,10 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
     Ok(Seen { hash: hasher.finalize(), data: data.into() })
 }
 
-/// Takes in `chunk`, which lies at `at`, the start of a block.
+/// Takes in `chunk`, which lies at `at`, the start of a page.
+///
+/// Invariant: `at` is where `rest` lies, and the start of a page. Terminates because what
+/// `rest` begins with is a page of zeros or one that has data, and either is taken.
 fn see_chunk(chunk: &[u8], at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
     let block = PAGE_SIZE as usize;
     let mut rest = chunk;

@@ -12,7 +12,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::resolve::{Last, Nowhere, Parents, Resolved};
 use super::work::Work;
 
-/// What may match a name.
+/// A component of a glob that stands for more than itself.
 pub(super) enum Pattern {
     Glob(GlobMatcher),
     /// `**`: no directory, or any number of them.
@@ -78,7 +78,7 @@ impl Work<'_> {
                     None => {}
                 }
             }
-            // Two of `**` come to a directory on many ways.
+            // Two `**` reach a directory in more than one way.
             next.all.sort();
             next.all.dedup();
             paths = next.all;
@@ -134,7 +134,7 @@ fn weight(paths: &[Vec<u8>]) -> u64 {
 /// Paths that fit the part of a pattern, and those that fit the part before it.
 struct Paths {
     all: Vec<Vec<u8>>,
-    /// Of both.
+    /// The weight of both lists.
     weight: u64,
 }
 

@@ -57,8 +57,8 @@ impl Resolved {
         self.id.ok_or_else(|| Nowhere(format!("there is no {}", shown(&self.path))).into())
     }
 
-    /// Whether the name is free for something new: not so that of a link which
-    /// leads to nothing.
+    /// Whether the name is free for something new. That to which a dangling symbolic link
+    /// leads is an error.
     pub(super) fn is_free(&self) -> Result<bool> {
         let dangling = self.linked && self.id.is_none();
         ensure!(!dangling, "a symbolic link leads to {}, which is not there", shown(&self.path));
@@ -73,6 +73,9 @@ impl Resolved {
 
 impl Work<'_> {
     /// Finds what `path` names.
+    ///
+    /// Terminates because each round takes one step away, and steps are added only by
+    /// symbolic links, of which `MAX_LINKS` are followed.
     pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Resolved> {
         let budget = &self.environment.budgets.steps;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();

@@ -30,8 +30,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// One path grows and shrinks: all of them, kept at once, could be many times as
-    /// large as the tree.
+    /// Walks with one path that grows and shrinks: all paths, kept at once, could be many
+    /// times as large as the tree. Terminates because each round goes on to the next name
+    /// in the order of the tree, in which `each` changes no names.
     fn each_below(&mut self, id: InodeId, mut path: GuestPath, each: Each<'_, Self>) -> Result<()> {
         // The directories that the walk is in, and which name of the last was the last.
         let mut dirs = vec![id];

@@ -82,7 +82,7 @@ fn run_within(
         own: &[],
         check_xattrs: &|_| Ok(()),
         scratch: &scratch,
-        tells: true,
+        records_changes: true,
     };
     let mut patches = patches(yaml);
     for patch in &mut patches {

@@ -92,7 +92,7 @@ impl Operation for Extract {
         for (id, inode) in &changed {
             work.keep(*id, inode)?;
         }
-        if !work.environment.tells {
+        if !work.environment.records_changes {
             return Ok(());
         }
         work.note_extracted(&changed).with_context(from)
@@ -100,7 +100,7 @@ impl Operation for Extract {
 }
 
 impl Work<'_> {
-    /// Takes down how the directories `changed` differ from what they were.
+    /// Records how the directories `changed` differ from what they were.
     fn note_extracted(&mut self, changed: &BTreeMap<InodeId, Inode<Content>>) -> Result<()> {
         let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
         while let Some((id, path)) = dirs.pop() {
