@@ -1,4 +1,4 @@
-//! Which program is the machine, and when it is given up for another.
+//! Which engine runs the machine, and when another is tried.
 //!
 //! That /dev/kvm opens does not say that it runs a guest: a nested one often enters
 //! none, or emulates it one instruction after the other until it meets one that it

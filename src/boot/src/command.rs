@@ -17,11 +17,10 @@ use crate::options::Options;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Files that a process may have open, as container engines set it.
 const OPEN_FILES: u64 = 1 << 20;
-/// Bytes of all of them that a program may be started with, and a pointer to each: a
-/// quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
+/// Bytes of all arguments and variables that a program may be started with, with a pointer
+/// to each: a quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
 const MAX_STRINGS: usize = (2 << 20) - 4096;
-/// Memory that is mounted unless somebody says otherwise, where the image has
-/// nothing of its own.
+/// Where a tmpfs is mounted by default, if the image has nothing there.
 const TMPFS: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
 
 /// A command for the guest's init.
@@ -198,7 +197,7 @@ impl Command {
         for server in &self.dns {
             text.extend_from_slice(format!("nameserver {server}\n").as_bytes());
         }
-        // Only the servers are others.
+        // Only the servers are replaced, not how names are searched.
         for line in host.split_inclusive(|b| *b == b'\n') {
             if line.starts_with(b"search") || line.starts_with(b"options") {
                 text.extend_from_slice(line);
@@ -236,8 +235,8 @@ impl Records {
     }
 }
 
-/// The default ones, and those that were asked for: a path named again keeps
-/// its place and takes the new size.
+/// The default mounts, then those of `asked`: a path that comes again keeps its place and
+/// takes the new size.
 fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<TmpfsMount> {
     let default = |path: &str| TmpfsMount { path: path.into(), size: None, only_if_empty: true };
     let mut list: Vec<_> = TMPFS.map(default).to_vec();

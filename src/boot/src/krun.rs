@@ -23,7 +23,7 @@ const LOG_ERRORS: u32 = 1;
 
 /// Becomes the machine.
 pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
-    // libkrun looks for it by name, and finds what is loaded.
+    // libkrun opens its kernel by the name of the library, and gets the one that is loaded.
     krunfw::load(spec.krunfw.as_os_str())?;
     let path = |fd: i32| c_string(format!("/proc/self/fd/{fd}"));
     krun::krun_set_log_level(LOG_ERRORS);
@@ -80,14 +80,15 @@ pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
             let ports = list(spec.publish.iter().map(ToString::to_string))?;
             done(krun::krun_set_port_map(context, ports.pointers().as_ptr()), "publishing ports")?;
         }
-        // What it calls the environment goes onto the kernel's command line.
+        // What libkrun calls the environment, it appends to the kernel's command line.
         let cmdline = list(spec.cmdline.iter().cloned())?;
         done(krun::krun_set_env(context, cmdline.pointers().as_ptr()), "setting the command line")?;
     }
     let code = krun::krun_start_enter(context);
     let error = std::io::Error::from_raw_os_error(code.saturating_neg());
     eprintln!("libkrun could not start the machine: {error}");
-    // Neither the code of what was asked for in vain nor that of a vCPU that failed.
+    // Not MACHINE_FAILED, by which the supervisor knows that the options were refused: here
+    // it looks for what KVM said. Nor 1, with which libkrun ends when a vCPU fails.
     std::process::exit(2)
 }
 

@@ -102,9 +102,9 @@ fn directories() -> impl Iterator<Item = PathBuf> {
     let runtime = set("XDG_RUNTIME_DIR");
     let user = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    // Those of the system exist, or there are none.
+    // The directories of the system exist, or are not used; the cache is made.
     let system = runtime.into_iter().chain([user]).filter(|dir| dir.is_dir());
-    // Who became root with somebody else's environment leaves no trace there.
+    // Root with the environment of another user (sudo) writes nothing to that user's home.
     system.chain(cache).filter(|dir| is_own(dir)).map(|dir| dir.join("rootfs-boot"))
 }
 

@@ -49,16 +49,16 @@ pub(crate) struct Launch {
     pub grace: Duration,
     /// Whether notes of the guest's init are shown.
     pub verbose: bool,
-    /// Whether another engine is tried when this one never comes up.
+    /// Whether another engine is tried if this one never comes up.
     pub has_successor: bool,
 }
 
-/// Bytes of an image's metadata that a guest reads at once: it would ask for them
-/// a block at a time.
+/// Bytes of an image's metadata that a guest reads ahead: it would ask for them block by
+/// block.
 const READ_AHEAD: u64 = 4 << 20;
 
 impl Launch {
-    /// Makes everything that `engine` needs.
+    /// Makes everything that `engine` needs: disks, ports, records.
     pub(crate) fn prepare(
         options: &Options,
         bundle: &OpenBundle,

@@ -70,7 +70,7 @@ impl Doubt {
     }
 }
 
-/// What was seen of one engine's process.
+/// What was seen of one engine's process so far.
 pub(crate) struct Liveness {
     engine: Engine,
     cpu: u64,

@@ -1,9 +1,9 @@
 //! What the guest's init says, a line for each thing.
 //!
-//! An image that has root can speak in its place. So each word counts once, what is no
-//! word is dropped where it is read, and what is for the person at the terminal is said
-//! by the thread that reads: a terminal that takes nothing then holds up the guest, and
-//! not whoever is to end it.
+//! An image whose command is root can write there too. So each word counts once, and a
+//! line that is not a word is dropped where it is read. What is for the person at the
+//! terminal is printed by the thread that reads: a terminal that blocks then holds up the
+//! guest (back-pressure), and not the supervisor, which is to end it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixStream;
@@ -16,9 +16,9 @@ use super::super::wire::{code, word};
 use super::event::{Event, Status, Word};
 use crate::notice::notice;
 
-/// Bytes of a line that the guest's init may say.
+/// Bytes of a line of the guest's init; the rest of a longer one counts as another line.
 const MAX_LINE: u64 = 1 << 16;
-/// Things that the guest's init may have said to the person at the terminal.
+/// Messages of the guest's init that are shown to the person at the terminal.
 const MOST_NOTICES: u32 = 100;
 
 /// What was heard so far.
