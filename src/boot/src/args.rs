@@ -242,9 +242,9 @@ fn volume(text: &[u8]) -> Result<Volume> {
     match parts[..] {
         [host, guest, _] if !host.is_empty() && guest.len() > 1 && guest[0] == b'/' => {
             let given = PathBuf::from(OsString::from_vec(host.to_vec()));
-            let host = given.canonicalize().with_context(|| format!("--volume {shown}"))?;
-            ensure!(host.is_dir(), "--volume {shown}: {} is not a directory", given.display());
-            Ok(Volume { host, guest: OsString::from_vec(guest.to_vec()), read_only })
+            let found = given.canonicalize().with_context(|| format!("--volume {shown}"))?;
+            ensure!(found.is_dir(), "--volume {shown}: {} is not a directory", given.display());
+            Ok(Volume { host: found, guest: OsString::from_vec(guest.to_vec()), read_only })
         }
         _ => bail!("--volume {shown}: write HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path"),
     }

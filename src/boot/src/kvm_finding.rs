@@ -47,8 +47,8 @@ impl Subject {
         write!(text, "krunfw {krunfw:?}").ok()?;
         // One that the system's loader finds is known by its name alone.
         if let Ok(file) = fs::metadata(krunfw) {
-            let changed = (file.mtime(), file.mtime_nsec());
-            write!(text, " {} {} {} {changed:?}", file.dev(), file.ino(), file.size()).ok()?;
+            let modified = (file.mtime(), file.mtime_nsec());
+            write!(text, " {} {} {} {modified:?}", file.dev(), file.ino(), file.size()).ok()?;
         }
         text.push('\n');
         Some(Self(text))
@@ -111,7 +111,7 @@ fn directories() -> impl Iterator<Item = PathBuf> {
 /// Whether `dir` is this user's, or would be made below what is.
 fn is_own(dir: &Path) -> bool {
     let there = dir.ancestors().find_map(|dir| fs::metadata(dir).ok());
-    there.is_some_and(|dir| dir.uid() == rustix::process::geteuid().as_raw())
+    there.is_some_and(|found| found.uid() == rustix::process::geteuid().as_raw())
 }
 
 fn create(dir: &Path) -> io::Result<()> {

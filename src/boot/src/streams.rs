@@ -173,8 +173,8 @@ impl Console {
         let (said, ended) = &*self.0;
         let said = said.lock().expect("no holder panics");
         let waited = ended.wait_timeout_while(said, Self::END, |said| !said.over);
-        let (said, _) = waited.expect("no holder panics");
-        String::from_utf8_lossy(&said.last).into_owned()
+        let (all, _) = waited.expect("no holder panics");
+        String::from_utf8_lossy(&all.last).into_owned()
     }
 
     /// The last lines of it, for whoever has to find out what went wrong.

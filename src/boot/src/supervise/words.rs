@@ -114,9 +114,9 @@ fn failure(text: &str) -> String {
     match errno.parse().unwrap_or(0) {
         0 => what.to_owned(),
         errno => {
-            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            let error = std::io::Error::from_raw_os_error(errno).to_string();
             // The number means nothing to whoever reads it.
-            format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
+            format!("{what}: {}", error.split(" (os error").next().unwrap_or(&error))
         }
     }
 }
@@ -142,9 +142,8 @@ mod tests {
         let last = Status::Ended { code: 137, micros: 5, sent: [1, 2, u64::MAX] };
         assert_eq!(hear("signal 9 5 1 2 18446744073709551615"), Some(Word::Last(last)));
         assert_eq!(hear("exit 0 5 0 0 0"), None);
-        let mut ears = Ears::new(false);
         let failed = Status::Failed { code: 127, why: "/x: No such file or directory".into() };
-        assert_eq!(ears.hear("error 127 2 /x", |_| {}), Some(Word::Last(failed)));
+        assert_eq!(Ears::new(false).hear("error 127 2 /x", |_| {}), Some(Word::Last(failed)));
     }
 
     #[test]
@@ -173,11 +172,11 @@ mod tests {
         let flood = "run 0\nx\nnote 0 \nhello 1\n".repeat(50_000);
         guest.write_all(flood.as_bytes()).unwrap();
         drop(guest);
-        let events: Vec<Event> = received.iter().collect();
+        let heard: Vec<Event> = received.iter().collect();
         let [Event::Said(Word::Runs(0)), Event::Said(Word::Hello(1)), Event::ControlEnded] =
-            &events[..]
+            &heard[..]
         else {
-            panic!("{} events", events.len());
+            panic!("{} events", heard.len());
         };
     }
 }
