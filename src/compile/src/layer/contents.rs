@@ -127,10 +127,10 @@ impl<'d> Contents<'d> {
                 None
             }
         };
-        if let Some(start) = known {
+        if let Some(first) = known {
             // The same bytes have the same holes.
-            let mut placed = AlreadyThere(start.offset());
-            let mut file = FileWriter::new(&mut placed, size, start);
+            let mut placed = AlreadyThere(first.offset());
+            let mut file = FileWriter::new(&mut placed, size, first);
             file.data(bytes)?;
             return file.finish();
         }

@@ -61,7 +61,7 @@ impl Outlet<'_> {
 pub(super) fn run(blob: impl Read, outlet: Outlet<'_>) -> Ended {
     let mut source = Source { blob, outlet: &outlet, buffer: Vec::new(), at: 0, plain: false };
     let error = inflate(&mut source).err();
-    let unread = source.rest().err().map(|error| anyhow!(error).context("reading the blob"));
+    let unread = source.rest().err().map(|why| anyhow!(why).context("reading the blob"));
     Ended { error, unread }
 }
 

@@ -124,8 +124,8 @@ pub(super) fn with_stream<T>(
                 Err(error) => {
                     let made = Err(anyhow!(error.to_string()));
                     let (digest, unread) = (Digest::of(b""), Some(error.into()));
-                    let blob = BlobSeen { digest, size: 0, error: None, unread };
-                    return Outcome { made, blob };
+                    let seen = BlobSeen { digest, size: 0, error: None, unread };
+                    return Outcome { made, blob: seen };
                 }
             };
         let mut stream = Stream {

@@ -101,16 +101,16 @@ pub(super) fn expand(
     match value {
         Value::String(text) => *text = vars.expand(text)?,
         Value::Array(values) => {
-            for (i, value) in values.iter_mut().enumerate() {
+            for (i, element) in values.iter_mut().enumerate() {
                 steps.push(Step::Index(i));
-                expand(value, vars, &[], steps)?;
+                expand(element, vars, &[], steps)?;
                 steps.pop();
             }
         }
         Value::Object(values) => {
-            for (key, value) in values.iter_mut().filter(|(key, _)| !except.contains(&&***key)) {
+            for (key, member) in values.iter_mut().filter(|(key, _)| !except.contains(&&***key)) {
                 steps.push(Step::Key(key.clone()));
-                expand(value, vars, &[], steps)?;
+                expand(member, vars, &[], steps)?;
                 steps.pop();
             }
         }
@@ -123,8 +123,8 @@ pub(super) fn expand(
 pub(super) fn used(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::String(text) => names.extend(super::vars::names(text)),
-        Value::Array(values) => values.iter().for_each(|value| used(value, names)),
-        Value::Object(values) => values.values().for_each(|value| used(value, names)),
+        Value::Array(values) => values.iter().for_each(|element| used(element, names)),
+        Value::Object(values) => values.values().for_each(|member| used(member, names)),
         _ => {}
     }
 }

@@ -185,10 +185,10 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
         let mut end = hole(at);
         // The host's blocks may be smaller than a page: a hole inside a page does not count.
         while end < size
-            && let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end))
-            && data < end + PAGE_SIZE
+            && let Ok(next) = rustix::fs::seek(file, SeekFrom::Data(end))
+            && next < end + PAGE_SIZE
         {
-            end = hole(data);
+            end = hole(next);
         }
         while at < end {
             // Chunks end at multiples of CHUNK, so that every host hashes the same runs,
@@ -207,17 +207,16 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
 /// Invariant: `at` is where `rest` lies, and the start of a page. Terminates because what
 /// `rest` begins with is a page of zeros or one that has data, and either is taken.
 fn see_chunk(chunk: &[u8], at: u64, hasher: &mut blake3::Hasher, data: &mut Vec<Range<u64>>) {
-    let block = PAGE_SIZE as usize;
+    let page = PAGE_SIZE as usize;
     let mut rest = chunk;
     let mut at = at;
     while !rest.is_empty() {
-        let blocks = || rest.chunks(block);
-        let is_zero = |block: &[u8]| block.iter().all(|b| *b == 0);
-        let zeros = blocks().take_while(|block| is_zero(block)).count() * block;
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|b| *b == 0);
+        let zeros = rest.chunks(page).take_while(|bytes| is_zero(bytes)).count() * page;
         let zeros = zeros.min(rest.len());
         at += zeros as u64;
         rest = &rest[zeros..];
-        let full = rest.chunks(block).take_while(|block| !is_zero(block)).count() * block;
+        let full = rest.chunks(page).take_while(|bytes| !is_zero(bytes)).count() * page;
         let (full, behind) = rest.split_at(full.min(rest.len()));
         if !full.is_empty() {
             hasher.update(&at.to_le_bytes()).update(&(full.len() as u64).to_le_bytes());

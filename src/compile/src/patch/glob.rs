@@ -53,7 +53,7 @@ impl Work<'_> {
             parts.push("*");
         }
         for part in parts {
-            let pattern = match part {
+            let component = match part {
                 "**" => Some(Pattern::Any),
                 part if is_glob(part.as_bytes()) => Some(Pattern::Glob(matcher(part)?)),
                 _ => None,
@@ -61,13 +61,13 @@ impl Work<'_> {
             let mut next = Paths { all: Vec::new(), weight: weight(&paths) };
             for path in &paths {
                 let join = |name: &[u8]| [&path[..], b"/", name].concat();
-                if pattern.is_none() {
+                if component.is_none() {
                     next.push(self, join(part.as_bytes()))?;
                     continue;
                 }
                 let found = self.find(path, Last::Follow, Parents::Need);
                 let Some(dir) = found.ok().and_then(|found| found.id) else { continue };
-                match &pattern {
+                match &component {
                     Some(Pattern::Any) => self.dirs_below(dir, path, &mut next)?,
                     Some(Pattern::Glob(matcher)) => {
                         let names = self.tree.dir(dir).into_iter().flat_map(|d| d.entries.keys());
@@ -111,8 +111,8 @@ impl Work<'_> {
         all.push(self, path.to_vec())?;
         // The directories whose paths `all` has from `at` on.
         let mut dirs = VecDeque::from([id]);
-        while let Some(id) = dirs.pop_front() {
-            for (name, child) in self.entries(id) {
+        while let Some(dir) = dirs.pop_front() {
+            for (name, child) in self.entries(dir) {
                 if self.tree.dir(*child).is_some() {
                     all.push(self, [&all.all[at][..], b"/", name.as_bytes()].concat())?;
                     dirs.push_back(*child);

@@ -108,8 +108,8 @@ fn clause(text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
     }
     let who = if who == 0 { ALL } else { who };
     letters.peek()?;
-    while let Some(letter) = letters.next() {
-        let operator = match letter {
+    while let Some(sign) = letters.next() {
+        let operator = match sign {
             b'+' => Operator::Add,
             b'-' => Operator::Remove,
             b'=' => Operator::Set,

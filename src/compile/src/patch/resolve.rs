@@ -72,14 +72,14 @@ impl Resolved {
 }
 
 impl Work<'_> {
-    /// Finds what `path` names.
+    /// Finds what `wanted`, a path, names.
     ///
     /// Terminates because each round takes one step away, and steps are added only by
     /// symbolic links, of which `MAX_LINKS` are followed.
-    pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Resolved> {
+    pub(super) fn find(&mut self, wanted: &[u8], last: Last, parents: Parents) -> Result<Resolved> {
         let budget = &self.environment.budgets.steps;
         let mut stack: Vec<(InodeId, Name)> = Vec::new();
-        let mut steps = links::steps(path)?;
+        let mut steps = links::steps(wanted)?;
         budget.take(steps.len())?;
         let mut followed = 0;
         let mut linked = false;
@@ -123,8 +123,8 @@ impl Work<'_> {
                         }
                         Parents::Make => {}
                     }
-                    let id = self.add_plain_dir(dir, name.clone(), &path)?;
-                    stack.push((id, name));
+                    let made = self.add_plain_dir(dir, name.clone(), &path)?;
+                    stack.push((made, name));
                 }
             }
         }

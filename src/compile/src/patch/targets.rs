@@ -33,9 +33,14 @@ impl Work<'_> {
     /// Walks with one path that grows and shrinks: all paths, kept at once, could be many
     /// times as large as the tree. Terminates because each round goes on to the next name
     /// in the order of the tree, in which `each` changes no names.
-    fn each_below(&mut self, id: InodeId, mut path: GuestPath, each: Each<'_, Self>) -> Result<()> {
+    fn each_below(
+        &mut self,
+        top: InodeId,
+        mut path: GuestPath,
+        each: Each<'_, Self>,
+    ) -> Result<()> {
         // The directories that the walk is in, and which name of the last was the last.
-        let mut dirs = vec![id];
+        let mut dirs = vec![top];
         let mut last: Option<Name> = None;
         while let Some(dir) = dirs.last().and_then(|dir| self.tree.dir(*dir)) {
             let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);

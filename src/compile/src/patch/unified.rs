@@ -67,9 +67,9 @@ pub(super) fn parse(diff: &[u8]) -> Result<Vec<FileDiff>> {
             None => continue,
         };
         while lines.header(0, b"@@ -").is_some() {
-            let at = lines.at + 1;
+            let hunk_at = lines.at + 1;
             let hunk = hunk(&mut lines);
-            file.hunks.push(hunk.map_err(|error| anyhow!("line {at} of the diff: {error}"))?);
+            file.hunks.push(hunk.map_err(|error| anyhow!("line {hunk_at} of the diff: {error}"))?);
         }
         files.push(file);
     }

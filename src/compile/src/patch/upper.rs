@@ -210,10 +210,9 @@ pub(super) fn fingerprint(
     }
     let mut dirs = vec![InodeId::ROOT];
     let mut numbers: HashMap<InodeId, u64> = HashMap::new();
-    while let Some(id) = dirs.pop() {
-        let inode = upper.inode(id);
-        describe(&mut hasher, inode);
-        let entries = &upper.dir(id).expect("only directories are pushed").entries;
+    while let Some(dir) = dirs.pop() {
+        describe(&mut hasher, upper.inode(dir));
+        let entries = &upper.dir(dir).expect("only directories are pushed").entries;
         hasher.update(&(entries.len() as u64).to_le_bytes());
         for (name, id) in entries {
             bytes(&mut hasher, name.as_bytes());

@@ -89,8 +89,9 @@ impl Operation for Copy {
         ensure!(metadata.is_file(), "{} is neither a file nor a directory", from.display());
         let mut path = self.path.clone();
         if path.ends_with('/') {
-            let name = from.file_name().and_then(|name| name.to_str());
-            path += name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
+            let file_name = from.file_name().and_then(|name| name.to_str());
+            path +=
+                file_name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
             if self.parents.0 {
                 work.find(self.path.as_bytes(), Last::Follow, parents).and_then(|found| {
                     if found.id.is_none() {
@@ -208,8 +209,8 @@ impl Work<'_> {
                     }
                     // A link to a directory is taken for one.
                     let found = self.find(&absolute(&found.path), Last::Follow, Parents::Need)?;
-                    let to = self.copied_dir(job, &found, &metadata)?;
-                    dirs.push(Todo { from, relative, to, path: found.path });
+                    let made = self.copied_dir(job, &found, &metadata)?;
+                    dirs.push(Todo { from, relative, to: made, path: found.path });
                     continue;
                 }
                 self.copy_entry(job, &from, &metadata, &found)?;
@@ -239,10 +240,10 @@ impl Work<'_> {
         }
         let file_type = metadata.file_type();
         let rdev = || {
-            let rdev = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
-            let rdev = Rdev::new(major.into(), minor.into());
-            rdev.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
+            let number = metadata.rdev();
+            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            let known = Rdev::new(major.into(), minor.into());
+            known.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
         };
         let kind = if file_type.is_file() {
             Kind::File(self.host(HostFile::new(from, metadata)))
@@ -299,7 +300,7 @@ impl Work<'_> {
     /// Whether `id` is what `inode` is, its time apart.
     fn is_same(&self, id: InodeId, inode: &Inode<Content>) -> Result<bool> {
         let there = self.tree.inode(id);
-        let stat = |inode: &Inode<_>| (inode.stat.mode, inode.stat.uid, inode.stat.gid);
+        let stat = |of: &Inode<_>| (of.stat.mode, of.stat.uid, of.stat.gid);
         if stat(there) != stat(inode) || there.xattrs != inode.xattrs {
             return Ok(false);
         }

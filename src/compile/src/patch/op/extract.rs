@@ -84,9 +84,9 @@ impl Operation for Extract {
         work.tree = merger.finish();
         for (path, names) in merged.with_context(from)?.dropped_xattrs {
             let names = names.escape_ascii().to_string().replace("\\x00", ", ");
-            let (from, path) = (self.from.display(), shown(&path));
+            let (archive, path) = (self.from.display(), shown(&path));
             work.warnings
-                .push(format!("{from}: {path} loses xattrs an image cannot have: {names}"));
+                .push(format!("{archive}: {path} loses xattrs an image cannot have: {names}"));
         }
         work.hold(changed.values().map(whole_weight).sum())?;
         for (id, inode) in &changed {
@@ -103,13 +103,13 @@ impl Work<'_> {
     /// Records how the directories `changed` differ from what they were.
     fn note_extracted(&mut self, changed: &BTreeMap<InodeId, Inode<Content>>) -> Result<()> {
         let mut dirs = vec![(InodeId::ROOT, GuestPath::default())];
-        while let Some((id, path)) = dirs.pop() {
-            let inode = self.tree.inode(id);
-            let Some(was) = changed.get(&id) else {
+        while let Some((dir_id, dir_path)) = dirs.pop() {
+            let inode = self.tree.inode(dir_id);
+            let Some(was) = changed.get(&dir_id) else {
                 // New, with all that is in it.
                 let Kind::Dir(dir) = &inode.kind else { continue };
                 let children: Vec<_> =
-                    dir.entries.iter().map(|(name, id)| (*id, path.join(name))).collect();
+                    dir.entries.iter().map(|(name, id)| (*id, dir_path.join(name))).collect();
                 for (id, path) in children {
                     self.note(ChangeKind::Made, &path)?;
                     if self.tree.dir(id).is_some() {
@@ -121,24 +121,24 @@ impl Work<'_> {
             let (Kind::Dir(old), Kind::Dir(new)) = (&was.kind, &inode.kind) else { continue };
             let mut notes = Vec::new();
             if (was.stat, &was.xattrs) != (inode.stat, &inode.xattrs) {
-                notes.push((ChangeKind::Changed, path.clone()));
+                notes.push((ChangeKind::Changed, dir_path.clone()));
             }
             for name in old.entries.keys().filter(|name| !new.entries.contains_key(*name)) {
-                notes.push((ChangeKind::Removed, path.join(name)));
+                notes.push((ChangeKind::Removed, dir_path.join(name)));
             }
             for (name, id) in &new.entries {
                 match old.entries.get(name) {
                     Some(same) if same == id => {
                         if changed.contains_key(id) {
-                            dirs.push((*id, path.join(name)));
+                            dirs.push((*id, dir_path.join(name)));
                         }
                         continue;
                     }
-                    Some(_) => notes.push((ChangeKind::Changed, path.join(name))),
-                    None => notes.push((ChangeKind::Made, path.join(name))),
+                    Some(_) => notes.push((ChangeKind::Changed, dir_path.join(name))),
+                    None => notes.push((ChangeKind::Made, dir_path.join(name))),
                 }
                 if self.tree.dir(*id).is_some() {
-                    dirs.push((*id, path.join(name)));
+                    dirs.push((*id, dir_path.join(name)));
                 }
             }
             for (kind, path) in notes {

@@ -59,7 +59,7 @@ impl Operation for Remove {
             let id = found.existing()?;
             // A glob may also name what went with a directory before.
             let still = work.find(&absolute(&found.path), Last::Keep, Parents::Need);
-            if still.ok().and_then(|found| found.id) != Some(id) {
+            if still.ok().and_then(|again| again.id) != Some(id) {
                 continue;
             }
             if !self.recursive.0 && work.tree.dir(id).is_some_and(|dir| !dir.entries.is_empty()) {

@@ -51,10 +51,10 @@ impl Operation for Replace {
         ensure!(matches >= least, "{:?} matches {matches} times, not {least}", self.find);
         let mut new = Vec::new();
         let mut done = 0;
-        for found in find.captures_iter(&text).take(count.unwrap_or(usize::MAX)) {
-            let whole = found.get_match();
+        for captures in find.captures_iter(&text).take(count.unwrap_or(usize::MAX)) {
+            let whole = captures.get_match();
             new.extend_from_slice(&text[done..whole.start()]);
-            found.expand(self.with.as_bytes(), &mut new);
+            captures.expand(self.with.as_bytes(), &mut new);
             done = whole.end();
             ensure!(new.len() as u64 <= MAX_EDIT, "it would have more than {MAX_EDIT} bytes");
         }

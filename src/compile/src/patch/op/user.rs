@@ -136,15 +136,15 @@ impl Operation for User {
         let home = self.home.clone().unwrap_or_else(|| format!("/home/{name}"));
         let shell = self.shell.as_deref().unwrap_or("/bin/sh");
         let comment = self.comment.as_deref().unwrap_or_default();
-        let line = format!("{name}:x:{uid}:{gid}:{comment}:{home}:{shell}");
-        work.edit_accounts(PASSWD, true, &[], name, Some(&line))?;
+        let passwd = format!("{name}:x:{uid}:{gid}:{comment}:{home}:{shell}");
+        work.edit_accounts(PASSWD, true, &[], name, Some(&passwd))?;
         let own_group = self.group.is_none().then(|| format!("{name}:x:{gid}:"));
         work.edit_accounts(GROUP, true, &self.groups, name, own_group.as_deref())?;
         let days = work.environment.time.sec.div_euclid(86400).max(0);
-        let line = format!("{name}:!:{days}:0:99999:7:::");
-        work.edit_accounts(SHADOW, false, &[], name, Some(&line))?;
-        let own_group = self.group.is_none().then(|| format!("{name}:!::"));
-        work.edit_accounts(GSHADOW, false, &self.groups, name, own_group.as_deref())?;
+        let shadow = format!("{name}:!:{days}:0:99999:7:::");
+        work.edit_accounts(SHADOW, false, &[], name, Some(&shadow))?;
+        let own_gshadow = self.group.is_none().then(|| format!("{name}:!::"));
+        work.edit_accounts(GSHADOW, false, &self.groups, name, own_gshadow.as_deref())?;
         if self.create_home.0 {
             work.make_home(&home, (uid, gid))?;
         }

@@ -75,8 +75,8 @@ impl Operation for Xattr {
             (work.environment.check_xattrs)(&xattrs)?;
             let there = work.tree.inode(id);
             if (stat, &xattrs) != (there.stat, &there.xattrs) {
-                let inode = work.touch(id)?;
-                (inode.stat, inode.xattrs) = (stat, xattrs);
+                let changed = work.touch(id)?;
+                (changed.stat, changed.xattrs) = (stat, xattrs);
                 work.note(ChangeKind::Changed, &found.path)?;
             }
         }
