@@ -57,7 +57,7 @@ impl Document {
         let mut value = std::mem::take(&mut self.value);
         let result = expand(&mut value, vars, except, &mut steps);
         self.value = value;
-        result.map_err(|what| self.error(&steps, what))
+        result.map_err(|error| self.error(&steps, error.to_string()))
     }
 
     /// The typed form of the document's value.
@@ -97,7 +97,7 @@ pub(super) fn expand(
     vars: &Vars,
     except: &[&str],
     steps: &mut Vec<Step>,
-) -> Result<(), String> {
+) -> anyhow::Result<()> {
     match value {
         Value::String(text) => *text = vars.expand(text)?,
         Value::Array(values) => {

@@ -59,8 +59,8 @@ impl Reading {
             let mut problem = None;
             vars.retain(|(name, value)| match self.vars.define(name, value) {
                 Ok(()) => false,
-                Err(what) => {
-                    problem.get_or_insert((name.clone(), what));
+                Err(error) => {
+                    problem.get_or_insert((name.clone(), error.to_string()));
                     true
                 }
             });

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, anyhow, bail, ensure};
+
 /// Bytes of a text with its variables: more are only there to exhaust the memory.
 const MAX_BYTES: usize = 16 << 20;
 
@@ -25,10 +27,8 @@ impl Vars {
     }
 
     /// Defines `name` unless it is there.
-    pub(super) fn define(&mut self, name: &str, value: &str) -> Result<(), String> {
-        if !is_name(name) {
-            return Err(bad_name(name));
-        }
+    pub(super) fn define(&mut self, name: &str, value: &str) -> Result<()> {
+        ensure!(is_name(name), bad_name(name));
         if !self.0.contains_key(name) {
             let value = self.expand(value)?;
             self.0.insert(name.to_owned(), value);
@@ -37,17 +37,17 @@ impl Vars {
     }
 
     /// `text` with values in the place of `${NAME}`, and `$` of `$$`.
-    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
+    pub(super) fn expand(&self, text: &str) -> Result<String> {
         let mut out = String::new();
         for segment in segments(text)? {
             match segment {
                 _ if out.len() > MAX_BYTES => {
-                    return Err(format!("with its variables, it has more than {MAX_BYTES} bytes"));
+                    bail!("with its variables, it has more than {MAX_BYTES} bytes");
                 }
                 Segment::Plain(text) => out.push_str(text),
                 Segment::Dollar => out.push('$'),
                 Segment::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {
-                    format!(
+                    anyhow!(
                         "the variable {name} is not defined (in vars, or by --set {name}=…; \
                          write $${{{name}}} for the text itself)"
                     )
@@ -77,7 +77,7 @@ pub(super) fn names(text: &str) -> Vec<String> {
     segments.filter_map(name).collect()
 }
 
-fn segments(text: &str) -> Result<Vec<Segment<'_>>, String> {
+fn segments(text: &str) -> Result<Vec<Segment<'_>>> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -88,11 +88,9 @@ fn segments(text: &str) -> Result<Vec<Segment<'_>>, String> {
             rest = behind;
         } else if let Some(behind) = behind.strip_prefix('{') {
             let (name, behind) = behind.split_once('}').ok_or_else(|| {
-                format!("{text:?}: a ${{ without }} (write $${{ for the text itself)")
+                anyhow!("{text:?}: a ${{ without }} (write $${{ for the text itself)")
             })?;
-            if !is_name(name) {
-                return Err(format!("{} (write $${{ for the text itself)", bad_name(name)));
-            }
+            ensure!(is_name(name), "{} (write $${{ for the text itself)", bad_name(name));
             out.push(Segment::Name(name));
             rest = behind;
         } else {
@@ -117,7 +115,7 @@ mod tests {
         let same = "^a$ $HOME $1 $";
         assert_eq!(vars.expand(same).unwrap(), same);
         assert_eq!(vars.expand("${A}${B} $${A} $$ ${SET}").unwrap(), "a$<a$> ${A} $ won");
-        assert!(vars.expand("${NONE}").unwrap_err().contains("--set NONE="));
+        assert!(vars.expand("${NONE}").unwrap_err().to_string().contains("--set NONE="));
         assert!(vars.expand("${A").is_err() && vars.expand("${}").is_err());
         assert!(vars.define("1", "").is_err());
     }
