@@ -1,8 +1,9 @@
 //! Names and metadata for operations: whether a name is free, and what is said of an inode.
 
 use anyhow::{Result, bail, ensure};
-use fsimage::tree::{InodeId, Kind, Stat};
+use fsimage::tree::{Inode, InodeId, Kind, Stat};
 
+use super::content::Content;
 use super::resolve::Resolved;
 use super::work::Work;
 use crate::patch::change::ChangeKind;
@@ -30,6 +31,17 @@ impl Work<'_> {
             stat.mode = mode.apply(stat.mode, self.tree.dir(id).is_some());
         }
         self.set_stat(id, stat)
+    }
+
+    /// Puts `inode` at `found`, which is a change of this kind.
+    pub(super) fn make_at(
+        &mut self,
+        found: &Resolved,
+        kind: ChangeKind,
+        inode: Inode<Content>,
+    ) -> Result<InodeId> {
+        self.note(kind, &found.path)?;
+        self.add(found.dir, found.entry()?.clone(), inode)
     }
 
     /// Whether the name is free. With `force`, a non-directory may have it.

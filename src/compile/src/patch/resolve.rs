@@ -142,6 +142,15 @@ impl Work<'_> {
         Ok((found, id))
     }
 
+    /// What was found, which must be a directory.
+    pub(super) fn found_dir(&self, found: &Resolved) -> Result<InodeId> {
+        let id = found.existing()?;
+        match &self.tree.inode(id).kind {
+            Kind::Dir(_) => Ok(id),
+            other => bail!("{} is {}, not a directory", shown(&found.path), kind_name(other)),
+        }
+    }
+
     /// The regular file at `path`, which must be there, links followed.
     pub(super) fn file(&mut self, path: &str) -> Result<(Resolved, InodeId)> {
         let (found, id) = self.existing(path)?;

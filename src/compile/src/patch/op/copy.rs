@@ -21,7 +21,7 @@ use crate::patch::glob::{fits, matcher};
 use crate::patch::mode::Mode;
 use crate::patch::owner::Owner;
 use crate::patch::resolve::{Last, Parents, Resolved};
-use crate::patch::shown::{absolute, kind_name, shown};
+use crate::patch::shown::{absolute, shown};
 use crate::patch::work::Work;
 
 /// Takes a file or a tree from the host: types, permissions, symbolic and hard
@@ -166,14 +166,9 @@ impl Work<'_> {
         if found.is_free()? {
             let kind = Kind::Dir(Dir::default());
             let inode = self.fresh(job.mode(metadata), job.owner, kind);
-            self.note(ChangeKind::Made, &found.path)?;
-            return self.add(found.dir, found.entry()?.clone(), inode);
+            return self.make_at(found, ChangeKind::Made, inode);
         }
-        let id = found.existing()?;
-        let kind = &self.tree.inode(id).kind;
-        let is_dir = matches!(kind, Kind::Dir(_));
-        ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
-        Ok(id)
+        self.found_dir(found)
     }
 
     fn copy_tree(&mut self, job: &mut Job<'_>, first: Todo) -> Result<()> {
@@ -293,8 +288,7 @@ impl Work<'_> {
         {
             return Ok(id);
         }
-        self.note(kind, &found.path)?;
-        self.add(found.dir, found.entry()?.clone(), inode)
+        self.make_at(found, kind, inode)
     }
 
     /// Whether `id` is what `inode` is, its time apart.

@@ -14,7 +14,7 @@ use crate::patch::content::Content;
 use crate::patch::edit::MAX_EDIT;
 use crate::patch::hunks;
 use crate::patch::resolve::{Last, Parents, Resolved};
-use crate::patch::shown::{kind_name, shown};
+use crate::patch::shown::kind_name;
 use crate::patch::unified::{self, FileDiff};
 use crate::patch::work::Work;
 
@@ -67,10 +67,7 @@ impl Operation for Diff {
         let files = unified::parse(&content.read(&work.disks)?)?;
         ensure!(!files.is_empty(), "there is no change of a file in the diff");
         let base = work.find(self.path.as_bytes(), Last::Follow, Parents::Need)?;
-        let id = base.existing()?;
-        let kind = &work.tree.inode(id).kind;
-        let is_dir = matches!(kind, Kind::Dir(_));
-        ensure!(is_dir, "{} is {}, not a directory", shown(&base.path), kind_name(kind));
+        work.found_dir(&base)?;
         for file in files {
             let old = file.old.as_ref().map(|name| path_of(self, name)).transpose()?;
             let new = file.new.as_ref().map(|name| path_of(self, name)).transpose()?;
@@ -107,8 +104,7 @@ impl Work<'_> {
         let new = hunks::apply(&[], &file.hunks)?;
         let kind = Kind::File(Content::bytes(new));
         let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
-        self.note(ChangeKind::Made, &found.path)?;
-        self.add(found.dir, found.entry()?.clone(), inode)?;
+        self.make_at(&found, ChangeKind::Made, inode)?;
         Ok(())
     }
 

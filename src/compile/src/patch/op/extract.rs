@@ -16,7 +16,7 @@ use crate::layer;
 use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::resolve::{Last, Parents};
-use crate::patch::shown::{kind_name, shown};
+use crate::patch::shown::shown;
 use crate::patch::work::{Work, whole_weight};
 
 /// Takes a tar (plain, gzip or zstd) as a layer on top of the image: whiteouts,
@@ -54,9 +54,7 @@ impl Operation for Extract {
             let name = found.entry()?.clone();
             work.add_plain_dir(found.dir, name, &found.path)?;
         } else {
-            let kind = &work.tree.inode(found.existing()?).kind;
-            let is_dir = matches!(kind, Kind::Dir(_));
-            ensure!(is_dir, "{} is {}, not a directory", shown(&found.path), kind_name(kind));
+            work.found_dir(&found)?;
         }
         let from = || self.from.display().to_string();
         let metadata = std::fs::metadata(&self.from).with_context(from)?;

@@ -46,8 +46,7 @@ impl Operation for Mkdir {
             let owner = work.owner(self.owner.as_ref(), (0, 0))?;
             let mode = self.mode.as_ref().map_or(0o755, |mode| mode.apply(0o755, true));
             let inode = work.fresh(mode, owner, Kind::Dir(Dir::default()));
-            work.note(ChangeKind::Made, &found.path)?;
-            work.add(found.dir, found.entry()?.clone(), inode)?;
+            work.make_at(&found, ChangeKind::Made, inode)?;
             return Ok(());
         }
         let id = found.existing()?;

@@ -88,8 +88,7 @@ impl Operation for Mknod {
         let owner = work.owner(self.owner.as_ref(), (0, 0))?;
         let mode = self.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
         let inode = work.fresh(mode, owner, kind);
-        work.note(ChangeKind::Made, &found.path)?;
-        work.add(found.dir, found.entry()?.clone(), inode)?;
+        work.make_at(&found, ChangeKind::Made, inode)?;
         Ok(())
     }
 }

@@ -56,8 +56,7 @@ impl Operation for Symlink {
         let kind = work.free(&found, self.force.0)?;
         let owner = work.owner(self.owner.as_ref(), (0, 0))?;
         let inode = work.fresh(0o777, owner, Kind::Symlink(target));
-        work.note(kind, &found.path)?;
-        work.add(found.dir, found.entry()?.clone(), inode)?;
+        work.make_at(&found, kind, inode)?;
         Ok(())
     }
 }

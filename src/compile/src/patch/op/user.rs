@@ -212,8 +212,7 @@ impl Work<'_> {
             }
             None => {
                 let inode = self.fresh(0o644, (0, 0), Kind::File(Content::bytes(new)));
-                self.note(ChangeKind::Made, &found.path)?;
-                self.add(found.dir, found.entry()?.clone(), inode)?;
+                self.make_at(&found, ChangeKind::Made, inode)?;
             }
         }
         Ok(())
@@ -223,8 +222,7 @@ impl Work<'_> {
         let found = self.find(home.as_bytes(), Last::Follow, Parents::Make)?;
         let Some(id) = found.id else {
             let inode = self.fresh(0o700, owner, Kind::Dir(Dir::default()));
-            self.note(ChangeKind::Made, &found.path)?;
-            self.add(found.dir, found.entry()?.clone(), inode)?;
+            self.make_at(&found, ChangeKind::Made, inode)?;
             return Ok(());
         };
         match &self.tree.inode(id).kind {

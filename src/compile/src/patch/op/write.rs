@@ -66,8 +66,7 @@ impl Operation for Write {
             let owner = work.owner(self.owner.as_ref(), (0, 0))?;
             let mode = self.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
             let inode = work.fresh(mode, owner, Kind::File(Content::bytes([])));
-            work.note(ChangeKind::Made, &found.path)?;
-            let id = work.add(found.dir, found.entry()?.clone(), inode)?;
+            let id = work.make_at(&found, ChangeKind::Made, inode)?;
             return work.set_content(id, content);
         };
         // Before what is written may be the file that names owners.
