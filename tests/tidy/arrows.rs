@@ -28,7 +28,8 @@ const ROOMS: [(&str, &[Room]); 2] = [
         "compile",
         &[
             ("build", &["artifact", "cache", "layer", "manifest", "patch", "progress"]),
-            ("patch", &["layer", "manifest"]),
+            ("manifest", &["patch"]),
+            ("patch", &["layer"]),
             ("provenance", &["manifest"]),
             ("transfer", &["artifact", "cache", "provenance"]),
         ],

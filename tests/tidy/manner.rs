@@ -15,6 +15,9 @@ const MAX_PARAMETERS: usize = 6;
 /// thing is plain.)
 const PHRASES: [(&str, &str); 2] = [(" is no ", " is not a "), (" are no ", " are not ")];
 
+/// The crates in which no two types have one name, be they public or not.
+const UNIQUE: [&str; 2] = ["boot", "compile"];
+
 /// Fails with all of `faults`, a line each.
 fn none(faults: Vec<String>) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
@@ -144,6 +147,20 @@ fn messages_are_plain_english() {
     none(faults);
 }
 
+/// Names of the types that a file defines, and whether each is public.
+fn types(source: &Source) -> impl Iterator<Item = (&syn::Ident, bool)> {
+    source.syntax.items.iter().filter_map(|item| {
+        let (visibility, ident) = match item {
+            Item::Struct(item) => (&item.vis, &item.ident),
+            Item::Enum(item) => (&item.vis, &item.ident),
+            Item::Trait(item) => (&item.vis, &item.ident),
+            Item::Type(item) => (&item.vis, &item.ident),
+            _ => return None,
+        };
+        Some((ident, matches!(visibility, Visibility::Public(_))))
+    })
+}
+
 /// A path through the modules tells `erofs::read::Reader` from `ext4::read::Reader`; inside
 /// one directory nothing does.
 #[test]
@@ -153,20 +170,32 @@ fn a_name_of_a_public_type_means_one_thing_in_a_room() {
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         for (module, source) in library(name) {
             let room = module.rsplit_once("::").map_or("", |(room, _)| room);
-            for item in &source.syntax.items {
-                let (visibility, ident) = match item {
-                    Item::Struct(item) => (&item.vis, &item.ident),
-                    Item::Enum(item) => (&item.vis, &item.ident),
-                    Item::Trait(item) => (&item.vis, &item.ident),
-                    _ => continue,
-                };
-                if !matches!(visibility, Visibility::Public(_)) {
-                    continue;
-                }
+            for (ident, _) in types(&source).filter(|(_, is_public)| *is_public) {
                 let path = &source.path;
                 if let Some(earlier) = known.insert(format!("{room}::{ident}"), path.clone()) {
                     faults
                         .push(format!("{name}: {ident} is a public type of {earlier} and {path}"));
+                }
+            }
+        }
+    }
+    none(faults);
+}
+
+/// Whoever searches a crate for a name finds one type.
+#[test]
+fn a_name_of_a_type_means_one_thing_in_a_crate() {
+    let mut faults = Vec::new();
+    for name in UNIQUE {
+        let mut known: BTreeMap<String, String> = BTreeMap::new();
+        for (module, source) in library(name) {
+            if module.ends_with("::tests") {
+                continue;
+            }
+            for (ident, _) in types(&source) {
+                let path = &source.path;
+                if let Some(earlier) = known.insert(ident.to_string(), path.clone()) {
+                    faults.push(format!("{name}: {ident} is a type of {earlier} and {path}"));
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bundle::boot::{
-    ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
+    BadSize, ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
 };
 use bundle::signature::Key;
 use clap::{Parser, ValueEnum};
@@ -143,13 +143,12 @@ pub enum EngineArg {
     Qemu,
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
+fn size(text: &str) -> Result<u64, BadSize> {
+    text.parse().map(|ByteSize(bytes)| bytes)
 }
 
-fn memory(text: &str) -> Result<Memory, String> {
-    let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
-    Memory::try_from(size).map_err(|error| error.to_string())
+fn memory(text: &str) -> Result<Memory> {
+    Ok(Memory::try_from(text.parse::<ByteSize>()?)?)
 }
 
 impl Cli {
@@ -243,9 +242,9 @@ fn volume(text: &[u8]) -> Result<Volume> {
     match parts[..] {
         [host, guest, _] if !host.is_empty() && guest.len() > 1 && guest[0] == b'/' => {
             let given = PathBuf::from(OsString::from_vec(host.to_vec()));
-            let host = given.canonicalize().with_context(|| format!("--volume {shown}"))?;
-            ensure!(host.is_dir(), "--volume {shown}: {} is not a directory", given.display());
-            Ok(Volume { host, guest: OsString::from_vec(guest.to_vec()), read_only })
+            let found = given.canonicalize().with_context(|| format!("--volume {shown}"))?;
+            ensure!(found.is_dir(), "--volume {shown}: {} is not a directory", given.display());
+            Ok(Volume { host: found, guest: OsString::from_vec(guest.to_vec()), read_only })
         }
         _ => bail!("--volume {shown}: write HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path"),
     }

@@ -1,4 +1,4 @@
-//! Which program is the machine, and when it is given up for another.
+//! Which engine runs the machine, and when another is tried.
 //!
 //! That /dev/kvm opens does not say that it runs a guest: a nested one often enters
 //! none, or emulates it one instruction after the other until it meets one that it
@@ -26,6 +26,7 @@
 //! that comes up there removes the finding.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -99,17 +100,26 @@ fn needs_libkrun(options: &Options) -> Option<&'static str> {
     }
 }
 
-fn libkrun_works() -> Result<(), String> {
+/// Why libkrun cannot run a machine here.
+#[derive(Debug, thiserror::Error)]
+enum NoLibkrun {
+    #[error("this rootfs-boot was built without it (--no-default-features)")]
+    NotBuilt,
+    #[error("/dev/kvm may not be opened (is the user in the group kvm?)")]
+    NotAllowed,
+    #[error("/dev/kvm: {0}")]
+    NoKvm(io::Error),
+}
+
+fn libkrun_works() -> Result<(), NoLibkrun> {
     if !cfg!(feature = "libkrun") {
-        return Err("this rootfs-boot was built without it (--no-default-features)".to_owned());
+        return Err(NoLibkrun::NotBuilt);
     }
-    match File::options().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err("/dev/kvm may not be opened (is the user in the group kvm?)".to_owned())
-        }
-        Err(error) => Err(format!("/dev/kvm: {error}")),
-    }
+    let opened = File::options().read(true).write(true).open("/dev/kvm");
+    opened.map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => NoLibkrun::NotAllowed,
+        _ => NoLibkrun::NoKvm(error),
+    })
 }
 
 #[cfg(test)]

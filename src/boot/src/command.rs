@@ -17,11 +17,10 @@ use crate::options::Options;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Files that a process may have open, as container engines set it.
 const OPEN_FILES: u64 = 1 << 20;
-/// Bytes of all of them that a program may be started with, and a pointer to each: a
-/// quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
+/// Bytes of all arguments and variables that a program may be started with, with a pointer
+/// to each: a quarter of the guest's stack of 8 MiB, less what the kernel puts there itself.
 const MAX_STRINGS: usize = (2 << 20) - 4096;
-/// Memory that is mounted unless somebody says otherwise, where the image has
-/// nothing of its own.
+/// Where a tmpfs is mounted by default, if the image has nothing there.
 const TMPFS: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
 
 /// A command for the guest's init.
@@ -38,8 +37,8 @@ pub(crate) struct Command {
     pub add_host: Vec<HostEntry>,
     /// Name servers in place of all others.
     pub dns: Vec<Dns>,
-    /// In order of mounting: path, bytes, and whether it may cover what is there.
-    pub tmpfs: Vec<(String, Option<u64>, bool)>,
+    /// In order of mounting.
+    pub tmpfs: Vec<TmpfsMount>,
     /// Directories that must be there.
     pub volumes: BTreeSet<String>,
     pub stop_signal: Signal,
@@ -48,6 +47,16 @@ pub(crate) struct Command {
     /// Whether what it writes is kept in memory.
     pub in_memory: bool,
     pub net: bool,
+}
+
+/// A directory in memory that the guest's init mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TmpfsMount {
+    pub path: String,
+    /// Bytes; None for the kernel's default.
+    pub size: Option<u64>,
+    /// Whether it is mounted only where the image has nothing.
+    pub only_if_empty: bool,
 }
 
 impl Command {
@@ -161,8 +170,8 @@ impl Command {
             out.add(key::RESOLV_ASKED, "1")?;
         }
         out.add(key::NOFILE, OPEN_FILES.to_string())?;
-        for (path, size, always) in &self.tmpfs {
-            let when = if *always { when::ALWAYS } else { when::IF_EMPTY };
+        for TmpfsMount { path, size, only_if_empty } in &self.tmpfs {
+            let when = if *only_if_empty { when::IF_EMPTY } else { when::ALWAYS };
             let size = size.map_or_else(String::new, |size| size.to_string());
             out.add(key::TMPFS, format!("{when}:{size}:{path}"))?;
         }
@@ -188,7 +197,7 @@ impl Command {
         for server in &self.dns {
             text.extend_from_slice(format!("nameserver {server}\n").as_bytes());
         }
-        // Only the servers are others.
+        // Only the servers are replaced, not how names are searched.
         for line in host.split_inclusive(|b| *b == b'\n') {
             if line.starts_with(b"search") || line.starts_with(b"options") {
                 text.extend_from_slice(line);
@@ -226,16 +235,17 @@ impl Records {
     }
 }
 
-/// The default ones, and those that were asked for: a path named again keeps
-/// its place and takes the new size.
-fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<(String, Option<u64>, bool)> {
-    let mut list: Vec<_> = TMPFS.map(|path| (path.to_owned(), None, false)).to_vec();
+/// The default mounts, then those of `asked`: a path that comes again keeps its place and
+/// takes the new size.
+fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<TmpfsMount> {
+    let default = |path: &str| TmpfsMount { path: path.into(), size: None, only_if_empty: true };
+    let mut list: Vec<_> = TMPFS.map(default).to_vec();
     for tmpfs in asked {
         match tmpfs {
             Tmpfs::None => list.clear(),
             Tmpfs::At { path, size } => {
-                let new = (path.clone(), *size, true);
-                match list.iter_mut().find(|(known, ..)| known == path) {
+                let new = TmpfsMount { path: path.clone(), size: *size, only_if_empty: false };
+                match list.iter_mut().find(|known| known.path == *path) {
                     Some(known) => *known = new,
                     None => list.push(new),
                 }
@@ -295,8 +305,9 @@ mod tests {
             tmpfs(asked.iter())
         };
         assert_eq!(list(&[]).len(), 3);
-        assert_eq!(list(&["/tmp:1MiB"])[0], ("/tmp".into(), Some(1 << 20), true));
-        assert_eq!(list(&["none", "/x"]), [("/x".into(), None, true)]);
+        let asked = |path: &str, size| TmpfsMount { path: path.into(), size, only_if_empty: false };
+        assert_eq!(list(&["/tmp:1MiB"])[0], asked("/tmp", Some(1 << 20)));
+        assert_eq!(list(&["none", "/x"]), [asked("/x", None)]);
     }
 
     #[test]

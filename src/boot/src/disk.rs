@@ -30,13 +30,13 @@ fn memfd(name: &str) -> Result<File> {
 /// The disk that the guest's kernel starts from: `/init`, `/config` and mount points.
 pub(crate) fn boot_disk(config: &[u8]) -> Result<File> {
     let mut writer = ObjectWriter::new(memfd("boot")?)?;
-    let mut tree = Tree::<Extents>::new(Stat::IMPLIED_DIR);
     let add = |tree: &mut Tree<Extents>, name: &str, mode, kind| -> Result<()> {
         let stat = Stat { mode, ..Stat::IMPLIED_DIR };
         let inode = Inode { stat, xattrs: Xattrs::default(), kind };
         tree.add(DirId::ROOT, Name::new(name.as_bytes())?, inode)?;
         Ok(())
     };
+    let mut tree = Tree::<Extents>::new(Stat::IMPLIED_DIR);
     for (name, mode, bytes) in [("config", 0o600, config), ("init", 0o700, INIT)] {
         let sink = writer.data();
         let start = BlockAddr::from_offset(sink.position()).expect("files begin at blocks");

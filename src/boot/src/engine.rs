@@ -56,6 +56,7 @@ impl Engine {
 pub struct Choice {
     /// The engine that runs the guest.
     pub engine: Engine,
-    /// Nobody asked for it, and qemu could do the same.
+    /// Whether qemu may take its place: it was not asked for by name, and qemu can do what
+    /// the options want.
     pub may_fall_back: bool,
 }

@@ -23,9 +23,9 @@ const LOG_ERRORS: u32 = 1;
 
 /// Becomes the machine.
 pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
-    // libkrun looks for it by name, and finds what is loaded.
+    // libkrun opens its kernel by the name of the library, and gets the one that is loaded.
     krunfw::load(spec.krunfw.as_os_str())?;
-    let path = |fd: i32| c_string(format!("/proc/self/fd/{fd}"));
+    let path_of = |fd: i32| c_string(format!("/proc/self/fd/{fd}"));
     krun::krun_set_log_level(LOG_ERRORS);
     let context = done(krun::krun_create_ctx(), "creating a machine")? as u32;
     done(
@@ -38,7 +38,7 @@ pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
         for disk in &spec.disks {
             let format = if disk.format == Format::Vmdk { VMDK } else { RAW };
             let sync = if disk.throwaway { SYNC_NONE } else { SYNC_FULL };
-            let (serial, path) = (c_string(&*disk.serial)?, path(disk.fd)?);
+            let (serial, path) = (c_string(&*disk.serial)?, path_of(disk.fd)?);
             let read_only = disk.read_only;
             done(
                 krun::krun_add_disk3(
@@ -53,7 +53,7 @@ pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
                 "adding a disk",
             )?;
         }
-        let console = path(spec.console)?;
+        let console = path_of(spec.console)?;
         done(krun::krun_set_console_output(context, console.as_ptr()), "setting the console")?;
         let ports = done(krun::krun_add_virtio_console_multiport(context), "adding ports")? as u32;
         for port in &spec.ports {
@@ -77,17 +77,21 @@ pub(crate) fn enter(spec: &Spec) -> Result<std::convert::Infallible> {
             done(krun::krun_add_vsock(context, TSI_HIJACK_INET), "adding a network")?;
         }
         if !spec.publish.is_empty() {
-            let ports = list(spec.publish.iter().map(ToString::to_string))?;
-            done(krun::krun_set_port_map(context, ports.pointers().as_ptr()), "publishing ports")?;
+            let published = list(spec.publish.iter().map(ToString::to_string))?;
+            done(
+                krun::krun_set_port_map(context, published.pointers().as_ptr()),
+                "publishing ports",
+            )?;
         }
-        // What it calls the environment goes onto the kernel's command line.
+        // What libkrun calls the environment, it appends to the kernel's command line.
         let cmdline = list(spec.cmdline.iter().cloned())?;
         done(krun::krun_set_env(context, cmdline.pointers().as_ptr()), "setting the command line")?;
     }
     let code = krun::krun_start_enter(context);
     let error = std::io::Error::from_raw_os_error(code.saturating_neg());
     eprintln!("libkrun could not start the machine: {error}");
-    // Neither the code of what was asked for in vain nor that of a vCPU that failed.
+    // Not MACHINE_FAILED, by which the supervisor knows that the options were refused: here
+    // it looks for what KVM said. Nor 1, with which libkrun ends when a vCPU fails.
     std::process::exit(2)
 }
 

@@ -113,7 +113,7 @@ pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
     let kernel = kernel(path)?;
     let entry = pvh_entry(kernel.bytes)
         .context("libkrunfw: its kernel cannot be started by qemu (no PVH note)")?;
-    let size = kernel.bytes.len() as u64;
+    let kernel_size = kernel.bytes.len() as u64;
     let mut head = Vec::with_capacity(PAGE as usize);
     // e_ident: ELF, 64 bits, little-endian, version 1; then ET_EXEC for x86-64.
     head.write_all(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0")?;
@@ -133,7 +133,7 @@ pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
             head.extend_from_slice(&n.to_le_bytes());
         }
     };
-    segment(PT_LOAD, 7, PAGE, kernel.load, size, PAGE);
+    segment(PT_LOAD, 7, PAGE, kernel.load, kernel_size, PAGE);
     segment(PT_NOTE, 4, note_at, 0, 24, 4);
     for n in [4, 8, PVH_NOTE] {
         head.write_all(&n.to_le_bytes())?;
@@ -149,13 +149,13 @@ pub fn write_kernel(path: &OsStr, out: &mut impl std::io::Write) -> Result<()> {
 #[cfg(target_arch = "x86_64")]
 fn pvh_entry(kernel: &[u8]) -> Option<u64> {
     // Name and descriptor sizes, type, name: the descriptor has 4 or 8 bytes.
-    let note = |size: u32| {
+    let start_of_note = |size: u32| {
         let mut note = Vec::new();
         [4, size, PVH_NOTE].iter().for_each(|n| note.extend_from_slice(&n.to_le_bytes()));
         note.extend_from_slice(b"Xen\0");
         note
     };
-    let notes = [note(4), note(8)];
+    let notes = [start_of_note(4), start_of_note(8)];
     let at = kernel.chunks_exact(4).enumerate().find_map(|(i, _)| {
         let rest = &kernel[i * 4..];
         notes.iter().find(|note| rest.starts_with(note)).map(|note| i * 4 + note.len())

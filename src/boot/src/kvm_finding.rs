@@ -48,8 +48,8 @@ impl Subject {
         write!(text, "krunfw {krunfw:?}").ok()?;
         // One that the system's loader finds is known by its name alone.
         if let Ok(file) = fs::metadata(krunfw) {
-            let changed = (file.mtime(), file.mtime_nsec());
-            write!(text, " {} {} {} {changed:?}", file.dev(), file.ino(), file.size()).ok()?;
+            let modified = (file.mtime(), file.mtime_nsec());
+            write!(text, " {} {} {} {modified:?}", file.dev(), file.ino(), file.size()).ok()?;
         }
         text.push('\n');
         Some(Self(text))
@@ -94,16 +94,16 @@ fn directories() -> impl Iterator<Item = PathBuf> {
     let runtime = set("XDG_RUNTIME_DIR");
     let user = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    // Those of the system exist, or there are none.
+    // The directories of the system exist, or are not used; the cache is made.
     let system = runtime.into_iter().chain([user]).filter(|dir| dir.is_dir());
-    // Who became root with somebody else's environment leaves no trace there.
+    // Root with the environment of another user (sudo) writes nothing to that user's home.
     system.chain(cache).filter(|dir| is_own(dir)).map(|dir| dir.join("rootfs-boot"))
 }
 
 /// Whether `dir` is this user's, or would be made below what is.
 fn is_own(dir: &Path) -> bool {
     let there = dir.ancestors().find_map(|dir| fs::metadata(dir).ok());
-    there.is_some_and(|dir| dir.uid() == rustix::process::geteuid().as_raw())
+    there.is_some_and(|found| found.uid() == rustix::process::geteuid().as_raw())
 }
 
 fn create(dir: &Path) -> io::Result<()> {

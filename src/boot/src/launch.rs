@@ -18,7 +18,7 @@ use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use serde_json::{Value, json};
 
-use super::command::{Command, Records};
+use super::command::{Command, Records, TmpfsMount};
 use super::disk;
 use super::engine::Engine;
 use super::spec::{ARGUMENT, Disk, Format, Port, Share, Spec};
@@ -49,16 +49,16 @@ pub(crate) struct Launch {
     pub grace: Duration,
     /// Whether notes of the guest's init are shown.
     pub verbose: bool,
-    /// Whether another engine is tried when this one never comes up.
+    /// Whether another engine is tried if this one never comes up.
     pub has_successor: bool,
 }
 
-/// Bytes of an image's metadata that a guest reads at once: it would ask for them
-/// a block at a time.
+/// Bytes of an image's metadata that a guest reads ahead: it would ask for them block by
+/// block.
 const READ_AHEAD: u64 = 4 << 20;
 
 impl Launch {
-    /// Makes everything that `engine` needs.
+    /// Makes everything that `engine` needs: disks, ports, records.
     pub(crate) fn prepare(
         options: &Options,
         bundle: &OpenBundle,
@@ -93,7 +93,7 @@ impl Launch {
             disk(wire::disk::UPPER, upper.file, Format::Raw, command.in_memory, upper.throwaway),
             disk(wire::disk::BOOT, boot, Format::Raw, true, true),
         ];
-        debug_assert!(disks.iter().map(|disk| &*disk.serial).eq(wire::disk::ORDER));
+        debug_assert!(disks.iter().map(|made| &*made.serial).eq(wire::disk::ORDER));
         let mut ports = Vec::new();
         let mut open = |name: &str, wanted: bool| -> Result<Option<UnixStream>> {
             if !wanted {
@@ -256,20 +256,19 @@ pub(crate) fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -
     let text = |list: &[OsString]| {
         list.iter().map(|s| s.to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
-    let path = |name: &str| bundle.dir.join(name).to_string_lossy().into_owned();
-    let disk =
-        |file: &bundle::opened::OpenFile| json!({ "path": path(&file.path), "bytes": file.size });
+    let in_bundle = |name: &str| bundle.dir.join(name).to_string_lossy().into_owned();
+    let disk = |file: &bundle::opened::OpenFile| json!({ "path": in_bundle(&file.path), "bytes": file.size });
     let upper = match (&options.upper, command.in_memory) {
         (_, true) if command.read_only => {
-            json!({ "path": path(&bundle.upper.path), "kind": "read-only" })
+            json!({ "path": in_bundle(&bundle.upper.path), "kind": "read-only" })
         }
-        (_, true) => json!({ "path": path(&bundle.upper.path), "kind": "memory over it" }),
+        (_, true) => json!({ "path": in_bundle(&bundle.upper.path), "kind": "memory over it" }),
         (Some(kept), false) => json!({ "path": kept, "kind": "kept" }),
-        (None, false) => json!({ "path": path(&bundle.upper.path), "kind": "private clone" }),
+        (None, false) => json!({ "path": in_bundle(&bundle.upper.path), "kind": "private clone" }),
     };
-    let tmpfs = command.tmpfs.iter().map(
-        |(path, size, always)| json!({ "path": path, "bytes": size, "only_if_empty": !always }),
-    );
+    let tmpfs = command.tmpfs.iter().map(|TmpfsMount { path, size, only_if_empty }| {
+        json!({ "path": path, "bytes": size, "only_if_empty": only_if_empty })
+    });
     Ok(json!({
         "bundle": bundle.dir,
         "image": bundle.index.image,

@@ -70,7 +70,7 @@ impl Doubt {
     }
 }
 
-/// What was seen of one engine's process.
+/// What was seen of one engine's process so far.
 pub(crate) struct Liveness {
     engine: Engine,
     cpu: u64,
@@ -201,10 +201,9 @@ mod tests {
     #[test]
     fn a_machine_that_gets_no_processor_is_waited_for() {
         // An hour in which another thousand programs run.
-        let starved = std::iter::repeat_n(sample(5, 5, 0, false), 36_000);
-        assert_eq!(first_doubt(Engine::Libkrun, starved), None);
-        let starved = std::iter::repeat_n(sample(5, 0, 0, false), 36_000);
-        assert_eq!(first_doubt(Engine::Qemu, starved), None);
+        let starved = |vcpu| std::iter::repeat_n(sample(5, vcpu, 0, false), 36_000);
+        assert_eq!(first_doubt(Engine::Libkrun, starved(5)), None);
+        assert_eq!(first_doubt(Engine::Qemu, starved(0)), None);
     }
 
     #[test]

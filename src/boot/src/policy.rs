@@ -55,9 +55,9 @@ fn read(path: &Path) -> Result<Option<Vec<Key>>> {
     }
     ensure!(!written.keys.is_empty(), "it requires signatures, and names no keys");
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let key = |text: &String| match Key::parse(text, text) {
+    let key = |entry: &String| match Key::parse(entry, entry) {
         Ok(key) => Ok(key),
-        Err(_) => Key::load(&dir.join(PathBuf::from(text))),
+        Err(_) => Key::load(&dir.join(PathBuf::from(entry))),
     };
     written.keys.iter().map(key).collect::<Result<Vec<_>>>().map(Some)
 }
@@ -65,8 +65,8 @@ fn read(path: &Path) -> Result<Option<Vec<Key>>> {
 /// Whether nothing has the name `path`. A link that leads nowhere is something: what it
 /// led to may lie on a disk that is not mounted now.
 fn is_absent(path: &Path) -> bool {
-    let lacks = |path: &Path| {
-        path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    let lacks = |name: &Path| {
+        name.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
     lacks(path) && (lacks(dir) || dir.is_dir())
@@ -86,9 +86,9 @@ mod tests {
         };
         std::fs::write(dir.path().join("a.pub"), format!("untrusted comment: x\n{KEY}\n")).unwrap();
         assert!(super::read(&dir.path().join("absent")).unwrap().is_none());
-        for (link, path) in [("policy-link", "policy-link"), ("dir-link", "dir-link/policy.toml")] {
+        for (link, name) in [("policy-link", "policy-link"), ("dir-link", "dir-link/policy.toml")] {
             std::os::unix::fs::symlink("gone", dir.path().join(link)).unwrap();
-            assert!(super::read(&dir.path().join(path)).is_err(), "{path}");
+            assert!(super::read(&dir.path().join(name)).is_err(), "{name}");
         }
         assert!(super::read(&dir.path().join("absent-dir/policy.toml")).unwrap().is_none());
         assert!(read("require-signature = false\n").unwrap().is_none());

@@ -31,14 +31,14 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Leads them to a supervisor.
+    /// Sends signals to a supervisor from now on.
     pub(crate) fn lead_to(&self, supervisor: Sender<Event>) {
         *self.lock() = Some(supervisor);
     }
 
-    /// Leads them nowhere, as before the first supervisor. What came for the last one and
-    /// still lies in `received` counts too: a signal that came while a machine was given
-    /// up for another must not be lost.
+    /// Handles signals as before the first supervisor: they end this program. A signal that
+    /// came for the last supervisor and still lies in `received` ends it now, so that none
+    /// is lost while a machine is given up for another.
     pub(crate) fn take_back(&self, received: &Receiver<Event>) {
         let mut supervisor = self.lock();
         *supervisor = None;
@@ -64,7 +64,7 @@ impl Signals {
 }
 
 fn end(signal: i32) {
-    // Nobody shows a window yet.
+    // There is no guest yet whose window could change.
     if signal != SIGWINCH {
         ending::end_by(signal);
     }

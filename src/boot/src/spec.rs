@@ -15,7 +15,7 @@ pub const ARGUMENT: &str = "--machine-from-descriptor";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub engine: Engine,
-    /// The supervisor: without it there is no machine.
+    /// Process ID of the supervisor, with which the machine ends.
     pub supervisor: u32,
     pub cpus: u8,
     pub memory_mib: u32,
@@ -38,7 +38,7 @@ pub(crate) struct Disk {
     pub fd: RawFd,
     pub format: Format,
     pub read_only: bool,
-    /// Whether it need not survive a crash of the host.
+    /// Whether its content need not survive a crash of the host: flushes are ignored.
     pub throwaway: bool,
 }
 

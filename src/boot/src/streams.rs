@@ -24,11 +24,11 @@ pub(crate) struct Output {
 
 #[derive(Default)]
 struct State {
-    /// Bytes that arrived, or were thrown away because nobody takes them.
+    /// Bytes that were written, or dropped because the reader is gone.
     delivered: AtomicU64,
     /// Nothing more will come.
     over: AtomicBool,
-    /// Why nobody takes them.
+    /// Why bytes could not be written: from then on they are dropped.
     refused: OnceLock<io::Error>,
 }
 
@@ -85,7 +85,7 @@ impl Output {
     }
 }
 
-/// A stream of the host may be one that does not block.
+/// As `Write::write_all`, also for a descriptor that somebody made non-blocking.
 fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.write(bytes) {
@@ -127,7 +127,7 @@ pub(crate) fn input(port: UnixStream, control: &Control) -> io::Result<()> {
     Ok(())
 }
 
-/// The last that the guest's kernel and the engine said.
+/// The end of what the guest's kernel and the engine printed.
 #[derive(Clone, Default)]
 pub(crate) struct Console(Arc<(Mutex<Said>, Condvar)>);
 
@@ -140,7 +140,7 @@ struct Said {
 
 impl Console {
     const KEPT: usize = 1 << 14;
-    /// How long the end of a pipe may take that nobody holds any more.
+    /// How long the end of the pipe may take to come once its writers are gone.
     const END: Duration = Duration::from_secs(30);
 
     /// Reads `pipe`, and copies it to `log`.
@@ -173,8 +173,8 @@ impl Console {
         let (said, ended) = &*self.0;
         let said = said.lock().expect("no holder panics");
         let waited = ended.wait_timeout_while(said, Self::END, |said| !said.over);
-        let (said, _) = waited.expect("no holder panics");
-        String::from_utf8_lossy(&said.last).into_owned()
+        let (all, _) = waited.expect("no holder panics");
+        String::from_utf8_lossy(&all.last).into_owned()
     }
 
     /// The last lines of it, for whoever has to find out what went wrong.

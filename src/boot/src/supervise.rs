@@ -40,17 +40,18 @@ pub(crate) enum Outcome {
     NeverCameUp {
         /// As far as one can tell.
         why: String,
-        /// That this host's KVM cannot do it is beyond doubt.
+        /// Whether it is certain that this host's KVM runs no guest.
         kvm_runs_no_guest: bool,
     },
 }
 
 /// How long a guest has to obey the order to kill everything, on a host that is busy
-/// too, before its disks are torn from it. Whoever insists ends it at once.
+/// too, before its process is killed under it. More SIGINTs end it at once.
 const LAST_GRACE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
-/// How long a reader may take nothing of what a command said that had to be killed.
+/// How long the reader of this program's output may stall before the rest of what a killed
+/// command wrote is dropped.
 const LAST_DELIVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
-/// So many interrupts within this time mean that somebody means it.
+/// So many SIGINTs within this time end the machine by force.
 const INSISTING: (usize, Duration) = (3, Duration::from_secs(2));
 /// How long the init of a machine with a timeout may take to get to its command, from its
 /// first word on. It mounts disks, repairs and grows the upper and reads a few files: on
@@ -70,7 +71,7 @@ pub(crate) fn supervise(
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
     timings.host("engine's process started");
     let engine_ended = events.clone();
-    // Should a thread not start, this returns, the program ends, and the engine with it.
+    // If a thread does not start, this returns: the program ends, and the engine with it.
     threads::spawn("engine", move || {
         if let Ok(status) = child.wait() {
             let _ = engine_ended.send(Event::EngineEnded(status));
@@ -115,7 +116,8 @@ struct Ports {
     tty: Option<std::os::unix::net::UnixStream>,
 }
 
-/// When to end a machine that does not end by itself.
+/// When to end a machine that does not end by itself: a state machine, whose next step
+/// comes at `at`.
 #[derive(Default)]
 struct Stop {
     /// From the moment that the command runs.
@@ -126,7 +128,7 @@ struct Stop {
     /// Between the stop signal and the end.
     grace: Duration,
     interrupts: Vec<Instant>,
-    /// When to go one step further, and how far things went.
+    /// When the next step comes, and which was the last.
     at: Option<Instant>,
     step: Step,
 }
@@ -287,8 +289,8 @@ impl Watch {
         }
     }
 
-    /// The engine's process has ended; the last words of its guest may still be on their
-    /// way from the other thread, and are waited for so long.
+    /// The engine's process has ended, but the last words of its guest may still be on their
+    /// way through the other thread: waits for them for [`LAST_GRACE`].
     fn wait_for_last_words(&mut self) {
         self.stop.at = Some(Instant::now() + LAST_GRACE);
         self.stop.step = Step::Killing;
@@ -315,18 +317,18 @@ impl Watch {
             let killing = self.stop.step == Step::Killing;
             let until = match (killing, &self.ended) {
                 (false, _) => self.stop.at,
-                // From the last byte on: a slow reader is none that went away.
+                // Counted from the last byte on, because a slow reader has not gone away.
                 (true, Some(_)) => Some(last_byte + LAST_DELIVERY),
                 (true, None) => Some(last_of_guest.min(last_byte + LAST_DELIVERY)),
             };
             match self.next(until) {
                 None if killing && self.ended.is_none() && Instant::now() >= last_of_guest => {
-                    // What left it by now is still delivered.
+                    // What has left the machine by now is still delivered.
                     self.end_engine();
                     last_byte = Instant::now();
                 }
                 None => {
-                    // A reader that never reads is no reason to stay past the time.
+                    // A reader that never reads must not keep this program past the timeout.
                     self.stop.timed_out |= self.stop.step == Step::Running;
                     return;
                 }
@@ -348,7 +350,7 @@ impl Watch {
     fn next(&mut self, until: Option<Instant>) -> Option<Event> {
         let event = match until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => self.received.recv().ok(),
-            // Bytes that come and come put nothing off; what else has come counts.
+            // A stream of bytes must not put the deadline off; other events that came do count.
             Some(Duration::ZERO) => {
                 let event = self.received.try_iter().find(|e| !matches!(e, Event::Delivered));
                 self.told.store(false, Ordering::Release);

@@ -82,7 +82,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Nothing, if standard input is no terminal.
+    /// Makes the terminal raw; does nothing where standard input is not one.
     pub(crate) fn enter(terminal: Terminal) -> Result<Option<Self>> {
         if !terminal.stdin {
             return Ok(None);

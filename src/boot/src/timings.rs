@@ -28,7 +28,7 @@ impl Timings {
     /// The guest's kernel started `micros` ago.
     pub(super) fn entered(&mut self, micros: u64) {
         let now = Instant::now();
-        // A guest may say anything.
+        // The guest may report any number.
         let entered = now.checked_sub(Duration::from_micros(micros)).unwrap_or(self.last);
         let took = entered.saturating_duration_since(self.last);
         self.line(

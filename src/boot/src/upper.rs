@@ -23,9 +23,9 @@ const MAGIC: [u8; 2] = [0x53, 0xef];
 /// An upper that nobody else writes.
 pub(crate) struct Upper {
     pub file: File,
-    /// Nobody will read it after the run.
+    /// Whether the file goes with the run, so that it need not reach the disk.
     pub throwaway: bool,
-    /// The file is larger than the file system in it.
+    /// Whether the guest has to grow the file system to the size of the file.
     pub grow: bool,
 }
 

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write as _};
 
 use bundle::vmdk;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use fsimage::budget::{Budget, Steps};
+use fsimage::budget::{Bounds, Budget, Steps};
 use fsimage::digest::{Digest, HashingReader, TreeHash};
 use fsimage::erofs::fsmeta;
 use fsimage::erofs::plan::{Form, Plan};
@@ -134,9 +134,8 @@ fn entries(c: &mut Criterion) {
     let id = Digest::of(&plain);
     let limits = Limits::default();
     let compile = |blob: &[u8]| {
-        let (compiled, _) =
-            layer::compile(blob, id, scratch(), &limits, &Budgets::new(&limits), &|_| {});
-        compiled.expect("a sound layer")
+        let outcome = layer::compile(blob, id, scratch(), &limits, &Budgets::new(&limits), &|_| {});
+        outcome.checked(|_, _| Ok(())).expect("a sound layer")
     };
     let mut group = c.benchmark_group("entries");
     group.sample_size(20).throughput(Throughput::Elements(ENTRIES));
@@ -156,7 +155,8 @@ fn entries(c: &mut Criterion) {
     group.bench_function(format!("merge {LAYERS} layers"), |b| {
         let merge = |layers: Vec<_>| {
             let (budget, steps) = (Budget::default(), Steps::default());
-            let mut merger = Merger::new(&budget, &steps, limits.depth);
+            let mut merger =
+                Merger::new(Bounds { budget: &budget, steps: &steps, max_depth: limits.depth });
             for layer in layers {
                 merger.add(layer).expect("no links");
             }

@@ -76,10 +76,10 @@ pub fn check_place(path: &Path, output: &Path, cache: &Path) -> Result<()> {
 
 /// Files of the host that a build reads, by their content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inputs(Vec<Input>);
+pub struct Inputs(Vec<Dependency>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Input {
+struct Dependency {
     /// What it is, and its path from the manifest on.
     name: String,
     /// A name of in-toto's for a kind of digest, and the hex of it.
@@ -97,7 +97,7 @@ impl Inputs {
         let mut add = |kind: &str, path: &Path| -> Result<()> {
             let digest = digest_of(path).with_context(|| path.display().to_string())?;
             let shown = path.strip_prefix(base).unwrap_or(path).display().to_string();
-            inputs.push(Input { name: format!("{kind}:{shown}"), digest });
+            inputs.push(Dependency { name: format!("{kind}:{shown}"), digest });
             Ok(())
         };
         if let Some(own) = own {
@@ -195,7 +195,7 @@ fn dependencies(index: &Index, inputs: &Inputs) -> Vec<Value> {
     }
     let digest = json!({ "sha256": image.config_digest.hex() });
     found.push(json!({ "name": "image config", "digest": digest }));
-    for Input { name, digest: (kind, hex) } in &inputs.0 {
+    for Dependency { name, digest: (kind, hex) } in &inputs.0 {
         found.push(json!({ "name": name, "digest": { *kind: hex } }));
     }
     found

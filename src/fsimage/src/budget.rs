@@ -205,6 +205,17 @@ impl Steps {
     }
 }
 
+/// What walks over paths, of a layer or a merge, may use up.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<'b> {
+    /// Pays for the memory of what is kept.
+    pub budget: &'b Budget<'b>,
+    /// Pays for the components of paths.
+    pub steps: &'b Steps,
+    /// Components that a path may have when its symbolic links are followed.
+    pub max_depth: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

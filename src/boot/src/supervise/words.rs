@@ -1,9 +1,9 @@
 //! What the guest's init says, a line for each thing.
 //!
-//! An image that has root can speak in its place. So each word counts once, what is no
-//! word is dropped where it is read, and what is for the person at the terminal is said
-//! by the thread that reads: a terminal that takes nothing then holds up the guest, and
-//! not whoever is to end it.
+//! An image whose command is root can write there too. So each word counts once, and a
+//! line that is not a word is dropped where it is read. What is for the person at the
+//! terminal is printed by the thread that reads: a terminal that blocks then holds up the
+//! guest (back-pressure), and not the supervisor, which is to end it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixStream;
@@ -16,9 +16,9 @@ use super::super::wire::{code, word};
 use super::event::{Event, Status, Word};
 use crate::notice::notice;
 
-/// Bytes of a line that the guest's init may say.
+/// Bytes of a line of the guest's init; the rest of a longer one counts as another line.
 const MAX_LINE: u64 = 1 << 16;
-/// Things that the guest's init may have said to the person at the terminal.
+/// Messages of the guest's init that are shown to the person at the terminal.
 const MOST_NOTICES: u32 = 100;
 
 /// What was heard so far.
@@ -114,9 +114,9 @@ fn failure(text: &str) -> String {
     match errno.parse().unwrap_or(0) {
         0 => what.to_owned(),
         errno => {
-            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            let error = std::io::Error::from_raw_os_error(errno).to_string();
             // The number means nothing to whoever reads it.
-            format!("{what}: {}", text.split(" (os error").next().unwrap_or(&text))
+            format!("{what}: {}", error.split(" (os error").next().unwrap_or(&error))
         }
     }
 }
@@ -142,9 +142,8 @@ mod tests {
         let last = Status::Ended { code: 137, micros: 5, sent: [1, 2, u64::MAX] };
         assert_eq!(hear("signal 9 5 1 2 18446744073709551615"), Some(Word::Last(last)));
         assert_eq!(hear("exit 0 5 0 0 0"), None);
-        let mut ears = Ears::new(false);
         let failed = Status::Failed { code: 127, why: "/x: No such file or directory".into() };
-        assert_eq!(ears.hear("error 127 2 /x", |_| {}), Some(Word::Last(failed)));
+        assert_eq!(Ears::new(false).hear("error 127 2 /x", |_| {}), Some(Word::Last(failed)));
     }
 
     #[test]
@@ -173,11 +172,11 @@ mod tests {
         let flood = "run 0\nx\nnote 0 \nhello 1\n".repeat(50_000);
         guest.write_all(flood.as_bytes()).unwrap();
         drop(guest);
-        let events: Vec<Event> = received.iter().collect();
+        let heard: Vec<Event> = received.iter().collect();
         let [Event::Said(Word::Runs(0)), Event::Said(Word::Hello(1)), Event::ControlEnded] =
-            &events[..]
+            &heard[..]
         else {
-            panic!("{} events", events.len());
+            panic!("{} events", heard.len());
         };
     }
 }

@@ -4,9 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "schema")]
-pub use self::schema::{Flag, Int, Text};
+/// A number that may have been written as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Int<T>(pub T);
+
+/// Yes or no, which may have been written as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Flag(pub bool);
+
+/// Text that may have been written as a number, or as yes or no. A number with a point
+/// loses its spelling unless it is in quotes, and is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Text(pub String);
 
 struct Visitor<T> {
     what: &'static str,
@@ -46,67 +57,40 @@ impl<T> de::Visitor<'_> for Visitor<T> {
     }
 }
 
-/// A number that `T` holds.
-///
-/// # Errors
-/// When the value is not a number, or one that `T` does not hold.
-pub fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
-    let what = "a number that is in range";
-    deserializer.deserialize_any(Visitor { what, parse: |text| text.parse().ok() })
+impl<'de, T: FromStr> Deserialize<'de> for Int<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let what = "a number that is in range";
+        let parse = |text: &str| text.parse().ok().map(Self);
+        deserializer.deserialize_any(Visitor { what, parse })
+    }
 }
 
-/// A number, or null for none.
-///
-/// # Errors
-/// When the value is neither null nor a number that `T` holds.
-pub fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr,
-{
-    #[derive(serde::Deserialize)]
-    #[serde(bound = "T: FromStr")]
-    struct Number<T>(#[serde(deserialize_with = "number")] T);
-
-    let number: Option<Number<T>> = serde::Deserialize::deserialize(deserializer)?;
-    Ok(number.map(|Number(number)| number))
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| text.parse().ok().map(Self);
+        deserializer.deserialize_any(Visitor { what: "true or false", parse })
+    }
 }
 
-/// Yes or no.
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| Some(Self(text.to_owned()));
+        deserializer.deserialize_any(Visitor { what: "text", parse })
+    }
+}
+
+/// [`Flag`] for a field that is a plain `bool`.
 ///
 /// # Errors
 /// When the value is neither a boolean nor one of the texts `true` and `false`.
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    deserializer.deserialize_any(Visitor { what: "true or false", parse: |text| text.parse().ok() })
-}
-
-/// Text that may have been written as a number.
-///
-/// # Errors
-/// When the value is null, a list or a map, or a number with a point, which loses its
-/// spelling unless it is in quotes.
-pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_any(Visitor { what: "text", parse: |text| Some(text.to_owned()) })
-}
-
-#[derive(serde::Deserialize)]
-struct Value(#[serde(deserialize_with = "text")] String);
-
-/// Text, or null for none.
-///
-/// # Errors
-/// When the value is neither null nor what [`text`] takes.
-pub fn optional_text<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    let text: Option<Value> = serde::Deserialize::deserialize(deserializer)?;
-    Ok(text.map(|Value(text)| text))
+    Flag::deserialize(deserializer).map(|Flag(value)| value)
 }
 
 /// Values by name, as text.
 ///
 /// # Errors
-/// When it is not a map, or one of its values is not what [`text`] takes.
+/// When it is not a map, or one of its values is not a [`Text`].
 pub fn texts<'de, D>(deserializer: D) -> Result<Vec<(String, String)>, D::Error>
 where
     D: Deserializer<'de>,
@@ -122,7 +106,7 @@ where
 
         fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
-            while let Some((name, Value(value))) = map.next_entry()? {
+            while let Some((name, Text(value))) = map.next_entry()? {
                 pairs.push((name, value));
             }
             Ok(pairs)
@@ -130,42 +114,4 @@ where
     }
 
     deserializer.deserialize_map(Pairs)
-}
-
-#[cfg(feature = "schema")]
-pub(super) mod schema {
-    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-    /// How a schema shows a number.
-    pub struct Int;
-
-    /// How a schema shows yes or no.
-    pub struct Flag;
-
-    /// How a schema shows what is text, or a number that is meant as one.
-    pub struct Text;
-
-    macro_rules! schemas {
-        ($($name:ident: $json:tt),* $(,)?) => { $(
-            impl JsonSchema for $name {
-                fn inline_schema() -> bool {
-                    true
-                }
-
-                fn schema_name() -> std::borrow::Cow<'static, str> {
-                    stringify!($name).into()
-                }
-
-                fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                    json_schema!($json)
-                }
-            }
-        )* };
-    }
-
-    schemas! {
-        Int: { "type": ["integer", "string"], "minimum": 0, "pattern": r"^[0-9]+$|\$\{" },
-        Flag: { "type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{" },
-        Text: { "type": ["string", "integer", "boolean"] },
-    }
 }

@@ -3,6 +3,8 @@
 pub(super) mod bad_value;
 pub mod lenient;
 pub(super) mod options;
+#[cfg(feature = "schema")]
+mod schema;
 pub(super) mod signal;
 pub(super) mod size;
 pub(super) mod value;

@@ -8,9 +8,7 @@ use std::num::NonZeroU8;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
-#[cfg(feature = "schema")]
-use super::lenient::{Flag, Int, Text};
+use super::lenient::{self, Int, Text};
 use super::signal::Signal;
 use super::value::Dns;
 use super::value::HostEntry;
@@ -37,11 +35,10 @@ use crate::boot::bad_value::MAX_CPUS;
 pub struct Boot {
     /// Processors of the machine, 1 to 254.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "cpus")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Int>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Int<NonZeroU8>>"))]
     pub cpus: Option<NonZeroU8>,
     /// Bytes (512m, 1GiB); whole MiB, at least 80.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub memory: Option<Memory>,
     /// The image's entrypoint is replaced by these words, and its command is dropped.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "entrypoint")]
@@ -60,57 +57,48 @@ pub struct Boot {
     pub workdir: Option<String>,
     /// Who runs the command, in place of the image's user: USER or USER:GROUP.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub user: Option<User>,
     /// The machine's host name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub hostname: Option<Hostname>,
     /// Lines of /etc/hosts: NAME:IP.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub add_host: Vec<HostEntry>,
     /// Addresses of name servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub dns: Vec<Dns>,
     /// Directories in memory: PATH or PATH:SIZE, or none for no default ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub tmpfs: Vec<Tmpfs>,
     /// Nothing but tmpfs and volumes can be written.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
-    #[cfg_attr(feature = "schema", schemars(with = "Flag"))]
+    #[cfg_attr(feature = "schema", schemars(with = "lenient::Flag"))]
     pub read_only: bool,
     /// What is written is kept in memory, without a copy of the upper.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
-    #[cfg_attr(feature = "schema", schemars(with = "Flag"))]
+    #[cfg_attr(feature = "schema", schemars(with = "lenient::Flag"))]
     pub ephemeral: bool,
     /// Given to a machine only by whoever starts it.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
-    #[cfg_attr(feature = "schema", schemars(with = "Flag"))]
+    #[cfg_attr(feature = "schema", schemars(with = "lenient::Flag"))]
     pub net: bool,
     /// HOST:GUEST, or PORT for the same on both.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<Text>"))]
     pub publish: Vec<Publish>,
     /// Seconds, or a duration such as 1m30s.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub timeout: Option<Span>,
     /// In place of the image's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub stop_signal: Option<Signal>,
     /// Seconds, or a duration, between the stop signal and the end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Text>"))]
     pub stop_timeout: Option<Span>,
 }
 
 fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU8>, D::Error> {
-    let cpus: Option<NonZeroU8> = lenient::optional_number(deserializer)?;
-    match cpus {
+    let cpus: Option<Int<NonZeroU8>> = Option::deserialize(deserializer)?;
+    match cpus.map(|Int(cpus)| cpus) {
         Some(cpus) if cpus.get() > MAX_CPUS => Err(de::Error::custom(BadValue::Cpus(cpus.get()))),
         cpus => Ok(cpus),
     }
@@ -140,7 +128,7 @@ struct Argument(String);
 
 impl<'de> Deserialize<'de> for Argument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = lenient::text(deserializer)?;
+        let Text(text) = Text::deserialize(deserializer)?;
         argument(&text).map_err(de::Error::custom)?;
         Ok(Self(text))
     }
@@ -189,7 +177,7 @@ fn workdir<'de, D>(deserializer: D) -> Result<Option<String>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    let dir = lenient::optional_text(deserializer)?;
+    let dir = Option::deserialize(deserializer)?.map(|Text(dir)| dir);
     dir.as_ref().map_or(Ok(()), |dir| absolute(dir.as_bytes())).map_err(de::Error::custom)?;
     Ok(dir)
 }

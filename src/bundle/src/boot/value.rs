@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
+use super::lenient::Text;
 use super::size::ByteSize;
 use crate::boot::bad_value::BadValue;
 
@@ -342,7 +342,7 @@ macro_rules! from_text {
     ($($name:ty),*) => { $(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                lenient::text(deserializer)?.parse().map_err(serde::de::Error::custom)
+                Text::deserialize(deserializer)?.0.parse().map_err(serde::de::Error::custom)
             }
         }
     )* };

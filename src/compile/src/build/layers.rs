@@ -155,24 +155,14 @@ fn make_object(build: &Build<'_>, i: usize, slot: &Slot) -> Result<(Object, Tree
     // What is compressed twice counts by what it was at first.
     let expansion = (request.limits.expansion / image.expanded()).max(1);
     let limits = Limits { expansion, ..request.limits };
-    let (compiled, seen) = layer::compile(blob, layer.diff_id, file, &limits, budgets, &progress);
-    if let Some(error) = seen.unread {
-        return Err(error);
-    }
-    match (layer.check(seen.digest, seen.size), seen.error, compiled) {
-        // A damaged blob explains whatever else went wrong.
-        (Err(error), ..) => Err(error),
-        (_, Some(error), _) => Err(error),
-        (_, _, Err(error)) => Err(error),
-        (Ok(()), None, Ok(compiled)) => {
-            ensure!(
-                compiled.diff_id == layer.diff_id,
-                "its content has the diff ID {}, not {} as the config says",
-                compiled.diff_id,
-                layer.diff_id
-            );
-            let object = slot.publish(made, compiled.blake3, compiled.uncompressed)?;
-            Ok((object, compiled.tree))
-        }
-    }
+    let outcome = layer::compile(blob, layer.diff_id, file, &limits, budgets, &progress);
+    let compiled = outcome.checked(|digest, size| layer.check(digest, size))?;
+    ensure!(
+        compiled.diff_id == layer.diff_id,
+        "its content has the diff ID {}, not {} as the config says",
+        compiled.diff_id,
+        layer.diff_id
+    );
+    let object = slot.publish(made, compiled.blake3, compiled.uncompressed)?;
+    Ok((object, compiled.tree))
 }

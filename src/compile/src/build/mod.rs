@@ -263,7 +263,7 @@ fn link(build: &Build<'_>, mut ready: BTreeMap<DiffId, Ready>) -> Result<Linked>
     let mut entries = Vec::new();
     let mut devices = Vec::new();
     let mut disks = Disks::default();
-    let mut merger = Merger::new(&budgets.metadata, &budgets.steps, request.limits.depth);
+    let mut merger = Merger::new(budgets.bounds(&request.limits));
     let diff_ids = image.layers.iter().map(|layer| layer.diff_id);
     let last: HashMap<DiffId, usize> = diff_ids.zip(0..).collect();
     let mut room = NoteRoom::default();

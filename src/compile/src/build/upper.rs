@@ -93,7 +93,7 @@ pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) ->
         own: &own,
         check_xattrs: &|xattrs| Ok(ext4::check_xattrs(xattrs)?),
         scratch: &|| cache.scratch(),
-        tells: staging.is_none(),
+        records_changes: staging.is_none(),
     };
     let patched = patch::apply(tree, disks, &manifest.patches, &environment)?;
     for warning in patched.warnings {
@@ -136,14 +136,14 @@ fn guest_error(error: ext4::Error) -> anyhow::Error {
 }
 
 /// An upper that is decided, and not written.
-pub(super) struct Upper<'p> {
+pub(super) struct PlannedUpper<'p> {
     layout: Layout<'p, OnDisks>,
     fingerprint: Option<blake3::Hash>,
 }
 
 impl Patched {
     /// Lays the upper out in the size that `manifest` says, or in one with room for the guest.
-    pub(super) fn lay_out(&self, manifest: &Manifest) -> Result<Upper<'_>> {
+    pub(super) fn lay_out(&self, manifest: &Manifest) -> Result<PlannedUpper<'_>> {
         let layout = match manifest.upper.size {
             None => {
                 let layout = Layout::leaving(&self.tree, FREE).map_err(guest_error)?;
@@ -161,11 +161,11 @@ impl Patched {
             ),
             error => guest_error(error),
         })?;
-        Ok(Upper { layout, fingerprint: self.fingerprint })
+        Ok(PlannedUpper { layout, fingerprint: self.fingerprint })
     }
 }
 
-impl Upper<'_> {
+impl PlannedUpper<'_> {
     /// Bytes of the file system.
     pub(super) fn size(&self) -> u64 {
         self.layout.size()

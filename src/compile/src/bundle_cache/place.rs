@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::bundle_cache::input::Input;
 use crate::bundle_cache::record::Origin;
 use crate::bundle_cache::record::{
-    RECORD, Record, VERSION, numbered, parse_record, read_record, record_bytes, refresh,
+    AnswerRecord, RECORD, VERSION, numbered, parse_record, read_record, record_bytes, refresh,
     write_record,
 };
 use crate::bundle_cache::remove;
@@ -212,7 +212,7 @@ impl Attempt<'_> {
     /// It fails when the bundle is not there, or its record cannot be written.
     pub fn publish(self, origin: Origin) -> Result<Found> {
         let bundle = self.bundle()?;
-        let record = Record {
+        let record = AnswerRecord {
             version: VERSION,
             bundle: self.number,
             origin: origin.clone(),

@@ -80,25 +80,25 @@ fn a_record_is_refreshed_unless_another_came_or_is_coming() {
     let dir = Dir::followed(tmp.path()).unwrap();
     let record = |bundle: u64| {
         let origin = Origin { digest: Digest::of(b""), daemon: None };
-        Record { version: VERSION, bundle, origin, made: 7, inputs: Vec::new() }
+        AnswerRecord { version: VERSION, bundle, origin, made: 7, inputs: Vec::new() }
     };
     write_record(&dir, &record(1)).unwrap();
     let read = record_bytes(&dir).unwrap();
     let there = || read_record(&dir).map(|record| (record.bundle, record.made)).unwrap();
-    refresh(&dir, &read, &Record { made: 8, ..record(1) }).unwrap();
+    refresh(&dir, &read, &AnswerRecord { made: 8, ..record(1) }).unwrap();
     assert_eq!(there(), (1, 8));
     // It is not what was read any more.
-    refresh(&dir, &read, &Record { made: 9, ..record(1) }).unwrap();
+    refresh(&dir, &read, &AnswerRecord { made: 9, ..record(1) }).unwrap();
     assert_eq!(there(), (1, 8));
     let read = record_bytes(&dir).unwrap();
     write_record(&dir, &record(2)).unwrap();
-    refresh(&dir, &read, &Record { made: 9, ..record(1) }).unwrap();
+    refresh(&dir, &read, &AnswerRecord { made: 9, ..record(1) }).unwrap();
     assert_eq!(there(), (2, 7));
     // Another bundle is being compiled.
     let lock = shared_dir::open_lock(&dir, "lock").unwrap().file.unwrap();
     assert!(flock::try_lock(&lock, flock::Kind::Exclusive).unwrap());
     let read = record_bytes(&dir).unwrap();
-    refresh(&dir, &read, &Record { made: 9, ..record(2) }).unwrap();
+    refresh(&dir, &read, &AnswerRecord { made: 9, ..record(2) }).unwrap();
     assert_eq!(there(), (2, 7));
 }
 

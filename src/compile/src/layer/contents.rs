@@ -22,8 +22,8 @@ use super::limits::take_sparse;
 use super::sparse::SparseMap;
 use super::stream::Stream;
 
-/// Bytes of the largest file that is looked for. Larger ones are seldom there
-/// twice, and would have to be held until it is known that they are not.
+/// Bytes of the largest file that is deduplicated. Larger ones seldom occur twice, and
+/// would have to stay in memory until their sum is known.
 const MAX_EQUAL: u64 = 128 << 10;
 
 /// Parts of a file that may be holes, at most: each has a chunk index in the layer
@@ -76,7 +76,7 @@ impl<'d> Contents<'d> {
             true => self.add_large_sparse(stream, map)?,
             false => self.add_small_sparse(stream, map)?,
         };
-        // Those in the layer: those in the image are for who makes it.
+        // The chunk indexes of the object; whoever writes fsmeta pays for those in it.
         take_sparse(self.sparse, index_bytes(&extents))?;
         Ok(extents)
     }
@@ -97,8 +97,8 @@ impl<'d> Contents<'d> {
         file.finish()
     }
 
-    /// They take their zeros too where equal ones are on the disk already: each is made,
-    /// and a patch can make each a file of its own.
+    /// The zeros are paid for even where an equal file is on the disk already: each of the
+    /// files is put together in memory, and a patch can make each a file of its own.
     fn add_small_sparse(&mut self, stream: &mut Stream<'_>, map: &SparseMap) -> Result<Extents> {
         take_sparse(self.sparse, zeros_beside_data(map))?;
         let mut bytes = Vec::new();
@@ -127,10 +127,10 @@ impl<'d> Contents<'d> {
                 None
             }
         };
-        if let Some(start) = known {
+        if let Some(first) = known {
             // The same bytes have the same holes.
-            let mut placed = Nowhere(start.offset());
-            let mut file = FileWriter::new(&mut placed, size, start);
+            let mut placed = AlreadyThere(first.offset());
+            let mut file = FileWriter::new(&mut placed, size, first);
             file.data(bytes)?;
             return file.finish();
         }
@@ -144,16 +144,16 @@ impl<'d> Contents<'d> {
         Ok(FileWriter::new(self.data, size, start))
     }
 
-    /// The block behind all contents, of which the last one is full.
+    /// The block behind all contents. The last one was padded to a whole block.
     fn next_block(&self) -> Result<BlockAddr> {
         BlockAddr::from_offset(self.data.position()).context("the layer's data go past 4 TiB")
     }
 }
 
-/// Takes bytes that are there already.
-struct Nowhere(u64);
+/// A sink for bytes that are on the disk already: it only moves on.
+struct AlreadyThere(u64);
 
-impl Sink for Nowhere {
+impl Sink for AlreadyThere {
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.zeros(bytes.len() as u64)
     }
@@ -199,8 +199,8 @@ struct FileWriter<'s> {
     position: u64,
     /// Zeros that were written beside data.
     zeros_written: u64,
-    /// How many of the last bytes are zeros that are not written: all there is of
-    /// the part so far.
+    /// Zeros that are held back, because the present part may become a hole. Invariant:
+    /// they are none, or all bytes of the part so far.
     zeros: u64,
     /// Where the run of data began that has not ended: in the file, and on disk.
     run: Option<(u64, BlockAddr)>,
@@ -278,7 +278,7 @@ impl<'s> FileWriter<'s> {
         Ok(())
     }
 
-    /// Data come, so what is held back of this part is data as well.
+    /// Begins to write data: the zeros that are held back of this part become data too.
     fn begin(&mut self) -> io::Result<()> {
         if self.run.is_none() {
             self.run = Some((self.position - self.zeros, self.next));
@@ -287,8 +287,8 @@ impl<'s> FileWriter<'s> {
         self.sink.zeros(std::mem::take(&mut self.zeros))
     }
 
-    /// Goes on by `len` bytes, of which none lies past the part unless all of
-    /// what is held back are zeros.
+    /// Moves on by `len` bytes. Invariant: where zeros are held back, these bytes end
+    /// with the present part at the latest, or are whole parts of zeros.
     fn advance(&mut self, len: u64) -> io::Result<()> {
         self.position += len;
         if self.zeros > 0 && (self.left_of_part() == 0 || self.position.is_multiple_of(self.part)) {
@@ -298,7 +298,7 @@ impl<'s> FileWriter<'s> {
         Ok(())
     }
 
-    /// The run of data that has not ended does so at byte `end` of the file.
+    /// Ends the present run of data, if there is one, at byte `end` of the file.
     fn end_run(&mut self, end: u64) -> io::Result<()> {
         let Some((from, start)) = self.run.take() else {
             return Ok(());
@@ -452,7 +452,7 @@ mod tests {
             let take = |stream: &mut Stream<'_>| {
                 Contents::new(&mut data, &sparse)?.add_sparse(stream, &map).map(drop)
             };
-            with_stream(&tar[..], allowed, &|_| {}, take).0.map(|()| sparse.used())
+            with_stream(&tar[..], allowed, &|_| {}, take).made.map(|()| sparse.used())
         };
         let used = add(u64::MAX).unwrap();
         let error = add(used - 1).unwrap_err().to_string();

@@ -19,14 +19,14 @@ pub(super) struct Entry {
     pub path: Vec<u8>,
     pub stat: Stat,
     pub xattrs: Xattrs,
-    pub what: What,
+    pub kind: EntryKind,
     /// Bytes that the header announces although its type has none. The next header
     /// is expected right behind it all the same, as Go's reader does.
     pub announced: u64,
 }
 
-/// What kind of member.
-pub(super) enum What {
+/// What kind of member, with what only this kind has.
+pub(super) enum EntryKind {
     Dir,
     File(Stored),
     HardLink(Vec<u8>),
@@ -71,8 +71,8 @@ pub(super) fn next(
         let Some(header) = header::next(stream)? else {
             return Ok(None);
         };
-        let kind = header.as_old().linkflag[0];
-        if !matches!(kind, b'x' | b'g' | b'L' | b'K' | b'V') {
+        let typeflag = header.as_old().linkflag[0];
+        if !matches!(typeflag, b'x' | b'g' | b'L' | b'K' | b'V') {
             let meant = meant(&header, &extensions);
             steps.take(1 + meant.path.iter().filter(|b| **b == b'/').count())?;
             let name = shown(&meant.path).to_string();
@@ -85,7 +85,7 @@ pub(super) fn next(
         );
         let bytes = stream.bytes(size)?;
         stream.skip_padding(size.next_multiple_of(BLOCK) - size)?;
-        match kind {
+        match typeflag {
             b'x' => {
                 extensions.pax = Pax::parse(bytes)?;
                 steps.take(extensions.pax.records)?;
@@ -114,7 +114,7 @@ fn long(bytes: &[u8]) -> Option<Vec<u8>> {
 struct Meant {
     path: Vec<u8>,
     /// The type, which archives from before the one for directories leave to the name.
-    kind: u8,
+    typeflag: u8,
     /// Of a sparse file.
     form: Option<Form>,
 }
@@ -125,19 +125,19 @@ fn meant(header: &Header, extensions: &Extensions) -> Meant {
     let pax = &extensions.pax;
     let long = extensions.path.as_deref().or_else(|| pax.field("path"));
     let path = long.map_or_else(|| header::path(header), <[u8]>::to_vec);
-    let kind = match header.as_old().linkflag[0] {
+    let typeflag = match header.as_old().linkflag[0] {
         0 if path.ends_with(b"/") => b'5',
         0 => b'0',
-        kind => kind,
+        other => other,
     };
-    let form = sparse::form(kind, pax);
+    let form = sparse::form(typeflag, pax);
     let own = pax.field("GNU.sparse.name").filter(|_| form.is_some_and(|form| form.is_pax()));
-    Meant { path: own.map_or(path, <[u8]>::to_vec), kind, form }
+    Meant { path: own.map_or(path, <[u8]>::to_vec), typeflag, form }
 }
 
 fn entry(
     header: &Header,
-    Meant { path, kind, form }: Meant,
+    Meant { path, typeflag, form }: Meant,
     extensions: Extensions,
     stream: &mut Stream<'_>,
     limits: &Limits,
@@ -154,40 +154,40 @@ fn entry(
         Some(link) => link.to_vec(),
         None => header::until_nul(&header.as_old().linkname).to_vec(),
     };
-    let what = match kind {
-        b'0' | b'7' | b'S' => What::File(stored(header, pax, form, stream, limits)?),
+    let kind = match typeflag {
+        b'0' | b'7' | b'S' => EntryKind::File(stored(header, pax, form, stream, limits)?),
         _ if form.is_some() => bail!("the records of a sparse file, and it is not a file"),
-        b'1' => What::HardLink(link()),
-        b'2' => What::Symlink(link()),
-        b'3' => What::Char(header::rdev(header)?),
-        b'4' => What::Block(header::rdev(header)?),
-        b'5' => What::Dir,
-        b'6' => What::Fifo,
+        b'1' => EntryKind::HardLink(link()),
+        b'2' => EntryKind::Symlink(link()),
+        b'3' => EntryKind::Char(header::rdev(header)?),
+        b'4' => EntryKind::Block(header::rdev(header)?),
+        b'5' => EntryKind::Dir,
+        b'6' => EntryKind::Fifo,
         // GNU's incremental dumps: a directory, with a list of its names as data.
         b'D' => {
             let size = header::size(header)?;
             stream.skip(size)?;
             stream
                 .skip_padding(size.checked_next_multiple_of(BLOCK).map_or(0, |end| end - size))?;
-            What::Dir
+            EntryKind::Dir
         }
         b'M' => bail!("a file continued from another volume"),
         other => bail!("a tar entry of type \"{}\", which is not known", other.escape_ascii()),
     };
-    let announced = match what {
-        What::File(_) => 0,
-        _ if kind == b'D' => 0,
+    let announced = match kind {
+        EntryKind::File(_) => 0,
+        _ if typeflag == b'D' => 0,
         _ => header::size(header).unwrap_or(0),
     };
-    let holder = match what {
-        // That of a hard link describe nothing.
-        What::File(_) | What::HardLink(_) => Holder::File,
-        What::Dir => Holder::Dir,
-        What::Symlink(_) => Holder::Symlink,
-        What::Char(_) | What::Block(_) | What::Fifo => Holder::Other,
+    let holder = match kind {
+        // The xattrs of a hard link describe nothing.
+        EntryKind::File(_) | EntryKind::HardLink(_) => Holder::File,
+        EntryKind::Dir => Holder::Dir,
+        EntryKind::Symlink(_) => Holder::Symlink,
+        EntryKind::Char(_) | EntryKind::Block(_) | EntryKind::Fifo => Holder::Other,
     };
     let xattrs = xattr::from_pax(pax, holder, stat.mode, limits.xattr_bytes)?;
-    Ok(Entry { path, stat, xattrs, what, announced })
+    Ok(Entry { path, stat, xattrs, kind, announced })
 }
 
 fn stat(header: &Header, pax: &Pax) -> Result<Stat> {
@@ -317,23 +317,23 @@ mod tests {
         let take = |stream: &mut Stream<'_>| {
             let mut lines = Vec::new();
             while let Some(entry) = next(stream, &limits, &steps)? {
-                let what = match entry.what {
-                    What::File(Stored { stored, map, padding }) => {
+                let what = match entry.kind {
+                    EntryKind::File(Stored { stored, map, padding }) => {
                         stream.skip(stored + padding)?;
                         match map {
                             Some(SparseMap { size, runs }) => format!("{size} {runs:?}"),
                             None => stored.to_string(),
                         }
                     }
-                    What::HardLink(to) | What::Symlink(to) => String::from_utf8(to)?,
-                    What::Dir => "/".to_owned(),
+                    EntryKind::HardLink(to) | EntryKind::Symlink(to) => String::from_utf8(to)?,
+                    EntryKind::Dir => "/".to_owned(),
                     _ => "?".to_owned(),
                 };
                 lines.push(format!("{}: {what}", shown(&entry.path)));
             }
             Ok(lines)
         };
-        with_stream(&tar[..], allowed, &|_| {}, take).0
+        with_stream(&tar[..], allowed, &|_| {}, take).made
     }
 
     #[track_caller]

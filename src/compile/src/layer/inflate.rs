@@ -10,11 +10,11 @@ use crossbeam_channel::{Receiver, Sender};
 pub(super) const CHUNK: usize = 256 << 10;
 
 /// What the thread hands out, in order.
-pub(super) enum Piece {
+pub(super) enum Chunk {
     /// Bytes of the blob.
     Blob(Vec<u8>),
-    /// Bytes of the tar stream. What they were inflated from comes before them or
-    /// soon after.
+    /// Bytes of the tar stream. The bytes of the blob that inflated to them come before
+    /// them or soon after.
     Tar(Vec<u8>),
     /// Bytes of a blob that is a tar stream.
     Plain(Vec<u8>),
@@ -28,9 +28,9 @@ pub(super) struct Ended {
     pub unread: Option<anyhow::Error>,
 }
 
-/// Where pieces go.
+/// Where chunks go.
 pub(super) struct Outlet<'s> {
-    pub pieces: Sender<Piece>,
+    pub chunks: Sender<Chunk>,
     /// Buffers that came back.
     pub spent: Receiver<Vec<u8>>,
     /// Set when nobody wants more of the tar stream.
@@ -38,9 +38,9 @@ pub(super) struct Outlet<'s> {
 }
 
 impl Outlet<'_> {
-    /// Hands `piece` over. Should nobody be there any more, nobody wants it.
-    fn send(&self, piece: Piece) {
-        if self.pieces.send(piece).is_err() {
+    /// Hands `chunk` over. Should nobody be there any more, nobody wants it.
+    fn send(&self, chunk: Chunk) {
+        if self.chunks.send(chunk).is_err() {
             self.enough.store(true, Ordering::Relaxed);
         }
     }
@@ -61,7 +61,7 @@ impl Outlet<'_> {
 pub(super) fn run(blob: impl Read, outlet: Outlet<'_>) -> Ended {
     let mut source = Source { blob, outlet: &outlet, buffer: Vec::new(), at: 0, plain: false };
     let error = inflate(&mut source).err();
-    let unread = source.rest().err().map(|error| anyhow!(error).context("reading the blob"));
+    let unread = source.rest().err().map(|why| anyhow!(why).context("reading the blob"));
     Ended { error, unread }
 }
 
@@ -72,7 +72,7 @@ struct Source<'o, R> {
     buffer: Vec<u8>,
     /// How much of `buffer` is used.
     at: usize,
-    /// Whether the blob is the tar stream.
+    /// Whether the blob is not compressed, and so the tar stream itself.
     plain: bool,
 }
 
@@ -87,14 +87,14 @@ impl<R: Read> Source<'_, R> {
 }
 
 impl<R: Read> BufRead for Source<'_, R> {
-    /// The bytes at hand: at least four until the blob's last, as none is used
-    /// before.
+    /// The bytes at hand. Invariant: before any is consumed there are at least four,
+    /// unless the blob is shorter, so that its magic number can be read.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.buffer.len() {
             self.at = 0;
             let used = std::mem::take(&mut self.buffer);
             if !used.is_empty() {
-                self.outlet.send(if self.plain { Piece::Plain(used) } else { Piece::Blob(used) });
+                self.outlet.send(if self.plain { Chunk::Plain(used) } else { Chunk::Blob(used) });
             }
             let mut buffer = self.outlet.buffer();
             let read = fill(&mut self.blob, &mut buffer);
@@ -191,7 +191,7 @@ fn forward(from: &mut impl Read, outlet: &Outlet<'_>) -> io::Result<()> {
         let ended = chunk.len() < CHUNK;
         // What was inflated before an error still belongs to the stream.
         if !chunk.is_empty() {
-            outlet.send(Piece::Tar(chunk));
+            outlet.send(Chunk::Tar(chunk));
         }
         came?;
         if ended {

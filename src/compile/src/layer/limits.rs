@@ -1,7 +1,7 @@
 //! Bounds against layers that are made to exhaust the machine.
 
 use anyhow::{Result, ensure};
-use fsimage::budget::{Budget, EXPANSION, Steps};
+use fsimage::budget::{Bounds, Budget, EXPANSION, Steps};
 
 /// What a layer may cost at most. Past one of them it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,11 @@ impl Budgets {
             offered: Budget::new(limits.expansion_bytes),
             steps: Steps::new(limits.steps),
         }
+    }
+
+    /// What a layer's tree, or the merge of many, may use up of these budgets.
+    pub fn bounds(&self, limits: &Limits) -> Bounds<'_> {
+        Bounds { budget: &self.metadata, steps: &self.steps, max_depth: limits.depth }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A layer: blob in, object and tree out, in one pass.
 //!
-//! Three threads work at it: one inflates, one hashes what went in and what came
-//! out and takes the tar apart, and one writes. What a layer costs beyond the
-//! inflating is in its way as little as that allows.
+//! Three threads share the work, so that inflating, which takes longest, waits for
+//! nothing: one reads and inflates the blob, one hashes both streams and parses the
+//! tar, and one writes the object behind them.
 
 mod contents;
 mod entry;
@@ -11,7 +11,8 @@ mod inflate;
 pub(super) mod limits;
 mod number;
 mod pax;
-pub mod place;
+mod place;
+mod role;
 mod sparse;
 mod stream;
 mod xattr;
@@ -27,10 +28,11 @@ use fsimage::tree::extents::Extents;
 use fsimage::tree::{GuestPath, Inode, Kind, Stat, Tree, shown};
 
 use self::contents::Contents;
-use self::entry::{Entry, Stored, What};
+use self::entry::{Entry, EntryKind, Stored};
 pub use self::limits::{Budgets, Limits, take_sparse};
-use self::place::{Placer, Target};
-pub use self::stream::BlobSeen;
+use self::place::Placer;
+use self::role::Role;
+pub use self::stream::Outcome;
 use self::stream::{Allowed, Stream};
 
 /// A layer compiled.
@@ -48,9 +50,9 @@ pub struct Compiled {
     pub uncompressed: u64,
 }
 
-/// Compiles `blob` into `file`, which is empty. `diff_id` is what the image
-/// says the layer is; the caller compares it with [`Compiled::diff_id`], and
-/// [`BlobSeen`] with the manifest, before the object is used.
+/// Compiles `blob` into `file`, which is empty. `diff_id` is what the image says the
+/// layer is: it becomes the object's UUID, and the caller compares it with
+/// [`Compiled::diff_id`].
 pub fn compile(
     blob: impl Read + Send,
     diff_id: DiffId,
@@ -58,7 +60,7 @@ pub fn compile(
     limits: &Limits,
     budgets: &Budgets,
     progress: &(dyn Fn(u64) + Sync),
-) -> (Result<Compiled>, BlobSeen) {
+) -> Outcome<Compiled> {
     let allowed = Allowed::of(limits, budgets);
     stream::with_stream(blob, allowed, progress, |stream| {
         let mut object = ObjectWriter::new(file)?;
@@ -70,7 +72,7 @@ pub fn compile(
     })
 }
 
-/// A tar taken apart that is no layer of an image.
+/// A tar that was taken apart for a patch: its files without an object around them.
 pub struct Loose {
     /// The tree that the tar describes; the data of its files lie in `file`.
     pub tree: Tree<Extents>,
@@ -94,22 +96,20 @@ pub fn take_apart(
     base: &GuestPath,
 ) -> Result<Loose> {
     let allowed = Allowed::of(limits, budgets);
-    let (loose, seen) = stream::with_stream(blob, allowed, &|_| {}, |stream| {
+    let outcome = stream::with_stream(blob, allowed, &|_| {}, |stream| {
         let mut data = FileSink::hashed(file);
-        // The upper gets them at once.
+        // They are read again at once, for the upper, so they stay in the page cache.
         data.cached()?;
         let tree = ingest(stream, &mut data, limits, budgets, base)?;
         stream.finish()?;
         let (file, hash) = data.finish(&[])?;
         Ok(Loose { tree, file, blake3: hash.context("the sink hashes")? })
     });
-    match seen.unread.or(seen.error) {
-        Some(error) => Err(error),
-        None => loose,
-    }
+    outcome.checked(|_, _| Ok(()))
 }
 
-/// `base` is the directory of the tree that the tar's root is.
+/// Reads the tar in `stream` to a tree, and its files to `data`. The tar's root becomes
+/// the directory `base` of the tree.
 fn ingest(
     stream: &mut Stream<'_>,
     data: &mut FileSink,
@@ -117,7 +117,7 @@ fn ingest(
     budgets: &Budgets,
     base: &GuestPath,
 ) -> Result<Tree<Extents>> {
-    let mut placer = Placer::new(limits, &budgets.metadata, &budgets.steps);
+    let mut placer = Placer::new(budgets.bounds(limits));
     let mut contents = Contents::new(data, &budgets.sparse)?;
     let mut entries = 0u64;
     let base = base.to_bytes();
@@ -134,7 +134,7 @@ fn ingest(
         })?
     {
         below(&mut entry.path);
-        if let What::HardLink(target) = &mut entry.what {
+        if let EntryKind::HardLink(target) = &mut entry.kind {
             below(target);
             budgets.steps.take(target.iter().filter(|b| **b == b'/').count())?;
         }
@@ -154,6 +154,7 @@ fn ingest(
     placer.finish()
 }
 
+/// Puts `entry` into the tree of `placer`, and takes its bytes from the stream.
 fn place(
     entry: Entry,
     placer: &mut Placer<'_>,
@@ -161,43 +162,43 @@ fn place(
     contents: &mut Contents<'_>,
     limits: &Limits,
 ) -> Result<()> {
-    let target = Target::parse(&entry.path, limits)?;
-    if let What::File(stored) = &entry.what
-        && !matches!(target, Target::Entry(..) | Target::Plink(_))
+    let role = Role::parse(&entry.path, limits)?;
+    if let EntryKind::File(stored) = &entry.kind
+        && !matches!(role, Role::Entry(..) | Role::Plink(_))
     {
         stream.skip(stored.stored)?;
         stream.skip_padding(stored.padding)?;
     }
-    let (parent, name) = match target {
-        Target::Entry(parent, name) => (parent, name),
-        Target::Plink(path) => {
-            return match entry.what {
-                What::File(stored) => {
+    let (parent, name) = match role {
+        Role::Entry(parent, name) => (parent, name),
+        Role::Plink(path) => {
+            return match entry.kind {
+                EntryKind::File(stored) => {
                     let kind = Kind::File(write_file(stream, &stored, contents)?);
                     placer.plink(path, Inode { stat: entry.stat, xattrs: entry.xattrs, kind })
                 }
                 _ => Ok(()),
             };
         }
-        Target::Root => {
-            ensure!(matches!(entry.what, What::Dir), "the root is not a directory");
+        Role::Root => {
+            ensure!(matches!(entry.kind, EntryKind::Dir), "the root is not a directory");
             return placer.root(entry.stat, entry.xattrs);
         }
-        Target::Whiteout(parent, name) => return placer.whiteout(&parent, name),
-        Target::Opaque(dir) => return placer.opaque(&dir),
-        Target::Dropped => return Ok(()),
+        Role::Whiteout(parent, name) => return placer.whiteout(&parent, name),
+        Role::Opaque(dir) => return placer.opaque(&dir),
+        Role::Dropped => return Ok(()),
     };
-    let Entry { stat, xattrs, what, .. } = entry;
-    let kind = match what {
-        What::Dir => return placer.dir(&parent, name, stat, xattrs),
-        What::HardLink(target) => return placer.hard_link(&parent, name, &target),
-        // In whatever directory of an overlay it lies, it is a whiteout.
-        What::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
-        What::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
-        What::Symlink(target) => Kind::Symlink(symlink_target(target)?),
-        What::Char(rdev) => Kind::Char(rdev),
-        What::Block(rdev) => Kind::Block(rdev),
-        What::Fifo => Kind::Fifo,
+    let Entry { stat, xattrs, kind, .. } = entry;
+    let kind = match kind {
+        EntryKind::Dir => return placer.dir(&parent, name, stat, xattrs),
+        EntryKind::HardLink(target) => return placer.hard_link(&parent, name, &target),
+        // overlayfs takes a device 0:0 for a whiteout in each of its directories.
+        EntryKind::Char(rdev) if rdev.encode() == 0 => return placer.whiteout(&parent, name),
+        EntryKind::File(stored) => Kind::File(write_file(stream, &stored, contents)?),
+        EntryKind::Symlink(target) => Kind::Symlink(symlink_target(target)?),
+        EntryKind::Char(rdev) => Kind::Char(rdev),
+        EntryKind::Block(rdev) => Kind::Block(rdev),
+        EntryKind::Fifo => Kind::Fifo,
     };
     // Linux has no other mode for symbolic links, whatever a tar says.
     let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { stat.mode };

@@ -35,7 +35,7 @@ fn octal(field: &[u8]) -> Result<i128> {
     Ok(text.iter().fold(0, |n, b| n * 8 + i128::from(b - b'0')))
 }
 
-/// What writers fill a number's field with, before the digits and behind them.
+/// Padding that writers put before and behind the digits of a number's field.
 fn is_filler(byte: &u8) -> bool {
     matches!(byte, 0 | b' ')
 }

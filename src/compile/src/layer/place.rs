@@ -1,24 +1,22 @@
 //! Entries to their places: the tree that one layer alone describes.
 //!
 //! Whiteouts, and directories that are opaque or only implied, stay in the tree as
-//! marks for the merge. From the first entry on whose meaning only lower layers
-//! can tell, the layer keeps a [`Journal`] as well.
+//! marks for the merge. From the first entry on whose meaning depends on the layers
+//! below, the layer keeps a [`Journal`] as well.
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use fsimage::budget::{Budget, Steps};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use fsimage::budget::Bounds;
 use fsimage::tree::extents::Extents;
-use fsimage::tree::journal::{Journal, PLINKS};
+use fsimage::tree::journal::Journal;
 use fsimage::tree::resolve::{Resolver, Stuck};
 use fsimage::tree::weight::{self, Weigh as _};
 use fsimage::tree::{Dir, DirId, GuestPath, Inode, InodeId, Kind, Name, Stat, Tree, Xattrs, shown};
 
-use super::limits::Limits;
-
 /// A layer's tree while entries arrive. All that it keeps is taken from a budget,
 /// before it is kept.
-pub struct Placer<'b> {
+pub(super) struct Placer<'b> {
     tree: Tree<Extents>,
     /// Names that hide what is below; settled at the end, because they never
     /// hide what their own layer has, wherever it stands in the tar.
@@ -27,25 +25,7 @@ pub struct Placer<'b> {
     /// of their own in the image.
     plinks: HashMap<GuestPath, InodeId>,
     journal: Option<Journal>,
-    max_depth: u64,
-    budget: &'b Budget<'b>,
-    steps: &'b Steps,
-}
-
-/// What an entry is called.
-pub enum Target {
-    /// The root directory itself.
-    Root,
-    /// A name in a directory.
-    Entry(GuestPath, Name),
-    /// A whiteout of a name in a directory.
-    Whiteout(GuestPath, Name),
-    /// The directory is opaque.
-    Opaque(GuestPath),
-    /// A file in `.wh..wh.plnk`: what aufs's hard links lead to.
-    Plink(GuestPath),
-    /// Bookkeeping of aufs: nothing.
-    Dropped,
+    bounds: Bounds<'b>,
 }
 
 /// What to do on the way to a directory.
@@ -59,70 +39,24 @@ enum OnTheWay {
     Replace,
 }
 
-impl Target {
-    /// Reads `path` as OCI layers mean it.
-    /// # Errors
-    /// It fails when a name is not allowed, the path is too deep, or it leads below a whiteout.
-    pub fn parse(path: &[u8], limits: &Limits) -> Result<Self> {
-        let parts = |path: &[u8]| GuestPath::parse(path);
-        let end = path.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
-        let begin = path[..end].iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
-        // A whiteout's own name may be longer than any name that it hides.
-        let hidden = path[begin..end].strip_prefix(b".wh.");
-        let mut path = parts(if hidden.is_some() { &path[..begin] } else { path })?;
-        let depth = path.0.len() + usize::from(hidden.is_some());
-        ensure!(
-            depth as u64 <= limits.depth,
-            "a path of {depth} components (raise --max-depth to allow it)"
-        );
-        let aufs = path.0.iter().position(|name| name.as_bytes().starts_with(AUFS));
-        if let [.., dir, _] = &path.0[..]
-            && dir.as_bytes() == PLINKS
-            && aufs == Some(path.0.len() - 2)
-        {
-            return Ok(Self::Plink(path));
-        }
-        if aufs.is_some() {
-            return Ok(Self::Dropped);
-        }
-        if let Some(name) = path.0.iter().find(|name| name.as_bytes().starts_with(b".wh.")) {
-            bail!("the entry stands below the whiteout \"{name}\"");
-        }
-        match hidden {
-            None => Ok(path.0.pop().map_or(Self::Root, |last| Self::Entry(path, last))),
-            Some(b".wh..opq") => Ok(Self::Opaque(path)),
-            Some(hidden) if hidden.starts_with(b".wh.") => Ok(Self::Dropped),
-            Some(hidden) => match Name::new(hidden) {
-                Ok(name) => Ok(Self::Whiteout(path, name)),
-                Err(why) => bail!("a whiteout that cannot hide anything: {why}"),
-            },
-        }
-    }
-}
-
-/// aufs's bookkeeping: names in a layer that are neither files nor whiteouts.
-const AUFS: &[u8] = b".wh..wh.";
-
 impl<'b> Placer<'b> {
-    /// An empty tree: memory comes from `budget`, steps on paths from `steps`.
-    pub fn new(limits: &Limits, budget: &'b Budget<'b>, steps: &'b Steps) -> Self {
+    /// An empty tree, which grows within `bounds`.
+    pub(super) fn new(bounds: Bounds<'b>) -> Self {
         let mut tree = Tree::new(Stat::IMPLIED_DIR);
         tree[DirId::ROOT].implied = true;
         let (whiteouts, plinks) = (Vec::new(), HashMap::new());
-        Self { tree, whiteouts, plinks, journal: None, max_depth: limits.depth, budget, steps }
+        Self { tree, whiteouts, plinks, journal: None, bounds }
     }
 
     /// The root's own entry.
-    /// # Errors
-    /// It fails when the budget is used up.
-    pub fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
+    pub(super) fn root(&mut self, stat: Stat, xattrs: Xattrs) -> Result<()> {
         let kind = Kind::Dir(Dir::default());
         self.record(&GuestPath::default(), || Inode { stat, xattrs: xattrs.clone(), kind })?;
         self.describe(DirId::ROOT, stat, xattrs)
     }
 
     fn describe(&mut self, dir: DirId, stat: Stat, xattrs: Xattrs) -> Result<()> {
-        self.budget.take(xattrs.weight())?;
+        self.bounds.budget.take(xattrs.weight())?;
         let inode = self.tree.inode_mut(dir.inode());
         inode.stat = stat;
         inode.xattrs = xattrs;
@@ -131,9 +65,7 @@ impl<'b> Placer<'b> {
     }
 
     /// A directory that an entry describes.
-    /// # Errors
-    /// It fails when `parent` cannot be a directory, or a budget is used up.
-    pub fn dir(
+    pub(super) fn dir(
         &mut self,
         parent: &GuestPath,
         name: Name,
@@ -153,9 +85,12 @@ impl<'b> Placer<'b> {
     }
 
     /// Anything but a directory or a hard link.
-    /// # Errors
-    /// It fails when `parent` cannot be a directory, or a budget is used up.
-    pub fn inode(&mut self, parent: &GuestPath, name: Name, inode: Inode<Extents>) -> Result<()> {
+    pub(super) fn inode(
+        &mut self,
+        parent: &GuestPath,
+        name: Name,
+        inode: Inode<Extents>,
+    ) -> Result<()> {
         let firm = self.firm_parent(parent)?;
         self.record(&parent.join(&name), || inode.clone())?;
         let parent = self.parent(parent, firm)?;
@@ -164,20 +99,21 @@ impl<'b> Placer<'b> {
     }
 
     /// A file that aufs kept for its hard links.
-    /// # Errors
-    /// It fails when the budget is used up.
-    pub fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
+    pub(super) fn plink(&mut self, path: GuestPath, inode: Inode<Extents>) -> Result<()> {
         self.record(&path, || inode.clone())?;
-        self.budget.take(inode.weight() + path.weight())?;
+        self.bounds.budget.take(inode.weight() + path.weight())?;
         let id = self.tree.push(inode)?;
         self.plinks.insert(path, id);
         Ok(())
     }
 
     /// A further name for what `target` names.
-    /// # Errors
-    /// It fails when `target` is not a path, `parent` cannot be a directory, or a budget runs out.
-    pub fn hard_link(&mut self, parent: &GuestPath, name: Name, target: &[u8]) -> Result<()> {
+    pub(super) fn hard_link(
+        &mut self,
+        parent: &GuestPath,
+        name: Name,
+        target: &[u8],
+    ) -> Result<()> {
         let target =
             GuestPath::parse(target).with_context(|| format!("hard link to {}", shown(target)))?;
         let firm = self.firm_parent(parent)?;
@@ -193,7 +129,7 @@ impl<'b> Placer<'b> {
         };
         match found {
             Some(id) => {
-                self.budget.take(name.weight())?;
+                self.bounds.budget.take(name.weight())?;
                 self.tree[parent].entries.insert(name, id);
             }
             // In a layer below, or later in this tar.
@@ -203,9 +139,7 @@ impl<'b> Placer<'b> {
     }
 
     /// A whiteout: `name` in `parent` is hidden in the layers below.
-    /// # Errors
-    /// It fails when symbolic links to `parent` lead in a circle, or a budget is used up.
-    pub fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
+    pub(super) fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
         let firm = self.firm_parent(parent)?;
         self.record(&parent.join(&name), Journal::whiteout)?;
         // Where the layer itself has something else than a directory, nothing of
@@ -215,15 +149,13 @@ impl<'b> Placer<'b> {
             None => self.walk(parent, OnTheWay::Make)?,
         };
         // Once as it stands in the tar, and once as an inode in the end.
-        self.budget.take(2 * name.weight() + Journal::whiteout::<Extents>().weight())?;
+        self.bounds.budget.take(2 * name.weight() + Journal::whiteout::<Extents>().weight())?;
         self.whiteouts.extend(dir.map(|dir| (dir, name)));
         Ok(())
     }
 
     /// An opaque directory: `dir` hides what layers below have in it.
-    /// # Errors
-    /// It fails when symbolic links to `dir` lead in a circle, or a budget is used up.
-    pub fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
+    pub(super) fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
         let firm = self.firm_parent(dir)?;
         self.record(dir, Journal::opaque)?;
         let dir = match firm {
@@ -236,10 +168,8 @@ impl<'b> Placer<'b> {
         Ok(())
     }
 
-    /// Settles what needed the whole tar.
-    /// # Errors
-    /// It fails when the tree cannot hold another inode, or the journal cannot be stored in it.
-    pub fn finish(mut self) -> Result<Tree<Extents>> {
+    /// Settles what can be told only from the whole tar: what the whiteouts hide.
+    pub(super) fn finish(mut self) -> Result<Tree<Extents>> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
         for (parent, name) in &whiteouts {
             if self.entry(*parent, name).is_none() {
@@ -265,7 +195,7 @@ impl<'b> Placer<'b> {
     /// Adds to the journal, if there is one.
     fn record(&mut self, path: &GuestPath, inode: impl FnOnce() -> Inode<Extents>) -> Result<()> {
         if let Some(journal) = &mut self.journal {
-            journal.add(&mut self.tree, &path.to_bytes(), inode(), self.budget)?;
+            journal.add(&mut self.tree, &path.to_bytes(), inode(), self.bounds.budget)?;
         }
         Ok(())
     }
@@ -274,7 +204,7 @@ impl<'b> Placer<'b> {
         if self.journal.is_none() {
             let whiteouts = self.whiteouts.iter().cloned();
             let plinks = self.plinks.iter().map(|(path, id)| (path.clone(), *id));
-            let journal = Journal::begin(&mut self.tree, whiteouts, plinks, self.budget)?;
+            let journal = Journal::begin(&mut self.tree, whiteouts, plinks, self.bounds.budget)?;
             self.journal = Some(journal);
         }
         Ok(())
@@ -311,7 +241,7 @@ impl<'b> Placer<'b> {
 
     /// Makes `name` in `dir` lead to a new inode.
     fn add(&mut self, dir: DirId, name: Name, inode: Inode<Extents>) -> Result<InodeId> {
-        self.budget.take(inode.weight() + name.weight())?;
+        self.bounds.budget.take(inode.weight() + name.weight())?;
         Ok(self.tree.add(dir, name, inode)?)
     }
 
@@ -322,7 +252,7 @@ impl<'b> Placer<'b> {
     /// A new directory that no entry describes yet. One that takes the place of
     /// something else starts empty: nothing of lower layers is in it.
     fn new_dir(&mut self, parent: DirId, name: Name, replaces: bool) -> Result<DirId> {
-        self.budget.take(weight::EMPTY_DIR + name.weight())?;
+        self.bounds.budget.take(weight::EMPTY_DIR + name.weight())?;
         let dir = self.tree.add_dir(parent, name, Stat::IMPLIED_DIR)?;
         (self.tree[dir].opaque, self.tree[dir].implied) = (replaces, !replaces);
         Ok(dir)
@@ -348,7 +278,7 @@ impl<'b> Placer<'b> {
     }
 
     fn walk(&mut self, path: &GuestPath, on: OnTheWay) -> Result<Option<DirId>> {
-        let mut resolver = Resolver::new(&path.0, self.steps)?;
+        let mut resolver = Resolver::new(&path.0, self.bounds.steps)?;
         while let Some((here, name)) = resolver.next_name() {
             let known = self.entry(here, &name);
             if let Some(dir) = known.and_then(|id| self.tree.dir_id(id)) {
@@ -368,10 +298,10 @@ impl<'b> Placer<'b> {
                 return Ok(None);
             }
             ensure!(
-                resolver.depth() + 1 < self.max_depth,
+                resolver.depth() + 1 < self.bounds.max_depth,
                 "{}: deeper than {} directories (raise --max-depth to allow it)",
                 path.shown(),
-                self.max_depth
+                self.bounds.max_depth
             );
             let dir = self.new_dir(here, name.clone(), known.is_some())?;
             resolver.enter(dir, name);
@@ -382,7 +312,14 @@ impl<'b> Placer<'b> {
 
 #[cfg(test)]
 mod tests {
+    use fsimage::budget::{Budget, Steps};
+
+    use super::super::limits::Limits;
     use super::*;
+
+    fn bounds<'b>(budget: &'b Budget<'b>, steps: &'b Steps) -> Bounds<'b> {
+        Bounds { budget, steps, max_depth: Limits::default().depth }
+    }
 
     fn file() -> Inode<Extents> {
         let kind = Kind::File(Extents::default());
@@ -393,7 +330,7 @@ mod tests {
     fn used(fill: impl Fn(&mut Placer<'_>) -> Result<()>) -> u64 {
         let use_up = |limit| {
             let (budget, steps) = (Budget::new(limit), Steps::default());
-            let mut placer = Placer::new(&Limits::default(), &budget, &steps);
+            let mut placer = Placer::new(bounds(&budget, &steps));
             fill(&mut placer)?;
             placer.finish()?;
             Ok::<_, anyhow::Error>(budget.used())
@@ -438,7 +375,7 @@ mod tests {
         let path = |text: &str| GuestPath::parse(text.as_bytes()).unwrap();
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
         let (budget, steps) = (Budget::default(), Steps::new(200_000));
-        let mut placer = Placer::new(&Limits::default(), &budget, &steps);
+        let mut placer = Placer::new(bounds(&budget, &steps));
         let root = GuestPath::default();
         // Each of the links goes to and fro in `d` on the way to the next one.
         placer.dir(&root, name("d"), Stat::IMPLIED_DIR, Xattrs::default()).unwrap();
@@ -459,7 +396,7 @@ mod tests {
         let path = |depth: usize| GuestPath::parse("d/".repeat(depth).as_bytes()).unwrap();
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
         let (budget, steps) = (Budget::default(), Steps::default());
-        let mut placer = Placer::new(&Limits::default(), &budget, &steps);
+        let mut placer = Placer::new(bounds(&budget, &steps));
         for depth in 0..1000 {
             placer.whiteout(&path(depth), name("d")).unwrap();
         }

@@ -164,7 +164,7 @@ pub(super) fn before_data(
     stream: &mut Stream<'_>,
 ) -> Result<(SparseMap, u64)> {
     let mut map = SparseMap { size: size(pax, stored)?, runs: Vec::new() };
-    let mut lines = Lines { stream, left: stored, block: Vec::new(), at: 0, taken: 0 };
+    let mut lines = MapLines { stream, left: stored, block: Vec::new(), at: 0, taken: 0 };
     let count = lines.number()?;
     ensure!(count <= MAX_RUNS as u64, "a sparse file in more than {MAX_RUNS} pieces");
     for _ in 0..count {
@@ -176,7 +176,7 @@ pub(super) fn before_data(
 }
 
 /// Decimal lines in blocks of a stream.
-struct Lines<'s, 'a> {
+struct MapLines<'s, 'a> {
     stream: &'s mut Stream<'a>,
     /// Bytes of the entry that were not read yet.
     left: u64,
@@ -185,7 +185,7 @@ struct Lines<'s, 'a> {
     taken: u64,
 }
 
-impl Lines<'_, '_> {
+impl MapLines<'_, '_> {
     fn number(&mut self) -> Result<u64> {
         let (mut number, mut digits) = (0u64, 0);
         loop {

@@ -11,20 +11,22 @@ use fsimage::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
 use fsimage::io::threads;
 use sha2::{Digest as _, Sha256};
 
-use super::inflate::{self, CHUNK, Ended, Outlet, Piece};
+use super::inflate::{self, CHUNK, Chunk, Ended, Outlet};
 use super::limits::{Budgets, Limits};
 
-/// Pieces on the way: enough to even out, few enough to stay in the cache.
-const PIECES: usize = 6;
+/// Chunks in the channel: enough to even out the two threads, few enough to stay in the
+/// processor's cache.
+const CHUNKS: usize = 6;
 
-/// Pieces of the blob that wait for some of the tar stream, to be hashed beside it.
+/// Chunks of the blob that are held back until the tar stream goes on, because both are
+/// hashed faster together.
 const WAITING: usize = 2;
 
-/// Bytes of the blob that may not have come yet, while what they were inflated to has.
-const AHEAD: u64 = ((PIECES + WAITING) * CHUNK) as u64;
+/// Bytes of the blob that may still be on their way when what they inflate to has come.
+const AHEAD: u64 = ((CHUNKS + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
-pub struct BlobSeen {
+pub(super) struct BlobSeen {
     /// SHA-256 of the blob as it was read, still compressed.
     pub digest: Digest,
     /// Bytes of the blob that were read.
@@ -35,18 +37,42 @@ pub struct BlobSeen {
     pub unread: Option<anyhow::Error>,
 }
 
+/// What was made of a blob, and what the blob turned out to be: it is read to its end
+/// even where nothing could be made of it.
+#[must_use = "what was made counts only once the blob was checked"]
+pub struct Outcome<T> {
+    pub(super) made: Result<T>,
+    pub(super) blob: BlobSeen,
+}
+
+impl<T> Outcome<T> {
+    /// What was made, if `check` accepts the digest and the size of the blob.
+    ///
+    /// # Errors
+    /// It fails when the blob could not be read, when `check` does, when the blob could not be
+    /// inflated, or when nothing could be made of it, in this order: a damaged blob explains
+    /// whatever else went wrong.
+    pub fn checked(self, check: impl FnOnce(Digest, u64) -> Result<()>) -> Result<T> {
+        let BlobSeen { digest, size, error, unread } = self.blob;
+        unread.map_or(Ok(()), Err)?;
+        check(digest, size)?;
+        error.map_or(Ok(()), Err)?;
+        self.made
+    }
+}
+
 /// The uncompressed bytes of a layer, in order.
 pub(super) struct Stream<'a> {
-    pieces: Receiver<Piece>,
+    chunks: Receiver<Chunk>,
     spent: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     /// How much of `chunk` is used.
     at: usize,
-    tar: Hashed,
-    blob: Hashed,
-    /// Pieces of the blob that are not hashed yet.
+    tar: Hashing,
+    blob: Hashing,
+    /// Chunks of the blob that are not hashed yet.
     waiting: Vec<Vec<u8>>,
-    /// Whether the blob is the tar stream.
+    /// Whether the blob is not compressed, and so the tar stream itself.
     plain: bool,
     allowed: Allowed<'a>,
     /// Bytes that were taken from the budget for expansion.
@@ -61,7 +87,7 @@ pub(super) struct Allowed<'a> {
     pub most: u64,
     /// How many times as long as the blob it may be at no cost.
     pub times: u64,
-    /// Bytes by which it, and others, may be longer than that.
+    /// Pays for bytes beyond that, here and in the other layers.
     pub expansion: &'a Budget<'a>,
 }
 
@@ -73,7 +99,7 @@ impl<'a> Allowed<'a> {
 
 /// What came so far.
 #[derive(Default)]
-struct Hashed {
+struct Hashing {
     sha256: Sha256,
     bytes: u64,
 }
@@ -85,43 +111,43 @@ pub(super) fn with_stream<T>(
     allowed: Allowed<'_>,
     progress: &(dyn Fn(u64) + Sync),
     take: impl FnOnce(&mut Stream<'_>) -> Result<T>,
-) -> (Result<T>, BlobSeen) {
-    let (send, pieces) = bounded(PIECES);
-    let (spent, reuse) = bounded(PIECES + WAITING);
+) -> Outcome<T> {
+    let (send, chunks) = bounded(CHUNKS);
+    let (spent, reuse) = bounded(CHUNKS + WAITING);
     let enough = AtomicBool::new(false);
-    let outlet = Outlet { pieces: send, spent: reuse, enough: &enough };
+    let outlet = Outlet { chunks: send, spent: reuse, enough: &enough };
     std::thread::scope(|scope| {
         let blob = Progress { inner: blob, report: progress };
         let inflater =
             match threads::spawn_scoped(scope, "inflate", move || inflate::run(blob, outlet)) {
                 Ok(inflater) => inflater,
                 Err(error) => {
-                    let why = error.to_string();
-                    let unread = Some(error.into());
-                    let digest = Digest::of(b"");
-                    return (Err(anyhow!(why)), BlobSeen { digest, size: 0, error: None, unread });
+                    let made = Err(anyhow!(error.to_string()));
+                    let (digest, unread) = (Digest::of(b""), Some(error.into()));
+                    let seen = BlobSeen { digest, size: 0, error: None, unread };
+                    return Outcome { made, blob: seen };
                 }
             };
         let mut stream = Stream {
-            pieces,
+            chunks,
             spent,
             chunk: Vec::new(),
             at: 0,
-            tar: Hashed::default(),
-            blob: Hashed::default(),
+            tar: Hashing::default(),
+            blob: Hashing::default(),
             waiting: Vec::new(),
             plain: false,
             allowed,
             expanded: 0,
             progress,
         };
-        let taken = take(&mut stream);
+        let made = take(&mut stream);
         enough.store(true, Ordering::Relaxed);
-        let blob = stream.rest();
+        let Hashing { sha256, bytes: size } = stream.rest();
         let Ended { error, unread } =
             inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let digest = Digest::from_hasher(blob.sha256);
-        (taken, BlobSeen { digest, size: blob.bytes, error, unread })
+        let digest = Digest::from_hasher(sha256);
+        Outcome { made, blob: BlobSeen { digest, size, error, unread } }
     })
 }
 
@@ -142,19 +168,19 @@ impl Stream<'_> {
     /// The bytes at hand, never empty until the end.
     fn available(&mut self) -> Result<&[u8]> {
         while self.at == self.chunk.len() {
-            let Ok(piece) = self.pieces.recv() else {
+            let Ok(chunk) = self.chunks.recv() else {
                 return Ok(&[]);
             };
-            let next = match piece {
-                Piece::Blob(bytes) => {
+            let next = match chunk {
+                Chunk::Blob(bytes) => {
                     self.waiting.push(bytes);
                     if self.waiting.len() > WAITING {
                         self.hash(&[]);
                     }
                     continue;
                 }
-                Piece::Tar(bytes) => bytes,
-                Piece::Plain(bytes) => {
+                Chunk::Tar(bytes) => bytes,
+                Chunk::Plain(bytes) => {
                     self.plain = true;
                     bytes
                 }
@@ -176,7 +202,7 @@ impl Stream<'_> {
             self.tar.bytes <= *most,
             "more than {most} bytes uncompressed (raise --max-layer-bytes to allow it)",
         );
-        // Of the blob, pieces may be on the way.
+        // Some chunks of the blob may not have come yet.
         let blob = if self.plain { self.tar.bytes } else { self.blob.bytes + AHEAD };
         let beyond = self.tar.bytes.saturating_sub(blob.saturating_mul(*times));
         if beyond > self.expanded {
@@ -207,15 +233,15 @@ impl Stream<'_> {
     }
 
     /// Hashes what is left of the blob, whatever is in it.
-    fn rest(mut self) -> Hashed {
-        while let Ok(piece) = self.pieces.recv() {
-            match piece {
-                Piece::Blob(bytes) => {
+    fn rest(mut self) -> Hashing {
+        while let Ok(chunk) = self.chunks.recv() {
+            match chunk {
+                Chunk::Blob(bytes) => {
                     self.waiting.push(bytes);
                     self.hash(&[]);
                 }
-                Piece::Tar(_) => {}
-                Piece::Plain(bytes) => {
+                Chunk::Tar(_) => {}
+                Chunk::Plain(bytes) => {
                     self.plain = true;
                     self.hash(&bytes);
                 }
@@ -263,7 +289,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The next `len` bytes as one piece; in `scratch`, if they are none yet.
+    /// The next `len` bytes as one slice, in `scratch` if they come in more than one chunk.
     pub(super) fn piece<'s>(
         &'s mut self,
         len: usize,
@@ -351,7 +377,7 @@ mod tests {
         let read = |blob: &[u8], times, bytes| {
             let budget = Budget::new(bytes);
             let allowed = Allowed { most: u64::MAX, times, expansion: &budget };
-            with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).0
+            with_stream(Parts(blob, false), allowed, &|_| {}, |stream| stream.finish()).made
         };
         assert!(read(&zeros, EXPANSION, 0).is_ok());
         // As a blob that was in the hundredth part of its bytes itself.
@@ -409,7 +435,7 @@ mod tests {
                     zstd::encode_all(&tar[..], 1).unwrap(),
                 ];
                 for (blob, how) in blobs.iter().flat_map(|b| (0..3).map(move |how| (b, how))) {
-                    let (taken, seen) =
+                    let Outcome { made: taken, blob: seen } =
                         with_stream(Parts(blob, false), all(), &|_| {}, |stream| match how {
                             0 => stream.finish(),
                             1 => stream.skip(len as u64 / 2).and_then(|()| stream.finish()),
@@ -430,20 +456,20 @@ mod tests {
         let blob = gzip(&vec![7; 1 << 20]);
         let cut = &blob[..blob.len() / 2];
         let whole = |stream: &mut Stream<'_>| stream.finish();
-        let (_, seen) = with_stream(Parts(cut, true), all(), &|_| {}, whole);
+        let seen = with_stream(Parts(cut, true), all(), &|_| {}, whole).blob;
         assert!(format!("{:#}", seen.unread.unwrap()).contains("the disk is gone"));
-        let (_, seen) = with_stream(Parts(cut, false), all(), &|_| {}, whole);
+        let seen = with_stream(Parts(cut, false), all(), &|_| {}, whole).blob;
         assert!(seen.unread.is_none() && seen.error.is_some());
         assert_eq!((seen.digest, seen.size), (Digest::of(cut), cut.len() as u64));
         let plain = vec![7; 1 << 20];
         for blob in [&blob, &plain] {
             let (left, right) = blob.split_at(blob.len() / 2);
             let broken = Broken(Parts(left, false), Some(Parts(right, false)));
-            let (_, seen) = with_stream(broken, all(), &|_| {}, whole);
+            let seen = with_stream(broken, all(), &|_| {}, whole).blob;
             assert!(format!("{:#}", seen.error.unwrap()).contains("it passes"));
             assert_eq!((seen.digest, seen.size), (Digest::of(blob), blob.len() as u64));
         }
-        let (taken, seen) =
+        let Outcome { made: taken, blob: seen } =
             with_stream(Parts(&blob, false), Allowed { most: 1 << 19, ..all() }, &|_| {}, whole);
         assert!(format!("{:#}", taken.unwrap_err()).contains("--max-layer-bytes"));
         assert_eq!(seen.digest, Digest::of(&blob));

@@ -15,8 +15,8 @@ const MAX_DROPPED: usize = 16 << 10;
 /// file system may have, and what Linux lets no inode of the kind have, is left out, and
 /// listed in [`DROPPED_XATTRS`]: a guest could not copy it up.
 pub(super) fn from_pax(pax: &Pax, holder: Holder, mode: u16, max_bytes: u64) -> Result<Xattrs> {
-    // In the tar's order, and whether each is set or taken away: they are sorted once,
-    // however many there are.
+    // The xattrs in the tar's order, each with whether it is set or taken away. They are
+    // sorted once, however many there are.
     let mut found: Vec<(Xattr, bool)> = Vec::new();
     let mut dropped: Vec<Vec<u8>> = Vec::new();
     for (key, value) in pax.iter() {

@@ -57,7 +57,7 @@ impl Document {
         let mut value = std::mem::take(&mut self.value);
         let result = expand(&mut value, vars, except, &mut steps);
         self.value = value;
-        result.map_err(|what| self.error(&steps, what))
+        result.map_err(|error| self.error(&steps, error.to_string()))
     }
 
     /// The typed form of the document's value.
@@ -97,20 +97,20 @@ pub(super) fn expand(
     vars: &Vars,
     except: &[&str],
     steps: &mut Vec<Step>,
-) -> Result<(), String> {
+) -> anyhow::Result<()> {
     match value {
         Value::String(text) => *text = vars.expand(text)?,
         Value::Array(values) => {
-            for (i, value) in values.iter_mut().enumerate() {
+            for (i, element) in values.iter_mut().enumerate() {
                 steps.push(Step::Index(i));
-                expand(value, vars, &[], steps)?;
+                expand(element, vars, &[], steps)?;
                 steps.pop();
             }
         }
         Value::Object(values) => {
-            for (key, value) in values.iter_mut().filter(|(key, _)| !except.contains(&&***key)) {
+            for (key, member) in values.iter_mut().filter(|(key, _)| !except.contains(&&***key)) {
                 steps.push(Step::Key(key.clone()));
-                expand(value, vars, &[], steps)?;
+                expand(member, vars, &[], steps)?;
                 steps.pop();
             }
         }
@@ -123,8 +123,8 @@ pub(super) fn expand(
 pub(super) fn used(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::String(text) => names.extend(super::vars::names(text)),
-        Value::Array(values) => values.iter().for_each(|value| used(value, names)),
-        Value::Object(values) => values.values().for_each(|value| used(value, names)),
+        Value::Array(values) => values.iter().for_each(|element| used(element, names)),
+        Value::Object(values) => values.values().for_each(|member| used(member, names)),
         _ => {}
     }
 }

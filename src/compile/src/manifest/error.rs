@@ -1,10 +1,10 @@
-//! Why there is no manifest.
+//! Why a manifest could not be read.
 
 use std::path::PathBuf;
 
-use crate::manifest::types::Patch;
+use crate::patch::located::Patch;
 
-/// Why there is no manifest.
+/// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The manifest or a file that it includes cannot be read.

@@ -10,15 +10,14 @@ use fsimage::io::regular;
 use oci::ImageRef;
 use serde::Deserialize;
 
-use crate::manifest::check;
 use crate::manifest::document::{self, Document};
 use crate::manifest::error::ManifestError;
-use crate::manifest::patch::Op;
-use crate::manifest::place::Place;
 use crate::manifest::step::Step;
-use crate::manifest::types::{Manifest, Patch};
+use crate::manifest::types::Manifest;
 use crate::manifest::vars::{self, Vars};
 use crate::manifest::written::{Upper, VerifyImage, Written};
+use crate::patch::located::{Location, Patch};
+use crate::patch::op::{Include, Op};
 
 pub(super) fn open(path: &Path) -> Result<File, ManifestError> {
     File::open(path).map_err(|source| ManifestError::Io { path: path.to_owned(), source })
@@ -36,7 +35,7 @@ pub(super) struct Reading {
     pub(super) done: Vec<Patch>,
 }
 
-/// Files that include others twice make many of few.
+/// Files that a manifest may include, counted each time: two that include two make four.
 pub(super) const MAX_INCLUDES: usize = 10_000;
 
 impl Reading {
@@ -60,8 +59,8 @@ impl Reading {
             let mut problem = None;
             vars.retain(|(name, value)| match self.vars.define(name, value) {
                 Ok(()) => false,
-                Err(what) => {
-                    problem.get_or_insert((name.clone(), what));
+                Err(error) => {
+                    problem.get_or_insert((name.clone(), error.to_string()));
                     true
                 }
             });
@@ -85,15 +84,16 @@ impl Reading {
         let dir = document.path.parent().unwrap_or(Path::new(""));
         for (i, mut op) in ops.into_iter().enumerate() {
             let steps: Vec<Step> = steps.iter().cloned().chain([Step::Index(i)]).collect();
-            let at = Place { file: document.path.clone(), line: document.line(&steps) };
+            let at = Location { file: document.path.clone(), line: document.line(&steps) };
             if let Some(path) = op.host_path_mut() {
                 *path = dir.join(&path);
             }
             let patch = Patch { at, op };
-            check::check(&patch.op)
-                .map_err(|what| ManifestError::Patch(Box::new(patch.clone()), what))?;
+            patch.op.check().map_err(|error| {
+                ManifestError::Patch(Box::new(patch.clone()), error.to_string())
+            })?;
             match &patch.op {
-                Op::Include(path) => self.include(&patch, path)?,
+                Op::Include(Include(path)) => self.include(&patch, path)?,
                 _ => self.done.push(patch),
             }
         }
@@ -104,7 +104,7 @@ impl Reading {
         let bad = |what| ManifestError::Patch(Box::new(patch.clone()), what);
         let real = |path: &Path| path.canonicalize().map_err(|error| bad(error.to_string()));
         let wanted = real(path)?;
-        // What is no regular file (standard input) cannot be included.
+        // A file that is not regular, such as standard input, cannot be included.
         for open in self.open.iter().filter(|open| open.is_file()) {
             if real(open)? == wanted {
                 let chain: Vec<_> =
@@ -138,7 +138,7 @@ impl Reading {
 impl Manifest {
     /// The manifest of `image` as it is.
     pub fn of_image(image: ImageRef) -> Self {
-        let upper_at = Place { file: image.to_string().into(), line: 1 };
+        let upper_at = Location { file: image.to_string().into(), line: 1 };
         Self {
             image,
             verify_image: None,
@@ -193,7 +193,7 @@ impl Manifest {
             return Err(ManifestError::Set(what));
         }
         let steps = [Step::Key("upper".into()), Step::Key("size".into())];
-        let upper_at = Place { file: path.to_owned(), line: document.line(&steps) };
+        let upper_at = Location { file: path.to_owned(), line: document.line(&steps) };
         let mut image = written.image;
         let dir = path.parent().unwrap_or(Path::new(""));
         image.resolve(dir);

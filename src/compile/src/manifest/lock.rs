@@ -35,13 +35,13 @@ impl Default for Lock {
 /// How a build uses its lock file.
 #[derive(Clone, Debug, Default)]
 pub struct LockUse {
-    /// Empty: there is none.
+    /// The lock file; empty if the build has none.
     pub path: PathBuf,
-    /// Write down what a reference led to.
+    /// Record what the reference led to.
     pub write: bool,
-    /// Do not take what it says.
+    /// Ignore what it says, and ask the registry again.
     pub update: bool,
-    /// It is an error if it does not say which image it is.
+    /// Fail unless it says which image the reference leads to.
     pub required: bool,
 }
 

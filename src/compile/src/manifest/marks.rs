@@ -7,10 +7,10 @@ use saphyr_parser::{Event, Parser};
 
 use crate::manifest::step::Step;
 
-/// Values in each other. Parsers take time by the square of it.
+/// Depth of values in each other. The time that parsers take grows with its square.
 const MAX_DEPTH: usize = 64;
 
-/// Brackets in a document that cannot be read here, to its end.
+/// Opening brackets that a document may have if this reading cannot follow it.
 const MAX_UNREAD: usize = 1000;
 
 /// Bytes of memory that the values and places of a document may take, each alias
@@ -33,7 +33,7 @@ pub(super) struct TooMuch {
     pub column: usize,
 }
 
-/// What is open while a document is read.
+/// A list or a mapping whose end was not read yet.
 enum Node {
     /// With the number of the element that comes next.
     Sequence(usize),

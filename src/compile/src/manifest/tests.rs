@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use bundle::boot::lenient::Int;
 use bundle::boot::{Boot, Publish, UpperSize};
 
-use super::patch::Op;
 use super::*;
+use crate::patch::Patch;
+use crate::patch::op::Op;
 
 /// A directory with files of YAML, gone with its owner.
 struct Files(tempfile::TempDir);
@@ -222,7 +224,7 @@ fn variables_stand_for_text_and_numbers_in_every_value() {
     assert_eq!(manifest.boot.cpus.unwrap().get(), 2);
     assert_eq!(manifest.boot.env["A"], "b-2 $ $HOME ${B}");
     let Op::Mknod(op) = &manifest.patches[0].op else { panic!("it is a mknod") };
-    assert_eq!(op.major, Some(2));
+    assert_eq!(op.major, Some(Int(2)));
     let error = files.load(&[]).unwrap_err();
     assert!(error.starts_with("m.yaml:11:") && error.contains("--set YES="), "{error}");
     let error = files.load(&[("YES", "true"), ("NOT", "x")]).unwrap_err();

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-/// A text that is longer with its variables is meant to exhaust the machine.
+use anyhow::{Result, anyhow, bail, ensure};
+
+/// Bytes of a text with its variables: more are only there to exhaust the memory.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Vars(BTreeMap<String, String>);
 
-/// A piece of text.
-enum Piece<'t> {
+/// A part of a text with variables.
+enum Segment<'t> {
     Plain(&'t str),
     /// `${NAME}`
     Name(&'t str),
-    /// `$${`, and what else begins with two of them.
+    /// `$$`, which stands for one of them.
     Dollar,
 }
 
@@ -25,10 +27,8 @@ impl Vars {
     }
 
     /// Defines `name` unless it is there.
-    pub(super) fn define(&mut self, name: &str, value: &str) -> Result<(), String> {
-        if !is_name(name) {
-            return Err(bad_name(name));
-        }
+    pub(super) fn define(&mut self, name: &str, value: &str) -> Result<()> {
+        ensure!(is_name(name), bad_name(name));
         if !self.0.contains_key(name) {
             let value = self.expand(value)?;
             self.0.insert(name.to_owned(), value);
@@ -37,17 +37,17 @@ impl Vars {
     }
 
     /// `text` with values in the place of `${NAME}`, and `$` of `$$`.
-    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
+    pub(super) fn expand(&self, text: &str) -> Result<String> {
         let mut out = String::new();
-        for piece in pieces(text)? {
-            match piece {
+        for segment in segments(text)? {
+            match segment {
                 _ if out.len() > MAX_BYTES => {
-                    return Err(format!("with its variables, it has more than {MAX_BYTES} bytes"));
+                    bail!("with its variables, it has more than {MAX_BYTES} bytes");
                 }
-                Piece::Plain(text) => out.push_str(text),
-                Piece::Dollar => out.push('$'),
-                Piece::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {
-                    format!(
+                Segment::Plain(text) => out.push_str(text),
+                Segment::Dollar => out.push('$'),
+                Segment::Name(name) => out.push_str(self.0.get(name).ok_or_else(|| {
+                    anyhow!(
                         "the variable {name} is not defined (in vars, or by --set {name}=…; \
                          write $${{{name}}} for the text itself)"
                     )
@@ -71,35 +71,34 @@ pub(super) fn bad_name(name: &str) -> String {
 
 /// The variables that `text` uses, as far as it can be read.
 pub(super) fn names(text: &str) -> Vec<String> {
-    let pieces = pieces(text).unwrap_or_default().into_iter();
-    let name = |piece| if let Piece::Name(name) = piece { Some(name.to_owned()) } else { None };
-    pieces.filter_map(name).collect()
+    let segments = segments(text).unwrap_or_default().into_iter();
+    let name =
+        |segment| if let Segment::Name(name) = segment { Some(name.to_owned()) } else { None };
+    segments.filter_map(name).collect()
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+fn segments(text: &str) -> Result<Vec<Segment<'_>>> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
-        out.push(Piece::Plain(&rest[..at]));
+        out.push(Segment::Plain(&rest[..at]));
         let behind = &rest[at + 1..];
         if let Some(behind) = behind.strip_prefix('$') {
-            out.push(Piece::Dollar);
+            out.push(Segment::Dollar);
             rest = behind;
         } else if let Some(behind) = behind.strip_prefix('{') {
             let (name, behind) = behind.split_once('}').ok_or_else(|| {
-                format!("{text:?}: a ${{ without }} (write $${{ for the text itself)")
+                anyhow!("{text:?}: a ${{ without }} (write $${{ for the text itself)")
             })?;
-            if !is_name(name) {
-                return Err(format!("{} (write $${{ for the text itself)", bad_name(name)));
-            }
-            out.push(Piece::Name(name));
+            ensure!(is_name(name), "{} (write $${{ for the text itself)", bad_name(name));
+            out.push(Segment::Name(name));
             rest = behind;
         } else {
-            out.push(Piece::Plain("$"));
+            out.push(Segment::Plain("$"));
             rest = behind;
         }
     }
-    out.push(Piece::Plain(rest));
+    out.push(Segment::Plain(rest));
     Ok(out)
 }
 
@@ -116,7 +115,7 @@ mod tests {
         let same = "^a$ $HOME $1 $";
         assert_eq!(vars.expand(same).unwrap(), same);
         assert_eq!(vars.expand("${A}${B} $${A} $$ ${SET}").unwrap(), "a$<a$> ${A} $ won");
-        assert!(vars.expand("${NONE}").unwrap_err().contains("--set NONE="));
+        assert!(vars.expand("${NONE}").unwrap_err().to_string().contains("--set NONE="));
         assert!(vars.expand("${A").is_err() && vars.expand("${}").is_err());
         assert!(vars.define("1", "").is_err());
     }

@@ -8,10 +8,10 @@ use oci::{ImageRef, Platform};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use crate::manifest::patch::Op;
+use crate::patch::op::Op;
 
-/// Reads a value that must say something where its key stands: an empty one would ask
-/// for nothing, and whoever wrote the key means something.
+/// Reads a value whose key may be missing, but must not be there without a value: whoever
+/// wrote the key asks for something.
 pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
@@ -65,7 +65,5 @@ pub struct VerifyImage {
 pub struct Upper {
     /// Bytes of the file system (4GiB, 512MiB): whole blocks of 4096, 16 MiB to
     /// 16 TiB. Default: 4 GiB, or 3 GiB beyond what patches need, if that is more.
-    #[serde(default)]
-    #[schemars(with = "Option<lenient::Text>")]
     pub size: Option<UpperSize>,
 }

@@ -5,7 +5,7 @@ use fsimage::tree::{InodeId, Kind};
 
 use super::resolve::{Last, Parents};
 use super::work::Work;
-use crate::manifest::owner::{Group, Id, Owner};
+use crate::patch::owner::{Group, Id, Owner};
 use crate::patch::shown::kind_name;
 
 pub(super) const PASSWD: &str = "/etc/passwd";
@@ -104,9 +104,9 @@ impl Work<'_> {
 
     /// The numbers that `owner` says.
     pub(super) fn ids(&mut self, owner: &Owner) -> Result<(Option<u32>, Option<u32>)> {
-        let login = matches!(owner.group, Some(Group::Login));
+        let wants_login = matches!(owner.group, Some(Group::Login));
         let named = matches!(owner.user, Some(Id::Name(_)));
-        let users = if login || named { self.table(PASSWD)? } else { Table::default() };
+        let users = if wants_login || named { self.table(PASSWD)? } else { Table::default() };
         let uid = match &owner.user {
             None => None,
             Some(Id::Number(number)) => Some(*number),
@@ -121,9 +121,9 @@ impl Work<'_> {
             (Some(Group::Login), Some(user)) => {
                 let (login, shown) = match user {
                     Id::Name(name) => (users.number(name, 3), name.clone()),
-                    Id::Number(uid) => {
-                        let row = users.of_number(*uid, 2);
-                        (row.and_then(|row| row.number(3)), uid.to_string())
+                    Id::Number(number) => {
+                        let row = users.of_number(*number, 2);
+                        (row.and_then(|row| row.number(3)), number.to_string())
                     }
                 };
                 let none = || anyhow!("the image's {PASSWD} has no login group of {shown:?}");

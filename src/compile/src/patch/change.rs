@@ -1,4 +1,4 @@
-//! What patches work with, and what they tell of their changes.
+//! What patches are applied with, and what they report.
 
 use std::fs::File;
 
@@ -15,18 +15,19 @@ pub struct Environment<'e> {
     pub time: Timestamp,
     /// What a file or an archive may cost at most.
     pub limits: &'e Limits,
-    /// Of the build: archives, and what patches keep, take from what its layers leave.
+    /// The budgets of the build: archives, and what patches keep in memory, take what its
+    /// layers have left.
     pub budgets: &'e Budgets,
-    /// Directories that the build itself is making, by device and inode: no copy
-    /// of what is around them takes them.
+    /// Directories that the build itself is making, by device and inode: a copy of a
+    /// directory around them leaves them out.
     pub own: &'e [(u64, u64)],
     /// Whether a file of the upper can have these xattrs.
     pub check_xattrs: &'e dyn Fn(&Xattrs) -> Result<()>,
     /// A new file that is gone with the process; archives are taken apart into
     /// one.
     pub scratch: &'e dyn Fn() -> Result<File>,
-    /// Whether what each patch changes is told.
-    pub tells: bool,
+    /// Whether the changes of each patch are recorded, as a dry run shows them.
+    pub records_changes: bool,
 }
 
 /// What became of the image's tree.
@@ -38,7 +39,7 @@ pub struct Patched {
     pub disks: Disks,
     /// A hash of the upper: of names, metadata and contents.
     pub fingerprint: blake3::Hash,
-    /// For each patch, if they are told.
+    /// The changes of each patch, if they are recorded.
     pub changes: Vec<Vec<Change>>,
     /// What the user may want to know of, one text each.
     pub warnings: Vec<String>,
@@ -48,7 +49,7 @@ pub struct Patched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Whether the path was made, changed or removed.
-    pub what: What,
+    pub kind: ChangeKind,
     /// The path in the guest.
     pub path: GuestPath,
 }
@@ -62,7 +63,7 @@ impl Change {
 
 /// Kinds of [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum ChangeKind {
     /// The path is new.
     Made,
     /// The path was there, and has other content or metadata.

@@ -28,7 +28,7 @@ impl Weigh for Content {
     fn weight(&self) -> u64 {
         match self {
             Self::Stored(extents) => extents.weight(),
-            // What a manifest says is not weighed.
+            // What a manifest says has a limit of its own.
             Self::Made(_) => 0,
         }
     }
@@ -45,7 +45,8 @@ pub enum Part {
     Host(HostFile),
 }
 
-/// A file of the host, as it was when the patches were applied.
+/// A file of the host, as it was when the patches were applied. Reading it later fails if
+/// it has changed since (TOCTOU).
 #[derive(Clone, Debug)]
 pub struct HostFile {
     /// Where the file is.
@@ -56,12 +57,12 @@ pub struct HostFile {
     seen: Arc<OnceLock<Seen>>,
 }
 
-/// What reading a file once through told.
+/// What was found when a file was read once, whole.
 #[derive(Debug)]
 struct Seen {
-    /// Of the blocks that are not zero, each behind its number.
+    /// A hash over the runs of pages that are not zero, each behind its offset and length.
     hash: blake3::Hash,
-    /// Where they are.
+    /// Ranges outside of which all is zero.
     data: Box<[Range<u64>]>,
 }
 
@@ -134,8 +135,11 @@ impl HostFile {
 /// Zeros from this many bytes on become a hole; fewer are not worth an extent.
 const LEAST_HOLE: u64 = 64 << 10;
 
-/// Where `file` is not zero. The host's own holes only save reading: zeros that
-/// are written there count as much, so that all hosts see the same.
+/// Reads where `file` is not zero. The host's own holes only save reading: zeros that are
+/// written there count as holes too, so that all hosts find the same.
+///
+/// Invariant: `at` is a multiple of a page, or the end of the file. Terminates because the
+/// inner loop runs at least once in each round: data begin before `end`.
 fn see(file: &File, size: u64) -> io::Result<Seen> {
     let mut hasher = blake3::Hasher::new();
     let mut data: Vec<Range<u64>> = Vec::new();
@@ -147,7 +151,8 @@ fn see(file: &File, size: u64) -> io::Result<Seen> {
     threads::pool()?;
     for Range { start: mut at, end } in holes::data_or_all(file, size, PAGE_SIZE) {
         while at < end {
-            // Cut where every host would, wherever its holes are.
+            // Chunks end at multiples of CHUNK, so that every host hashes the same runs,
+            // wherever its holes are.
             let len = (end - at).min(CHUNK - at % CHUNK) as usize;
             file.read_exact_at(&mut buffer[..len], at)?;
             see_chunk(&buffer[..len], at, &mut hasher, &mut data);

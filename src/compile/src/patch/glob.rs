@@ -9,10 +9,10 @@ use fsimage::tree::InodeId;
 use fsimage::tree::weight::Weigh as _;
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::resolve::{Found, Last, Nowhere, Parents};
+use super::resolve::{Last, Nowhere, Parents, Resolved};
 use super::work::Work;
 
-/// What may match a name.
+/// A component of a glob that stands for more than itself.
 pub(super) enum Pattern {
     Glob(GlobMatcher),
     /// `**`: no directory, or any number of them.
@@ -37,7 +37,7 @@ pub(super) fn fits(matcher: &GlobMatcher, name: &[u8]) -> bool {
 
 impl Work<'_> {
     /// What the path or glob `pattern` names, by path; at least one thing.
-    pub(super) fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Found>> {
+    pub(super) fn glob(&mut self, pattern: &str, last: Last) -> Result<Vec<Resolved>> {
         match self.find(pattern.as_bytes(), last, Parents::Need) {
             Ok(found) if found.id.is_some() => return Ok(vec![found]),
             Ok(found) if !is_glob(pattern.as_bytes()) => {
@@ -53,7 +53,7 @@ impl Work<'_> {
             parts.push("*");
         }
         for part in parts {
-            let pattern = match part {
+            let component = match part {
                 "**" => Some(Pattern::Any),
                 part if is_glob(part.as_bytes()) => Some(Pattern::Glob(matcher(part)?)),
                 _ => None,
@@ -61,13 +61,13 @@ impl Work<'_> {
             let mut next = Paths { all: Vec::new(), weight: weight(&paths) };
             for path in &paths {
                 let join = |name: &[u8]| [&path[..], b"/", name].concat();
-                if pattern.is_none() {
+                if component.is_none() {
                     next.push(self, join(part.as_bytes()))?;
                     continue;
                 }
                 let found = self.find(path, Last::Follow, Parents::Need);
                 let Some(dir) = found.ok().and_then(|found| found.id) else { continue };
-                match &pattern {
+                match &component {
                     Some(Pattern::Any) => self.dirs_below(dir, path, &mut next)?,
                     Some(Pattern::Glob(matcher)) => {
                         let names = self.tree.dir(dir).into_iter().flat_map(|d| d.entries.keys());
@@ -78,19 +78,19 @@ impl Work<'_> {
                     None => {}
                 }
             }
-            // Two of `**` come to a directory on many ways.
+            // Two `**` reach a directory in more than one way.
             next.all.sort();
             next.all.dedup();
             paths = next.all;
         }
         let mut held = weight(&paths);
-        let mut all: Vec<Found> = Vec::new();
+        let mut all: Vec<Resolved> = Vec::new();
         for path in paths {
             // A literal part behind a glob need not be there below each match.
             if let Ok(found) = self.find(&path, last, Parents::Need)
                 && found.id.is_some()
             {
-                held += size_of::<Found>() as u64 + found.path.weight();
+                held += size_of::<Resolved>() as u64 + found.path.weight();
                 self.hold(held)?;
                 all.push(found);
             }
@@ -134,7 +134,7 @@ fn weight(paths: &[Vec<u8>]) -> u64 {
 /// Paths that fit the part of a pattern, and those that fit the part before it.
 struct Paths {
     all: Vec<Vec<u8>>,
-    /// Of both.
+    /// The weight of both lists.
     weight: u64,
 }
 

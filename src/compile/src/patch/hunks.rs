@@ -19,7 +19,7 @@ pub(super) fn apply(text: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
         new.extend_from_slice(bytes);
         Ok(())
     };
-    // What of the old lines is done, and by how much the last hunk had moved.
+    // Up to where the old text is done, and how far the last hunk was from where it said.
     let (mut done, mut offset) = (At::default(), 0isize);
     for (i, hunk) in hunks.iter().enumerate() {
         let guess = hunk.first().saturating_add_signed(offset);

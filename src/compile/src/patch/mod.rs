@@ -7,21 +7,22 @@
 //! whiteouts, opaque directories.
 
 mod accounts;
+mod capability;
 pub(super) mod change;
 pub mod content;
-mod copy;
-mod diff;
 mod edit;
-mod extract;
 mod glob;
 mod hunks;
-mod meta;
+pub(super) mod located;
+mod mode;
 mod names;
+pub mod op;
+mod owner;
 mod resolve;
 mod shown;
+mod targets;
 mod unified;
 mod upper;
-mod user;
 mod work;
 
 use std::collections::BTreeMap;
@@ -30,11 +31,12 @@ use anyhow::{Context as _, Result};
 use fsimage::tree::extents::Extents;
 use fsimage::tree::{InodeId, Tree};
 
-pub use self::change::{Change, Environment, Patched, What};
+pub use self::change::{Change, ChangeKind, Environment, Patched};
 use self::content::Disks;
+pub use self::located::{Location, Patch};
+pub use self::mode::{BadMode, Mode};
+pub use self::owner::{BadOwner, Group, Id, Owner};
 use self::work::Work;
-use crate::manifest::patch::Op;
-use crate::manifest::types::Patch;
 
 /// Applies `patches` to `tree`, whose contents lie on `disks`.
 ///
@@ -64,7 +66,7 @@ pub fn apply(
     let mut work = Work::new(tree, disks, environment);
     let mut changes = Vec::new();
     for patch in patches {
-        let done = work.run(&patch.op).and_then(|()| work.see());
+        let done = patch.op.apply(&mut work).and_then(|()| work.see());
         // A glob passes over what leads nowhere, and does not tell this from the limit.
         let done = environment.budgets.steps.check().map_err(Into::into).and(done);
         done.with_context(|| patch.to_string())?;
@@ -74,31 +76,6 @@ pub fn apply(
     let fingerprint = upper::fingerprint(&upper, &work.scratch_hashes)?;
     let Work { disks, warnings, .. } = work;
     Ok(Patched { upper, disks, fingerprint, changes, warnings })
-}
-
-impl Work<'_> {
-    fn run(&mut self, op: &Op) -> Result<()> {
-        match op {
-            Op::Write(op) => self.write(op),
-            Op::Append(op) => self.append(op),
-            Op::Copy(op) => self.copy(op),
-            Op::Extract(op) => self.extract(op),
-            Op::Diff(op) => self.diff(op),
-            Op::Replace(op) => self.replace(op),
-            Op::Mkdir(op) => self.mkdir(op),
-            Op::Symlink(op) => self.symlink(op),
-            Op::Link(op) => self.link(op),
-            Op::Remove(op) => self.remove(op),
-            Op::Rename(op) => self.rename(op),
-            Op::Chmod(op) => self.chmod(op),
-            Op::Chown(op) => self.chown(op),
-            Op::Xattr(op) => self.xattr(op),
-            Op::Mknod(op) => self.mknod(op),
-            Op::User(op) => self.user(op),
-            // The manifest has put what it includes in its place.
-            Op::Include(_) => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Guest paths to what they name, as the kernel would find it inside the root.
 
 use anyhow::{Result, anyhow, bail, ensure};
+use bundle::boot::lenient::Flag;
 use fsimage::tree::resolve::{Resolver, Stuck};
 use fsimage::tree::{DirId, GuestPath, InodeId, Kind, Name};
 
@@ -9,7 +10,7 @@ use crate::patch::shown::{kind_name, shown};
 
 /// Where a path leads.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct Resolved {
     /// The directory that has, or would have, the name; of the root: the root.
     pub dir: DirId,
     /// `None` for the root.
@@ -45,19 +46,19 @@ pub(super) enum Parents {
 }
 
 impl Parents {
-    pub(super) fn of(option: bool) -> Self {
-        if option { Self::Make } else { Self::Offer }
+    pub(super) fn of(Flag(make): Flag) -> Self {
+        if make { Self::Make } else { Self::Offer }
     }
 }
 
-impl Found {
+impl Resolved {
     /// What is there.
     pub(super) fn existing(&self) -> Result<InodeId> {
         self.id.ok_or_else(|| Nowhere(format!("there is no {}", shown(&self.path))).into())
     }
 
-    /// Whether the name is free for something new: not so that of a link which
-    /// leads to nothing.
+    /// Whether the name is free for something new. That to which a dangling symbolic link
+    /// leads is an error.
     pub(super) fn is_free(&self) -> Result<bool> {
         let dangling = self.linked && self.id.is_none();
         ensure!(!dangling, "a symbolic link leads to {}, which is not there", shown(&self.path));
@@ -72,7 +73,7 @@ impl Found {
 
 impl Work<'_> {
     /// Finds what `path` names.
-    pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Found> {
+    pub(super) fn find(&mut self, path: &[u8], last: Last, parents: Parents) -> Result<Resolved> {
         let mut resolver = Resolver::parse(path, &self.environment.budgets.steps)?;
         let mut linked = false;
         while let Some((dir, name)) = resolver.next_name() {
@@ -92,7 +93,7 @@ impl Work<'_> {
                     Some(dir) => resolver.enter(dir, name),
                     None if is_last => {
                         let path = here();
-                        return Ok(Found { dir, path, name: Some(name), id: Some(id), linked });
+                        return Ok(Resolved { dir, path, name: Some(name), id: Some(id), linked });
                     }
                     None => {
                         let what = kind_name(kind);
@@ -101,7 +102,7 @@ impl Work<'_> {
                 },
                 None if is_last => {
                     let path = here();
-                    return Ok(Found { dir, path, name: Some(name), id: None, linked });
+                    return Ok(Resolved { dir, path, name: Some(name), id: None, linked });
                 }
                 None => {
                     let path = here();
@@ -119,18 +120,31 @@ impl Work<'_> {
         }
         let (path, id) = (resolver.path(), resolver.dir().inode());
         let name = resolver.leave();
-        Ok(Found { dir: resolver.dir(), name, id: Some(id), path, linked })
+        Ok(Resolved { dir: resolver.dir(), name, id: Some(id), path, linked })
     }
 
     /// What is at `path`, which must be there, links followed.
-    pub(super) fn existing(&mut self, path: &str) -> Result<(Found, InodeId)> {
+    pub(super) fn existing(&mut self, path: &str) -> Result<(Resolved, InodeId)> {
         let found = self.find(path.as_bytes(), Last::Follow, Parents::Need)?;
         let id = found.existing()?;
         Ok((found, id))
     }
 
+    /// What was found, which must be a directory.
+    pub(super) fn found_dir(&self, found: &Resolved) -> Result<DirId> {
+        self.as_dir(found.existing()?, found)
+    }
+
+    /// `id`, which is at `found`, as a directory.
+    pub(super) fn as_dir(&self, id: InodeId, found: &Resolved) -> Result<DirId> {
+        self.tree.dir_id(id).ok_or_else(|| {
+            let what = kind_name(&self.tree.inode(id).kind);
+            anyhow!("{} is {what}, not a directory", shown(&found.path))
+        })
+    }
+
     /// The regular file at `path`, which must be there, links followed.
-    pub(super) fn file(&mut self, path: &str) -> Result<(Found, InodeId)> {
+    pub(super) fn file(&mut self, path: &str) -> Result<(Resolved, InodeId)> {
         let (found, id) = self.existing(path)?;
         match &self.tree.inode(id).kind {
             Kind::File(_) => Ok((found, id)),

@@ -10,7 +10,6 @@ use super::*;
 use fsimage::tree::Timestamp;
 
 use crate::layer::Limits;
-use crate::manifest::Place;
 
 const T: Timestamp = Timestamp { sec: 5, nsec: 0 };
 
@@ -83,11 +82,11 @@ fn run_within(
         own: &[],
         check_xattrs: &|_| Ok(()),
         scratch: &scratch,
-        tells: true,
+        records_changes: true,
     };
     let mut patches = patches(yaml);
     for patch in &mut patches {
-        patch.at = Place { file: "m".into(), line: patch.at.line };
+        patch.at = Location { file: "m".into(), line: patch.at.line };
     }
     apply(tree, disks, &patches, &environment)
 }

@@ -31,12 +31,12 @@ pub(super) struct Hunk {
     pub suffix: usize,
 }
 
-struct Lines<'d> {
+struct DiffLines<'d> {
     all: Vec<&'d [u8]>,
     at: usize,
 }
 
-impl<'d> Lines<'d> {
+impl<'d> DiffLines<'d> {
     fn peek(&self, ahead: usize) -> Option<&'d [u8]> {
         self.all.get(self.at + ahead).copied()
     }
@@ -48,7 +48,7 @@ impl<'d> Lines<'d> {
 
 /// The changes of files in `diff`; text between them is passed over.
 pub(super) fn parse(diff: &[u8]) -> Result<Vec<FileDiff>> {
-    let mut lines = Lines { all: diff.split_inclusive(|b| *b == b'\n').collect(), at: 0 };
+    let mut lines = DiffLines { all: diff.split_inclusive(|b| *b == b'\n').collect(), at: 0 };
     let mut files = Vec::new();
     while lines.peek(0).is_some() {
         let at = lines.at + 1;
@@ -67,9 +67,9 @@ pub(super) fn parse(diff: &[u8]) -> Result<Vec<FileDiff>> {
             None => continue,
         };
         while lines.header(0, b"@@ -").is_some() {
-            let at = lines.at + 1;
+            let hunk_at = lines.at + 1;
             let hunk = hunk(&mut lines);
-            file.hunks.push(hunk.map_err(|error| anyhow!("line {at} of the diff: {error}"))?);
+            file.hunks.push(hunk.map_err(|error| anyhow!("line {hunk_at} of the diff: {error}"))?);
         }
         files.push(file);
     }
@@ -77,14 +77,14 @@ pub(super) fn parse(diff: &[u8]) -> Result<Vec<FileDiff>> {
 }
 
 /// Whether the next lines name a file before and after, and a hunk follows.
-fn is_header(lines: &Lines<'_>) -> bool {
+fn is_header(lines: &DiffLines<'_>) -> bool {
     lines.header(0, b"--- ").is_some()
         && lines.header(1, b"+++ ").is_some()
         && lines.header(2, b"@@ -").is_some()
 }
 
 /// Takes `--- OLD` and `+++ NEW`.
-fn headers(lines: &mut Lines<'_>, file: &mut FileDiff) -> Result<()> {
+fn headers(lines: &mut DiffLines<'_>, file: &mut FileDiff) -> Result<()> {
     let old = lines.header(0, b"--- ").unwrap_or_default();
     let new = lines.header(1, b"+++ ").unwrap_or_default();
     (file.old, file.new) = (name(old)?, name(new)?);
@@ -145,7 +145,7 @@ fn unquoted(text: &[u8]) -> Result<(Vec<u8>, &[u8])> {
 }
 
 /// Takes git's headers of a file; `None` where they say nothing of it.
-fn git_file(lines: &mut Lines<'_>, names: &[u8]) -> Result<Option<FileDiff>> {
+fn git_file(lines: &mut DiffLines<'_>, names: &[u8]) -> Result<Option<FileDiff>> {
     let mut file = FileDiff::default();
     let (mut made, mut deleted) = (false, false);
     let mode = |text: &[u8]| -> Result<u16> {
@@ -205,7 +205,7 @@ fn git_names(names: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Takes `@@ -A,B +C,D @@` and its lines.
-fn hunk(lines: &mut Lines<'_>) -> Result<Hunk> {
+fn hunk(lines: &mut DiffLines<'_>) -> Result<Hunk> {
     let header = lines.header(0, b"@@ ").and_then(|text| std::str::from_utf8(text).ok());
     let mut words = header.unwrap_or_default().split(' ');
     let mut range = |sign: char| -> Option<(usize, usize)> {

@@ -25,7 +25,7 @@ struct Visit {
     id: DirId,
     /// Whether overlayfs merges it with the directory that it was.
     merged: bool,
-    /// Whether a directory of the lower would show through.
+    /// Whether a directory of the lower layer would show through if it were not opaque.
     opaque: bool,
     parent: usize,
     name: Option<Name>,
@@ -34,6 +34,10 @@ struct Visit {
 }
 
 /// The tree of `/upper`.
+///
+/// Two passes over the directories: from the leaves up, to find those that the upper must
+/// have, and from the root down, to make them. Invariant: in `visits`, each directory
+/// stands behind its parent.
 pub(super) fn upper(work: &Work<'_>) -> Result<Tree<Content>> {
     let root = work.tree.inode(InodeId::ROOT);
     let mut upper = Tree::new(root.stat);

@@ -13,14 +13,14 @@ use fsimage::xattr::{CAPABILITY, acl};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::content::{Content, Disks, HostFile, Part};
-use crate::patch::change::{Change, Environment, What};
+use crate::patch::change::{Change, ChangeKind, Environment};
 
 /// An image's tree while it is patched.
 pub(super) struct Work<'e> {
     pub tree: Tree<Content>,
     /// Inodes below this number are the image's own.
     pub lower: u32,
-    /// Those of them that were changed, as they were.
+    /// The image's own inodes that were changed, as they were (copy-on-write).
     before: BTreeMap<InodeId, Inode<Content>>,
     pub disks: Disks,
     /// Hashes of the disks that are not layers, by their number.
@@ -30,7 +30,7 @@ pub(super) struct Work<'e> {
     hosts: Vec<HostFile>,
     /// Bytes of memory that were taken for what an operation holds while it goes on.
     held: Cell<u64>,
-    /// Of the present patch, if anybody is to be told.
+    /// The changes of the present patch, if they are recorded.
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
 }
@@ -64,8 +64,8 @@ impl<'e> Work<'e> {
         })
     }
 
-    /// Takes `bytes` of memory, which an operation holds in all at this moment: what one
-    /// had, the next has again.
+    /// Takes memory so that the present operation may hold `bytes` in all at this moment.
+    /// What one operation held, the next may hold again.
     pub(super) fn hold(&self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.held.get());
         if more > 0 {
@@ -145,14 +145,14 @@ impl<'e> Work<'e> {
         Inode { stat, xattrs: Xattrs::default(), kind }
     }
 
-    /// Adds a directory that nobody describes.
+    /// Adds a directory that is missing on the way, as 0755 and 0:0.
     pub(super) fn add_plain_dir(
         &mut self,
         dir: DirId,
         name: Name,
         path: &GuestPath,
     ) -> Result<DirId> {
-        self.note(What::Made, path)?;
+        self.note(ChangeKind::Made, path)?;
         self.touch(dir.inode())?;
         let stat = Stat { mtime: self.environment.time, ..Stat::IMPLIED_DIR };
         Ok(self.tree.add_dir(dir, name, stat)?)
@@ -217,12 +217,12 @@ impl<'e> Work<'e> {
         Ok(())
     }
 
-    /// Takes down what the present patch does, if anybody is to be told.
-    pub(super) fn note(&mut self, what: What, path: &GuestPath) -> Result<()> {
-        if self.environment.tells {
-            // Once here, and once as it is printed.
+    /// Records a change that the present patch makes, if changes are recorded.
+    pub(super) fn note(&mut self, kind: ChangeKind, path: &GuestPath) -> Result<()> {
+        if self.environment.records_changes {
+            // The path is kept twice: here, and as it is printed.
             self.take(2 * path.weight())?;
-            self.changes.push(Change { what, path: path.clone() });
+            self.changes.push(Change { kind, path: path.clone() });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use oci::Compression;
 
 /// What a regular file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum FileKind {
     /// A tar, or a compressed file, which is taken for a compressed tar.
     Archive,
     /// Text with the key `image` at its margin.
@@ -39,21 +39,21 @@ const START: u64 = 64 << 10;
 const BLOCK: usize = 512;
 
 /// Judges the file at `path` by how it begins.
-pub(super) fn file(path: &Path) -> io::Result<Content> {
+pub(super) fn file(path: &Path) -> io::Result<FileKind> {
     let mut start = Vec::new();
     regular::open_followed(path)?.take(START).read_to_end(&mut start)?;
     Ok(judge(&start))
 }
 
-pub(super) fn judge(start: &[u8]) -> Content {
+pub(super) fn judge(start: &[u8]) -> FileKind {
     if is_tar(start) || Compression::of(start).is_some() {
-        return Content::Archive;
+        return FileKind::Archive;
     }
     let Some(text) = text(start) else {
-        return Content::Binary;
+        return FileKind::Binary;
     };
     if text.starts_with("# Disk DescriptorFile") {
-        return Content::Descriptor;
+        return FileKind::Descriptor;
     }
     // In YAML's flow style, which is JSON's, the key may stand anywhere in its line.
     let is_flow = text.trim_start().starts_with('{');
@@ -62,7 +62,7 @@ pub(super) fn judge(start: &[u8]) -> Content {
         true => is_image(line.trim_start_matches([' ', '\t', '{'])),
         false => is_image(line),
     });
-    if is_manifest { Content::Manifest } else { Content::Text }
+    if is_manifest { FileKind::Manifest } else { FileKind::Text }
 }
 
 /// Whether a line begins with the key `image`.

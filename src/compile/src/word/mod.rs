@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use oci::{ImageRef, Transport};
 
-use self::content::{Content, Directory};
+use self::content::{Directory, FileKind};
 
 /// What a word means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,15 +164,15 @@ impl Asked<'_> {
             return Ok(Meaning { word: Word::Manifest(self.path.to_owned()), note: None });
         }
         match content::file(self.path).map_err(io)? {
-            Content::Archive => Ok(self.files(Transport::Archive, None)),
-            Content::Manifest => Ok(self.manifest()),
+            FileKind::Archive => Ok(self.files(Transport::Archive, None)),
+            FileKind::Manifest => Ok(self.manifest()),
             // Whatever is wrong with it, the manifest's reader says where.
-            Content::Text if self.is_like_a_file() || self.reference().is_err() => {
+            FileKind::Text if self.is_like_a_file() || self.reference().is_err() => {
                 Ok(self.manifest())
             }
-            Content::Text => self.elsewhere("neither a manifest nor an image archive", true),
-            Content::Descriptor => Err(self.is_a_bundle()),
-            Content::Binary => self.elsewhere(
+            FileKind::Text => self.elsewhere("neither a manifest nor an image archive", true),
+            FileKind::Descriptor => Err(self.is_a_bundle()),
+            FileKind::Binary => self.elsewhere(
                 "neither a manifest (YAML) nor an image archive (a tar, plain or compressed \
                  with gzip, zstd, xz or bzip2)",
                 true,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::content::{Content, judge};
+use super::content::{FileKind, judge};
 use super::*;
 
 /// A tar header of v7, without a magic number, of an empty file `a`: the sums are
@@ -28,26 +28,26 @@ fn content_is_told_by_its_beginning() {
     let mut v7_damaged = v7();
     v7_damaged[0] = b'b';
     for (start, content) in [
-        (&ustar[..], Content::Archive),
-        (&v7(), Content::Archive),
-        (&v7_damaged, Content::Binary),
-        (&[0; 1024], Content::Binary),
-        (b"\x1f\x8b\x08", Content::Archive),
-        (b"\xfd7zXZ\0", Content::Archive),
-        (b"image: x\n", Content::Manifest),
-        (b"\xef\xbb\xbfimage: x\n", Content::Manifest),
-        (b"# of a manifest\nplatform: linux/amd64\nimage : x\n", Content::Manifest),
-        (b"\"image\": x\n", Content::Manifest),
-        (b"{\"image\": \"x\"}", Content::Manifest),
-        (b"{\n  \"image\": \"x\"\n}", Content::Manifest),
-        (b"services:\n  app:\n    image: x\n", Content::Text),
-        (b"#!/bin/sh\necho images:\n", Content::Text),
-        (b"imagery: x\n", Content::Text),
-        (b"", Content::Text),
-        (b"# Disk DescriptorFile\nversion=1\n", Content::Descriptor),
-        (b"\x7fELF\x02\x01\x01\0", Content::Binary),
-        (b"PK\x03\x04\xff", Content::Binary),
-        (b"i\0m\0a\0g\0e\0:\0", Content::Binary),
+        (&ustar[..], FileKind::Archive),
+        (&v7(), FileKind::Archive),
+        (&v7_damaged, FileKind::Binary),
+        (&[0; 1024], FileKind::Binary),
+        (b"\x1f\x8b\x08", FileKind::Archive),
+        (b"\xfd7zXZ\0", FileKind::Archive),
+        (b"image: x\n", FileKind::Manifest),
+        (b"\xef\xbb\xbfimage: x\n", FileKind::Manifest),
+        (b"# of a manifest\nplatform: linux/amd64\nimage : x\n", FileKind::Manifest),
+        (b"\"image\": x\n", FileKind::Manifest),
+        (b"{\"image\": \"x\"}", FileKind::Manifest),
+        (b"{\n  \"image\": \"x\"\n}", FileKind::Manifest),
+        (b"services:\n  app:\n    image: x\n", FileKind::Text),
+        (b"#!/bin/sh\necho images:\n", FileKind::Text),
+        (b"imagery: x\n", FileKind::Text),
+        (b"", FileKind::Text),
+        (b"# Disk DescriptorFile\nversion=1\n", FileKind::Descriptor),
+        (b"\x7fELF\x02\x01\x01\0", FileKind::Binary),
+        (b"PK\x03\x04\xff", FileKind::Binary),
+        (b"i\0m\0a\0g\0e\0:\0", FileKind::Binary),
     ] {
         assert_eq!(judge(start), content, "{}", start.escape_ascii());
     }

@@ -12,7 +12,7 @@ use super::journal;
 pub use super::notes::Notes;
 use super::replay::Replay;
 use super::weight::Weigh;
-use crate::budget::{Budget, Steps};
+use crate::budget::Bounds;
 use crate::tree::arena::{DirId, Tree};
 use crate::tree::inode::{Inode, InodeId, Kind, Stat};
 use crate::tree::name::GuestPath;
@@ -22,10 +22,7 @@ use crate::units::DeviceId;
 /// The tree of all layers so far.
 pub struct Merger<'b, C> {
     tree: Tree<C>,
-    budget: &'b Budget<'b>,
-    steps: &'b Steps,
-    /// Components that a path may have when its symbolic links are followed.
-    max_depth: u64,
+    bounds: Bounds<'b>,
     /// How much the notes of all layers so far take; the notes themselves are empty.
     notes: Notes,
 }
@@ -41,16 +38,15 @@ pub fn on_device(mut layer: Tree<Extents>, device: DeviceId) -> Tree<Extents> {
 }
 
 impl<'b, C: Weigh> Merger<'b, C> {
-    /// Begins with an empty directory. The memory of what the merge makes is taken from `budget`,
-    /// and the components of paths that it walks from `steps`. The caller has taken the memory of
-    /// the layers themselves.
-    pub fn new(budget: &'b Budget<'b>, steps: &'b Steps, max_depth: u64) -> Self {
-        Self::over(Tree::new(Stat::IMPLIED_DIR), budget, steps, max_depth)
+    /// Begins with an empty directory. What the merge makes and walks is taken from
+    /// `bounds`; the caller has taken what the layers hold themselves.
+    pub fn new(bounds: Bounds<'b>) -> Self {
+        Self::over(Tree::new(Stat::IMPLIED_DIR), bounds)
     }
 
     /// As [`Merger::new`], but begins with what is merged already.
-    pub fn over(tree: Tree<C>, budget: &'b Budget<'b>, steps: &'b Steps, max_depth: u64) -> Self {
-        Self { tree, budget, steps, max_depth, notes: Notes::default() }
+    pub fn over(tree: Tree<C>, bounds: Bounds<'b>) -> Self {
+        Self { tree, bounds, notes: Notes::default() }
     }
 
     /// How many inodes the arena holds so far.
@@ -84,8 +80,7 @@ impl<'b, C: Weigh> Merger<'b, C> {
     ) -> Result<Notes, MergeError> {
         let mut notes = Notes::above(&self.notes);
         if let Some(entries) = journal::take(&mut layer)? {
-            let bounds = (self.budget, self.steps, self.max_depth);
-            let notes = Replay::new(&mut self.tree, before, bounds, notes)?.run(entries)?;
+            let notes = Replay::new(&mut self.tree, before, self.bounds, notes)?.run(entries)?;
             self.notes = notes.counts();
             return Ok(notes);
         }

@@ -16,7 +16,7 @@ use super::error::MergeError;
 use super::journal::{Damaged, Entry, PLINKS};
 use super::resolve::{Resolver, Stuck};
 use super::weight::{self, Weigh};
-use crate::budget::{Budget, Steps};
+use crate::budget::Bounds;
 use crate::tree::arena::{DirId, TooManyInodes, Tree};
 use crate::tree::inode::{Inode, InodeId, Kind, Stat};
 use crate::tree::name::{GuestPath, Name};
@@ -30,10 +30,7 @@ pub(super) struct Replay<'m, C> {
     tree: &'m mut Tree<C>,
     /// Sees a directory of the tree below before it is changed.
     before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-    budget: &'m Budget<'m>,
-    steps: &'m Steps,
-    /// Components that a path may have when its symbolic links are followed.
-    max_depth: u64,
+    bounds: Bounds<'m>,
     /// Inodes from here on are the layer's own.
     first: u32,
     /// What directories of the tree below had under the names that changed.
@@ -87,16 +84,14 @@ impl<'m, C: Weigh> Replay<'m, C> {
     pub(super) fn new(
         tree: &'m mut Tree<C>,
         before: &'m mut dyn FnMut(InodeId, &Inode<C>),
-        (budget, steps, max_depth): (&'m Budget<'m>, &'m Steps, u64),
+        bounds: Bounds<'m>,
         notes: Notes,
     ) -> Result<Self> {
         let first = u32::try_from(tree.len()).map_err(|_| TooManyInodes)?;
         Ok(Self {
             tree,
             before,
-            budget,
-            steps,
-            max_depth,
+            bounds,
             first,
             was: HashMap::new(),
             had: HashMap::new(),
@@ -132,7 +127,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             return Ok(());
         };
         if parent.last().is_some_and(|dir| dir.as_bytes() == PLINKS) {
-            self.budget.take(path.weight())?;
+            self.bounds.budget.take(path.weight())?;
             let id = self.push(inode)?;
             self.plinks.insert(path.clone(), id);
             return Ok(());
@@ -157,7 +152,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             self.describe(known, inode.stat, inode.xattrs);
             return Ok(());
         }
-        self.budget.take(name.weight() + inode.weight())?;
+        self.bounds.budget.take(name.weight() + inode.weight())?;
         // The name is freed before the target of a link is looked for, so that a link to itself
         // means what the layers below have there.
         self.set(dir, name, None);
@@ -170,7 +165,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         };
         if matches!(self.tree.inode(id).kind, Kind::LowerLink(_)) {
             let real = real.to_bytes();
-            self.budget.take(real.len() as u64)?;
+            self.bounds.budget.take(real.len() as u64)?;
             self.pending.push((id, real.into()));
         }
         self.set(dir, name, Some(id));
@@ -178,14 +173,14 @@ impl<'m, C: Weigh> Replay<'m, C> {
     }
 
     fn push(&mut self, inode: Inode<C>) -> Result<InodeId> {
-        self.budget.take(inode.weight())?;
+        self.bounds.budget.take(inode.weight())?;
         Ok(self.tree.push(inode)?)
     }
 
     fn check_depth(&self, depth: u64, entry: &GuestPath) -> Result<()> {
-        match depth <= self.max_depth {
+        match depth <= self.bounds.max_depth {
             true => Ok(()),
-            false => Err(MergeError::TooDeep { path: entry.shown(), max: self.max_depth }),
+            false => Err(MergeError::TooDeep { path: entry.shown(), max: self.bounds.max_depth }),
         }
     }
 
@@ -286,7 +281,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         missing: Missing,
         entry: &GuestPath,
     ) -> Result<Option<Reached>> {
-        let mut resolver = Resolver::new(path, self.steps)?;
+        let mut resolver = Resolver::new(path, self.bounds.steps)?;
         let mut through_link = false;
         while let Some((here, name)) = resolver.next_name() {
             let known = self.child(view, here, &name);
@@ -305,7 +300,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
                 return Ok(None);
             } else {
                 self.check_depth(resolver.depth() + 1, entry)?;
-                self.budget.take(name.weight() + weight::EMPTY_DIR)?;
+                self.bounds.budget.take(name.weight() + weight::EMPTY_DIR)?;
                 let dir = self.tree.push_dir(Stat::IMPLIED_DIR)?;
                 self.set(here, &name, Some(dir.inode()));
                 resolver.enter(dir, name);

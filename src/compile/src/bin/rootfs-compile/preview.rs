@@ -7,16 +7,16 @@ use anyhow::{Context as _, Result};
 use fsimage::io::printable;
 use rootfs_compile::build::Preview;
 use rootfs_compile::manifest::Manifest;
-use rootfs_compile::patch::{Change, What};
+use rootfs_compile::patch::{Change, ChangeKind};
 use serde::{Serialize, Serializer};
 
 use crate::STDOUT;
 
-fn sign(what: What) -> &'static str {
-    match what {
-        What::Made => "+",
-        What::Changed => "~",
-        What::Removed => "-",
+fn sign(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Made => "+",
+        ChangeKind::Changed => "~",
+        ChangeKind::Removed => "-",
     }
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn print(manifest: &Manifest, preview: &Preview, as_json: bool) -> Re
             for (patch, changes) in manifest.patches.iter().zip(&preview.changes) {
                 writeln!(out, "{}", printable::line(&patch.to_string()))?;
                 for change in changes {
-                    let line = format!("  {} {}", sign(change.what), change.shown());
+                    let line = format!("  {} {}", sign(change.kind), change.shown());
                     writeln!(out, "{}", printable::line(&line))?;
                 }
             }
@@ -89,10 +89,10 @@ impl Serialize for Patches<'_> {
 
 impl Serialize for Changes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|Change { what, path }| {
+        serializer.collect_seq(self.0.iter().map(|Change { kind, path }| {
             let path = [b"/", &path.to_bytes()[..]].concat();
             let path = String::from_utf8_lossy(&path).into_owned();
-            OfChange { change: sign(*what), path }
+            OfChange { change: sign(*kind), path }
         }))
     }
 }

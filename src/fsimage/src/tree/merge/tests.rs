@@ -1,6 +1,7 @@
 //! Layers and the tree that they make.
 
 use super::*;
+use crate::budget::{Budget, Steps};
 use crate::tree::inode::{Dir, Inode, Timestamp};
 use crate::tree::journal::Journal;
 use crate::tree::name::Name;
@@ -61,7 +62,7 @@ fn layer(lines: &[&str]) -> Tree<Extents> {
 
 fn merged(layers: &[&[&str]]) -> Result<Vec<String>, MergeError> {
     let (budget, steps) = (Budget::default(), Steps::default());
-    let mut merger = Merger::new(&budget, &steps, 1024);
+    let mut merger = Merger::new(Bounds { budget: &budget, steps: &steps, max_depth: 1024 });
     for lines in layers {
         merger.add(on_device(layer(lines), DeviceId(1)))?;
     }
@@ -189,7 +190,7 @@ fn a_path_is_as_deep_as_its_links_lead() {
     let link = format!("l s {deep}");
     let merged = |depth| {
         let (budget, steps) = (Budget::default(), Steps::default());
-        let mut merger = Merger::new(&budget, &steps, depth);
+        let mut merger = Merger::new(Bounds { budget: &budget, steps: &steps, max_depth: depth });
         merger.add(on_device(layer(&[&link]), DeviceId(1)))?;
         merger.add(on_device(layer(&["f s/x/y 1"]), DeviceId(2)))
     };
@@ -204,7 +205,7 @@ fn what_the_merge_makes_has_a_budget() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let used = |limit| {
         let (budget, steps) = (Budget::new(limit), Steps::default());
-        let mut merger = Merger::new(&budget, &steps, 1024);
+        let mut merger = Merger::new(Bounds { budget: &budget, steps: &steps, max_depth: 1024 });
         let added = merger.add(on_device(layer(&lines), DeviceId(1)));
         added.map(|_| budget.used())
     };
@@ -223,7 +224,7 @@ fn steps_through_links_have_a_limit() {
     let links: Vec<&str> = links.iter().map(String::as_str).collect();
     let merged = |limit, lines: &[&str]| {
         let (budget, steps) = (Budget::default(), Steps::new(limit));
-        let mut merger = Merger::new(&budget, &steps, 1024);
+        let mut merger = Merger::new(Bounds { budget: &budget, steps: &steps, max_depth: 1024 });
         merger.add(on_device(layer(&links), DeviceId(1)))?;
         merger.add(on_device(layer(lines), DeviceId(2)))
     };
@@ -250,7 +251,7 @@ fn what_an_opaque_mark_hides_is_not_copied() {
     let d = Name::new(b"d").unwrap();
     base.dir_mut(InodeId::ROOT).unwrap().entries.insert(d.clone(), dir);
     let (budget, steps) = (Budget::new(100_000), Steps::default());
-    let mut merger = Merger::over(base, &budget, &steps, 1024);
+    let mut merger = Merger::over(base, Bounds { budget: &budget, steps: &steps, max_depth: 1024 });
     // What the layer has in the directory stays, and what was there is still linked to.
     let lines = ["f d/a 7", "o d", &format!("h d/b d/{first}")];
     merger.add(layer(&lines)).unwrap();

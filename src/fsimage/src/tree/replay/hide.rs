@@ -64,7 +64,7 @@ impl<C: Weigh> Replay<'_, C> {
         match &hidden {
             Some(Hidden::Name(dir, name)) => {
                 // The name is kept twice: in the result, and in `Replay::was` with what it led to.
-                self.budget.take(2 * name.weight())?;
+                self.bounds.budget.take(2 * name.weight())?;
                 if !self.hide_lower(self.child(View::Now, *dir, name))? {
                     self.set(*dir, name, None);
                 }
@@ -125,7 +125,7 @@ impl<C: Weigh> Replay<'_, C> {
         let mut left = BTreeMap::new();
         for (name, id) in &all {
             if self.hide_lower(Some(*id))? {
-                self.budget.take(name.weight())?;
+                self.bounds.budget.take(name.weight())?;
                 left.insert(name.clone(), *id);
             }
         }

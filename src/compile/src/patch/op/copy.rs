@@ -1,4 +1,4 @@
-//! Copies: files and trees of the host.
+//! `copy`: files and trees of the host.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -7,17 +7,117 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bundle::boot::lenient::Flag;
 use fsimage::io::dir;
 use fsimage::tree::{Dir, DirId, GuestPath, Inode, InodeId, Kind, Name, Rdev};
-use globset::GlobMatcher;
+use globset::{GlobBuilder, GlobMatcher};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::content::{Content, HostFile};
-use super::glob::{fits, matcher};
-use super::resolve::{Found, Last, Parents};
-use super::work::Work;
-use crate::manifest::patch::Copy;
-use crate::patch::change::What;
-use crate::patch::shown::{absolute, kind_name, shown};
+use super::operation::{Operation, guest_path};
+use crate::patch::change::ChangeKind;
+use crate::patch::content::{Content, HostFile};
+use crate::patch::glob::{fits, matcher};
+use crate::patch::mode::Mode;
+use crate::patch::owner::Owner;
+use crate::patch::resolve::{Last, Parents, Resolved};
+use crate::patch::shown::{absolute, shown};
+use crate::patch::work::Work;
+
+/// Takes a file or a tree from the host: types, permissions, symbolic and hard
+/// links, holes. Times, owners and xattrs are not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// A file or a directory of the host.
+    pub from: PathBuf,
+    /// The name it gets; one that ends in a slash is the directory to put a file
+    /// into. A directory's content joins that of a directory that is there.
+    pub path: String,
+    /// Default: 0:0.
+    pub owner: Option<Owner>,
+    /// Default: that of the host's file.
+    pub mode: Option<Mode>,
+    /// Globs of what to leave out; one without a slash fits names at any depth,
+    /// one with a slash paths below `from`.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Make directories that are missing above it, as 0755 and 0:0.
+    #[serde(default)]
+    pub parents: Flag,
+}
+
+impl Operation for Copy {
+    fn title(&self) -> (&'static str, String) {
+        ("copy", self.path.clone())
+    }
+
+    fn host_path(&self) -> Option<&Path> {
+        Some(&self.from)
+    }
+
+    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
+        Some(&mut self.from)
+    }
+
+    fn check(&self) -> Result<()> {
+        guest_path(&self.path)?;
+        self.exclude.iter().try_for_each(|pattern| {
+            GlobBuilder::new(pattern).build()?;
+            Ok(())
+        })
+    }
+
+    fn apply(&self, work: &mut Work<'_>) -> Result<()> {
+        let from = &self.from;
+        let metadata = fs::metadata(from).with_context(|| from.display().to_string())?;
+        let exclude = self.exclude.iter().map(|pattern| {
+            let path = pattern.trim_end_matches('/').contains('/');
+            let matcher = matcher(pattern.trim_matches('/'))?;
+            Ok(Exclude { matcher, path })
+        });
+        let exclude = exclude.collect::<Result<_>>()?;
+        let owner = work.owner(self.owner.as_ref(), (0, 0))?;
+        let mut job = Job { op: self, owner, exclude, links: HashMap::new() };
+        let parents = Parents::of(self.parents);
+        if metadata.is_dir() {
+            let found = work.find(self.path.as_bytes(), Last::Follow, parents)?;
+            let to = work.copied_dir(&job, &found, &metadata)?;
+            let todo = Todo { from: from.clone(), relative: Vec::new(), to, path: found.path };
+            return work.copy_tree(&mut job, todo);
+        }
+        ensure!(metadata.is_file(), "{} is neither a file nor a directory", from.display());
+        let mut path = self.path.clone();
+        if path.ends_with('/') {
+            let file_name = from.file_name().and_then(|name| name.to_str());
+            path +=
+                file_name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
+            if self.parents.0 {
+                work.find(self.path.as_bytes(), Last::Follow, parents).and_then(|found| {
+                    if found.id.is_none() {
+                        let name = found.entry()?.clone();
+                        work.add_plain_dir(found.dir, name, &found.path)?;
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        let found = work.find(path.as_bytes(), Last::Follow, parents)?;
+        found.is_free()?;
+        if let Some(id) = found.id
+            && work.tree.dir(id).is_some()
+        {
+            bail!(
+                "{} is a directory (a slash at the end of the path puts the file into it)",
+                shown(&found.path)
+            );
+        }
+        let content = work.host(HostFile::new(from, &metadata));
+        let inode = work.fresh(job.mode(&metadata), owner, Kind::File(content));
+        work.put(&found, inode)?;
+        Ok(())
+    }
+}
 
 /// A copy while it goes on.
 struct Job<'o> {
@@ -56,69 +156,21 @@ impl Job<'_> {
 }
 
 impl Work<'_> {
-    pub(super) fn copy(&mut self, op: &Copy) -> Result<()> {
-        let from = &op.from;
-        let metadata = fs::metadata(from).with_context(|| from.display().to_string())?;
-        let exclude = op.exclude.iter().map(|pattern| {
-            let path = pattern.trim_end_matches('/').contains('/');
-            let matcher = matcher(pattern.trim_matches('/'))?;
-            Ok(Exclude { matcher, path })
-        });
-        let exclude = exclude.collect::<Result<_>>()?;
-        let owner = self.owner(op.owner.as_ref(), (0, 0))?;
-        let mut job = Job { op, owner, exclude, links: HashMap::new() };
-        let parents = Parents::of(op.parents);
-        if metadata.is_dir() {
-            let found = self.find(op.path.as_bytes(), Last::Follow, parents)?;
-            let to = self.copied_dir(&job, &found, &metadata)?;
-            let todo = Todo { from: from.clone(), relative: Vec::new(), to, path: found.path };
-            return self.copy_tree(&mut job, todo);
-        }
-        ensure!(metadata.is_file(), "{} is neither a file nor a directory", from.display());
-        let mut path = op.path.clone();
-        if path.ends_with('/') {
-            let name = from.file_name().and_then(|name| name.to_str());
-            path += name.ok_or_else(|| anyhow!("{} has no name that is text", from.display()))?;
-            if op.parents {
-                self.find(op.path.as_bytes(), Last::Follow, parents).and_then(|found| {
-                    if found.id.is_none() {
-                        let name = found.entry()?.clone();
-                        self.add_plain_dir(found.dir, name, &found.path)?;
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        let found = self.find(path.as_bytes(), Last::Follow, parents)?;
-        found.is_free()?;
-        if let Some(id) = found.id
-            && self.tree.dir(id).is_some()
-        {
-            bail!(
-                "{} is a directory (a slash at the end of the path puts the file into it)",
-                shown(&found.path)
-            );
-        }
-        let content = self.host(HostFile::new(from, &metadata));
-        let inode = self.fresh(job.mode(&metadata), owner, Kind::File(content));
-        self.put(&found, inode)?;
-        Ok(())
-    }
-
     /// The directory at `found`, made if it is missing.
-    fn copied_dir(&mut self, job: &Job<'_>, found: &Found, metadata: &Metadata) -> Result<DirId> {
+    fn copied_dir(
+        &mut self,
+        job: &Job<'_>,
+        found: &Resolved,
+        metadata: &Metadata,
+    ) -> Result<DirId> {
         let id = if found.is_free()? {
             let kind = Kind::Dir(Dir::default());
             let inode = self.fresh(job.mode(metadata), job.owner, kind);
-            self.note(What::Made, &found.path)?;
-            self.add(found.dir, found.entry()?.clone(), inode)?
+            self.make_at(found, ChangeKind::Made, inode)?
         } else {
             found.existing()?
         };
-        self.tree.dir_id(id).ok_or_else(|| {
-            let what = kind_name(&self.tree.inode(id).kind);
-            anyhow!("{} is {what}, not a directory", shown(&found.path))
-        })
+        self.as_dir(id, found)
     }
 
     fn copy_tree(&mut self, job: &mut Job<'_>, first: Todo) -> Result<()> {
@@ -139,7 +191,7 @@ impl Work<'_> {
                 let name = Name::new(bytes)?;
                 let from = from.join(&entry);
                 let below = path.join(&name);
-                let found = Found {
+                let found = Resolved {
                     dir: to,
                     id: self.entries(to).get(&name).copied(),
                     name: Some(name),
@@ -154,8 +206,8 @@ impl Work<'_> {
                     }
                     // A link to a directory is taken for one.
                     let found = self.find(&absolute(&found.path), Last::Follow, Parents::Need)?;
-                    let to = self.copied_dir(job, &found, &metadata)?;
-                    dirs.push(Todo { from, relative, to, path: found.path });
+                    let made = self.copied_dir(job, &found, &metadata)?;
+                    dirs.push(Todo { from, relative, to: made, path: found.path });
                     continue;
                 }
                 self.copy_entry(job, &from, &metadata, &found)?;
@@ -171,13 +223,13 @@ impl Work<'_> {
         job: &mut Job<'_>,
         from: &Path,
         metadata: &Metadata,
-        found: &Found,
+        found: &Resolved,
     ) -> Result<()> {
         let key = (metadata.dev(), metadata.ino());
         if let Some(id) = job.links.get(&key).copied() {
             if found.id != Some(id) {
-                let what = self.replaced(found)?;
-                self.note(what, &found.path)?;
+                let kind = self.replaced(found)?;
+                self.note(kind, &found.path)?;
                 let name = found.entry()?.clone();
                 self.entries_mut(found.dir)?.insert(name, id);
             }
@@ -185,10 +237,10 @@ impl Work<'_> {
         }
         let file_type = metadata.file_type();
         let rdev = || {
-            let rdev = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
-            let rdev = Rdev::new(major.into(), minor.into());
-            rdev.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
+            let number = metadata.rdev();
+            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            let known = Rdev::new(major.into(), minor.into());
+            known.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
         };
         let kind = if file_type.is_file() {
             Kind::File(self.host(HostFile::new(from, metadata)))
@@ -216,18 +268,18 @@ impl Work<'_> {
     }
 
     /// What replacing what is at `found` is; a directory cannot be.
-    fn replaced(&self, found: &Found) -> Result<What> {
+    fn replaced(&self, found: &Resolved) -> Result<ChangeKind> {
         let Some(id) = found.id else {
-            return Ok(What::Made);
+            return Ok(ChangeKind::Made);
         };
         let is_dir = self.tree.dir(id).is_some();
         ensure!(!is_dir, "{} is a directory in the image", shown(&found.path));
-        Ok(What::Changed)
+        Ok(ChangeKind::Changed)
     }
 
     /// Puts `inode` at `found`, unless the very same is there.
-    fn put(&mut self, found: &Found, inode: Inode<Content>) -> Result<InodeId> {
-        let what = self.replaced(found)?;
+    fn put(&mut self, found: &Resolved, inode: Inode<Content>) -> Result<InodeId> {
+        let kind = self.replaced(found)?;
         let limit = self.environment.limits.file_bytes;
         if let Kind::File(content) = &inode.kind {
             let size = content.size();
@@ -238,14 +290,13 @@ impl Work<'_> {
         {
             return Ok(id);
         }
-        self.note(what, &found.path)?;
-        self.add(found.dir, found.entry()?.clone(), inode)
+        self.make_at(found, kind, inode)
     }
 
     /// Whether `id` is what `inode` is, its time apart.
     fn is_same(&self, id: InodeId, inode: &Inode<Content>) -> Result<bool> {
         let there = self.tree.inode(id);
-        let stat = |inode: &Inode<_>| (inode.stat.mode, inode.stat.uid, inode.stat.gid);
+        let stat = |of: &Inode<_>| (of.stat.mode, of.stat.uid, of.stat.gid);
         if stat(there) != stat(inode) || there.xattrs != inode.xattrs {
             return Ok(false);
         }

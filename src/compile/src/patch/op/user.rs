@@ -1,16 +1,19 @@
-//! Users: lines in passwd, group, shadow and gshadow.
+//! `user`: lines in passwd, group, shadow and gshadow.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bundle::boot::lenient::{Flag, Int, Text};
 use fsimage::tree::{self, Dir, Kind};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::accounts::{GROUP, PASSWD, Row, Table};
-use super::content::Content;
-use super::resolve::{Last, Parents};
-use super::work::Work;
-use crate::manifest::owner::Id;
-use crate::manifest::patch::User;
-use crate::patch::change::What;
+use super::operation::{Operation, guest_path};
+use crate::patch::accounts::{GROUP, PASSWD, Row, Table};
+use crate::patch::change::ChangeKind;
+use crate::patch::content::Content;
+use crate::patch::owner::Id;
+use crate::patch::resolve::{Last, Parents};
 use crate::patch::shown::{kind_name, shown};
+use crate::patch::work::Work;
 
 const SHADOW: &str = "/etc/shadow";
 const GSHADOW: &str = "/etc/gshadow";
@@ -26,23 +29,85 @@ fn free(taken: &Table) -> Result<u32> {
     free.context("every id is taken")
 }
 
-impl Work<'_> {
-    pub(super) fn user(&mut self, op: &User) -> Result<()> {
-        let users = self.table(PASSWD)?;
-        let groups = self.table(GROUP)?;
-        let name = &op.name;
+/// Adds a user to /etc/passwd, and to /etc/group, /etc/shadow and /etc/gshadow
+/// where the image has them. The password is locked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct User {
+    /// The login name.
+    pub name: String,
+    /// Default: the first of 1000 and up that no user has.
+    #[serde(default)]
+    pub uid: Option<Int<u32>>,
+    /// The login group, by name or number, which is there. Default: a new group
+    /// of the user's name, with the uid as number if that is free.
+    #[serde(default)]
+    pub group: Option<Text>,
+    /// Number of the new group.
+    #[serde(default)]
+    pub gid: Option<Int<u32>>,
+    /// Further groups, which are there.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Default: /home/NAME.
+    #[serde(default)]
+    pub home: Option<String>,
+    /// Make the home directory, 0700 and the user's, if it is not there.
+    #[serde(default)]
+    pub create_home: Flag,
+    /// Default: /bin/sh.
+    #[serde(default)]
+    pub shell: Option<String>,
+    /// The full name.
+    #[serde(default)]
+    pub comment: Option<String>,
+}
+
+impl Operation for User {
+    fn title(&self) -> (&'static str, String) {
+        ("user", self.name.clone())
+    }
+
+    fn check(&self) -> Result<()> {
+        let is_name = |name: &str| {
+            let rest = name.strip_suffix('$').unwrap_or(name);
+            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+            let first = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+            rest.bytes().all(fits) && rest.bytes().next().is_some_and(first) && name.len() <= 32
+        };
+        for name in [&self.name].into_iter().chain(&self.groups) {
+            ensure!(is_name(name), "{name:?} is not a name of a user or a group");
+        }
+        let mut fields = self.home.iter().chain(&self.shell).chain(&self.comment);
+        if let Some(text) = fields.find(|text| text.contains([':', '\n', '\0'])) {
+            bail!("{text:?} holds a colon or a line's end, which passwd cannot have");
+        }
+        if let Some(home) = self.home.as_ref() {
+            guest_path(home)?;
+        }
+        let is_one = self.group.is_none() || self.gid.is_none();
+        ensure!(is_one, "gid is the number of a new group, group one that is there; give one");
+        let is_id = |id: Option<Int<u32>>| id != Some(Int(u32::MAX));
+        ensure!(is_id(self.uid) && is_id(self.gid), "ids end at 4294967294");
+        Ok(())
+    }
+
+    fn apply(&self, work: &mut Work<'_>) -> Result<()> {
+        let users = work.table(PASSWD)?;
+        let groups = work.table(GROUP)?;
+        let name = &self.name;
         ensure!(!users.has(name), "the image's {PASSWD} has a user {name} already");
-        let uid = match op.uid {
-            Some(uid) => uid,
+        let uid = match self.uid {
+            Some(Int(uid)) => uid,
             None => free(&users)?,
         };
         if let Some(row) = users.of_number(uid, 2) {
             bail!("the uid {uid} is {}'s already", tree::shown(row.name()));
         }
-        let gid = match &op.group {
-            Some(group) => {
+        let gid = match &self.group {
+            Some(Text(group)) => {
                 let id: Id = group.parse().map_err(|()| anyhow!("{group:?} is not a group"))?;
-                let gid = self.group_id(&id)?;
+                let gid = work.group_id(&id)?;
                 let known = groups.of_number(gid, 2).is_some();
                 ensure!(known, "the image's {GROUP} has no group {gid}");
                 gid
@@ -52,8 +117,8 @@ impl Work<'_> {
                     !groups.has(name),
                     "the image's {GROUP} has a group {name} already (group: {name} puts the user into it)"
                 );
-                let gid = match op.gid {
-                    Some(gid) => gid,
+                let gid = match self.gid {
+                    Some(Int(gid)) => gid,
                     None if groups.of_number(uid, 2).is_none() => uid,
                     None => free(&groups)?,
                 };
@@ -63,29 +128,31 @@ impl Work<'_> {
                 gid
             }
         };
-        for group in &op.groups {
+        for group in &self.groups {
             ensure!(groups.has(group), "the image's {GROUP} has no group {group:?}");
         }
 
         drop((users, groups));
-        let home = op.home.clone().unwrap_or_else(|| format!("/home/{name}"));
-        let shell = op.shell.as_deref().unwrap_or("/bin/sh");
-        let comment = op.comment.as_deref().unwrap_or_default();
-        let line = format!("{name}:x:{uid}:{gid}:{comment}:{home}:{shell}");
-        self.edit_accounts(PASSWD, true, &[], name, Some(&line))?;
-        let own_group = op.group.is_none().then(|| format!("{name}:x:{gid}:"));
-        self.edit_accounts(GROUP, true, &op.groups, name, own_group.as_deref())?;
-        let days = self.environment.time.sec.div_euclid(86400).max(0);
-        let line = format!("{name}:!:{days}:0:99999:7:::");
-        self.edit_accounts(SHADOW, false, &[], name, Some(&line))?;
-        let own_group = op.group.is_none().then(|| format!("{name}:!::"));
-        self.edit_accounts(GSHADOW, false, &op.groups, name, own_group.as_deref())?;
-        if op.create_home {
-            self.make_home(&home, (uid, gid))?;
+        let home = self.home.clone().unwrap_or_else(|| format!("/home/{name}"));
+        let shell = self.shell.as_deref().unwrap_or("/bin/sh");
+        let comment = self.comment.as_deref().unwrap_or_default();
+        let passwd = format!("{name}:x:{uid}:{gid}:{comment}:{home}:{shell}");
+        work.edit_accounts(PASSWD, true, &[], name, Some(&passwd))?;
+        let own_group = self.group.is_none().then(|| format!("{name}:x:{gid}:"));
+        work.edit_accounts(GROUP, true, &self.groups, name, own_group.as_deref())?;
+        let days = work.environment.time.sec.div_euclid(86400).max(0);
+        let shadow = format!("{name}:!:{days}:0:99999:7:::");
+        work.edit_accounts(SHADOW, false, &[], name, Some(&shadow))?;
+        let own_gshadow = self.group.is_none().then(|| format!("{name}:!::"));
+        work.edit_accounts(GSHADOW, false, &self.groups, name, own_gshadow.as_deref())?;
+        if self.create_home.0 {
+            work.make_home(&home, (uid, gid))?;
         }
         Ok(())
     }
+}
 
+impl Work<'_> {
     /// Adds `member` to `groups` in the file at `path`, and `line`, which is `member`'s
     /// own, to its end. What stands there of `member` already goes: of two lines with one
     /// name, the first counts. A file that is missing is made only with `make`.
@@ -141,12 +208,11 @@ impl Work<'_> {
         match file {
             Some((id, _)) => {
                 self.set_edited(id, new)?;
-                self.note(What::Changed, &found.path)?;
+                self.note(ChangeKind::Changed, &found.path)?;
             }
             None => {
                 let inode = self.fresh(0o644, (0, 0), Kind::File(Content::bytes(new)));
-                self.note(What::Made, &found.path)?;
-                self.add(found.dir, found.entry()?.clone(), inode)?;
+                self.make_at(&found, ChangeKind::Made, inode)?;
             }
         }
         Ok(())
@@ -156,8 +222,7 @@ impl Work<'_> {
         let found = self.find(home.as_bytes(), Last::Follow, Parents::Make)?;
         let Some(id) = found.id else {
             let inode = self.fresh(0o700, owner, Kind::Dir(Dir::default()));
-            self.note(What::Made, &found.path)?;
-            self.add(found.dir, found.entry()?.clone(), inode)?;
+            self.make_at(&found, ChangeKind::Made, inode)?;
             return Ok(());
         };
         match &self.tree.inode(id).kind {

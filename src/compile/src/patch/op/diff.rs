@@ -1,52 +1,97 @@
-//! Diffs: files changed, made and deleted as a unified diff says.
+//! `diff`: files changed, made and deleted as a unified diff says.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bundle::boot::lenient::Int;
 use fsimage::tree::{InodeId, Kind};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::content::Content;
-use super::edit::MAX_EDIT;
-use super::hunks;
-use super::resolve::{Found, Last, Parents};
-use super::unified::{self, FileDiff};
-use super::work::Work;
-use crate::manifest::patch::Diff;
-use crate::patch::change::{Change, What};
-use crate::patch::shown::{kind_name, shown};
+use super::operation::{Operation, guest_path, one_source, root};
+use crate::patch::change::{Change, ChangeKind};
+use crate::patch::content::Content;
+use crate::patch::edit::MAX_EDIT;
+use crate::patch::hunks;
+use crate::patch::resolve::{Last, Parents, Resolved};
+use crate::patch::shown::kind_name;
+use crate::patch::unified::{self, FileDiff};
+use crate::patch::work::Work;
 
-impl Work<'_> {
-    pub(super) fn diff(&mut self, op: &Diff) -> Result<()> {
-        let content = self.source(op.content.as_ref(), op.from.as_deref())?;
+/// Applies a unified diff, which may change, make and delete files, and say
+/// permissions as git does. A hunk may have moved, but its lines must all be
+/// there. Directories stay, even when nothing is left in them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Diff {
+    /// The diff itself.
+    #[serde(default)]
+    pub content: Option<String>,
+    /// A file of the host that holds the diff.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
+    /// Components to drop from the paths in it. Default: 1.
+    #[serde(default = "one")]
+    pub strip: Int<u32>,
+    /// The directory that the paths in it begin at.
+    #[serde(default = "root")]
+    pub path: String,
+}
+
+fn one() -> Int<u32> {
+    Int(1)
+}
+
+impl Operation for Diff {
+    fn title(&self) -> (&'static str, String) {
+        ("diff", self.path.clone())
+    }
+
+    fn host_path(&self) -> Option<&Path> {
+        self.from.as_deref()
+    }
+
+    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
+        self.from.as_mut()
+    }
+
+    fn check(&self) -> Result<()> {
+        guest_path(&self.path)?;
+        one_source(self.content.as_ref(), self.from.as_ref())
+    }
+
+    fn apply(&self, work: &mut Work<'_>) -> Result<()> {
+        let content = work.source(self.content.as_ref(), self.from.as_deref())?;
         let size = content.size();
         ensure!(size <= MAX_EDIT, "the diff has {size} bytes; it may have {MAX_EDIT}");
-        let files = unified::parse(&content.read(&self.disks)?)?;
+        let files = unified::parse(&content.read(&work.disks)?)?;
         ensure!(!files.is_empty(), "there is no change of a file in the diff");
-        let base = self.find(op.path.as_bytes(), Last::Follow, Parents::Need)?;
-        let id = base.existing()?;
-        let kind = &self.tree.inode(id).kind;
-        let is_dir = matches!(kind, Kind::Dir(_));
-        ensure!(is_dir, "{} is {}, not a directory", shown(&base.path), kind_name(kind));
+        let base = work.find(self.path.as_bytes(), Last::Follow, Parents::Need)?;
+        work.found_dir(&base)?;
         for file in files {
-            let old = file.old.as_ref().map(|name| guest_path(op, name)).transpose()?;
-            let new = file.new.as_ref().map(|name| guest_path(op, name)).transpose()?;
+            let old = file.old.as_ref().map(|name| path_of(self, name)).transpose()?;
+            let new = file.new.as_ref().map(|name| path_of(self, name)).transpose()?;
             let named = new
                 .as_ref()
                 .or(old.as_ref())
                 .map_or_else(String::new, |path| path.escape_ascii().to_string());
             match (old, new) {
                 (None, None) => bail!("the diff names no file"),
-                (None, Some(new)) => self.diff_made(&new, &file),
-                (Some(old), None) => self.diff_deleted(&old, &file),
+                (None, Some(new)) => work.diff_made(&new, &file),
+                (Some(old), None) => work.diff_deleted(&old, &file),
                 (Some(old), Some(new)) => {
                     // As patch(1) chooses: the one that is there.
-                    let path = if self.is_there(&new) || !self.is_there(&old) { new } else { old };
-                    self.diff_changed(&path, &file)
+                    let path = if work.is_there(&new) || !work.is_there(&old) { new } else { old };
+                    work.diff_changed(&path, &file)
                 }
             }
             .context(named)?;
         }
         Ok(())
     }
+}
 
+impl Work<'_> {
     fn diff_made(&mut self, path: &[u8], file: &FileDiff) -> Result<()> {
         let found = self.find(path, Last::Follow, Parents::Make)?;
         if let Some(id) = found.id {
@@ -59,8 +104,7 @@ impl Work<'_> {
         let new = hunks::apply(&[], &file.hunks)?;
         let kind = Kind::File(Content::bytes(new));
         let inode = self.fresh(file.mode.unwrap_or(0o644), (0, 0), kind);
-        self.note(What::Made, &found.path)?;
-        self.add(found.dir, found.entry()?.clone(), inode)?;
+        self.make_at(&found, ChangeKind::Made, inode)?;
         Ok(())
     }
 
@@ -71,7 +115,7 @@ impl Work<'_> {
         ensure!(rest.is_empty(), "the diff deletes it, and there is more in it");
         let name = found.entry()?.clone();
         self.entries_mut(found.dir)?.remove(&name);
-        self.note(What::Removed, &found.path)?;
+        self.note(ChangeKind::Removed, &found.path)?;
         Ok(())
     }
 
@@ -89,9 +133,9 @@ impl Work<'_> {
             changes |= self.set_stat(id, stat)?;
         }
         // A diff may have more than one section on a file.
-        let change = Change { what: What::Changed, path: found.path };
+        let change = Change { kind: ChangeKind::Changed, path: found.path };
         if changes && !self.changes.contains(&change) {
-            self.note(change.what, &change.path)?;
+            self.note(change.kind, &change.path)?;
         }
         Ok(())
     }
@@ -101,7 +145,7 @@ impl Work<'_> {
     }
 
     /// The regular file that a diff is about.
-    fn diff_file(&mut self, path: &[u8]) -> Result<(Found, InodeId)> {
+    fn diff_file(&mut self, path: &[u8]) -> Result<(Resolved, InodeId)> {
         let found = self.find(path, Last::Follow, Parents::Need)?;
         let id = found.existing()?;
         match &self.tree.inode(id).kind {
@@ -112,10 +156,10 @@ impl Work<'_> {
 }
 
 /// The guest path of a name in a diff.
-fn guest_path(op: &Diff, name: &[u8]) -> Result<Vec<u8>> {
-    let few = || anyhow!("{} has no {} components to strip", name.escape_ascii(), op.strip);
+fn path_of(op: &Diff, name: &[u8]) -> Result<Vec<u8>> {
+    let few = || anyhow!("{} has no {} components to strip", name.escape_ascii(), op.strip.0);
     let mut rest = name;
-    for _ in 0..op.strip {
+    for _ in 0..op.strip.0 {
         let at = rest.iter().position(|b| *b == b'/').ok_or_else(few)?;
         rest = &rest[at..];
         while let [b'/', more @ ..] = rest {

@@ -4,6 +4,8 @@
 //! revision 2 of `linux/capability.h`: le32 revision and effective bit, then
 //! permitted and inheritable sets, low halves first.
 
+use anyhow::{Result, anyhow, ensure};
+
 const NAMES: [&str; 41] = [
     "cap_chown",
     "cap_dac_override",
@@ -61,22 +63,19 @@ struct Sets {
 }
 
 /// The xattr value of capabilities such as `cap_net_raw,cap_net_admin+ep`.
-pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<u8>> {
     let mut sets = Sets::default();
     let mut clauses = 0;
     for part in text.split_ascii_whitespace() {
         clause(part, &mut sets).ok_or_else(|| {
-            format!("{part:?} are not capabilities; write them as setcap does: cap_net_raw+ep")
+            anyhow!("{part:?} are not capabilities; write them as setcap does: cap_net_raw+ep")
         })?;
         clauses += 1;
     }
-    if clauses == 0 {
-        return Err("no capabilities; to take them away, remove the xattr".into());
-    }
+    ensure!(clauses > 0, "no capabilities; to take them away, remove the xattr");
     let held = sets.permitted | sets.inheritable;
-    if sets.effective != 0 && held & !sets.effective != 0 {
-        return Err(format!("{text:?}: a file's capabilities are effective all together or not"));
-    }
+    let all_or_none = sets.effective == 0 || held & !sets.effective == 0;
+    ensure!(all_or_none, "{text:?}: a file's capabilities are effective all together or not");
     let mut value = (REVISION | u32::from(sets.effective != 0)).to_le_bytes().to_vec();
     for shift in [0, 32] {
         for set in [sets.permitted, sets.inheritable] {
@@ -133,8 +132,8 @@ fn bits(name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn hex(text: &str) -> Result<String, String> {
-        parse(text).map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect())
+    fn hex(text: &str) -> String {
+        parse(text).unwrap().iter().map(|b| format!("{b:02x}")).collect()
     }
 
     #[test]
@@ -148,7 +147,7 @@ mod tests {
             ("all=ep cap_sys_admin-ep", "01000002ffffdfff00000000ff01000000000000"),
             ("=ep", "01000002ffffffff00000000ff01000000000000"),
         ] {
-            assert_eq!(hex(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(hex(text), expected, "{text}");
         }
     }
 
@@ -159,6 +158,6 @@ mod tests {
         {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert!(parse("cap_chown+ep cap_kill+p").unwrap_err().contains("all together"));
+        assert!(parse("cap_chown+ep cap_kill+p").unwrap_err().to_string().contains("all together"));
     }
 }

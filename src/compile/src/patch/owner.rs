@@ -1,8 +1,10 @@
 //! Owners as chown takes them.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
-use bundle::boot::lenient;
+use bundle::boot::lenient::Text;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 /// Who something belongs to. What is not said stays.
@@ -71,7 +73,21 @@ impl FromStr for Owner {
 
 impl<'de> Deserialize<'de> for Owner {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        lenient::text(deserializer)?.parse().map_err(serde::de::Error::custom)
+        Text::deserialize(deserializer)?.0.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Owner {
+    fn schema_name() -> Cow<'static, str> {
+        "Owner".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "USER, USER:GROUP, USER: (its login group) or :GROUP; names of the image or numbers.",
+            "type": ["string", "integer"],
+            "minimum": 0,
+        })
     }
 }
 

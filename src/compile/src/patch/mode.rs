@@ -1,8 +1,10 @@
 //! Permissions as chmod takes them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 /// Permission bits, or how they follow from those that are there.
@@ -11,27 +13,27 @@ pub enum Mode {
     /// `0o0000..=0o7777`.
     Octal(u16),
     /// One change behind the other.
-    Symbolic(Vec<Change>),
+    Symbolic(Vec<Clause>),
 }
 
 /// A step of a symbolic mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct Clause {
     /// The bits that it may touch.
     who: u16,
-    how: How,
-    what: What,
+    operator: Operator,
+    operand: Operand,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
+enum Operator {
     Add,
     Remove,
     Set,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum Operand {
     Bits {
         bits: u16,
         /// `X`: and execution, of a directory or of what somebody may execute.
@@ -55,22 +57,22 @@ impl Mode {
     pub fn apply(&self, old: u16, directory: bool) -> u16 {
         match self {
             Self::Octal(mode) => *mode,
-            Self::Symbolic(changes) => {
-                changes.iter().fold(old & ALL, |mode, change| change.apply(mode, directory))
+            Self::Symbolic(clauses) => {
+                clauses.iter().fold(old & ALL, |mode, clause| clause.apply(mode, directory))
             }
         }
     }
 }
 
-impl Change {
+impl Clause {
     /// As GNU chmod does it, under a umask of 0.
     fn apply(self, mode: u16, directory: bool) -> u16 {
-        let (mut bits, named) = match self.what {
-            What::Bits { bits, conditional } => {
+        let (mut bits, named) = match self.operand {
+            Operand::Bits { bits, conditional } => {
                 let execute = conditional && (directory || mode & EXECUTE != 0);
                 (if execute { bits | EXECUTE } else { bits }, bits)
             }
-            What::CopyOf(class) => {
+            Operand::CopyOf(class) => {
                 let has = mode & class;
                 let of = |bit: u16| if has & bit != 0 { bit } else { 0 };
                 (of(0o444) | of(0o222) | of(0o111), 0)
@@ -79,10 +81,10 @@ impl Change {
         // A directory keeps setuid and setgid where they are not spoken of.
         let kept = if directory { SET_IDS & !named } else { 0 };
         bits &= self.who & !kept;
-        match self.how {
-            How::Add => mode | bits,
-            How::Remove => mode & !bits,
-            How::Set => mode & (!self.who | kept) | bits,
+        match self.operator {
+            Operator::Add => mode | bits,
+            Operator::Remove => mode & !bits,
+            Operator::Set => mode & (!self.who | kept) | bits,
         }
     }
 }
@@ -97,7 +99,7 @@ fn class(letter: u8) -> Option<u16> {
     }
 }
 
-fn clause(text: &str, changes: &mut Vec<Change>) -> Option<()> {
+fn clause(text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
     let mut letters = text.bytes().peekable();
     let mut who = 0;
     while let Some(bits) = letters.peek().copied().and_then(class) {
@@ -106,16 +108,16 @@ fn clause(text: &str, changes: &mut Vec<Change>) -> Option<()> {
     }
     let who = if who == 0 { ALL } else { who };
     letters.peek()?;
-    while let Some(operator) = letters.next() {
-        let how = match operator {
-            b'+' => How::Add,
-            b'-' => How::Remove,
-            b'=' => How::Set,
+    while let Some(sign) = letters.next() {
+        let operator = match sign {
+            b'+' => Operator::Add,
+            b'-' => Operator::Remove,
+            b'=' => Operator::Set,
             _ => return None,
         };
         if let Some(from) = letters.peek().copied().filter(|l| *l != b'a').and_then(class) {
             letters.next();
-            changes.push(Change { who, how, what: What::CopyOf(from & 0o777) });
+            clauses.push(Clause { who, operator, operand: Operand::CopyOf(from & 0o777) });
             continue;
         }
         let (mut bits, mut conditional) = (0, false);
@@ -130,7 +132,7 @@ fn clause(text: &str, changes: &mut Vec<Change>) -> Option<()> {
                 _ => return None,
             }
         }
-        changes.push(Change { who, how, what: What::Bits { bits, conditional } });
+        clauses.push(Clause { who, operator, operand: Operand::Bits { bits, conditional } });
     }
     Some(())
 }
@@ -144,11 +146,11 @@ impl FromStr for Mode {
             let octal = u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= ALL);
             return octal.filter(|_| text.len() <= 4).map(Self::Octal).ok_or_else(bad);
         }
-        let mut changes = Vec::new();
+        let mut clauses = Vec::new();
         for part in text.split(',') {
-            clause(part, &mut changes).ok_or_else(bad)?;
+            clause(part, &mut clauses).ok_or_else(bad)?;
         }
-        Ok(Self::Symbolic(changes))
+        Ok(Self::Symbolic(clauses))
     }
 }
 
@@ -169,6 +171,20 @@ impl<'de> Deserialize<'de> for Mode {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Mode {
+    fn schema_name() -> Cow<'static, str> {
+        "Mode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Octal digits, or chmod's letters (u=rwX,go=rX); in quotes.",
+            "type": "string",
+            "pattern": r"^[0-7]{1,4}$|^[ugoa]*[-+=]|\$\{",
+        })
     }
 }
 

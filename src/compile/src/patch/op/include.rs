@@ -1,0 +1,37 @@
+//! `include`: the patches of another file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::operation::Operation;
+use crate::patch::work::Work;
+
+/// A file of the host that holds a list of patches.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Include(pub PathBuf);
+
+impl Operation for Include {
+    fn title(&self) -> (&'static str, String) {
+        ("include", self.0.display().to_string())
+    }
+
+    fn host_path(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+
+    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
+        Some(&mut self.0)
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, _: &mut Work<'_>) -> Result<()> {
+        // The manifest has put what the file holds in the place of this.
+        Ok(())
+    }
+}
