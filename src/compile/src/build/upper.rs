@@ -30,7 +30,7 @@ const FREE: u64 = 3 << 30;
 const MOST_UNASKED: u64 = 64 << 30;
 
 /// What an upper is to hold.
-pub(super) struct Patched {
+pub(super) struct UpperTree {
     tree: Tree<OnDisks>,
     pub changes: Vec<Vec<Change>>,
     /// Of the patches; none if there are none.
@@ -75,7 +75,7 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
 
 /// Applies the patches of the manifest to `tree`, whose contents lie on `disks`. Where no
 /// bundle is made, what they change is told.
-pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<Patched> {
+pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<UpperTree> {
     let Build { request, image, budgets, cache, staging, reporter } = *build;
     let manifest = &request.manifest;
     let created = image.config.created().as_deref();
@@ -103,7 +103,7 @@ pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) ->
     let tree = patched.upper.map_files(|content| OnDisks { content, disks: disks.clone() });
     let tree = with_work(tree)?;
     let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
-    Ok(Patched { tree, changes: patched.changes, fingerprint })
+    Ok(UpperTree { tree, changes: patched.changes, fingerprint })
 }
 
 /// Refuses an upper that needs `least` bytes if nobody said how large it is to be.
@@ -141,7 +141,7 @@ pub(super) struct PlannedUpper<'p> {
     fingerprint: Option<blake3::Hash>,
 }
 
-impl Patched {
+impl UpperTree {
     /// Lays the upper out in the size that `manifest` says, or in one with room for the guest.
     pub(super) fn lay_out(&self, manifest: &Manifest) -> Result<PlannedUpper<'_>> {
         let layout = match manifest.upper.size {
