@@ -17,6 +17,8 @@ mod config;
 #[cfg(feature = "images")]
 mod daemon;
 #[cfg(feature = "images")]
+mod distribution;
+#[cfg(feature = "images")]
 mod docker;
 #[cfg(feature = "images")]
 mod document;
@@ -62,6 +64,8 @@ mod tls;
 pub use self::compression::{Compression, Spool};
 #[cfg(feature = "images")]
 pub use self::daemon::image_id as daemon_image_id;
+#[cfg(feature = "images")]
+pub use self::distribution::{BadName, Reference};
 #[cfg(feature = "images")]
 pub use self::document::Descriptor;
 #[cfg(feature = "images")]

@@ -78,7 +78,7 @@ impl Image {
             let digest = self.manifest_digest.context("it has no manifest")?;
             // Newer signatures count, even where an older answer of a tag would do.
             let access = Access { known_tags: false, ..access.clone() };
-            let pinned = name.clone_with_digest(digest.to_string());
+            let pinned = name.with_digest(digest);
             let store = RegistryStore::open(&pinned, &access)?;
             let mut digests = vec![digest];
             digests.extend(self.named_digest.filter(|named| *named != digest));

@@ -2,13 +2,13 @@
 //! registry by Docker's rules.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use fsimage::digest::{BadDigest, Digest};
-use oci_spec::distribution::{ParseError, Reference};
+use fsimage::digest::Digest;
 use serde::Deserialize;
+
+use crate::distribution::{BadName, Reference};
 
 /// Where an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +49,21 @@ pub struct ImageRef {
     pub name: Option<Reference>,
 }
 
+/// What a message says of how images are named.
+const FORMS: &str = "write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
+    oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… \
+    behind it to pin the digest";
+
 /// A text that names no image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
-    /// The text, which has none of the known forms, and why, where that is known.
-    #[error(
-        "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
-         oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
-    )]
-    Form(String, String),
+    /// The text, which begins as a reference does that is not to a registry, and does not
+    /// go on like one.
+    #[error("{0:?} names no image; {forms}", forms = FORMS)]
+    Form(String),
+    /// The text, and why it does not name an image in a registry.
+    #[error("{0:?} names no image ({1}); {forms}", forms = FORMS)]
+    Name(String, BadName),
     /// The text, in which something other than a sha256 digest follows the `@`.
     #[error("{0:?}: what follows @ is not a digest (sha256: and 64 lower-case hex digits)")]
     Pin(String),
@@ -69,7 +75,7 @@ impl FromStr for ImageRef {
     /// Where the path ends, only [`ImageRef::resolve`] can say for sure: paths and
     /// names may both hold colons. Until then it ends at the first one.
     fn from_str(text: &str) -> Result<Self, BadReference> {
-        let form = || BadReference::Form(text.to_owned(), String::new());
+        let form = || BadReference::Form(text.to_owned());
         let (transport, rest) = match text.split_once(':') {
             Some(("oci", rest)) => (Transport::Oci, rest),
             Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
@@ -79,7 +85,7 @@ impl FromStr for ImageRef {
             Some(("docker-daemon", rest)) => (Transport::DockerDaemon, rest),
             _ => {
                 return Self::in_registry(text)
-                    .map_err(|why| BadReference::Form(text.to_owned(), format!(" ({why})")));
+                    .map_err(|why| BadReference::Name(text.to_owned(), why));
             }
         };
         let (rest, pin) = match rest.rsplit_once("@sha256:") {
@@ -154,19 +160,14 @@ impl ImageRef {
     }
 
     /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
-    fn in_registry(text: &str) -> Result<Self, String> {
+    fn in_registry(text: &str) -> Result<Self, BadName> {
         let text_name = text.strip_prefix("docker://").unwrap_or(text);
         // So that no name is taken for a digest, Docker has none of this form.
         if text_name.len() == 64 && text_name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err("64 hex digits are an ID, and no name".into());
+            return Err(BadName::Id);
         }
-        let name = match text_name.starts_with('[') {
-            true => at_ipv6(text_name)?,
-            false => text_name.parse().map_err(|error: ParseError| error.to_string())?,
-        };
-        let pin = name.digest().map(str::parse).transpose();
-        let pin = pin.map_err(|error: BadDigest| error.to_string())?;
-        let reference = name.tag().map(str::to_owned);
+        let name: Reference = text_name.parse()?;
+        let (pin, reference) = (name.digest(), name.tag().map(str::to_owned));
         let (transport, path) = (Transport::Registry, PathBuf::new());
         let (text, place) = (text.to_owned(), String::new());
         Ok(Self { text, transport, place, path, reference, pin, name: Some(name) })
@@ -175,15 +176,7 @@ impl ImageRef {
     /// Pins the digest of an image in a registry.
     pub fn lock(&mut self, digest: Digest) {
         self.pin = Some(digest);
-        self.name = self.name.as_ref().map(|name| match name.tag() {
-            Some(tag) => Reference::with_tag_and_digest(
-                name.registry().to_owned(),
-                name.repository().to_owned(),
-                tag.to_owned(),
-                digest.to_string(),
-            ),
-            None => name.clone_with_digest(digest.to_string()),
-        });
+        self.name = self.name.as_ref().map(|name| name.pinned(digest));
     }
 
     /// Takes a relative path as relative to `dir`, and looks there where it ends.
@@ -196,26 +189,6 @@ impl ImageRef {
         self.path = dir.join(path);
         self.reference = name.filter(|name| !name.is_empty()).map(str::to_owned);
     }
-}
-
-/// `[ADDRESS][:PORT]/NAME…`, whose brackets Docker's grammar has and the parser lacks.
-fn at_ipv6(text: &str) -> Result<Reference, String> {
-    let (address, rest) = text[1..].split_once(']').ok_or("a [ without its ]")?;
-    let address: Ipv6Addr =
-        address.parse().map_err(|_| format!("{address} is not an IPv6 address"))?;
-    // A host of the parser's grammar stands in for the address.
-    let name: Reference =
-        format!("localhost{rest}").parse().map_err(|error: ParseError| error.to_string())?;
-    let port = name.registry().strip_prefix("localhost");
-    let port = port.filter(|port| port.is_empty() || port.starts_with(':'));
-    let port = port.ok_or("the address is followed by neither a port nor a name")?;
-    let (host, path) = (format!("[{address}]{port}"), name.repository().to_owned());
-    let tag = name.tag().map(str::to_owned);
-    Ok(match (tag, name.digest().map(str::to_owned)) {
-        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, path, tag, digest),
-        (None, Some(digest)) => Reference::with_digest(host, path, digest),
-        (tag, None) => Reference::with_tag(host, path, tag.unwrap_or_else(|| "latest".to_owned())),
-    })
 }
 
 impl TryFrom<String> for ImageRef {
@@ -320,12 +293,12 @@ mod tests {
         ] {
             let image: ImageRef = text.parse().unwrap();
             assert_eq!(image.transport, Transport::Registry);
-            assert_eq!(image.name.as_ref().unwrap().whole(), whole);
+            assert_eq!(image.name.as_ref().unwrap().to_string(), whole);
             assert_eq!(image.to_string(), text);
         }
         let digest = format!("sha256:{}", "a".repeat(64));
         let mut image: ImageRef = "example.com/a:1".parse().unwrap();
         image.lock(digest.parse().unwrap());
-        assert_eq!(image.name.unwrap().whole(), format!("example.com/a:1@{digest}"));
+        assert_eq!(image.name.unwrap().to_string(), format!("example.com/a:1@{digest}"));
     }
 }

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci::{Access, Platform};
-use oci_spec::distribution::Reference;
+use oci::{Access, Platform, Reference};
 
 use crate::layer::limits::Limits;
 use crate::manifest::lock::LockUse;

@@ -17,8 +17,7 @@ use fsimage::io::sink;
 use fsimage::tree::Tree;
 use fsimage::tree::extents::Extents;
 use oci::artifact::Artifact;
-use oci::{Access, ImageRef, NotThere, Repository};
-use oci_spec::distribution::Reference;
+use oci::{Access, ImageRef, NotThere, Reference, Repository};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
@@ -50,9 +49,7 @@ struct Record {
 
 /// The name of a layer's object in `repository`.
 fn name(repository: &Reference, diff_id: DiffId) -> Reference {
-    let tag = format!("v{FORMAT_VERSION}-{}", diff_id.hex());
-    let (registry, name) = (repository.registry(), repository.repository());
-    Reference::with_tag(registry.to_owned(), name.to_owned(), tag)
+    repository.with_tag(format!("v{FORMAT_VERSION}-{}", diff_id.hex()))
 }
 
 /// A layer's object from the first repository that has it, whole.
@@ -85,7 +82,7 @@ fn fetch_from(
     diff_id: DiffId,
     slot: &Slot,
 ) -> Result<(Object, Tree<Extents>)> {
-    let reference: ImageRef = name.whole().parse()?;
+    let reference: ImageRef = name.to_string().parse()?;
     let found = Artifact::open(&reference, &access(request), ARTIFACT_TYPE)?;
     let record: Record = oci::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(

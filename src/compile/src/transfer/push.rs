@@ -10,8 +10,7 @@ use bundle::seal::MAX_INDEX;
 use bundle::sound::Depth;
 use fsimage::digest::Digest;
 use fsimage::io::regular;
-use oci::{Access, ImageRef, Repository};
-use oci_spec::distribution::Reference;
+use oci::{Access, ImageRef, Reference, Repository};
 use serde_json::json;
 
 use crate::artifact::media_type::MANIFEST_TYPE;

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::digest::Digest;
-use oci_spec::distribution::Reference;
 
 use super::access::Access;
 use super::blob::BlobReader;
 use super::client::{Client, Purpose};
 use super::documents::Documents;
 use crate::blob::digest_of;
+use crate::distribution::Reference;
 use crate::not_there::NotThere;
 use crate::pace::{LEAST, Pace};
 use crate::store::{MAX_DOCUMENT, Store};
@@ -51,10 +51,9 @@ impl RegistryStore {
             false => Some(Arc::new(Client::new(reference, access, Purpose::Read)?)),
         };
         let documents = Documents::new(&access.documents);
-        let pin = reference.digest().map(str::parse::<Digest>).transpose()?;
         let tag = documents.tag(reference);
         let last = if access.known_tags { documents.get_tag(&tag)? } else { None };
-        let digest = match (&client, pin.or(last)) {
+        let digest = match (&client, reference.digest().or(last)) {
             (_, Some(digest)) if documents.get(digest)?.is_some() => digest,
             (Some(client), _) => {
                 let bytes = client.manifest(reference)?;
@@ -96,7 +95,7 @@ impl RegistryStore {
     /// When the registry cannot be reached or answers with something other than a
     /// manifest, or the cache cannot be read or written.
     pub fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>> {
-        let reference = self.tag(tag);
+        let reference = self.reference.with_tag(tag);
         let Some(client) = &self.client else {
             return self.known_tag(&reference);
         };
@@ -120,7 +119,7 @@ impl RegistryStore {
             None => None,
         };
         match own {
-            Some(bytes) => self.keep(&self.tag(&tag), bytes).map(Some),
+            Some(bytes) => self.keep(&self.reference.with_tag(tag), bytes).map(Some),
             None => self.tagged(&tag),
         }
     }
@@ -139,11 +138,6 @@ impl RegistryStore {
         let is_it = |entry| matches!(json::text(entry, "digest"), Ok(Some(text)) if text == digest.to_string());
         let is_there = listed.iter().any(is_it);
         Ok(is_there.then(|| Digest::of(&bytes)))
-    }
-
-    fn tag(&self, tag: &str) -> Reference {
-        let of = &self.reference;
-        Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
     }
 
     /// Keeps what `reference` led to, for when there is no connection.
@@ -174,9 +168,7 @@ impl RegistryStore {
                 };
                 let is_manifest = self.known().manifests.contains(&digest);
                 let bytes = match is_manifest {
-                    true => {
-                        client.manifest(&self.reference.clone_with_digest(digest.to_string()))?
-                    }
+                    true => client.manifest(&self.reference.with_digest(digest))?,
                     false => self.whole_blob(digest)?,
                 };
                 let is = Digest::of(&bytes);

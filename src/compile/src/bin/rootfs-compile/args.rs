@@ -7,8 +7,7 @@ use bundle::boot::ByteSize;
 use bundle::opened::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fsimage::budget::MAX_SPARSE;
-use oci::{ImageRef, Platform};
-use oci_spec::distribution::Reference;
+use oci::{ImageRef, Platform, Reference};
 use rootfs_compile::layer::Limits;
 
 use crate::machine::MachineArgs;
