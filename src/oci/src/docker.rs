@@ -49,7 +49,7 @@ pub(crate) fn open(
     let mut nowhere = None;
     if has_layout(&*store)? {
         // With a name or a digest, what the layout lacks is looked for beside it.
-        let clear = reference.reference.is_some() || reference.pin.is_some();
+        let clear = reference.name_inside().is_some() || reference.pin().is_some();
         let configs: BTreeSet<&str> = saved.iter().map(|image| &*image.config).collect();
         if clear || configs.len() < 2 {
             match layout::find(&*store, reference, wanted)? {
@@ -91,7 +91,7 @@ fn choose<'s>(
 ) -> Result<&'s Saved> {
     let all: Vec<Vec<&str>> =
         images.iter().map(|image| image.tags.iter().map(String::as_str).collect()).collect();
-    let positions = match &reference.reference {
+    let positions = match reference.name_inside() {
         Some(wanted) => names::matching(&all, wanted),
         None => (0..images.len()).collect(),
     };
@@ -104,7 +104,7 @@ fn choose<'s>(
         }
     );
     let mut found: Vec<&Saved> = positions.into_iter().map(|i| &images[i]).collect();
-    if let Some(pin) = reference.pin {
+    if let Some(pin) = reference.pin() {
         let mut others = Vec::new();
         let mut pinned = Vec::new();
         for image in found {

@@ -8,45 +8,45 @@ use anyhow::{Result, bail, ensure};
 use fsimage::io::regular;
 
 use crate::compression::Spool;
-use crate::reference::{ImageRef, Transport};
+use crate::reference::{FileForm, ImageFiles};
 use crate::skopeo::SkopeoDir;
 use crate::store::{DirStore, Store, TarStore};
 
-/// Opens the file or directory that `reference` names.
+/// Opens the file or directory that `files` names.
 ///
 /// # Errors
 ///
 /// Where something else is there than it names, what that is and how to name it.
-pub(crate) fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
-    let path = &reference.path;
+pub(crate) fn open(files: &ImageFiles, spool: &Spool) -> Result<Box<dyn Store>> {
+    let path = &files.path;
     let is_dir = match path.metadata() {
         Ok(metadata) => metadata.is_dir(),
-        Err(error) if error.kind() == ErrorKind::NotFound => match reference.transport {
-            Transport::Oci | Transport::Dir => bail!("there is no such directory"),
+        Err(error) if error.kind() == ErrorKind::NotFound => match files.form {
+            FileForm::Oci | FileForm::Dir => bail!("there is no such directory"),
             _ => bail!("there is no such file"),
         },
         Err(error) => return Err(error.into()),
     };
-    match (reference.transport, is_dir) {
-        (Transport::Oci, true) => {
+    match (files.form, is_dir) {
+        (FileForm::Oci, true) => {
             ensure!(path.join("oci-layout").exists(), "{}", of_directory(path));
             Ok(Box::new(DirStore(path.clone())))
         }
-        (Transport::Dir, true) => {
+        (FileForm::Dir, true) => {
             ensure!(path.join("manifest.json").exists(), "{}", of_directory(path));
             Ok(Box::new(SkopeoDir::open(path)?))
         }
         (_, true) => bail!(of_directory(path)),
-        (Transport::Oci | Transport::Dir, false) => match archive(path, spool) {
+        (FileForm::Oci | FileForm::Dir, false) => match archive(path, spool) {
             Ok(archive) => bail!(of_archive(&archive)?),
             Err(why) => Err(why.context("it is a file, and not a directory")),
         },
-        (transport, false) => {
+        (form, false) => {
             let archive = archive(path, spool)?;
             let (index, manifest) = (archive.has("index.json")?, archive.has("manifest.json")?);
-            let is_it = match transport {
-                Transport::DockerArchive => manifest,
-                Transport::Archive => manifest || index,
+            let is_it = match form {
+                FileForm::DockerArchive => manifest,
+                FileForm::Archive => manifest || index,
                 _ => index,
             };
             ensure!(is_it, "{}", of_archive(&archive)?);

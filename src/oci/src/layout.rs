@@ -47,14 +47,14 @@ pub(crate) fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -
     let named = |name: Option<&str>| named(store, &good, name, reference, wanted);
     // A name may hold an `@` itself (annotations.md), also with what looks like a digest
     // behind it. Who asks so asks for that digest as well.
-    let whole = reference.reference.as_ref().zip(reference.pin);
+    let whole = reference.name_inside().zip(reference.pin());
     let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
     if let Some(whole) = whole.filter(|whole| names::has(&good, whole))
         && let Found::Image(chosen) = named(Some(&whole))?
     {
         return Ok(Found::Image(chosen));
     }
-    named(reference.reference.as_deref())
+    named(reference.name_inside())
 }
 
 /// Finds among `entries` the image that is called `name`, and has the digest that
@@ -73,7 +73,7 @@ fn named(
             bail!("the name stands for more than one image; write one of: {names}")
         }
     };
-    let pin = reference.pin;
+    let pin = reference.pin();
     // A digest names an image as well as a name does.
     if pin.is_some() && groups.len() > 1 {
         let entries = groups.drain(..).flat_map(|group| group.entries).collect();
@@ -94,7 +94,7 @@ fn named(
 
 /// That there is no such name.
 pub(crate) fn absent(reference: &ImageRef, there: &str) -> String {
-    let wanted = reference.reference.as_deref().unwrap_or_default();
+    let wanted = reference.name_inside().unwrap_or_default();
     match there {
         "" => format!("there is no tag {wanted:?}; nothing here has a name"),
         there => format!("there is no tag {wanted:?}; there is: {there}"),

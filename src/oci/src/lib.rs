@@ -78,7 +78,7 @@ pub use self::names::REF_NAME;
 pub use self::not_there::NotThere;
 pub use self::platform::{BadPlatform, Platform};
 #[cfg(feature = "images")]
-pub use self::reference::{BadReference, ImageRef, Transport};
+pub use self::reference::{BadReference, FileForm, ImageFiles, ImageRef};
 #[cfg(feature = "images")]
 pub use self::registry::{Access, Credentials, Repository};
 #[cfg(feature = "images")]

@@ -25,7 +25,7 @@ use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
-use oci::{Access, Image, ImageKey, Platform, Transport};
+use oci::{Access, Image, ImageKey, ImageRef, Platform};
 
 use self::layers::layers;
 pub use self::request::{Preview, Request, Summary};
@@ -208,7 +208,7 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     let wanted = wanted.unwrap_or_else(Platform::host);
     let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
     let mut reference = request.manifest.image.clone();
-    let in_registry = reference.transport == Transport::Registry && reference.pin.is_none();
+    let in_registry = reference.registry_name().is_some() && reference.pin().is_none();
     if !in_registry {
         request.lock.check(&reference)?;
         let image = Image::open(&reference, &wanted, &access)?;
@@ -219,10 +219,11 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     if let Some(digest) = request.lock.locked(&lock, &reference, &wanted)? {
         reference.lock(digest);
     }
-    let image = Image::open(&reference, &wanted, &access).with_context(|| match reference.pin {
-        Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
-        None => format!("for {wanted}"),
-    })?;
+    let image =
+        Image::open(&reference, &wanted, &access).with_context(|| match reference.pin() {
+            Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
+            None => format!("for {wanted}"),
+        })?;
     // Before it is written down that this is the image.
     let signed = signed(request, &image, &access)?;
     if let Some(digest) = image.manifest_digest {
@@ -247,9 +248,9 @@ fn all_layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     reporter.event(Event::Layers(names.collect()));
     let ready = layers(build);
     let reference = &request.manifest.image;
-    match reference.transport {
+    match reference {
         // Whose layer it is, where it came from afar.
-        Transport::Registry => ready.with_context(|| reference.to_string()),
+        ImageRef::Registry { .. } => ready.with_context(|| reference.to_string()),
         _ => ready,
     }
 }

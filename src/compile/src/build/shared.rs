@@ -82,8 +82,7 @@ fn fetch_from(
     diff_id: DiffId,
     slot: &Slot,
 ) -> Result<(Object, Tree<Extents>)> {
-    let reference: ImageRef = name.to_string().parse()?;
-    let found = Artifact::open(&reference, &access(request), ARTIFACT_TYPE)?;
+    let found = Artifact::open(&ImageRef::from(name.clone()), &access(request), ARTIFACT_TYPE)?;
     let record: Record = oci::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(
         (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),

@@ -108,7 +108,7 @@ pub(super) fn subject(
     repository: &Repository,
 ) -> Result<Option<serde_json::Value>> {
     let image = bundle.index.image.reference.parse::<ImageRef>().ok();
-    let name = image.and_then(|image| image.name);
+    let name = image.as_ref().and_then(ImageRef::registry_name);
     let (Some(name), Some(digest)) = (name, bundle.index.image.manifest_digest) else {
         return Ok(None);
     };

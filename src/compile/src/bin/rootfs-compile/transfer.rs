@@ -14,7 +14,7 @@ use crate::{USAGE, access, cache_dir, keys, say, usage, warn};
 
 pub(crate) fn push(args: &Push) -> Result<u8> {
     let cache = Cache::open(&cache_dir(&args.cache)?)?;
-    let name = args.reference.name.as_ref();
+    let name = args.reference.registry_name();
     let name = name.with_context(|| format!("{} is not a name in a registry", args.reference))?;
     let mut access = access(&args.registry);
     access.are_for(&args.reference);
