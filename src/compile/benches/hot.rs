@@ -11,7 +11,7 @@ use std::io::{self, Read, Write as _};
 use bundle::vmdk;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fsimage::budget::{Budget, Steps};
-use fsimage::digest::{Digest, HashingReader, TreeHash};
+use fsimage::digest::{DiffId, HashingReader, TreeHash};
 use fsimage::erofs::fsmeta;
 use fsimage::erofs::plan::{Form, Plan};
 use fsimage::erofs::read::Reader;
@@ -131,7 +131,7 @@ fn bytes(c: &mut Criterion) {
 fn entries(c: &mut Criterion) {
     let plain = tar();
     let packed = gzip(&plain);
-    let id = Digest::of(&plain);
+    let id = DiffId::of(&plain);
     let limits = Limits::default();
     let compile = |blob: &[u8]| {
         let (compiled, _) =

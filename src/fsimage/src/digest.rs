@@ -13,9 +13,6 @@ use sha2::{Digest as _, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// Digest of a layer's uncompressed tar stream.
-pub type DiffId = Digest;
-
 /// A text that is no `sha256:` digest.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a digest of the form sha256:<64 lower-case hex digits>")]
@@ -90,6 +87,55 @@ impl FromStr for Digest {
             *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
         Ok(Self(out))
+    }
+}
+
+/// What OCI tells layers apart by: the digest of a layer's uncompressed tar stream, which is
+/// another one than that of the blob it is kept in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DiffId(Digest);
+
+impl DiffId {
+    /// The diff ID of the layer that has the tar stream `tar`.
+    pub fn of(tar: &[u8]) -> Self {
+        Self(Digest::of(tar))
+    }
+
+    /// The digest of the tar stream.
+    pub fn digest(self) -> Digest {
+        self.0
+    }
+
+    /// The 64 hex digits.
+    pub fn hex(&self) -> String {
+        self.0.hex()
+    }
+}
+
+impl From<Digest> for DiffId {
+    fn from(tar: Digest) -> Self {
+        Self(tar)
+    }
+}
+
+impl FromStr for DiffId {
+    type Err = BadDigest;
+
+    fn from_str(text: &str) -> Result<Self, BadDigest> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for DiffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for DiffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

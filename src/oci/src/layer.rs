@@ -29,7 +29,7 @@ pub struct Layer {
 impl Layer {
     /// How to call it in messages and progress.
     pub fn label(&self) -> String {
-        self.digest.unwrap_or(self.diff_id).to_string()
+        self.digest.unwrap_or(self.diff_id.digest()).to_string()
     }
 
     /// Compares the blob that was read with what the manifest says.

@@ -1,6 +1,6 @@
 //! Every flipped bit of an index is noticed.
 
-use fsimage::digest::Digest;
+use fsimage::digest::{DiffId, Digest};
 
 use super::*;
 use crate::content::Content;
@@ -12,12 +12,12 @@ use crate::vmdk;
 fn sample() -> Index {
     let hash = |text: &str| Content::Blake3(blake3::hash(text.as_bytes()).to_hex().to_string());
     let layer = |text: &str| Layer {
-        diff_id: Digest::of(text.as_bytes()),
+        diff_id: DiffId::of(text.as_bytes()),
         digest: None,
         media_type: "application/x".into(),
         compressed: 7,
         uncompressed: u64::MAX,
-        path: layer_path(Digest::of(text.as_bytes())),
+        path: layer_path(DiffId::of(text.as_bytes())),
         through_links: Vec::new(),
         dropped_xattrs: Vec::new(),
         over_files: vec!["a\u{1}\u{7f}\"b".into()],

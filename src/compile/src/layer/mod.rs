@@ -66,7 +66,7 @@ pub fn compile(
         let tree = ingest(stream, object.data(), limits, budgets, &root)?;
         let (seen, uncompressed) = stream.finish()?;
         let (file, blake3) = object.finish(&tree, diff_id)?;
-        Ok(Compiled { tree, file, blake3, diff_id: seen, uncompressed })
+        Ok(Compiled { tree, file, blake3, diff_id: seen.into(), uncompressed })
     })
 }
 
