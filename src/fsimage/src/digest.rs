@@ -41,6 +41,21 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// The bytes that `text` writes as 64 lower-case hex digits.
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
@@ -72,21 +87,8 @@ impl FromStr for Digest {
     type Err = BadDigest;
 
     fn from_str(text: &str) -> Result<Self, BadDigest> {
-        let bad = || BadDigest(text.to_owned());
-        let digits = text.strip_prefix("sha256:").ok_or_else(bad)?.as_bytes();
-        if digits.len() != 64 {
-            return Err(bad());
-        }
-        let nibble = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(bad()),
-        };
-        let mut out = [0; 32];
-        for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Ok(Self(out))
+        let bytes = text.strip_prefix("sha256:").and_then(from_hex);
+        bytes.map(Self).ok_or_else(|| BadDigest(text.to_owned()))
     }
 }
 
@@ -136,6 +138,60 @@ impl fmt::Display for DiffId {
 impl fmt::Debug for DiffId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The BLAKE3 of some bytes, written as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Blake3([u8; 32]);
+
+/// A text that is not a [`Blake3`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a BLAKE3 hash, which has 64 lower-case hex digits")]
+pub struct BadBlake3(String);
+
+impl Blake3 {
+    /// The hash of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        blake3::hash(bytes).into()
+    }
+
+    /// The hash itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<blake3::Hash> for Blake3 {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(hash.into())
+    }
+}
+
+impl fmt::Display for Blake3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Blake3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Blake3> for String {
+    fn from(hash: Blake3) -> Self {
+        hash.to_string()
+    }
+}
+
+impl TryFrom<String> for Blake3 {
+    type Error = BadBlake3;
+
+    fn try_from(text: String) -> Result<Self, BadBlake3> {
+        from_hex(&text).map(Self).ok_or(BadBlake3(text))
     }
 }
 
@@ -256,16 +312,17 @@ impl TreeHash {
     ///
     /// # Panics
     /// When `head` is longer than the stream or than a group.
-    pub fn finish(mut self, head: &[u8]) -> blake3::Hash {
+    pub fn finish(mut self, head: &[u8]) -> Blake3 {
         self.first[..head.len()].copy_from_slice(head);
         if self.filled == 0 {
-            return blake3::hash(&self.first);
+            return Blake3::of(&self.first);
         }
         let mut cvs = vec![blake3::Hasher::new().update(&self.first).finalize_non_root()];
         cvs.append(&mut self.groups);
         cvs.push(self.current.finalize_non_root());
         let left = cvs.len().next_power_of_two() / 2;
-        hazmat::merge_subtrees_root(&merge(&cvs[..left]), &merge(&cvs[left..]), Mode::Hash)
+        let (left, right) = (merge(&cvs[..left]), merge(&cvs[left..]));
+        hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into()
     }
 }
 
@@ -295,7 +352,7 @@ mod tests {
                 for part in bytes.chunks(333_333) {
                     hash.update(part);
                 }
-                assert_eq!(hash.finish(&[]), blake3::hash(&bytes), "{groups} groups + {extra}");
+                assert_eq!(hash.finish(&[]), Blake3::of(&bytes), "{groups} groups + {extra}");
             }
         }
     }
@@ -306,6 +363,10 @@ mod tests {
         assert_eq!(text.parse::<Digest>().unwrap().to_string(), text);
         for bad in ["", "sha256:", "sha512:00", &text[1..], &text.to_uppercase(), &text[..70]] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
+            assert!(Blake3::try_from(bad.replace("sha256:", "")).is_err(), "{bad}");
         }
+        let hash = Blake3::of(b"x");
+        assert_eq!(hash.to_string(), blake3::hash(b"x").to_hex().as_str());
+        assert_eq!(Blake3::try_from(hash.to_string()).unwrap(), hash);
     }
 }

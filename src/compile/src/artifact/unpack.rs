@@ -193,7 +193,7 @@ fn file(
     } else {
         let (file, hash, copied) = sink::copy(&mut stream, entry.size.saturating_add(1), file)?;
         ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
-        entry.content.check(&Content::Blake3(hash.to_hex().to_string()))?;
+        entry.content.check(&Content::Blake3(hash))?;
         file
     };
     drop(stream);

@@ -15,7 +15,7 @@ use bundle::content::Content;
 use bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom, Signed};
 use bundle::staging::{Staging, write_file};
 use bundle::{seal, start, vmdk};
-use fsimage::digest::{DiffId, Digest};
+use fsimage::digest::{Blake3, DiffId, Digest};
 use fsimage::erofs::fsmeta::{self, LayerDevice};
 use fsimage::erofs::plan::index_bytes;
 use fsimage::ext4;
@@ -110,20 +110,23 @@ fn build_by(
     let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
     let on_disk = entries.iter().zip(&devices);
     disk.extend(on_disk.map(|(l, d)| vmdk::Extent { path: l.path.clone(), size: d.size }));
-    let descriptor = vmdk::descriptor(&disk, vmdk::cid(fsmeta_hash));
+    let descriptor = vmdk::descriptor(&disk, vmdk::cid(&fsmeta_hash));
     write_file(&staging, bundle::VMDK, descriptor.as_bytes())?;
 
-    let hex = |hash: blake3::Hash| Content::Blake3(hash.to_hex().to_string());
     let entry = |path: &str, size, content| FileEntry { path: path.to_owned(), size, content };
     let mut files = vec![
-        entry(bundle::VMDK, descriptor.len() as u64, hex(blake3::hash(descriptor.as_bytes()))),
-        entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
+        entry(
+            bundle::VMDK,
+            descriptor.len() as u64,
+            Content::Blake3(Blake3::of(descriptor.as_bytes())),
+        ),
+        entry(bundle::FSMETA, fsmeta_size, Content::Blake3(fsmeta_hash)),
         entry(bundle::UPPER, size, upper),
     ];
     let mut named = HashSet::new();
     for (layer, device) in entries.iter().zip(&devices) {
         if named.insert(&layer.path) {
-            files.push(entry(&layer.path, device.size, hex(device.blake3)));
+            files.push(entry(&layer.path, device.size, Content::Blake3(device.blake3)));
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));

@@ -11,7 +11,7 @@ use std::io;
 use anyhow::{Context as _, Result, ensure};
 use bundle::layer_path;
 use fsimage::budget::EXPANSION;
-use fsimage::digest::DiffId;
+use fsimage::digest::{Blake3, DiffId};
 use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::sink;
 use fsimage::tree::Tree;
@@ -41,8 +41,8 @@ struct Record {
     diff_id: DiffId,
     /// Bytes of the object.
     size: u64,
-    /// BLAKE3 of the object, as hex.
-    blake3: String,
+    /// BLAKE3 of the object.
+    blake3: Blake3,
     /// Bytes of the layer's tar stream.
     uncompressed: u64,
 }
@@ -106,7 +106,7 @@ fn fetch_from(
     drop(stream);
     io::copy(&mut blob, &mut io::sink())?;
     ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
-    ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
+    ensure!(hash == record.blake3, "its content is damaged");
     let object = slot.publish(made, hash, record.uncompressed)?;
     // Half of it is left to layers that are compiled meanwhile.
     let left = budgets.metadata.limit().saturating_sub(budgets.metadata.used());
@@ -148,7 +148,7 @@ fn send_to(
         format: FORMAT_VERSION,
         diff_id,
         size: layer.size,
-        blake3: layer.blake3.to_hex().to_string(),
+        blake3: layer.blake3,
         uncompressed: layer.uncompressed,
     };
     let json = serde_json::to_vec(&record)?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, bail, ensure};
 use bundle::content::{Content as Hash, NonzeroBlocks};
+use fsimage::digest::Blake3;
 use fsimage::ext4;
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::extents::Extents;
@@ -163,17 +164,17 @@ fn guest_error(error: ext4::Error) -> anyhow::Error {
 impl Patched {
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
-    pub(super) fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {
+    pub(super) fn write(&self, base: Blake3, file: File) -> Result<Hash> {
         // A kept upper is known by its UUID: it must be another one whenever
         // what it began with is.
-        let mut seed = base;
+        let mut seed = *base.as_bytes();
         if let Some(fingerprint) = self.fingerprint {
             let mut hasher = blake3::Hasher::new_derive_key("rootfs-compile patched upper");
             hasher.update(base.as_bytes()).update(fingerprint.as_bytes());
-            seed = hasher.finalize();
+            seed = hasher.finalize().into();
         }
         let mut sink = Hashed { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
-        let options = ext4::Options { size: self.size, seed: *seed.as_bytes() };
+        let options = ext4::Options { size: self.size, seed };
         ext4::write(&self.tree, &options, &mut sink).map_err(guest_error)?;
         sink.sink.finish(&[])?;
         Ok(sink.hash.finish())

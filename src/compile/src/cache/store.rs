@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use fsimage::digest::DiffId;
+use fsimage::digest::{Blake3, DiffId};
 use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::dir::Dir;
 use fsimage::io::shared_dir::{self, LockFile, may_not_write};
@@ -147,7 +147,7 @@ impl Slot {
         }
         // Before it is hashed: what is written meanwhile is not what was hashed.
         let stamp = Stamp::of(&file)?;
-        if hash::of_file(&file)? != record.blake3.0 {
+        if hash::of_file(&file)? != record.blake3 {
             return Ok(None);
         }
         let object = self.object_since(stamp, file, &record)?;
@@ -174,12 +174,7 @@ impl Slot {
     /// # Errors
     /// It fails when the file cannot be synced or take the object's place, or the record cannot
     /// be written.
-    pub fn publish(
-        &self,
-        file: Temporary,
-        blake3: blake3::Hash,
-        uncompressed: u64,
-    ) -> Result<Object> {
+    pub fn publish(&self, file: Temporary, blake3: Blake3, uncompressed: u64) -> Result<Object> {
         let path = self.path("erofs");
         let prepare = || -> io::Result<()> {
             set_mode(file.file(), 0o444)?;
@@ -205,7 +200,7 @@ impl Slot {
         Ok(object)
     }
 
-    fn object_of(&self, file: File, blake3: blake3::Hash, uncompressed: u64) -> Result<Object> {
+    fn object_of(&self, file: File, blake3: Blake3, uncompressed: u64) -> Result<Object> {
         let record = Record::new(&file, blake3, uncompressed);
         let record = record.with_context(|| self.path("erofs").display().to_string())?;
         Ok(Object { file, record, kept: true })
@@ -213,7 +208,7 @@ impl Slot {
 
     /// The object `file`, which was seen to be what `record` says since it had `stamp`.
     pub(super) fn object_since(&self, stamp: Stamp, file: File, record: &Record) -> Result<Object> {
-        let record = Record::since(stamp, &file, record.blake3.0, record.uncompressed);
+        let record = Record::since(stamp, &file, record.blake3, record.uncompressed);
         let record = record.with_context(|| self.path("erofs").display().to_string())?;
         Ok(Object { file, record, kept: true })
     }

@@ -78,12 +78,12 @@ pub(super) fn adopt(
     let Some(object) = slot.object()? else {
         return Ok(false);
     };
-    let hash = object.record.blake3.0;
-    if Content::Blake3(hash.to_hex().to_string()) != entry.content {
+    let hash = object.record.blake3;
+    if Content::Blake3(hash) != entry.content {
         return Ok(false);
     }
     let path = &entry.path;
-    if staging.adopt(&object.file, &hash, path)? {
+    if staging.adopt(&object.file, hash, path)? {
         let adopted = staging.open(path).with_context(|| path.clone())?;
         if entry.content.check_file(&adopted).is_ok() {
             return Ok(true);

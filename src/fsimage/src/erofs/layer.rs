@@ -10,7 +10,7 @@ use super::disk::{COMPAT_MTIME, COMPAT_SB_CHKSUM, HEAD_SIZE, INCOMPAT_CHUNKED_FI
 use super::encode;
 use super::error::PlanError;
 use super::plan::{Form, Plan};
-use crate::digest::DiffId;
+use crate::digest::{Blake3, DiffId};
 use crate::io::sink::{FileSink, Sink};
 use crate::tree::arena::Tree;
 use crate::tree::extents::Extents;
@@ -63,7 +63,7 @@ impl ObjectWriter {
         mut self,
         tree: &Tree<Extents>,
         diff_id: DiffId,
-    ) -> Result<(File, blake3::Hash), WriteError> {
+    ) -> Result<(File, Blake3), WriteError> {
         let plan = Plan::new(tree, Form::Object, self.sink.position())?;
         self.sink.cached()?;
         encode::metadata(&plan, &mut self.sink)?;

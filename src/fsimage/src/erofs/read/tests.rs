@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use crate::budget::Budget;
-use crate::digest::DiffId;
+use crate::digest::{Blake3, DiffId};
 use crate::erofs::disk::*;
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::erofs::layer::ObjectWriter;
@@ -119,7 +119,7 @@ fn an_object_comes_back_with_its_marks() {
     writer.data().data(&[1; 64 << 10]).unwrap();
     let (file, hash) = writer.finish(&tree, DiffId::of(b"x")).unwrap();
     let bytes = bytes_of(file);
-    assert_eq!(hash, blake3::hash(&bytes));
+    assert_eq!(hash, Blake3::of(&bytes));
     let reader = Reader::new(&bytes).unwrap();
     same(&tree, &reader.tree(Form::Object, &Budget::default()).unwrap());
 }
@@ -130,13 +130,13 @@ fn an_image_comes_back_for_any_number_of_layers() {
         let tree = sample(DeviceId(layers));
         let device = LayerDevice {
             diff_id: DiffId::of(b"x"),
-            blake3: blake3::hash(b"x"),
+            blake3: Blake3::of(b"x"),
             size: 9 * BLOCK_SIZE,
         };
         let devices = vec![device; layers.into()];
         let written = fsmeta::write(&tree, &devices, scratch()).unwrap();
         let bytes = bytes_of(written.file);
-        assert_eq!(written.blake3, blake3::hash(&bytes));
+        assert_eq!(written.blake3, Blake3::of(&bytes));
         let reader = Reader::new(&bytes).unwrap();
         assert_eq!(reader.devices().len(), usize::from(layers));
         same(&tree, &reader.tree(Form::Image, &Budget::default()).unwrap());
