@@ -6,13 +6,13 @@ use std::io::{self, Read};
 use anyhow::{Result, anyhow, bail, ensure};
 use fsimage::digest::{Digest, HashingReader};
 
-use crate::blob::{blob, blob_name};
+use crate::blob::blob;
 use crate::document::{Descriptor, Document, Manifest};
 use crate::names::{self, Unclear};
 use crate::reference::{FileForm, ImageRef};
 use crate::registry::access::Access;
 use crate::registry::store::RegistryStore;
-use crate::store::{Counted, Store};
+use crate::store::{Counted, Key, Store};
 use crate::{form, layout};
 
 /// What to do where there are too many documents to look for an artifact in.
@@ -86,7 +86,7 @@ impl Artifact {
     /// descriptor says.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
         let digest = descriptor.digest;
-        let opened = self.store.open(&blob_name(digest))?;
+        let opened = self.store.open(&Key::Blob(digest))?;
         let (blob, size) = opened.ok_or_else(|| anyhow!("the blob {digest} is missing"))?;
         let expected = descriptor.size;
         ensure!(size == expected, "the blob {digest} has {size} bytes, not {expected}");
@@ -136,13 +136,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::layout_file;
 
     #[test]
     fn one_of_many_entries_is_read_once_and_a_second_bundle_ends_the_search() {
         let tmp = tempfile::tempdir().unwrap();
         let blobs = tmp.path().join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(tmp.path().join("oci-layout"), layout::VERSION).unwrap();
+        fs::write(tmp.path().join(layout_file::LAYOUT), layout_file::LAYOUT_JSON).unwrap();
         let entry = |config: &str| {
             let config = Digest::of(config.as_bytes()).to_string();
             let config = json!({ "digest": config, "size": 1 });

@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 use fsimage::io::regular;
 
 use crate::compression::Spool;
+use crate::layout_file::{INDEX, LAYOUT};
 use crate::reference::{FileForm, ImageFiles};
 use crate::skopeo::SkopeoDir;
 use crate::store::{DirStore, Store, TarStore};
@@ -29,7 +30,7 @@ pub(crate) fn open(files: &ImageFiles, spool: &Spool) -> Result<Box<dyn Store>> 
     };
     match (files.form, is_dir) {
         (FileForm::Oci, true) => {
-            ensure!(path.join("oci-layout").exists(), "{}", of_directory(path));
+            ensure!(path.join(LAYOUT).exists(), "{}", of_directory(path));
             Ok(Box::new(DirStore(path.clone())))
         }
         (FileForm::Dir, true) => {
@@ -43,7 +44,7 @@ pub(crate) fn open(files: &ImageFiles, spool: &Spool) -> Result<Box<dyn Store>> 
         },
         (form, false) => {
             let archive = archive(path, spool)?;
-            let (index, manifest) = (archive.has("index.json")?, archive.has("manifest.json")?);
+            let (index, manifest) = (archive.has_file(INDEX)?, archive.has_file("manifest.json")?);
             let is_it = match form {
                 FileForm::DockerArchive => manifest,
                 FileForm::Archive => manifest || index,
@@ -70,8 +71,8 @@ fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
 fn of_directory(dir: &Path) -> String {
     let has = |name: &str| dir.join(name).exists();
     let is = match () {
-        () if has("oci-layout") => "an OCI layout in a directory: oci:DIR reads it",
-        () if has("index.json") => "an OCI layout without its file oci-layout, which it must have",
+        () if has(LAYOUT) => "an OCI layout in a directory: oci:DIR reads it",
+        () if has(INDEX) => "an OCI layout without its file oci-layout, which it must have",
         () if has("manifest.json") => "a directory as skopeo writes it: dir:DIR reads it",
         () => {
             "a directory, and neither an OCI layout (it has no file oci-layout) nor one as skopeo \
@@ -83,11 +84,11 @@ fn of_directory(dir: &Path) -> String {
 
 /// What `archive` is, and how it is named.
 fn of_archive(archive: &TarStore) -> Result<&'static str> {
-    Ok(if archive.has("manifest.json")? {
+    Ok(if archive.has_file("manifest.json")? {
         "it is an archive as docker save writes it: docker-archive:FILE reads it"
-    } else if archive.has("index.json")? {
+    } else if archive.has_file(INDEX)? {
         "it is an OCI layout in an archive: oci-archive:FILE reads it"
-    } else if archive.has("repositories")? {
+    } else if archive.has_file("repositories")? {
         "it is an archive of a docker older than 1.10, which is not read: load it into a newer one \
          and save it there"
     } else if archive.holds_a_system() {

@@ -35,6 +35,10 @@ mod layer;
 #[cfg(feature = "images")]
 mod layout;
 #[cfg(feature = "images")]
+pub mod layout_file;
+#[cfg(feature = "images")]
+pub mod media_type;
+#[cfg(feature = "images")]
 mod members;
 #[cfg(feature = "images")]
 mod names;

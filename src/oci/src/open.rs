@@ -9,7 +9,7 @@ use crate::reference::{FileForm, ImageRef};
 use crate::registry::access::Access;
 use crate::registry::store::RegistryStore;
 use crate::signed::{self, ImageKey};
-use crate::store::{Counted, RAISE, Store};
+use crate::store::{Counted, Key, RAISE, Store};
 use crate::{daemon, docker, form, layout};
 
 impl Image {
@@ -39,13 +39,15 @@ impl Image {
                 let is_dockers = match files.form {
                     FileForm::DockerArchive => true,
                     // What newer versions of docker save has both, for the same image.
-                    FileForm::Archive => store.has("manifest.json")?,
+                    FileForm::Archive => store.has(&Key::file("manifest.json"))?,
                     FileForm::Oci | FileForm::OciArchive | FileForm::Dir => false,
                 };
                 if is_dockers {
                     return docker::open(store, reference, platform);
                 }
-                layout::version(&*store)?;
+                if files.form != FileForm::Dir {
+                    layout::version(&*store)?;
+                }
                 layout::open(store, reference, platform)
             }
         };

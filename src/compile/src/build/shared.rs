@@ -17,11 +17,10 @@ use fsimage::io::sink;
 use fsimage::tree::Tree;
 use fsimage::tree::extents::Extents;
 use oci::artifact::Artifact;
-use oci::{Access, ImageRef, NotThere, Reference, Repository};
+use oci::{Access, ImageRef, NotThere, Reference, Repository, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
-use crate::artifact::media_type::MANIFEST_TYPE;
 use crate::artifact::pack::{Packed, file_blob, json_blob};
 use crate::build::context::Build;
 use crate::build::object::{Ready, read_object};
@@ -82,7 +81,8 @@ fn fetch_from(
     diff_id: DiffId,
     slot: &Slot,
 ) -> Result<(Object, Tree<Extents>)> {
-    let found = Artifact::open(&ImageRef::from(name.clone()), &access(request), ARTIFACT_TYPE)?;
+    let found =
+        Artifact::open(&ImageRef::from(name.clone()), &access(request), ARTIFACT_TYPE)?;
     let record: Record = oci::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(
         (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),
@@ -160,7 +160,7 @@ fn send_to(
             repository.send(blob.digest, blob.size, &blob.file)?;
         }
     }
-    repository.name(&packed.manifest, MANIFEST_TYPE)
+    repository.name(&packed.manifest, media_type::MANIFEST)
 }
 
 fn access(request: &Request) -> Access {

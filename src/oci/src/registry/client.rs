@@ -22,16 +22,12 @@ use super::runtime::{Resolver, Runtime};
 use super::{credentials, plain};
 use crate::distribution::Reference;
 use crate::json;
+use crate::media_type::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST};
 use crate::not_there::NotThere;
 use crate::store::MAX_DOCUMENT;
 use crate::tls::choose_tls;
 
-const MEDIA_TYPES: [&str; 4] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
+const MEDIA_TYPES: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
 const USER_AGENT: &str = concat!("rootfs-compile/", env!("CARGO_PKG_VERSION"));
 const READ_TIMEOUT: Duration = Duration::from_secs(60);

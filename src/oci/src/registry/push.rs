@@ -18,6 +18,7 @@ use super::access::Access;
 use super::client::{Client, Purpose, Wanted};
 use super::failure::Failure;
 use crate::distribution::Reference;
+use crate::media_type;
 use crate::not_there::NotThere;
 
 /// Bytes of one piece on the wire.
@@ -27,8 +28,6 @@ const PIECE: u64 = 256 << 10;
 const STALL: Duration = Duration::from_secs(60);
 /// Bytes that it looks at in a second at least, once it has a blob whole.
 const DIGESTION: u64 = 2 << 20;
-
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A repository that is written to.
 pub struct Repository(Client);
@@ -157,7 +156,7 @@ impl Repository {
         let tag = subject.replacen(':', "-", 1);
         let mut list = match if_there(self.0.manifest(&self.0.reference.with_tag(&*tag)))? {
             Some(bytes) => crate::foreign_json::from_slice(&bytes)?,
-            None => json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] }),
+            None => json!({ "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [] }),
         };
         let Some(entries) = list["manifests"].as_array_mut() else {
             // Somebody else has that name for something else.
@@ -173,7 +172,7 @@ impl Repository {
             "digest": digest,
             "size": bytes.len(),
         }));
-        self.put_manifest(&tag, &serde_json::to_vec(&list)?, INDEX_TYPE).map(drop)
+        self.put_manifest(&tag, &serde_json::to_vec(&list)?, media_type::INDEX).map(drop)
     }
 
     /// Whether the name leads to something already.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser as _;
 use fsimage::io::ending;
-use oci::{FileForm, ImageFiles, ImageRef, Platform};
+use oci::{FileForm, ImageFiles, ImageRef, Platform, layout_file};
 use rootfs_boot::args::Cli;
 use rootfs_boot::{MACHINE_FAILED, krunfw};
 use rootfs_compile::build::{self, Request};
@@ -171,7 +171,8 @@ fn inputs(asked: &Asked, manifest: &Manifest) -> Vec<PathBuf> {
         match form {
             // Blobs are called by their digests.
             FileForm::Oci => {
-                inputs.extend(["index.json", "oci-layout"].map(|name| path.join(name)));
+                inputs
+                    .extend([layout_file::INDEX, layout_file::LAYOUT].map(|name| path.join(name)));
             }
             FileForm::Dir => inputs.push(path.join("manifest.json")),
             FileForm::OciArchive | FileForm::DockerArchive | FileForm::Archive => {
