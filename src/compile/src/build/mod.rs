@@ -209,7 +209,7 @@ pub fn resolve(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<Digest>
 fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option<Signed>)> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
     let wanted = wanted.unwrap_or_else(Platform::host);
-    let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
+    let access = request.registries();
     let mut reference = request.manifest.image.clone();
     let in_registry = reference.registry_name().is_some() && reference.pin().is_none();
     if !in_registry {

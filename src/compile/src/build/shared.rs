@@ -17,7 +17,7 @@ use fsimage::io::sink;
 use fsimage::tree::Tree;
 use fsimage::tree::extents::Extents;
 use oci::artifact::Artifact;
-use oci::{Access, ImageRef, NotThere, Reference, Repository, media_type};
+use oci::{ImageRef, NotThere, Reference, Repository, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
@@ -82,7 +82,7 @@ fn fetch_from(
     slot: &Slot,
 ) -> Result<(Object, Tree<Extents>)> {
     let found =
-        Artifact::open(&ImageRef::from(name.clone()), &access(request), ARTIFACT_TYPE)?;
+        Artifact::open(&ImageRef::from(name.clone()), &request.registries(), ARTIFACT_TYPE)?;
     let record: Record = oci::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(
         (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),
@@ -140,7 +140,7 @@ fn send_to(
     layer: &Ready,
     cache: &Cache,
 ) -> Result<()> {
-    let repository = Repository::open(name, &access(request))?;
+    let repository = Repository::open(name, &request.registries())?;
     if repository.is_named()? {
         return Ok(());
     }
@@ -161,8 +161,4 @@ fn send_to(
         }
     }
     repository.name(&packed.manifest, media_type::MANIFEST)
-}
-
-fn access(request: &Request) -> Access {
-    Access { documents: request.cache_dir.join("registry"), ..request.access.clone() }
 }

@@ -45,6 +45,11 @@ impl Cache {
         Some(base.join("rootfs-compile"))
     }
 
+    /// Where the cache `root` keeps the documents of registries.
+    pub fn documents_dir(root: &Path) -> PathBuf {
+        root.join("registry")
+    }
+
     /// Uses `root`, which need not exist yet.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub(crate) fn push(args: &Push) -> Result<u8> {
 pub(crate) fn pull(args: &Pull) -> Result<u8> {
     let dir = cache_dir(&args.cache)?;
     let mut access = access(&args.registry);
-    access.documents = dir.join("registry");
+    access.documents = Cache::documents_dir(&dir);
     access.are_for(&args.reference);
     if let Err(error) = place::apart(&args.output, &dir) {
         return Ok(usage(&format!("{error:#}"), USAGE));
