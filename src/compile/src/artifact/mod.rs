@@ -13,4 +13,4 @@ pub use self::media_type::{
     ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
 };
 pub use self::pack::{Blob, Packed, file_blob, json_blob, pack};
-pub use self::unpack::{Piece, largest_blob, unpack};
+pub use self::unpack::{ArtifactFile, largest_blob, unpack};

@@ -35,7 +35,7 @@ const RECORD_TYPE: &str = "application/vnd.rootfs-compile.layer.record.v1+json";
 /// What is known of an object.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+struct SharedRecord {
     format: u32,
     diff_id: DiffId,
     /// Bytes of the object.
@@ -83,7 +83,8 @@ fn fetch_from(
 ) -> Result<(Object, Tree<Extents>)> {
     let found =
         Artifact::open(&ImageRef::from(name.clone()), &request.registries(), ARTIFACT_TYPE)?;
-    let record: Record = oci::foreign_json::from_slice(&found.config()?).context("its record")?;
+    let record: SharedRecord =
+        oci::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(
         (record.format, record.diff_id) == (FORMAT_VERSION, diff_id),
         "it is the object of another layer"
@@ -144,7 +145,7 @@ fn send_to(
     if repository.is_named()? {
         return Ok(());
     }
-    let record = Record {
+    let record = SharedRecord {
         format: FORMAT_VERSION,
         diff_id,
         size: layer.size,

@@ -30,7 +30,7 @@ const FREE: u64 = 3 << 30;
 const MOST_UNASKED: u64 = 64 << 30;
 
 /// An upper that is decided, and not written.
-pub(super) struct Patched {
+pub(super) struct PlannedUpper {
     tree: Tree<OnDisks>,
     /// Bytes of the file system.
     pub size: u64,
@@ -77,7 +77,10 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
 
 /// Applies the patches of the manifest to `tree`, whose contents lie on `disks`. Where no
 /// bundle is made, what they change is told.
-pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<Patched> {
+pub(super) fn patch(
+    build: &Build<'_>,
+    (tree, disks): (Tree<Extents>, Disks),
+) -> Result<PlannedUpper> {
     let Build { request, image, budgets, cache, staging, reporter } = *build;
     let manifest = &request.manifest;
     let created = image.config.created().as_deref();
@@ -117,7 +120,7 @@ pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) ->
         ),
     };
     let fingerprint = (!manifest.patches.is_empty()).then_some(patched.fingerprint);
-    Ok(Patched { tree, size, changes: patched.changes, fingerprint })
+    Ok(PlannedUpper { tree, size, changes: patched.changes, fingerprint })
 }
 
 /// The size of an upper that needs `least` bytes, and of which nobody said how large it
@@ -161,7 +164,7 @@ fn guest_error(error: ext4::Error) -> anyhow::Error {
     }
 }
 
-impl Patched {
+impl PlannedUpper {
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
     pub(super) fn write(&self, base: Blake3, file: File) -> Result<Hash> {
@@ -173,7 +176,7 @@ impl Patched {
             hasher.update(base.as_bytes()).update(fingerprint.as_bytes());
             seed = hasher.finalize().into();
         }
-        let mut sink = Hashed { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
+        let mut sink = HashedSink { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
         let options = ext4::Options { size: self.size, seed };
         ext4::write(&self.tree, &options, &mut sink).map_err(guest_error)?;
         sink.sink.finish(&[])?;
@@ -182,12 +185,12 @@ impl Patched {
 }
 
 /// Hashes what is written.
-struct Hashed {
+struct HashedSink {
     sink: FileSink,
     hash: NonzeroBlocks,
 }
 
-impl Sink for Hashed {
+impl Sink for HashedSink {
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.data(bytes);
         self.sink.data(bytes)

@@ -12,19 +12,19 @@ use fsimage::io::{flock, regular, shared_dir};
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle_cache::input::Input;
+use crate::bundle_cache::input::InputFile;
 
 /// What is known of an answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Record {
+pub(super) struct BundleRecord {
     pub(super) version: u32,
     /// The number of the bundle.
     pub(super) bundle: u64,
     pub(super) origin: Origin,
     /// Seconds since 1970: when looking at the inputs began.
     pub(super) made: i64,
-    pub(super) inputs: Vec<Input>,
+    pub(super) inputs: Vec<InputFile>,
 }
 
 /// Readers take another version for no record.
@@ -37,7 +37,7 @@ pub(super) const MAX_RECORD: u64 = 64 << 20;
 pub(super) const RECORD: &str = "record.json";
 
 /// The record of the place `dir`, if it is as this user wrote it.
-pub(super) fn read_record(dir: &Dir) -> Option<Record> {
+pub(super) fn read_record(dir: &Dir) -> Option<BundleRecord> {
     parse_record(dir, &record_bytes(dir)?)
 }
 
@@ -50,14 +50,14 @@ pub(super) fn record_bytes(dir: &Dir) -> Option<Vec<u8>> {
     regular::bytes(&file, MAX_RECORD).ok()
 }
 
-pub(super) fn parse_record(dir: &Dir, bytes: &[u8]) -> Option<Record> {
-    let record: Record = seal::read(&subject(dir), bytes)?;
+pub(super) fn parse_record(dir: &Dir, bytes: &[u8]) -> Option<BundleRecord> {
+    let record: BundleRecord = seal::read(&subject(dir), bytes)?;
     (record.version == VERSION).then_some(record)
 }
 
 /// Writes `record` in place of the one that was read as `read`: neither over the record
 /// of a newer bundle, nor while one is being compiled, for which the old one is wanted.
-pub(super) fn refresh(dir: &Dir, read: &[u8], record: &Record) -> Result<()> {
+pub(super) fn refresh(dir: &Dir, read: &[u8], record: &BundleRecord) -> Result<()> {
     let lock = shared_dir::open_lock(dir, "lock")?;
     let Some(lock) = lock.file.filter(|_| lock.writable) else {
         return Ok(());
@@ -69,7 +69,7 @@ pub(super) fn refresh(dir: &Dir, read: &[u8], record: &Record) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn write_record(dir: &Dir, record: &Record) -> Result<()> {
+pub(super) fn write_record(dir: &Dir, record: &BundleRecord) -> Result<()> {
     let json = seal::write(&subject(dir), record)?;
     let written = atomic_file::write_shared(dir, RECORD.as_ref(), &json);
     written.with_context(|| dir.path.join(RECORD).display().to_string())

@@ -16,7 +16,7 @@ use oci::{FileForm, ImageFiles, ImageRef, Platform, layout_file};
 use rootfs_boot::args::Cli;
 use rootfs_boot::{MACHINE_FAILED, krunfw};
 use rootfs_compile::build::{self, Request};
-use rootfs_compile::bundle_cache::{Found, Origin, Place};
+use rootfs_compile::bundle_cache::{BundleSlot, CachedBundle, Origin};
 use rootfs_compile::manifest::{LockUse, Manifest};
 use rootfs_compile::word::Word;
 use rustix::io::FdFlags;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Run) -> Result<u8> {
 }
 
 /// The place of the bundle that `args` ask for.
-fn place(args: &Run, asked: &Asked) -> Result<Place> {
+fn place(args: &Run, asked: &Asked) -> Result<BundleSlot> {
     let given = &args.compile;
     let absolute = |path: &Path| std::path::absolute(path).map(PathBuf::into_os_string);
     let stem = |path: &Path| path.file_stem().unwrap_or_default().to_owned();
@@ -88,7 +88,7 @@ fn place(args: &Run, asked: &Asked) -> Result<Place> {
     let epoch = given.source_date_epoch.and_then(|epoch| epoch.0);
     parts.push(format!("{platform} {platform_is_given} {epoch:?} {:?}", asked.set).into());
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    Ok(Place::new(&cache_dir(&given.cache)?, &parts, &name.to_string_lossy()))
+    Ok(BundleSlot::new(&cache_dir(&given.cache)?, &parts, &name.to_string_lossy()))
 }
 
 fn absolute_of(image: &ImageRef) -> Result<OsString> {
@@ -99,7 +99,7 @@ fn absolute_of(image: &ImageRef) -> Result<OsString> {
 }
 
 /// The bundle that answers, unless docker has another image by now.
-fn find(place: &Place) -> Result<Option<Found>> {
+fn find(place: &BundleSlot) -> Result<Option<CachedBundle>> {
     let Some(found) = place.find() else {
         return Ok(None);
     };
@@ -114,10 +114,10 @@ fn find(place: &Place) -> Result<Option<Found>> {
 fn compile(
     args: &Run,
     asked: &Asked,
-    place: &Place,
+    place: &BundleSlot,
     manifest: Manifest,
-    known: Option<Found>,
-) -> Result<Found> {
+    known: Option<CachedBundle>,
+) -> Result<CachedBundle> {
     let started = Instant::now();
     let given = &args.compile;
     let mut request = Request {
@@ -129,7 +129,8 @@ fn compile(
     if args.pull == PullPolicy::Always {
         wanted = Some(build::resolve(&request, &warn)?);
     }
-    let is_wanted = |found: &Found| wanted.is_none_or(|digest| digest == found.origin.digest);
+    let is_wanted =
+        |found: &CachedBundle| wanted.is_none_or(|digest| digest == found.origin.digest);
     if let Some(known) = known.filter(is_wanted) {
         return Ok(known);
     }

@@ -7,7 +7,7 @@ use bundle::place;
 use fsimage::io::printable;
 use indicatif::HumanBytes;
 use rootfs_compile::cache::Cache;
-use rootfs_compile::transfer::{self, Target};
+use rootfs_compile::transfer::{self, PullTarget};
 
 use crate::args::{Export, Pull, Push};
 use crate::{USAGE, access, cache_dir, keys, say, usage, warn};
@@ -34,7 +34,7 @@ pub(crate) fn pull(args: &Pull) -> Result<u8> {
         return Ok(usage(&format!("{error:#}"), USAGE));
     }
     let keys = keys::load(&args.key)?;
-    let target = Target {
+    let target = PullTarget {
         output: args.output.clone(),
         force: args.force,
         keys,
