@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[Room]); 2] = [
         &[
             ("digest", &["units"]),
             ("erofs", &["budget", "digest", "io", "tree", "units"]),
-            ("ext4", &["budget", "io", "tree", "units", "xattr"]),
+            ("ext4", &["budget", "digest", "io", "tree", "units", "xattr"]),
             ("io", &["digest", "units"]),
             ("tree", &["budget", "units"]),
             ("xattr", &["tree"]),

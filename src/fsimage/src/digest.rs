@@ -195,6 +195,15 @@ impl TryFrom<String> for Blake3 {
     }
 }
 
+/// The UUID of what is known by `hash`: version 8 of RFC 9562, whose content is its maker's own.
+pub(crate) fn uuid_of(hash: &[u8; 32]) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&hash[..16]);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
 /// Bytes that SHA-256 takes at once.
 pub const SHA256_BLOCK: usize = 64;
 

@@ -12,6 +12,7 @@ use super::geometry::{BLOCKS_PER_GROUP, Geometry};
 use super::layout::{self, Layout, Place};
 use super::nodes::{Node, Nodes};
 use super::{dirent, journal, xattr};
+use crate::digest::uuid_of;
 use crate::ext4::error::Error;
 use crate::ext4::limits::Options;
 use crate::tree::arena::Tree;
@@ -52,11 +53,8 @@ impl Plan {
         derived.update(&options.seed).update(&options.size.to_le_bytes());
         let mut ids = [0; 32];
         derived.finalize_xof().fill(&mut ids);
-        let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
-        uuid.copy_from_slice(&ids[..16]);
+        let (uuid, mut hash_seed) = (uuid_of(&ids), [0; 16]);
         hash_seed.copy_from_slice(&ids[16..]);
-        uuid[6] = uuid[6] & 0x0f | 0x80;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
 
         let last_ino = nodes.last_ino();
         let mut builder = Builder {
