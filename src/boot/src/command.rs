@@ -24,6 +24,24 @@ const MAX_STRINGS: usize = (2 << 20) - 4096;
 /// nothing of its own.
 const TMPFS: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
 
+/// Memory that the guest mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TmpfsMount {
+    pub path: String,
+    /// Bytes; None for as many as the kernel allows by itself.
+    pub size: Option<u64>,
+    pub when: When,
+}
+
+/// When memory is mounted on a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Over whatever is there.
+    Always,
+    /// Only where the image has nothing in it.
+    IfEmpty,
+}
+
 /// A command for the guest's init.
 #[derive(Clone, Debug)]
 pub(crate) struct Command {
@@ -38,8 +56,8 @@ pub(crate) struct Command {
     pub add_host: Vec<HostEntry>,
     /// Name servers in place of all others.
     pub dns: Vec<Dns>,
-    /// In order of mounting: path, bytes, and whether it may cover what is there.
-    pub tmpfs: Vec<(String, Option<u64>, bool)>,
+    /// In order of mounting.
+    pub tmpfs: Vec<TmpfsMount>,
     /// Directories that must be there.
     pub volumes: BTreeSet<String>,
     pub stop_signal: Signal,
@@ -161,8 +179,11 @@ impl Command {
             out.add(key::RESOLV_ASKED, "1")?;
         }
         out.add(key::NOFILE, OPEN_FILES.to_string())?;
-        for (path, size, always) in &self.tmpfs {
-            let when = if *always { when::ALWAYS } else { when::IF_EMPTY };
+        for TmpfsMount { path, size, when } in &self.tmpfs {
+            let when = match when {
+                When::Always => when::ALWAYS,
+                When::IfEmpty => when::IF_EMPTY,
+            };
             let size = size.map_or_else(String::new, |size| size.to_string());
             out.add(key::TMPFS, format!("{when}:{size}:{path}"))?;
         }
@@ -228,14 +249,15 @@ impl Records {
 
 /// The default ones, and those that were asked for: a path named again keeps
 /// its place and takes the new size.
-fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<(String, Option<u64>, bool)> {
-    let mut list: Vec<_> = TMPFS.map(|path| (path.to_owned(), None, false)).to_vec();
+fn tmpfs<'a>(asked: impl Iterator<Item = &'a Tmpfs>) -> Vec<TmpfsMount> {
+    let usual = |path: &str| TmpfsMount { path: path.to_owned(), size: None, when: When::IfEmpty };
+    let mut list = TMPFS.map(usual).to_vec();
     for tmpfs in asked {
         match tmpfs {
             Tmpfs::None => list.clear(),
             Tmpfs::At { path, size } => {
-                let new = (path.clone(), *size, true);
-                match list.iter_mut().find(|(known, ..)| known == path) {
+                let new = TmpfsMount { path: path.clone(), size: *size, when: When::Always };
+                match list.iter_mut().find(|known| known.path == *path) {
                     Some(known) => *known = new,
                     None => list.push(new),
                 }
@@ -295,8 +317,9 @@ mod tests {
             tmpfs(asked.iter())
         };
         assert_eq!(list(&[]).len(), 3);
-        assert_eq!(list(&["/tmp:1MiB"])[0], ("/tmp".into(), Some(1 << 20), true));
-        assert_eq!(list(&["none", "/x"]), [("/x".into(), None, true)]);
+        let always = |path: &str, size| TmpfsMount { path: path.into(), size, when: When::Always };
+        assert_eq!(list(&["/tmp:1MiB"])[0], always("/tmp", Some(1 << 20)));
+        assert_eq!(list(&["none", "/x"]), [always("/x", None)]);
     }
 
     #[test]

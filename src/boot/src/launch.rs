@@ -18,7 +18,7 @@ use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use serde_json::{Value, json};
 
-use super::command::{Command, Records};
+use super::command::{Command, Records, TmpfsMount, When};
 use super::disk;
 use super::engine::Engine;
 use super::spec::{ARGUMENT, Disk, Format, Port, Share, Spec};
@@ -267,9 +267,9 @@ pub(crate) fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -
         (Some(kept), false) => json!({ "path": kept, "kind": "kept" }),
         (None, false) => json!({ "path": path(&bundle.upper.path), "kind": "private clone" }),
     };
-    let tmpfs = command.tmpfs.iter().map(
-        |(path, size, always)| json!({ "path": path, "bytes": size, "only_if_empty": !always }),
-    );
+    let tmpfs = command.tmpfs.iter().map(|TmpfsMount { path, size, when }| {
+        json!({ "path": path, "bytes": size, "only_if_empty": *when == When::IfEmpty })
+    });
     Ok(json!({
         "bundle": bundle.dir,
         "image": bundle.index.image,
