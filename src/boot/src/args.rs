@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bundle::boot::{
-    ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
+    BadSize, ByteSize, Dns, HostEntry, Hostname, Memory, Publish, Signal, Span, Tmpfs, User,
 };
 use bundle::signature::Key;
 use clap::{Parser, ValueEnum};
@@ -143,13 +143,12 @@ pub enum EngineArg {
     Qemu,
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    text.parse::<ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
+fn size(text: &str) -> Result<u64, BadSize> {
+    text.parse::<ByteSize>().map(|size| size.0)
 }
 
-fn memory(text: &str) -> Result<Memory, String> {
-    let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
-    Memory::try_from(size).map_err(|error| error.to_string())
+fn memory(text: &str) -> Result<Memory> {
+    Ok(Memory::try_from(text.parse::<ByteSize>()?)?)
 }
 
 impl Cli {

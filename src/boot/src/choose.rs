@@ -99,16 +99,16 @@ fn needs_libkrun(options: &Options) -> Option<&'static str> {
     }
 }
 
-fn libkrun_works() -> Result<(), String> {
+fn libkrun_works() -> Result<()> {
     if !cfg!(feature = "libkrun") {
-        return Err("this rootfs-boot was built without it (--no-default-features)".to_owned());
+        bail!("this rootfs-boot was built without it (--no-default-features)");
     }
     match File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err("/dev/kvm may not be opened (is the user in the group kvm?)".to_owned())
+            bail!("/dev/kvm may not be opened (is the user in the group kvm?)")
         }
-        Err(error) => Err(format!("/dev/kvm: {error}")),
+        Err(error) => bail!("/dev/kvm: {error}"),
     }
 }
 
