@@ -141,9 +141,7 @@ impl FromStr for Reference {
         if let Some(part) = path.split('/').find(|part| !is_part(part)) {
             return Err(BadName::Part(part.to_owned()));
         }
-        if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
-            return Err(BadName::Tag(tag.to_owned()));
-        }
+        tag.map_or(Ok(()), check_tag)?;
         let repository = match registry == DOCKER_HUB && !path.contains('/') {
             true => format!("{DOCKER_LIBRARY}/{path}"),
             false => path.to_owned(),
@@ -216,12 +214,16 @@ fn is_part(text: &str) -> bool {
         && text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(is_separator)
 }
 
-/// Whether `text` is a tag.
-fn is_tag(text: &str) -> bool {
+/// Refuses a `text` that is not a tag.
+///
+/// # Errors
+/// When it is empty or too long, or has a character that a tag does not have there.
+pub fn check_tag(text: &str) -> Result<(), BadName> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    text.len() <= MAX_TAG
+    let is_tag = text.len() <= MAX_TAG
         && text.bytes().next().is_some_and(is_word)
-        && text.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
+        && text.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'));
+    if is_tag { Ok(()) } else { Err(BadName::Tag(text.to_owned())) }
 }
 
 impl fmt::Display for Reference {

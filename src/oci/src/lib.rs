@@ -69,7 +69,7 @@ pub use self::compression::{Compression, Spool};
 #[cfg(feature = "images")]
 pub use self::daemon::image_id as daemon_image_id;
 #[cfg(feature = "images")]
-pub use self::distribution::{BadName, Reference};
+pub use self::distribution::{BadName, Reference, check_tag};
 #[cfg(feature = "images")]
 pub use self::document::Descriptor;
 #[cfg(feature = "images")]
