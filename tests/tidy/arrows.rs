@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[Room]); 2] = [
         &[
             ("digest", &["units"]),
             ("erofs", &["budget", "digest", "fields", "io", "tree", "units", "xattr"]),
-            ("ext4", &["budget", "fields", "io", "tree", "units", "xattr"]),
+            ("ext4", &["budget", "digest", "fields", "io", "tree", "units", "xattr"]),
             ("io", &["digest", "units"]),
             ("tree", &["budget", "units"]),
             ("xattr", &["tree"]),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use bundle::opened::OpenFile;
 use bundle::vmdk;
-use fsimage::digest::Digest;
+use fsimage::digest::DiffId;
 use fsimage::erofs::layer::ObjectWriter;
 use fsimage::io::sink::Sink as _;
 use fsimage::tree::extents::Extents;
@@ -50,7 +50,7 @@ pub(crate) fn boot_disk(config: &[u8]) -> Result<File> {
     for name in MOUNT_POINTS {
         add(&mut tree, name, 0o755, Kind::Dir(Dir::default()))?;
     }
-    let (file, _) = writer.finish(&tree, Digest::of(b""))?;
+    let (file, _) = writer.finish(&tree, DiffId::of(b""))?;
     Ok(file)
 }
 

@@ -7,22 +7,22 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::{Result, ensure};
 use fsimage::budget::MAX_SPARSE;
-use fsimage::digest::HASHED;
+use fsimage::digest::{Blake3, HASHED};
 use fsimage::io::{hash, holes};
 use serde::{Deserialize, Serialize};
 
 use crate::names::INDEX;
 
-/// A file's hash, as 64 hex digits.
+/// A file's hash, and what it is taken of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// BLAKE3 of all bytes.
-    Blake3(String),
+    Blake3(Blake3),
     /// For a file that is mostly holes, and may have terabytes of them. BLAKE3
     /// of its blocks of 4096 bytes that are not all zero, in order, each behind
     /// its number as 8 little-endian bytes.
-    Blake3NonzeroBlocks(String),
+    Blake3NonzeroBlocks(Blake3),
 }
 
 impl Content {
@@ -67,7 +67,7 @@ impl Content {
         match self {
             Self::Blake3(_) => {
                 has_few_holes(file)?;
-                Ok(Self::Blake3(hash::of_file_by_all(file)?.to_hex().to_string()))
+                Ok(Self::Blake3(hash::of_file_by_all(file)?))
             }
             Self::Blake3NonzeroBlocks(_) => nonzero_blocks(file),
         }
@@ -160,7 +160,7 @@ impl NonzeroBlocks {
         let rest = std::mem::take(&mut self.partial);
         self.block(&rest);
         self.hasher.update(&self.due);
-        Content::Blake3NonzeroBlocks(self.hasher.finalize().to_hex().to_string())
+        Content::Blake3NonzeroBlocks(self.hasher.finalize().into())
     }
 }
 
@@ -207,14 +207,14 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 30).unwrap();
         file.write_all_at(b"x", 1 << 20).unwrap();
-        let holes = Content::Blake3(String::new()).holes(&file).unwrap();
+        let holes = Content::Blake3(Blake3::of(b"")).holes(&file).unwrap();
         assert!(holes > (1 << 30) - (1 << 20) && holes < 1 << 30, "{holes}");
-        assert_eq!(Content::Blake3NonzeroBlocks(String::new()).holes(&file).unwrap(), 0);
+        assert_eq!(Content::Blake3NonzeroBlocks(Blake3::of(b"")).holes(&file).unwrap(), 0);
         let mut block = [0; 4096];
         block[5] = b'x';
         let mut expected = blake3::Hasher::new();
         expected.update(&(1u64 << 17).to_le_bytes()).update(&block);
-        let expected = Content::Blake3NonzeroBlocks(expected.finalize().to_hex().to_string());
+        let expected = Content::Blake3NonzeroBlocks(expected.finalize().into());
         assert_eq!(hash(&[]), expected);
         assert_eq!(hash(&[0; 100_000]), expected);
         assert_ne!(hash(&[1]), expected);
@@ -226,8 +226,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 << 40).unwrap();
         file.write_all_at(b"x", 2 << 40).unwrap();
-        let error = Content::Blake3(String::new()).again(&file).unwrap_err();
+        let error = Content::Blake3(Blake3::of(b"")).again(&file).unwrap_err();
         assert!(error.to_string().contains("bytes of holes"), "{error}");
-        assert!(Content::Blake3NonzeroBlocks(String::new()).again(&file).is_ok());
+        assert!(Content::Blake3NonzeroBlocks(Blake3::of(b"")).again(&file).is_ok());
     }
 }

@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_layer_is_told_by_its_path() {
-        let layer = fsimage::digest::Digest::of(b"x");
+        let layer = fsimage::digest::DiffId::of(b"x");
         let path = layer_path(layer);
         assert_eq!(layer_at(&path), Some(layer));
         for other in [FSMETA, LAYERS, "", &path[1..], &path[..path.len() - 1], &path.to_uppercase()]

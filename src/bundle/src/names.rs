@@ -1,5 +1,7 @@
 //! What the files of a bundle are called.
 
+use fsimage::digest::DiffId;
+
 /// The merged metadata.
 pub const FSMETA: &str = "fsmeta.erofs";
 /// The writable upper.
@@ -15,12 +17,12 @@ pub const SIGNATURE: &str = "bundle.json.minisig";
 pub const LAYERS: &str = "layers";
 
 /// The layer whose file in a bundle is called `path`, which is that of [`layer_path`].
-pub fn layer_at(path: &str) -> Option<fsimage::digest::DiffId> {
+pub fn layer_at(path: &str) -> Option<DiffId> {
     let name = path.strip_prefix(LAYERS)?.strip_prefix("/sha256-")?;
     format!("sha256:{}", name.strip_suffix(".erofs")?).parse().ok()
 }
 
 /// Path of a layer in its bundle.
-pub fn layer_path(diff_id: fsimage::digest::DiffId) -> String {
+pub fn layer_path(diff_id: DiffId) -> String {
     format!("{LAYERS}/sha256-{}.erofs", diff_id.hex())
 }

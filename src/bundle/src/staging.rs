@@ -18,6 +18,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use fsimage::digest::Blake3;
 use fsimage::io::dir::{Dir, open_dir};
 use fsimage::io::ending::{self, Undo};
 use fsimage::io::temporary::set_mode;
@@ -184,12 +185,12 @@ impl Staging {
     /// # Errors
     /// When `name` is there already, or the file cannot be made, copied or brought to the
     /// disk.
-    pub fn adopt(&self, from: &File, blake3: &blake3::Hash, name: &str) -> Result<bool> {
+    pub fn adopt(&self, from: &File, blake3: Blake3, name: &str) -> Result<bool> {
         let (dir, file_name) = self.at(name);
         let adopt = || -> Result<bool> {
             let file = create(dir, file_name, 0o600)?;
             if system::share_blocks(from, &file) {
-                let is_right = || hash::of_file_by_all(&file).is_ok_and(|hash| hash == *blake3);
+                let is_right = || hash::of_file_by_all(&file).is_ok_and(|hash| hash == blake3);
                 if !is_own(from)? && !is_right() {
                     rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
                     return Ok(false);
@@ -206,7 +207,7 @@ impl Staging {
                 }
             }
             let (file, hash) = copy(from, create(dir, file_name, 0o600)?)?;
-            if hash != *blake3 {
+            if hash != blake3 {
                 rustix::fs::unlinkat(dir, file_name, AtFlags::empty())?;
                 return Ok(false);
             }
@@ -357,7 +358,7 @@ pub fn is_own(file: &File) -> io::Result<bool> {
 }
 
 /// Copies `from` into `file`, which is new, and returns it with the hash of what came.
-fn copy(from: &File, file: File) -> Result<(File, blake3::Hash)> {
+fn copy(from: &File, file: File) -> Result<(File, Blake3)> {
     let mut from = from.try_clone()?;
     from.rewind()?;
     let size = from.metadata()?.len();
@@ -461,9 +462,9 @@ mod tests {
         from.write_all(b"layer").unwrap();
         set_mode(&from, 0o666).unwrap();
         let name = format!("layers/sha256-{}.erofs", "0".repeat(64));
-        assert!(!staging.adopt(&from, &blake3::hash(b"other"), &name).unwrap());
+        assert!(!staging.adopt(&from, Blake3::of(b"other"), &name).unwrap());
         assert!(staging.open(&name).is_err());
-        assert!(staging.adopt(&from, &blake3::hash(b"layer"), &name).unwrap());
+        assert!(staging.adopt(&from, Blake3::of(b"layer"), &name).unwrap());
         let copy = staging.open(&name).unwrap().metadata().unwrap();
         assert_eq!((copy.len(), copy.mode() & 0o777), (5, 0o444));
         assert_ne!(copy.ino(), from.metadata().unwrap().ino());

@@ -6,6 +6,7 @@
 //! other programs may see in any other text what this one does not.
 
 use anyhow::{Result, bail};
+use fsimage::digest::Blake3;
 
 use super::content::Content;
 use super::index::Index;
@@ -43,15 +44,14 @@ pub fn of(index: &Index) -> Result<String> {
     let extents = index.disk.iter();
     let extents: Vec<_> = extents.map(|e| Extent { path: e.path.clone(), size: e.size }).collect();
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA);
-    let hash = match fsmeta.map(|file| &file.content) {
-        Some(Content::Blake3(hex)) => blake3::Hash::from_hex(hex)?,
+    match fsmeta.map(|file| &file.content) {
+        Some(Content::Blake3(hash)) => Ok(descriptor(&extents, cid(hash))),
         _ => bail!("{FSMETA} has no hash"),
-    };
-    Ok(descriptor(&extents, cid(hash)))
+    }
 }
 
 /// What identifies the content of a disk whose fsmeta has the hash `fsmeta`.
-pub fn cid(fsmeta: blake3::Hash) -> u32 {
+pub fn cid(fsmeta: &Blake3) -> u32 {
     let number = u32::from_le_bytes(*fsmeta.as_bytes().first_chunk().expect("32 bytes"));
     // The largest numbers mean "no parent" and "no content".
     number & 0x7fff_ffff

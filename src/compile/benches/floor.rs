@@ -108,7 +108,7 @@ fn layer(image: &Image, i: usize, digest: bool) -> Result<u64> {
     }
     let mut tar = HashingReader::new(tar);
     let bytes = drain(&mut tar)?;
-    let (is, expected) = (tar.digest(), image.layers[i].diff_id);
+    let (is, expected) = (tar.digest(), image.layers[i].diff_id.digest());
     ensure!(is == expected, "its content has the diff ID {is}, not {expected} as the config says");
     Ok(bytes)
 }

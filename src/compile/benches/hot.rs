@@ -11,7 +11,7 @@ use std::io::{self, Read, Write as _};
 use bundle::vmdk;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fsimage::budget::{Bounds, Budget, Steps};
-use fsimage::digest::{Digest, HashingReader, TreeHash};
+use fsimage::digest::{Blake3, DiffId, HashingReader, TreeHash};
 use fsimage::erofs::fsmeta;
 use fsimage::erofs::plan::{Form, Plan};
 use fsimage::erofs::read::Reader;
@@ -131,7 +131,7 @@ fn bytes(c: &mut Criterion) {
 fn entries(c: &mut Criterion) {
     let plain = tar();
     let packed = gzip(&plain);
-    let id = Digest::of(&plain);
+    let id = DiffId::of(&plain);
     let limits = Limits::default();
     let compile = |blob: &[u8]| {
         let outcome = layer::compile(blob, id, scratch(), &limits, &Budgets::new(&limits), &|_| {});
@@ -171,7 +171,7 @@ fn entries(c: &mut Criterion) {
     });
     let device = fsmeta::LayerDevice {
         diff_id: id,
-        blake3: blake3::hash(b""),
+        blake3: Blake3::of(b""),
         size: (1 + u64::from(DIRS * FILES_PER_DIR) * blocks_of(FILE as u64)) * BLOCK_SIZE,
     };
     group.bench_function("fsmeta, plan and write", |b| {

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use fsimage::digest::Digest;
+use fsimage::digest::DiffId;
 use rootfs_compile::layer::{self, Budgets, Compiled, Limits};
 
 /// Compiles `blob` (a tar: plain, gzip or zstd) into `file`, which is empty.
@@ -17,7 +17,7 @@ fn compile(blob: impl Read + Send, file: File) -> Result<Compiled> {
     let limits = Limits::default();
     let budgets = Budgets::new(&limits);
     // An image's config says which diff ID a layer has; here nobody does. It becomes the image's UUID.
-    let diff_id = Digest::of(b"");
+    let diff_id = DiffId::of(b"");
     let progress = |_bytes| {};
     let outcome = layer::compile(blob, diff_id, file, &limits, &budgets, &progress);
     // A manifest would say which digest and size the blob has.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::manifest::types::Manifest;
 
 /// Media type of a statement of in-toto.
-pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+pub const STATEMENT_TYPE: &str = oci::media_type::IN_TOTO;
 /// What the statement is about it.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 const BUILD_TYPE: &str = "urn:rootfs-compile:build:v1";

@@ -13,9 +13,6 @@ use sha2::{Digest as _, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// Digest of a layer's uncompressed tar stream.
-pub type DiffId = Digest;
-
 /// A text that is no `sha256:` digest.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a digest of the form sha256:<64 lower-case hex digits>")]
@@ -42,6 +39,21 @@ fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The bytes that `text` writes as 64 lower-case hex digits.
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
 }
 
 impl fmt::Display for Digest {
@@ -75,22 +87,121 @@ impl FromStr for Digest {
     type Err = BadDigest;
 
     fn from_str(text: &str) -> Result<Self, BadDigest> {
-        let bad = || BadDigest(text.to_owned());
-        let digits = text.strip_prefix("sha256:").ok_or_else(bad)?.as_bytes();
-        if digits.len() != 64 {
-            return Err(bad());
-        }
-        let nibble = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(bad()),
-        };
-        let mut out = [0; 32];
-        for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Ok(Self(out))
+        let bytes = text.strip_prefix("sha256:").and_then(from_hex);
+        bytes.map(Self).ok_or_else(|| BadDigest(text.to_owned()))
     }
+}
+
+/// What OCI tells layers apart by: the digest of a layer's uncompressed tar stream, which is
+/// another one than that of the blob it is kept in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DiffId(Digest);
+
+impl DiffId {
+    /// The diff ID of the layer that has the tar stream `tar`.
+    pub fn of(tar: &[u8]) -> Self {
+        Self(Digest::of(tar))
+    }
+
+    /// The digest of the tar stream.
+    pub fn digest(self) -> Digest {
+        self.0
+    }
+
+    /// The 64 hex digits.
+    pub fn hex(&self) -> String {
+        self.0.hex()
+    }
+}
+
+impl From<Digest> for DiffId {
+    fn from(tar: Digest) -> Self {
+        Self(tar)
+    }
+}
+
+impl FromStr for DiffId {
+    type Err = BadDigest;
+
+    fn from_str(text: &str) -> Result<Self, BadDigest> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for DiffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for DiffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The BLAKE3 of some bytes, written as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Blake3([u8; 32]);
+
+/// A text that is not a [`Blake3`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a BLAKE3 hash, which has 64 lower-case hex digits")]
+pub struct BadBlake3(String);
+
+impl Blake3 {
+    /// The hash of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        blake3::hash(bytes).into()
+    }
+
+    /// The hash itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<blake3::Hash> for Blake3 {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(hash.into())
+    }
+}
+
+impl fmt::Display for Blake3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Blake3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Blake3> for String {
+    fn from(hash: Blake3) -> Self {
+        hash.to_string()
+    }
+}
+
+impl TryFrom<String> for Blake3 {
+    type Error = BadBlake3;
+
+    fn try_from(text: String) -> Result<Self, BadBlake3> {
+        from_hex(&text).map(Self).ok_or(BadBlake3(text))
+    }
+}
+
+/// The UUID of what is known by `hash`: version 8 of RFC 9562, whose content is its maker's own.
+pub(crate) fn uuid_of(hash: &[u8; 32]) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&hash[..16]);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
 }
 
 /// Bytes that SHA-256 takes at once.
@@ -210,16 +321,17 @@ impl TreeHash {
     ///
     /// # Panics
     /// When `head` is longer than the stream or than a group.
-    pub fn finish(mut self, head: &[u8]) -> blake3::Hash {
+    pub fn finish(mut self, head: &[u8]) -> Blake3 {
         self.first[..head.len()].copy_from_slice(head);
         if self.filled == 0 {
-            return blake3::hash(&self.first);
+            return Blake3::of(&self.first);
         }
         let mut cvs = vec![blake3::Hasher::new().update(&self.first).finalize_non_root()];
         cvs.append(&mut self.groups);
         cvs.push(self.current.finalize_non_root());
         let left = cvs.len().next_power_of_two() / 2;
-        hazmat::merge_subtrees_root(&merge(&cvs[..left]), &merge(&cvs[left..]), Mode::Hash)
+        let (left, right) = (merge(&cvs[..left]), merge(&cvs[left..]));
+        hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into()
     }
 }
 
@@ -249,7 +361,7 @@ mod tests {
                 for part in bytes.chunks(333_333) {
                     hash.update(part);
                 }
-                assert_eq!(hash.finish(&[]), blake3::hash(&bytes), "{groups} groups + {extra}");
+                assert_eq!(hash.finish(&[]), Blake3::of(&bytes), "{groups} groups + {extra}");
             }
         }
     }
@@ -260,6 +372,10 @@ mod tests {
         assert_eq!(text.parse::<Digest>().unwrap().to_string(), text);
         for bad in ["", "sha256:", "sha512:00", &text[1..], &text.to_uppercase(), &text[..70]] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
+            assert!(Blake3::try_from(bad.replace("sha256:", "")).is_err(), "{bad}");
         }
+        let hash = Blake3::of(b"x");
+        assert_eq!(hash.to_string(), blake3::hash(b"x").to_hex().as_str());
+        assert_eq!(Blake3::try_from(hash.to_string()).unwrap(), hash);
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::io::{self, Read};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use fsimage::digest::{Digest, HashingReader};
 
-use crate::blob::{blob, blob_name};
+use crate::blob::blob;
 use crate::document::{Descriptor, Document, Manifest};
 use crate::names::{self, Unclear};
-use crate::reference::{ImageRef, Transport};
+use crate::reference::{FileForm, ImageRef};
 use crate::registry::access::Access;
 use crate::registry::store::RegistryStore;
-use crate::store::{Counted, Store};
+use crate::store::{Counted, Key, Store};
 use crate::{form, layout};
 
 /// What to do where there are too many documents to look for an artifact in.
@@ -32,23 +32,20 @@ impl Artifact {
     /// When nothing or more than one thing of that type is there, the reference is to
     /// docker's archives or store, or a document is missing, damaged or too large.
     pub fn open(reference: &ImageRef, access: &Access, artifact_type: &str) -> Result<Self> {
-        let store: Box<dyn Store> = match reference.transport {
-            Transport::Oci | Transport::OciArchive | Transport::Archive | Transport::Dir => {
-                form::open(reference, &access.spool())?
+        let store: Box<dyn Store> = match reference {
+            ImageRef::Registry { name, .. } => Box::new(RegistryStore::open(name, access)?),
+            ImageRef::Files(files) if files.form != FileForm::DockerArchive => {
+                form::open(files, &access.spool())?
             }
-            Transport::DockerArchive | Transport::DockerDaemon => {
+            ImageRef::Files(_) | ImageRef::Daemon { .. } => {
                 bail!("what docker saves are images, and not bundles")
-            }
-            Transport::Registry => {
-                let name = reference.name.as_ref().context("a registry's artifact has a name")?;
-                Box::new(RegistryStore::open(name, access)?)
             }
         };
         let store: Box<dyn Store> =
             Box::new(Counted::new(store, access.document_bytes(), NAME_ONE));
         let entries = layout::entries(&*store)?;
         let entries: Vec<&Descriptor> = entries.good.iter().collect();
-        let groups = match names::groups(&entries, reference.reference.as_deref()) {
+        let groups = match names::groups(&entries, reference.name_inside()) {
             Ok(groups) => groups,
             Err(Unclear::Absent(there)) => bail!(layout::absent(reference, &there)),
             Err(Unclear::Ambiguous(names)) => bail!("more than one has the name: {names}"),
@@ -56,7 +53,7 @@ impl Artifact {
         let mut found = None;
         let mut seen = HashSet::new();
         for descriptor in groups.iter().flat_map(|group| &group.entries) {
-            let is_other = reference.pin.is_some_and(|pin| descriptor.digest != pin);
+            let is_other = reference.pin().is_some_and(|pin| descriptor.digest != pin);
             if is_other || !seen.insert(descriptor.digest) {
                 continue;
             }
@@ -89,7 +86,7 @@ impl Artifact {
     /// descriptor says.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
         let digest = descriptor.digest;
-        let opened = self.store.open(&blob_name(digest))?;
+        let opened = self.store.open(&Key::Blob(digest))?;
         let (blob, size) = opened.ok_or_else(|| anyhow!("the blob {digest} is missing"))?;
         let expected = descriptor.size;
         ensure!(size == expected, "the blob {digest} has {size} bytes, not {expected}");
@@ -139,13 +136,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::layout_file;
 
     #[test]
     fn one_of_many_entries_is_read_once_and_a_second_bundle_ends_the_search() {
         let tmp = tempfile::tempdir().unwrap();
         let blobs = tmp.path().join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(tmp.path().join("oci-layout"), layout::VERSION).unwrap();
+        fs::write(tmp.path().join(layout_file::LAYOUT), layout_file::LAYOUT_JSON).unwrap();
         let entry = |config: &str| {
             let config = Digest::of(config.as_bytes()).to_string();
             let config = json!({ "digest": config, "size": 1 });
@@ -158,7 +156,7 @@ mod tests {
         let opened = |entries: &[serde_json::Value], most: u64| {
             let index = json!({ "manifests": entries }).to_string();
             fs::write(tmp.path().join("index.json"), index).unwrap();
-            let reference = ImageRef::at(Transport::Oci, tmp.path());
+            let reference = ImageRef::in_files(FileForm::Oci, tmp.path());
             let access = Access { max_document_bytes: Some(most), ..Access::default() };
             Artifact::open(&reference, &access, "bundle").map(drop).map_err(|e| format!("{e:#}"))
         };

@@ -1,27 +1,17 @@
-//! Blobs: their names in a layout, and small ones, checked.
+//! Small blobs, checked.
 
 use anyhow::{Context as _, Result, ensure};
 use fsimage::digest::Digest;
 
 use crate::document::Descriptor;
 use crate::not_there::NotThere;
-use crate::store::Store;
-
-/// What a layout calls a blob.
-pub(crate) fn blob_name(digest: Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
-}
-
-/// The digest in the name of a layout's blob.
-pub(crate) fn digest_of(name: &str) -> Option<Digest> {
-    format!("sha256:{}", name.strip_prefix("blobs/sha256/")?).parse().ok()
-}
+use crate::store::{Key, Store};
 
 /// A small blob, checked; `None` if it is not there.
 pub(crate) fn blob(store: &dyn Store, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
     let digest = descriptor.digest;
     let read = || {
-        let bytes = match store.document(&blob_name(digest)) {
+        let bytes = match store.document(&Key::Blob(digest)) {
             Err(error) if error.is::<NotThere>() => None,
             read => read?,
         };

@@ -22,7 +22,7 @@ const PREPARATION: Duration = Duration::from_secs(1200);
 
 /// Asks for the image `name`. It is spooled, because its parts do not come in the
 /// order in which they are wanted.
-pub(crate) fn save(name: &Path, access: &Access) -> Result<TarStore> {
+pub(crate) fn save(name: &str, access: &Access) -> Result<TarStore> {
     let spool = access.spool();
     let mut file = spool.file()?;
     let limit = spool.limit.unwrap_or(MAX_ARCHIVE);
@@ -41,7 +41,7 @@ pub(crate) fn save(name: &Path, access: &Access) -> Result<TarStore> {
 /// # Errors
 /// When docker does not answer, has no such image or does not say its ID, or
 /// `DOCKER_HOST` is not of the form `unix://PATH`.
-pub fn image_id(name: &Path) -> Result<String> {
+pub fn image_id(name: &str) -> Result<String> {
     let mut bytes = Vec::new();
     ask(&socket()?, name, "json", pace::WINDOW, Access::default().pace(), &mut |chunk| {
         bytes.extend_from_slice(chunk);
@@ -68,13 +68,12 @@ fn socket() -> Result<PathBuf> {
 /// That it begins is waited for as long as `patience` says.
 fn ask(
     socket: &Path,
-    name: &Path,
+    name: &str,
     what: &str,
     patience: Duration,
     mut pace: Pace,
     take: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let name = name.to_str().context("the name is not text")?;
     let shown = socket.display();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     choose_tls();
@@ -132,7 +131,7 @@ mod tests {
         let socket = dir.path().join("docker.sock");
         let _silent = UnixListener::bind(&socket).unwrap();
         let patience = Duration::from_millis(100);
-        let asked = ask(&socket, Path::new("x"), "json", patience, Pace::new(0), &mut |_| Ok(()));
+        let asked = ask(&socket, "x", "json", patience, Pace::new(0), &mut |_| Ok(()));
         let error = format!("{:#}", asked.unwrap_err());
         assert!(error.contains("docker does not answer"), "{error}");
     }

@@ -10,14 +10,15 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::digest::Digest;
 use serde_json::Value;
 
-use crate::blob::digest_of;
 use crate::image::Image;
 use crate::json::{self, kind, shown, shown_list};
 use crate::layer::{Layer, diff_ids};
 use crate::layout::{self, Found};
+use crate::layout_file::{INDEX, LAYOUT, digest_of};
+use crate::media_type::DOCKER_LAYER;
 use crate::platform::Platform;
 use crate::reference::ImageRef;
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::{config, names};
 
 /// An image of `manifest.json`.
@@ -49,7 +50,7 @@ pub(crate) fn open(
     let mut nowhere = None;
     if has_layout(&*store)? {
         // With a name or a digest, what the layout lacks is looked for beside it.
-        let clear = reference.reference.is_some() || reference.pin.is_some();
+        let clear = reference.name_inside().is_some() || reference.pin().is_some();
         let configs: BTreeSet<&str> = saved.iter().map(|image| &*image.config).collect();
         if clear || configs.len() < 2 {
             match layout::find(&*store, reference, wanted)? {
@@ -63,7 +64,8 @@ pub(crate) fn open(
 }
 
 fn saved(store: &dyn Store) -> Result<Vec<Saved>> {
-    let bytes = store.document("manifest.json")?.ok_or_else(|| anyhow!("it is missing"))?;
+    let bytes =
+        store.document(&Key::file("manifest.json"))?.ok_or_else(|| anyhow!("it is missing"))?;
     let value: Value = crate::foreign_json::from_slice(&bytes)?;
     let list = value.as_array();
     let list = list.with_context(|| format!("it is {}, and not a list", kind(&value)))?;
@@ -74,7 +76,8 @@ fn saved(store: &dyn Store) -> Result<Vec<Saved>> {
 /// Whether there is a layout that holds anything: `docker save ID` of Docker 25
 /// writes an empty one.
 fn has_layout(store: &dyn Store) -> Result<bool> {
-    if store.document("oci-layout")?.is_none() || store.document("index.json")?.is_none() {
+    if store.document(&Key::file(LAYOUT))?.is_none() || store.document(&Key::file(INDEX))?.is_none()
+    {
         return Ok(false);
     }
     layout::version(store)?;
@@ -91,7 +94,7 @@ fn choose<'s>(
 ) -> Result<&'s Saved> {
     let all: Vec<Vec<&str>> =
         images.iter().map(|image| image.tags.iter().map(String::as_str).collect()).collect();
-    let positions = match &reference.reference {
+    let positions = match reference.name_inside() {
         Some(wanted) => names::matching(&all, wanted),
         None => (0..images.len()).collect(),
     };
@@ -104,7 +107,7 @@ fn choose<'s>(
         }
     );
     let mut found: Vec<&Saved> = positions.into_iter().map(|i| &images[i]).collect();
-    if let Some(pin) = reference.pin {
+    if let Some(pin) = reference.pin() {
         let mut others = Vec::new();
         let mut pinned = Vec::new();
         for image in found {
@@ -141,7 +144,7 @@ fn listed(store: &dyn Store, images: &[Saved]) -> Result<String> {
 
 fn document(store: &dyn Store, name: &str) -> Result<Vec<u8>> {
     let missing = || anyhow!("the config {} is missing", shown(name));
-    store.document(name)?.ok_or_else(missing)
+    store.document(&Key::file(name))?.ok_or_else(missing)
 }
 
 /// The image that `manifest.json` describes as `image`.
@@ -163,10 +166,11 @@ fn classic(store: Box<dyn Store>, image: &Saved, wanted: &Platform) -> Result<Im
     }
     let diff_ids = diff_ids(&read.config, image.layers.len())?;
     let layers = image.layers.iter().zip(diff_ids).map(|(name, diff_id)| {
-        let opened = store.open(name)?;
+        let key = Key::file(name);
+        let opened = store.open(&key)?;
         let size = opened.ok_or_else(|| anyhow!("the layer {} is missing", shown(name)))?.1;
-        let media_type = "application/vnd.docker.image.rootfs.diff.tar".to_owned();
-        Ok(Layer { diff_id, digest: None, size, media_type, name: name.clone(), urls: Vec::new() })
+        let media_type = DOCKER_LAYER.to_owned();
+        Ok(Layer { diff_id, digest: None, size, media_type, key, urls: Vec::new() })
     });
     Ok(Image {
         manifest_digest: None,

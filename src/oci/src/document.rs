@@ -8,12 +8,8 @@ use fsimage::digest::Digest;
 use serde_json::Value;
 
 use crate::json::{self, field, kind, list, shown, text};
+use crate::media_type::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST};
 use crate::platform::Platform;
-
-pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// Config media types of images. The last ones, docker and registries of their
 /// first years gave to configs of images; an absent one is taken for them too.

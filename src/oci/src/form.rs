@@ -8,45 +8,46 @@ use anyhow::{Result, bail, ensure};
 use fsimage::io::regular;
 
 use crate::compression::Spool;
-use crate::reference::{ImageRef, Transport};
+use crate::layout_file::{INDEX, LAYOUT};
+use crate::reference::{FileForm, ImageFiles};
 use crate::skopeo::SkopeoDir;
 use crate::store::{DirStore, Store, TarStore};
 
-/// Opens the file or directory that `reference` names.
+/// Opens the file or directory that `files` names.
 ///
 /// # Errors
 ///
 /// Where something else is there than it names, what that is and how to name it.
-pub(crate) fn open(reference: &ImageRef, spool: &Spool) -> Result<Box<dyn Store>> {
-    let path = &reference.path;
+pub(crate) fn open(files: &ImageFiles, spool: &Spool) -> Result<Box<dyn Store>> {
+    let path = &files.path;
     let is_dir = match path.metadata() {
         Ok(metadata) => metadata.is_dir(),
-        Err(error) if error.kind() == ErrorKind::NotFound => match reference.transport {
-            Transport::Oci | Transport::Dir => bail!("there is no such directory"),
+        Err(error) if error.kind() == ErrorKind::NotFound => match files.form {
+            FileForm::Oci | FileForm::Dir => bail!("there is no such directory"),
             _ => bail!("there is no such file"),
         },
         Err(error) => return Err(error.into()),
     };
-    match (reference.transport, is_dir) {
-        (Transport::Oci, true) => {
-            ensure!(path.join("oci-layout").exists(), "{}", of_directory(path));
+    match (files.form, is_dir) {
+        (FileForm::Oci, true) => {
+            ensure!(path.join(LAYOUT).exists(), "{}", of_directory(path));
             Ok(Box::new(DirStore(path.clone())))
         }
-        (Transport::Dir, true) => {
+        (FileForm::Dir, true) => {
             ensure!(path.join("manifest.json").exists(), "{}", of_directory(path));
             Ok(Box::new(SkopeoDir::open(path)?))
         }
         (_, true) => bail!(of_directory(path)),
-        (Transport::Oci | Transport::Dir, false) => match archive(path, spool) {
+        (FileForm::Oci | FileForm::Dir, false) => match archive(path, spool) {
             Ok(archive) => bail!(of_archive(&archive)?),
             Err(why) => Err(why.context("it is a file, and not a directory")),
         },
-        (transport, false) => {
+        (form, false) => {
             let archive = archive(path, spool)?;
-            let (index, manifest) = (archive.has("index.json")?, archive.has("manifest.json")?);
-            let is_it = match transport {
-                Transport::DockerArchive => manifest,
-                Transport::Archive => manifest || index,
+            let (index, manifest) = (archive.has_file(INDEX)?, archive.has_file("manifest.json")?);
+            let is_it = match form {
+                FileForm::DockerArchive => manifest,
+                FileForm::Archive => manifest || index,
                 _ => index,
             };
             ensure!(is_it, "{}", of_archive(&archive)?);
@@ -70,8 +71,8 @@ fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
 fn of_directory(dir: &Path) -> String {
     let has = |name: &str| dir.join(name).exists();
     let is = match () {
-        () if has("oci-layout") => "an OCI layout in a directory: oci:DIR reads it",
-        () if has("index.json") => "an OCI layout without its file oci-layout, which it must have",
+        () if has(LAYOUT) => "an OCI layout in a directory: oci:DIR reads it",
+        () if has(INDEX) => "an OCI layout without its file oci-layout, which it must have",
         () if has("manifest.json") => "a directory as skopeo writes it: dir:DIR reads it",
         () => {
             "a directory, and neither an OCI layout (it has no file oci-layout) nor one as skopeo \
@@ -83,11 +84,11 @@ fn of_directory(dir: &Path) -> String {
 
 /// What `archive` is, and how it is named.
 fn of_archive(archive: &TarStore) -> Result<&'static str> {
-    Ok(if archive.has("manifest.json")? {
+    Ok(if archive.has_file("manifest.json")? {
         "it is an archive as docker save writes it: docker-archive:FILE reads it"
-    } else if archive.has("index.json")? {
+    } else if archive.has_file(INDEX)? {
         "it is an OCI layout in an archive: oci-archive:FILE reads it"
-    } else if archive.has("repositories")? {
+    } else if archive.has_file("repositories")? {
         "it is an archive of a docker older than 1.10, which is not read: load it into a newer one \
          and save it there"
     } else if archive.holds_a_system() {

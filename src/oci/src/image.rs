@@ -43,7 +43,7 @@ impl Image {
     /// another size than its descriptor says.
     pub fn blob(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
         let layer = &self.layers[index];
-        if is_foreign(&layer.media_type) && !self.store.has(&layer.name)? {
+        if is_foreign(&layer.media_type) && !self.store.has(&layer.key)? {
             let urls = match &layer.urls[..] {
                 [] => "nowhere that its manifest tells".to_owned(),
                 urls => json::shown_list(urls),
@@ -54,7 +54,7 @@ impl Image {
                 layer.media_type
             );
         }
-        let opened = self.store.open(&layer.name)?;
+        let opened = self.store.open(&layer.key)?;
         let (blob, size) = opened.ok_or_else(|| anyhow!("the blob is missing"))?;
         is_size(layer, size)?;
         Ok(blob)
@@ -73,7 +73,7 @@ impl Image {
     /// When the sizes differ, or what holds the image cannot be read.
     pub fn check_size(&self, index: usize) -> Result<()> {
         let layer = &self.layers[index];
-        self.store.size(&layer.name)?.map_or(Ok(()), |size| is_size(layer, size))
+        self.store.size(&layer.key)?.map_or(Ok(()), |size| is_size(layer, size))
     }
 }
 

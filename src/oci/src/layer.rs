@@ -5,6 +5,8 @@ use fsimage::digest::{DiffId, Digest};
 use oci_spec::image::ImageConfiguration;
 
 use crate::json;
+use crate::media_type::DOCKER_LAYER;
+use crate::store::Key;
 
 /// Layers that are devices of one file system.
 const MAX_LAYERS: usize = 65_535;
@@ -20,8 +22,8 @@ pub struct Layer {
     pub size: u64,
     /// Media type of the blob; that of docker's tar layers in a classic docker-archive.
     pub media_type: String,
-    /// What the store calls it.
-    pub(crate) name: String,
+    /// Where the store has the blob.
+    pub(crate) key: Key,
     /// Where else the blob is, as the manifest says of foreign layers.
     pub(crate) urls: Vec<String>,
 }
@@ -29,7 +31,7 @@ pub struct Layer {
 impl Layer {
     /// How to call it in messages and progress.
     pub fn label(&self) -> String {
-        self.digest.unwrap_or(self.diff_id).to_string()
+        self.digest.unwrap_or(self.diff_id.digest()).to_string()
     }
 
     /// Compares the blob that was read with what the manifest says.
@@ -66,7 +68,7 @@ pub(crate) fn known_layer(media_type: &str) -> Result<()> {
         "application/vnd.oci.image.layer.v1.tar"
         | "application/vnd.oci.image.layer.v1.tar+gzip"
         | "application/vnd.oci.image.layer.v1.tar+zstd"
-        | "application/vnd.docker.image.rootfs.diff.tar"
+        | DOCKER_LAYER
         | "application/vnd.docker.image.rootfs.diff.tar.gzip"
         | "application/vnd.docker.image.rootfs.diff.tar.zstd" => return Ok(()),
         foreign if is_foreign(foreign) => return Ok(()),

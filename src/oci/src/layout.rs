@@ -3,19 +3,16 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fsimage::digest::Digest;
 
-use crate::blob::blob_name;
 use crate::document::{self, Descriptor, Document, Entries};
 use crate::image::Image;
 use crate::layer::{Layer, diff_ids, known_layer};
+use crate::layout_file::{INDEX, LAYOUT};
 use crate::names::{self, REF_NAME, Unclear};
 use crate::platform::Platform;
 use crate::reference::ImageRef;
 use crate::select::{self, Chosen};
-use crate::store::Store;
-use crate::{config, json};
-
-/// The file `oci-layout`.
-pub(crate) const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+use crate::store::{Key, Store};
+use crate::{config, json, media_type};
 
 /// Opens the image that `reference` names.
 pub(crate) fn open(
@@ -47,14 +44,14 @@ pub(crate) fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -
     let named = |name: Option<&str>| named(store, &good, name, reference, wanted);
     // A name may hold an `@` itself (annotations.md), also with what looks like a digest
     // behind it. Who asks so asks for that digest as well.
-    let whole = reference.reference.as_ref().zip(reference.pin);
+    let whole = reference.name_inside().zip(reference.pin());
     let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
     if let Some(whole) = whole.filter(|whole| names::has(&good, whole))
         && let Found::Image(chosen) = named(Some(&whole))?
     {
         return Ok(Found::Image(chosen));
     }
-    named(reference.reference.as_deref())
+    named(reference.name_inside())
 }
 
 /// Finds among `entries` the image that is called `name`, and has the digest that
@@ -73,7 +70,7 @@ fn named(
             bail!("the name stands for more than one image; write one of: {names}")
         }
     };
-    let pin = reference.pin;
+    let pin = reference.pin();
     // A digest names an image as well as a name does.
     if pin.is_some() && groups.len() > 1 {
         let entries = groups.drain(..).flat_map(|group| group.entries).collect();
@@ -94,22 +91,26 @@ fn named(
 
 /// That there is no such name.
 pub(crate) fn absent(reference: &ImageRef, there: &str) -> String {
-    let wanted = reference.reference.as_deref().unwrap_or_default();
+    let wanted = reference.name_inside().unwrap_or_default();
     match there {
         "" => format!("there is no tag {wanted:?}; nothing here has a name"),
         there => format!("there is no tag {wanted:?}; there is: {there}"),
     }
 }
 
-/// The entries of `index.json`.
+/// The entries of `index.json`, or the one that stands for it.
 pub(crate) fn entries(store: &dyn Store) -> Result<Entries> {
-    let bytes = store.document("index.json")?.ok_or_else(|| anyhow!("index.json is missing"))?;
+    if let Some(entry) = store.entry() {
+        return Ok(Entries { good: vec![entry.clone()], ..Entries::default() });
+    }
+    let bytes = store.document(&Key::file(INDEX))?;
+    let bytes = bytes.ok_or_else(|| anyhow!("{INDEX} is missing"))?;
     let read = || {
         let document = Document::parse(&bytes)?;
         document.expect(document::Kind::Index)?;
         document.entries()
     };
-    read().context("index.json")
+    read().context(INDEX)
 }
 
 /// The image that was chosen, with what its config says.
@@ -122,9 +123,8 @@ pub(crate) fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform)
         let Descriptor { digest, size, .. } = *descriptor;
         let media_type = descriptor.media_type.clone();
         known_layer(&media_type).with_context(|| format!("layer {} ({digest})", i + 1))?;
-        let name = blob_name(digest);
-        let urls = descriptor.urls.clone();
-        Ok(Layer { diff_id, digest: Some(digest), size, media_type, name, urls })
+        let (key, urls) = (Key::Blob(digest), descriptor.urls.clone());
+        Ok(Layer { diff_id, digest: Some(digest), size, media_type, key, urls })
     });
     Ok(Image {
         manifest_digest: Some(digest),
@@ -142,34 +142,35 @@ pub(crate) fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform)
 /// Checks that the store is a layout, of a version that is known.
 pub(crate) fn version(store: &dyn Store) -> Result<()> {
     let missing = || anyhow!("it is not an OCI layout: the file oci-layout is missing");
-    let bytes = store.document("oci-layout")?.ok_or_else(missing)?;
-    let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).context("oci-layout")?;
+    let bytes = store.document(&Key::file(LAYOUT))?.ok_or_else(missing)?;
+    let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).context(LAYOUT)?;
     let version = value["imageLayoutVersion"].as_str().unwrap_or_default();
     let shown = json::shown(version);
     ensure!(version.starts_with("1."), "oci-layout has the version \"{shown}\", not 1.0.0");
     Ok(())
 }
 
-/// An `index.json` of the one manifest `bytes`.
-pub(crate) fn index_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Vec<u8>> {
+/// The entry that the manifest or index `bytes`, which is called `tag`, would have in an
+/// `index.json`.
+pub(crate) fn entry_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Result<Descriptor> {
     let value: serde_json::Value =
         crate::foreign_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
     let field = |name| json::field(&value, name).with_context(|| digest.to_string());
     // Old manifests need not say what they are.
     let usual = match field("manifests")?.is_some_and(serde_json::Value::is_array) {
-        true => document::INDEX,
-        false => document::MANIFEST,
+        true => media_type::INDEX,
+        false => media_type::MANIFEST,
     };
     let media_type = field("mediaType")?.and_then(serde_json::Value::as_str).unwrap_or(usual);
-    let mut descriptor = serde_json::json!({
-        "mediaType": media_type,
-        "digest": digest.to_string(),
-        "size": bytes.len(),
-    });
-    if let Some(tag) = tag {
-        descriptor["annotations"] = serde_json::json!({ REF_NAME: tag });
-    }
-    Ok(serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] }))?)
+    let name = tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned()));
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size: bytes.len() as u64,
+        annotations: name.into_iter().collect(),
+        urls: Vec::new(),
+        platform: None,
+    })
 }
 
 #[cfg(test)]

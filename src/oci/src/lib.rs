@@ -17,6 +17,8 @@ mod config;
 #[cfg(feature = "images")]
 mod daemon;
 #[cfg(feature = "images")]
+mod distribution;
+#[cfg(feature = "images")]
 mod docker;
 #[cfg(feature = "images")]
 mod document;
@@ -32,6 +34,10 @@ mod json;
 mod layer;
 #[cfg(feature = "images")]
 mod layout;
+#[cfg(feature = "images")]
+pub mod layout_file;
+#[cfg(feature = "images")]
+pub mod media_type;
 #[cfg(feature = "images")]
 mod members;
 #[cfg(feature = "images")]
@@ -63,6 +69,8 @@ pub use self::compression::{Compression, Spool};
 #[cfg(feature = "images")]
 pub use self::daemon::image_id as daemon_image_id;
 #[cfg(feature = "images")]
+pub use self::distribution::{BadName, Reference, check_tag};
+#[cfg(feature = "images")]
 pub use self::document::Descriptor;
 #[cfg(feature = "images")]
 pub use self::image::Image;
@@ -74,7 +82,7 @@ pub use self::names::REF_NAME;
 pub use self::not_there::NotThere;
 pub use self::platform::{BadPlatform, Platform};
 #[cfg(feature = "images")]
-pub use self::reference::{BadReference, ImageRef, Transport};
+pub use self::reference::{BadReference, FileForm, ImageFiles, ImageRef};
 #[cfg(feature = "images")]
 pub use self::registry::{Access, Credentials, Repository};
 #[cfg(feature = "images")]

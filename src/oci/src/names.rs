@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use fsimage::digest::Digest;
-use oci_spec::distribution::Reference;
 
+use crate::distribution::Reference;
 use crate::document::Descriptor;
 use crate::json::shown_list;
 
@@ -17,10 +17,9 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// annotation then has the tag alone.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// A name with all that Docker leaves out; `None` if it is not one. The expressions
-/// that this needs cost some 40 ms, so it is asked only where names are not equal.
+/// A name with all that Docker leaves out; `None` if it is not one.
 pub(crate) fn normal(name: &str) -> Option<String> {
-    name.parse::<Reference>().ok().map(|name| name.whole())
+    name.parse::<Reference>().ok().map(|name| name.to_string())
 }
 
 /// Whether `name` can be more than a tag.

@@ -5,11 +5,11 @@ use fsimage::digest::Digest;
 
 use crate::image::Image;
 use crate::platform::Platform;
-use crate::reference::{ImageRef, Transport};
+use crate::reference::{FileForm, ImageRef};
 use crate::registry::access::Access;
 use crate::registry::store::RegistryStore;
 use crate::signed::{self, ImageKey};
-use crate::store::{Counted, RAISE, Store};
+use crate::store::{Counted, Key, RAISE, Store};
 use crate::{daemon, docker, form, layout};
 
 impl Image {
@@ -23,40 +23,37 @@ impl Image {
         let counted = |store| -> Box<dyn Store> {
             Box::new(Counted::new(store, access.document_bytes(), RAISE))
         };
-        let open = || match reference.transport {
-            Transport::DockerArchive => {
-                let store = form::open(reference, &access.spool())?;
-                docker::open(counted(store), reference, platform)
-            }
-            Transport::Archive => {
-                let store = counted(form::open(reference, &access.spool())?);
-                // What newer versions of docker save has both, for the same image.
-                if store.has("manifest.json")? {
-                    return docker::open(store, reference, platform);
-                }
-                layout::version(&*store)?;
-                layout::open(store, reference, platform)
-            }
-            Transport::DockerDaemon => {
-                let store = daemon::save(&reference.path, access)?;
-                docker::open(counted(Box::new(store)), reference, platform)
-            }
-            Transport::Registry => {
-                let name = reference.name.as_ref().context("a registry's image has a name")?;
+        let open = || match reference {
+            ImageRef::Registry { name, .. } => {
                 let store = RegistryStore::open(name, access)?;
                 let named_digest = Some(store.named());
                 let image = layout::open(counted(Box::new(store)), reference, platform)?;
                 Ok(Self { named_digest, ..image })
             }
-            Transport::Oci | Transport::OciArchive | Transport::Dir => {
-                let store = counted(form::open(reference, &access.spool())?);
-                layout::version(&*store)?;
+            ImageRef::Daemon { name, .. } => {
+                let store = daemon::save(name, access)?;
+                docker::open(counted(Box::new(store)), reference, platform)
+            }
+            ImageRef::Files(files) => {
+                let store = counted(form::open(files, &access.spool())?);
+                let is_dockers = match files.form {
+                    FileForm::DockerArchive => true,
+                    // What newer versions of docker save has both, for the same image.
+                    FileForm::Archive => store.has(&Key::file("manifest.json"))?,
+                    FileForm::Oci | FileForm::OciArchive | FileForm::Dir => false,
+                };
+                if is_dockers {
+                    return docker::open(store, reference, platform);
+                }
+                if files.form != FileForm::Dir {
+                    layout::version(&*store)?;
+                }
                 layout::open(store, reference, platform)
             }
         };
-        open().with_context(|| match reference.transport {
-            Transport::Registry | Transport::DockerDaemon => reference.to_string(),
-            _ => reference.path.display().to_string(),
+        open().with_context(|| match reference {
+            ImageRef::Files(files) => files.path.display().to_string(),
+            _ => reference.to_string(),
         })
     }
 
@@ -73,12 +70,12 @@ impl Image {
         key: &ImageKey,
     ) -> Result<Digest> {
         let check = || -> Result<Digest> {
-            let name = reference.name.as_ref().filter(|_| self.named_digest.is_some());
+            let name = reference.registry_name().filter(|_| self.named_digest.is_some());
             let name = name.context("signatures are looked for in registries only")?;
             let digest = self.manifest_digest.context("it has no manifest")?;
             // Newer signatures count, even where an older answer of a tag would do.
             let access = Access { known_tags: false, ..access.clone() };
-            let pinned = name.clone_with_digest(digest.to_string());
+            let pinned = name.with_digest(digest);
             let store = RegistryStore::open(&pinned, &access)?;
             let mut digests = vec![digest];
             digests.extend(self.named_digest.filter(|named| *named != digest));

@@ -2,17 +2,17 @@
 //! registry by Docker's rules.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use fsimage::digest::{BadDigest, Digest};
-use oci_spec::distribution::{ParseError, Reference};
+use fsimage::digest::Digest;
 use serde::Deserialize;
 
-/// Where an image is.
+use crate::distribution::{BadName, Reference};
+
+/// The form in which files hold an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum FileForm {
     /// An OCI layout directory.
     Oci,
     /// An OCI layout in a tar.
@@ -23,41 +23,79 @@ pub enum Transport {
     Archive,
     /// What `skopeo copy … dir:` writes.
     Dir,
-    /// Docker's own store, over its socket.
-    DockerDaemon,
-    /// A registry.
-    Registry,
 }
+
+impl FileForm {
+    const ALL: [Self; 5] =
+        [Self::Oci, Self::OciArchive, Self::DockerArchive, Self::Archive, Self::Dir];
+
+    /// What stands before the colon of a reference to such files.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Oci => "oci",
+            Self::OciArchive => "oci-archive",
+            Self::DockerArchive => "docker-archive",
+            Self::Archive => "archive",
+            Self::Dir => "dir",
+        }
+    }
+}
+
+/// What stands before the colon of a reference to Docker's own store.
+const DAEMON: &str = "docker-daemon";
 
 /// An image, as a manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct ImageRef {
-    /// As written; what a bundle says of its origin.
-    text: String,
-    /// What holds the image, and in which form.
-    pub transport: Transport,
-    /// Path and name, where a file or a directory holds the image.
-    place: String,
+pub enum ImageRef {
+    /// In a registry.
+    Registry {
+        /// As written; what a bundle says of its origin.
+        written: String,
+        /// All of its name. The manifest (or an index above it) must have its digest.
+        name: Reference,
+    },
+    /// In Docker's own store, read over its socket.
+    Daemon {
+        /// A name or an ID.
+        name: String,
+        /// The image must have this digest.
+        pin: Option<Digest>,
+    },
+    /// In a file or a directory.
+    Files(ImageFiles),
+}
+
+/// An image in a file or a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFiles {
+    /// What is there.
+    pub form: FileForm,
+    /// Path and name as written.
+    written: String,
     /// Relative to the current directory once [`ImageRef::resolve`] was called.
     pub path: PathBuf,
     /// A tag or a whole name.
-    pub reference: Option<String>,
+    pub name: Option<String>,
     /// The manifest (or an index above it) must have this digest.
     pub pin: Option<Digest>,
-    /// In a registry: all of the name.
-    pub name: Option<Reference>,
 }
+
+/// What a message says of how images are named.
+const FORMS: &str = "write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
+    oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… \
+    behind it to pin the digest";
 
 /// A text that names no image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
-    /// The text, which has none of the known forms, and why, where that is known.
-    #[error(
-        "{0:?} names no image{1}; write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
-         oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… behind it to pin the digest"
-    )]
-    Form(String, String),
+    /// The text, which begins as a reference does that is not to a registry, and does not
+    /// go on like one.
+    #[error("{0:?} names no image; {forms}", forms = FORMS)]
+    Form(String),
+    /// The text, and why it does not name an image in a registry.
+    #[error("{0:?} names no image ({1}); {forms}", forms = FORMS)]
+    Name(String, BadName),
     /// The text, in which something other than a sha256 digest follows the `@`.
     #[error("{0:?}: what follows @ is not a digest (sha256: and 64 lower-case hex digits)")]
     Pin(String),
@@ -69,19 +107,12 @@ impl FromStr for ImageRef {
     /// Where the path ends, only [`ImageRef::resolve`] can say for sure: paths and
     /// names may both hold colons. Until then it ends at the first one.
     fn from_str(text: &str) -> Result<Self, BadReference> {
-        let form = || BadReference::Form(text.to_owned(), String::new());
-        let (transport, rest) = match text.split_once(':') {
-            Some(("oci", rest)) => (Transport::Oci, rest),
-            Some(("oci-archive", rest)) => (Transport::OciArchive, rest),
-            Some(("docker-archive", rest)) => (Transport::DockerArchive, rest),
-            Some(("archive", rest)) => (Transport::Archive, rest),
-            Some(("dir", rest)) => (Transport::Dir, rest),
-            Some(("docker-daemon", rest)) => (Transport::DockerDaemon, rest),
-            _ => {
-                return Self::in_registry(text)
-                    .map_err(|why| BadReference::Form(text.to_owned(), format!(" ({why})")));
-            }
-        };
+        let bad = || BadReference::Form(text.to_owned());
+        let (prefix, rest) = text.split_once(':').unwrap_or(("", text));
+        let form = FileForm::ALL.into_iter().find(|form| form.prefix() == prefix);
+        if form.is_none() && prefix != DAEMON {
+            return Self::in_registry(text).map_err(|why| BadReference::Name(text.to_owned(), why));
+        }
         let (rest, pin) = match rest.rsplit_once("@sha256:") {
             Some((rest, hex)) => {
                 let pin = format!("sha256:{hex}").parse();
@@ -90,16 +121,18 @@ impl FromStr for ImageRef {
             None if ends_in_a_digest(rest) => return Err(BadReference::Pin(text.to_owned())),
             None => (rest, None),
         };
-        let (path, reference) = match transport {
-            Transport::DockerDaemon => (rest, None),
-            _ => split(transport, rest, |_| false),
+        let Some(form) = form else {
+            return match rest {
+                "" => Err(bad()),
+                name => Ok(Self::Daemon { name: name.to_owned(), pin }),
+            };
         };
-        if path.is_empty() || reference == Some("") {
-            return Err(form());
+        let (path, name) = split(form, rest, |_| false);
+        if path.is_empty() || name == Some("") {
+            return Err(bad());
         }
-        let (path, reference) = (path.into(), reference.map(str::to_owned));
-        let (text, place) = (text.to_owned(), rest.to_owned());
-        Ok(Self { text, transport, place, path, reference, pin, name: None })
+        let (path, name) = (path.into(), name.map(str::to_owned));
+        Ok(Self::Files(ImageFiles { form, written: rest.to_owned(), path, name, pin }))
     }
 }
 
@@ -119,12 +152,8 @@ fn ends_in_a_digest(place: &str) -> bool {
 
 /// Splits path and name at the first colon behind a path that is there; at the
 /// first colon of all where no path is there.
-fn split(
-    transport: Transport,
-    place: &str,
-    is_there: impl Fn(&str) -> bool,
-) -> (&str, Option<&str>) {
-    if transport == Transport::Dir {
+fn split(form: FileForm, place: &str, is_there: impl Fn(&str) -> bool) -> (&str, Option<&str>) {
+    if form == FileForm::Dir {
         return (place, None);
     }
     let colons = || place.match_indices(':').map(|(at, _)| at);
@@ -137,85 +166,71 @@ fn split(
 
 impl ImageRef {
     /// The only image in the files at `path`.
-    pub fn at(transport: Transport, path: &Path) -> Self {
-        let name = match transport {
-            Transport::Oci => "oci",
-            Transport::OciArchive => "oci-archive",
-            Transport::DockerArchive => "docker-archive",
-            Transport::Dir => "dir",
-            Transport::Archive => "archive",
-            Transport::DockerDaemon => "docker-daemon",
-            Transport::Registry => "docker",
-        };
-        let text = format!("{name}:{}", path.display());
-        let place = path.display().to_string();
-        let path = path.to_owned();
-        Self { text, transport, place, path, reference: None, pin: None, name: None }
+    pub fn in_files(form: FileForm, path: &Path) -> Self {
+        let (written, path) = (path.display().to_string(), path.to_owned());
+        Self::Files(ImageFiles { form, written, path, name: None, pin: None })
     }
 
     /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
-    fn in_registry(text: &str) -> Result<Self, String> {
-        let text_name = text.strip_prefix("docker://").unwrap_or(text);
+    fn in_registry(text: &str) -> Result<Self, BadName> {
+        let name = text.strip_prefix("docker://").unwrap_or(text);
         // So that no name is taken for a digest, Docker has none of this form.
-        if text_name.len() == 64 && text_name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err("64 hex digits are an ID, and no name".into());
+        if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(BadName::Id);
         }
-        let name = match text_name.starts_with('[') {
-            true => at_ipv6(text_name)?,
-            false => text_name.parse().map_err(|error: ParseError| error.to_string())?,
-        };
-        let pin = name.digest().map(str::parse).transpose();
-        let pin = pin.map_err(|error: BadDigest| error.to_string())?;
-        let reference = name.tag().map(str::to_owned);
-        let (transport, path) = (Transport::Registry, PathBuf::new());
-        let (text, place) = (text.to_owned(), String::new());
-        Ok(Self { text, transport, place, path, reference, pin, name: Some(name) })
+        Ok(Self::Registry { written: text.to_owned(), name: name.parse()? })
+    }
+
+    /// The digest that the image, or an index which lists it, must have.
+    pub fn pin(&self) -> Option<Digest> {
+        match self {
+            Self::Registry { name, .. } => name.digest(),
+            Self::Daemon { pin, .. } | Self::Files(ImageFiles { pin, .. }) => *pin,
+        }
+    }
+
+    /// What the image is called by whatever holds it: a tag in a registry, a tag or a whole
+    /// name in files.
+    pub(crate) fn name_inside(&self) -> Option<&str> {
+        match self {
+            Self::Registry { name, .. } => name.tag(),
+            // Docker is asked for the one image.
+            Self::Daemon { .. } => None,
+            Self::Files(files) => files.name.as_deref(),
+        }
+    }
+
+    /// The name of an image in a registry.
+    pub fn registry_name(&self) -> Option<&Reference> {
+        match self {
+            Self::Registry { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     /// Pins the digest of an image in a registry.
     pub fn lock(&mut self, digest: Digest) {
-        self.pin = Some(digest);
-        self.name = self.name.as_ref().map(|name| match name.tag() {
-            Some(tag) => Reference::with_tag_and_digest(
-                name.registry().to_owned(),
-                name.repository().to_owned(),
-                tag.to_owned(),
-                digest.to_string(),
-            ),
-            None => name.clone_with_digest(digest.to_string()),
-        });
+        if let Self::Registry { name, .. } = self {
+            *name = name.pinned(digest);
+        }
     }
 
     /// Takes a relative path as relative to `dir`, and looks there where it ends.
     pub fn resolve(&mut self, dir: &Path) {
-        if matches!(self.transport, Transport::Registry | Transport::DockerDaemon) {
+        let Self::Files(files) = self else {
             return;
-        }
+        };
         let is_there = |path: &str| dir.join(path).symlink_metadata().is_ok();
-        let (path, name) = split(self.transport, &self.place, is_there);
-        self.path = dir.join(path);
-        self.reference = name.filter(|name| !name.is_empty()).map(str::to_owned);
+        let (path, name) = split(files.form, &files.written, is_there);
+        files.path = dir.join(path);
+        files.name = name.filter(|name| !name.is_empty()).map(str::to_owned);
     }
 }
 
-/// `[ADDRESS][:PORT]/NAME…`, whose brackets Docker's grammar has and the parser lacks.
-fn at_ipv6(text: &str) -> Result<Reference, String> {
-    let (address, rest) = text[1..].split_once(']').ok_or("a [ without its ]")?;
-    let address: Ipv6Addr =
-        address.parse().map_err(|_| format!("{address} is not an IPv6 address"))?;
-    // A host of the parser's grammar stands in for the address.
-    let name: Reference =
-        format!("localhost{rest}").parse().map_err(|error: ParseError| error.to_string())?;
-    let port = name.registry().strip_prefix("localhost");
-    let port = port.filter(|port| port.is_empty() || port.starts_with(':'));
-    let port = port.ok_or("the address is followed by neither a port nor a name")?;
-    let (host, path) = (format!("[{address}]{port}"), name.repository().to_owned());
-    let tag = name.tag().map(str::to_owned);
-    Ok(match (tag, name.digest().map(str::to_owned)) {
-        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, path, tag, digest),
-        (None, Some(digest)) => Reference::with_digest(host, path, digest),
-        (tag, None) => Reference::with_tag(host, path, tag.unwrap_or_else(|| "latest".to_owned())),
-    })
+impl From<Reference> for ImageRef {
+    fn from(name: Reference) -> Self {
+        Self::Registry { written: name.to_string(), name }
+    }
 }
 
 impl TryFrom<String> for ImageRef {
@@ -228,7 +243,12 @@ impl TryFrom<String> for ImageRef {
 
 impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        match self {
+            Self::Registry { written, .. } => return f.write_str(written),
+            Self::Daemon { name, .. } => write!(f, "{DAEMON}:{name}")?,
+            Self::Files(files) => write!(f, "{}:{}", files.form.prefix(), files.written)?,
+        }
+        self.pin().iter().try_for_each(|pin| write!(f, "@{pin}"))
     }
 }
 
@@ -241,7 +261,8 @@ mod tests {
         let read = |text: &str| {
             let image: ImageRef = text.parse().unwrap();
             assert_eq!(image.to_string(), text);
-            (image.path.to_str().unwrap().to_owned(), image.reference, image.pin.is_some())
+            let ImageRef::Files(files) = image else { panic!("{text}") };
+            (files.path.to_str().unwrap().to_owned(), files.name, files.pin.is_some())
         };
         let pin = format!("@sha256:{}", "0".repeat(64));
         assert_eq!(read("oci:dir"), ("dir".into(), None, false));
@@ -287,8 +308,9 @@ mod tests {
         let read = |text: &str| {
             let mut image: ImageRef = text.parse().unwrap();
             image.resolve(dir.path());
-            let path = image.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
-            (path, image.reference.unwrap_or_default())
+            let ImageRef::Files(files) = image else { panic!("{text}") };
+            let path = files.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
+            (path, files.name.unwrap_or_default())
         };
         for (text, path, name) in [
             ("oci:plain", "plain", ""),
@@ -319,13 +341,14 @@ mod tests {
             ("[0:0::1]/a", "[::1]/a:latest"),
         ] {
             let image: ImageRef = text.parse().unwrap();
-            assert_eq!(image.transport, Transport::Registry);
-            assert_eq!(image.name.as_ref().unwrap().whole(), whole);
+            assert_eq!(image.registry_name().unwrap().to_string(), whole);
             assert_eq!(image.to_string(), text);
         }
         let digest = format!("sha256:{}", "a".repeat(64));
         let mut image: ImageRef = "example.com/a:1".parse().unwrap();
         image.lock(digest.parse().unwrap());
-        assert_eq!(image.name.unwrap().whole(), format!("example.com/a:1@{digest}"));
+        assert_eq!(image.to_string(), "example.com/a:1");
+        let locked = image.registry_name().unwrap().to_string();
+        assert_eq!(locked, format!("example.com/a:1@{digest}"));
     }
 }

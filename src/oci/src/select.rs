@@ -39,7 +39,7 @@ pub(crate) struct Chosen {
 
 /// What a group leads to.
 #[derive(Default)]
-struct Found {
+struct Collected {
     manifests: Vec<Descriptor>,
     /// Digests that were met and are not the pinned one.
     others: Vec<Digest>,
@@ -118,7 +118,7 @@ pub(crate) fn choose(
     let mut passed = Passed::default();
     let mut pinned = pin.is_none();
     for group in groups {
-        let mut found = Found::default();
+        let mut found = Collected::default();
         for descriptor in &group.entries {
             found.walk(store, descriptor, pin, pin.is_none(), 0)?;
         }
@@ -147,7 +147,7 @@ pub(crate) fn choose(
     }
 }
 
-impl Found {
+impl Collected {
     /// Collects the manifests below `descriptor`.
     fn walk(
         &mut self,

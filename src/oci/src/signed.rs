@@ -27,6 +27,7 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
+use crate::media_type::IN_TOTO;
 use crate::registry::store::RegistryStore;
 use crate::store::{RAISE, count};
 
@@ -34,7 +35,6 @@ const SIMPLE_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIMPLE_SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const SIMPLE_KIND: &str = "cosign container image signature";
 const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.";
-const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// What says of an image that it is signed, and not something else about it.
 const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 
@@ -265,7 +265,7 @@ impl Envelope {
         let bundle = values(bytes);
         let envelope = bundle.get("dsseEnvelope").filter(|envelope| envelope.is_object())?;
         let text = envelope["payload"].as_str();
-        let payload = text.filter(|_| envelope["payloadType"] == STATEMENT_TYPE);
+        let payload = text.filter(|_| envelope["payloadType"] == IN_TOTO);
         let payload = payload.and_then(|text| BASE64_STANDARD.decode(text).ok());
         let Some(payload) = payload else {
             return Some(Self { payload: Vec::new(), signatures: Vec::new() });
@@ -279,7 +279,7 @@ impl Envelope {
     fn vouches(&self, digest: Digest, key: &ImageKey) -> bool {
         let payload = &self.payload;
         // What DSSE signs: type and payload, each behind its length.
-        let head = format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len());
+        let head = format!("DSSEv1 {} {IN_TOTO} {} ", IN_TOTO.len(), payload.len());
         let message = [head.as_bytes(), payload].concat();
         if !self.signatures.iter().any(|signature| key.signed(&message, signature)) {
             return false;

@@ -1,22 +1,21 @@
 //! What `skopeo copy … dir:DIR` writes: `manifest.json`, and blobs by the hex of
 //! their digests.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use fsimage::digest::Digest;
 use fsimage::io::regular;
 
-use crate::blob::digest_of;
+use crate::document::Descriptor;
 use crate::layout;
-use crate::store::{self, MAX_DOCUMENT, Store};
+use crate::store::{self, Key, MAX_DOCUMENT, Store};
 
 /// Such a directory, as a store of a layout.
 pub(crate) struct SkopeoDir {
     dir: PathBuf,
-    manifest: Digest,
-    index: Vec<u8>,
+    manifest: Descriptor,
 }
 
 impl SkopeoDir {
@@ -28,27 +27,18 @@ impl SkopeoDir {
             opened => opened.context("manifest.json")?,
         };
         let bytes = regular::bytes(&file, MAX_DOCUMENT).context("manifest.json")?;
-        let manifest = Digest::of(&bytes);
-        let index = layout::index_of(&bytes, manifest, None)?;
-        Ok(Self { dir: dir.to_owned(), manifest, index })
+        let manifest = layout::entry_of(&bytes, Digest::of(&bytes), None)?;
+        Ok(Self { dir: dir.to_owned(), manifest })
     }
 }
 
 impl Store for SkopeoDir {
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
-        let made = match name {
-            "index.json" => Some(&self.index[..]),
-            "oci-layout" => Some(layout::VERSION),
-            _ => None,
-        };
-        if let Some(bytes) = made {
-            return Ok(Some((Box::new(Cursor::new(bytes)), bytes.len() as u64)));
-        }
-        let Some(digest) = digest_of(name) else {
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let Key::Blob(digest) = *key else {
             return Ok(None);
         };
         let mut names = vec![digest.hex(), format!("{}.manifest.json", digest.hex())];
-        if digest == self.manifest {
+        if digest == self.manifest.digest {
             names = vec!["manifest.json".into()];
         }
         for name in names {
@@ -57,5 +47,9 @@ impl Store for SkopeoDir {
             }
         }
         Ok(None)
+    }
+
+    fn entry(&self) -> Option<&Descriptor> {
+        Some(&self.manifest)
     }
 }

@@ -1,34 +1,63 @@
 //! Named bytes: a directory's files, or an archive's members in place.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::budget::Budget;
+use fsimage::digest::Digest;
 use fsimage::io::mmap::{self, Mapped};
 use fsimage::io::regular;
 
 use crate::compression::{Compression, Spool};
+use crate::document::Descriptor;
+use crate::layout_file;
 use crate::members::{self, Member};
 
 /// Manifests, indexes and configs end here: registries allow 4 MiB.
 pub const MAX_DOCUMENT: u64 = 16 << 20;
 
+/// What a store is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// The blob with this digest.
+    Blob(Digest),
+    /// The file of this name, where an image is in files.
+    File(String),
+}
+
+impl Key {
+    pub(crate) fn file(name: &str) -> Self {
+        Self::File(name.to_owned())
+    }
+}
+
+/// The name of its file in a layout.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob(digest) => f.write_str(&layout_file::blob(*digest)),
+            Self::File(name) => f.write_str(name),
+        }
+    }
+}
+
 /// Something that holds an image.
 pub(crate) trait Store: Send + Sync {
-    /// The bytes called `name` and how many there are; `None` if there are none.
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
+    /// The bytes that `key` stands for and how many there are; `None` if there are none.
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
 
-    /// Whether there are bytes called `name`.
-    fn has(&self, name: &str) -> Result<bool> {
-        Ok(self.open(name)?.is_some())
+    /// Whether there are bytes that `key` stands for.
+    fn has(&self, key: &Key) -> Result<bool> {
+        Ok(self.open(key)?.is_some())
     }
 
-    /// How many bytes are called `name`; `None` if that cannot be told at once.
-    fn size(&self, name: &str) -> Result<Option<u64>> {
-        Ok(self.open(name)?.map(|(_, size)| size))
+    /// How many bytes `key` stands for; `None` if that cannot be told at once.
+    fn size(&self, key: &Key) -> Result<Option<u64>> {
+        Ok(self.open(key)?.map(|(_, size)| size))
     }
 
     /// How many times as long it is as the file that it was decompressed from, if it was.
@@ -37,15 +66,20 @@ pub(crate) trait Store: Send + Sync {
     }
 
     /// All of a small file.
-    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some((reader, size)) = self.open(name)? else {
+    fn document(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+        let Some((reader, size)) = self.open(key)? else {
             return Ok(None);
         };
-        ensure!(size <= MAX_DOCUMENT, "{name} has {size} bytes; {MAX_DOCUMENT} are allowed");
+        ensure!(size <= MAX_DOCUMENT, "{key} has {size} bytes; {MAX_DOCUMENT} are allowed");
         let mut bytes = Vec::new();
-        reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).with_context(|| name.to_owned())?;
-        ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "{name} has more than {MAX_DOCUMENT} bytes");
+        reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).with_context(|| key.to_string())?;
+        ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "{key} has more than {MAX_DOCUMENT} bytes");
         Ok(Some(bytes))
+    }
+
+    /// The only entry of a store that has no `index.json`.
+    fn entry(&self) -> Option<&Descriptor> {
+        None
     }
 }
 
@@ -100,26 +134,30 @@ impl Counted {
 }
 
 impl Store for Counted {
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
-        self.store.open(name)
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        self.store.open(key)
     }
 
-    fn has(&self, name: &str) -> Result<bool> {
-        self.store.has(name)
+    fn has(&self, key: &Key) -> Result<bool> {
+        self.store.has(key)
     }
 
-    fn size(&self, name: &str) -> Result<Option<u64>> {
-        self.store.size(name)
+    fn size(&self, key: &Key) -> Result<Option<u64>> {
+        self.store.size(key)
     }
 
     fn expanded(&self) -> u64 {
         self.store.expanded()
     }
 
-    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let document = self.store.document(name)?;
+    fn document(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+        let document = self.store.document(key)?;
         count(&self.documents, document.as_ref().map_or(0, Vec::len), self.advice)?;
         Ok(document)
+    }
+
+    fn entry(&self) -> Option<&Descriptor> {
+        self.store.entry()
     }
 }
 
@@ -127,8 +165,8 @@ impl Store for Counted {
 pub(crate) struct DirStore(pub PathBuf);
 
 impl Store for DirStore {
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
-        file(&self.0.join(name))
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        file(&self.0.join(key.to_string()))
     }
 }
 
@@ -168,6 +206,11 @@ impl TarStore {
         Ok(Self { bytes, members, expanded: 1 })
     }
 
+    /// Whether it has a member called `name`.
+    pub(crate) fn has_file(&self, name: &str) -> Result<bool> {
+        self.has(&Key::file(name))
+    }
+
     /// Whether its files are those of a system, and not of an image.
     pub(crate) fn holds_a_system(&self) -> bool {
         ["etc/", "usr/", "bin/"].iter().any(|dir| self.members.keys().any(|n| n.starts_with(dir)))
@@ -175,8 +218,8 @@ impl TarStore {
 }
 
 impl Store for TarStore {
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
-        Ok(members::find(&self.members, name)?.map(|range| {
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        Ok(members::find(&self.members, &key.to_string())?.map(|range| {
             let bytes = &self.bytes[range.clone()];
             let reader: Box<dyn Read + Send + '_> = Box::new(bytes);
             (reader, bytes.len() as u64)

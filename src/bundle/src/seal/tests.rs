@@ -1,6 +1,6 @@
 //! Every flipped bit of an index is noticed.
 
-use fsimage::digest::Digest;
+use fsimage::digest::{Blake3, DiffId, Digest};
 
 use super::*;
 use crate::content::Content;
@@ -10,14 +10,14 @@ use crate::vmdk;
 
 /// The index of an image of two layers.
 fn sample() -> Index {
-    let hash = |text: &str| Content::Blake3(blake3::hash(text.as_bytes()).to_hex().to_string());
+    let hash = |text: &str| Content::Blake3(Blake3::of(text.as_bytes()));
     let layer = |text: &str| Layer {
-        diff_id: Digest::of(text.as_bytes()),
+        diff_id: DiffId::of(text.as_bytes()),
         digest: None,
         media_type: "application/x".into(),
         compressed: 7,
         uncompressed: u64::MAX,
-        path: layer_path(Digest::of(text.as_bytes())),
+        path: layer_path(DiffId::of(text.as_bytes())),
         through_links: Vec::new(),
         dropped_xattrs: Vec::new(),
         over_files: vec!["a\u{1}\u{7f}\"b".into()],
@@ -25,7 +25,7 @@ fn sample() -> Index {
     };
     let layers = vec![layer("one"), layer("two")];
     let entry = |path: &str, size, content| FileEntry { path: path.into(), size, content };
-    let upper = Content::Blake3NonzeroBlocks("0".repeat(64));
+    let upper = Content::Blake3NonzeroBlocks(Blake3::of(b""));
     let mut files = vec![entry(FSMETA, 4096, hash("fsmeta")), entry(UPPER, 16 << 20, upper)];
     files.extend(layers.iter().map(|layer| entry(&layer.path, 1024, hash(&layer.path))));
     let extent = |path: &str, offset, size| DiskExtent { path: path.into(), offset, size };
@@ -96,7 +96,7 @@ fn an_older_version_says_what_to_do() {
 #[test]
 fn an_index_that_readers_would_refuse_is_not_written() {
     type Change = fn(&mut Index);
-    let cases: [(Change, &str); 14] = [
+    let cases: [(Change, &str); 13] = [
         (|i| i.version = 3, "another format or version"),
         (|i| i.layers[0].path = "layers/x".into(), "has the path"),
         (|i| drop(i.layers.pop()), "not a file of this bundle"),
@@ -104,8 +104,7 @@ fn an_index_that_readers_would_refuse_is_not_written() {
         (|i| i.files.swap(0, 1), "not in the order"),
         (|i| i.files.insert(1, i.files[0].clone()), "there twice"),
         (|i| i.files[1].path = "../escaped".into(), "not a file of this bundle"),
-        (|i| i.files[1].content = Content::Blake3("A".repeat(64)), "64 lower hex digits"),
-        (|i| i.files[2].content = Content::Blake3NonzeroBlocks("0".repeat(64)), "alone is hashed"),
+        (|i| i.files[2].content = Content::Blake3NonzeroBlocks(Blake3::of(b"")), "alone is hashed"),
         (|i| i.files[1].size = 1000, "whole blocks"),
         (|i| i.disk[1].offset += 1, "another offset or size"),
         (|i| i.disk.swap(1, 2), "in their order"),

@@ -12,5 +12,3 @@ pub const SPARSE_TYPE: &str = "application/vnd.rootfs-compile.bundle.sparse.v1+z
 pub const SIGNATURE_TYPE: &str = "application/vnd.rootfs-compile.bundle.signature.v1+minisig";
 /// The annotation with a file's path.
 pub const TITLE: &str = "org.opencontainers.image.title";
-/// A manifest of OCI.
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -10,7 +10,7 @@ pub mod sparse;
 pub(super) mod unpack;
 
 pub use self::media_type::{
-    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
+    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
 };
 pub use self::pack::{Blob, Packed, file_blob, json_blob, pack};
-pub use self::unpack::{Piece, largest_blob, unpack};
+pub use self::unpack::{ArtifactFile, largest_blob, unpack};

@@ -9,13 +9,14 @@ use bundle::content::Content;
 use bundle::open::OpenBundle;
 use fsimage::digest::Digest;
 use fsimage::io::threads;
+use oci::media_type;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::sparse;
 use crate::artifact::media_type::{
-    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, MANIFEST_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
+    ARTIFACT_TYPE, FILE_TYPE, INDEX_TYPE, SIGNATURE_TYPE, SPARSE_TYPE, TITLE,
 };
 
 /// zstd's own default: twice as small as none at all, and as fast as a disk.
@@ -98,7 +99,7 @@ impl Packed {
     ) -> Result<Self> {
         let mut manifest = json!({
             "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
+            "mediaType": media_type::MANIFEST,
             "artifactType": artifact_type,
             "config": config.descriptor(),
             "layers": files.iter().map(Blob::descriptor).collect::<Vec<_>>(),

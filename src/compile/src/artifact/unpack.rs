@@ -18,7 +18,7 @@ use super::sparse;
 use crate::artifact::media_type::{FILE_TYPE, SIGNATURE_TYPE, SPARSE_TYPE};
 
 /// A file of an artifact, as its manifest tells of it.
-pub struct Piece<'a> {
+pub struct ArtifactFile<'a> {
     /// In the bundle.
     pub path: String,
     /// The blob's media type, as the manifest gives it.
@@ -40,7 +40,7 @@ pub struct Piece<'a> {
 /// bounds, and when `staging` cannot be written.
 pub fn unpack(
     json: &[u8],
-    pieces: Vec<Piece<'_>>,
+    pieces: Vec<ArtifactFile<'_>>,
     staging: &Staging,
     adopt: &dyn Fn(&FileEntry) -> Result<bool>,
     keys: &[Key],
@@ -48,7 +48,7 @@ pub fn unpack(
 ) -> Result<Index> {
     let index = seal::from_json(json).context(INDEX)?;
     let count = pieces.len();
-    let mut pieces: BTreeMap<String, Piece<'_>> =
+    let mut pieces: BTreeMap<String, ArtifactFile<'_>> =
         pieces.into_iter().map(|piece| (piece.path.clone(), piece)).collect();
     ensure!(pieces.len() == count, "two blobs of the artifact are the same file");
     let signature = pieces.remove(SIGNATURE).as_ref().map(signature_of).transpose();
@@ -79,7 +79,7 @@ pub fn unpack(
 }
 
 /// The signature that `piece` is.
-fn signature_of(piece: &Piece<'_>) -> Result<Vec<u8>> {
+fn signature_of(piece: &ArtifactFile<'_>) -> Result<Vec<u8>> {
     let found = &piece.media_type;
     ensure!(
         found == SIGNATURE_TYPE,
@@ -149,7 +149,7 @@ pub fn largest_blob(size: u64) -> u64 {
 }
 
 fn file(
-    piece: &Piece<'_>,
+    piece: &ArtifactFile<'_>,
     entry: &FileEntry,
     staging: &Staging,
     expansion: &Expansion,
@@ -193,7 +193,7 @@ fn file(
     } else {
         let (file, hash, copied) = sink::copy(&mut stream, entry.size.saturating_add(1), file)?;
         ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
-        entry.content.check(&Content::Blake3(hash.to_hex().to_string()))?;
+        entry.content.check(&Content::Blake3(hash))?;
         file
     };
     drop(stream);

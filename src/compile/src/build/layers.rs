@@ -96,7 +96,7 @@ fn one_layer(build: &Build<'_>, i: usize) -> Result<Ready> {
     build.reporter.event(Event::Layer { layer: i, cached, bytes: record.size });
     Ok(Ready {
         tree,
-        blake3: record.blake3.0,
+        blake3: record.blake3,
         size: record.size,
         uncompressed: record.uncompressed,
         cached,
@@ -112,7 +112,7 @@ fn place(object: &Object, diff_id: DiffId, staging: Option<&Staging>) -> Result<
     let Some(staging) = staging else {
         return Ok(true);
     };
-    staging.adopt(&object.file, &object.record.blake3.0, &bundle::layer_path(diff_id))
+    staging.adopt(&object.file, object.record.blake3, &bundle::layer_path(diff_id))
 }
 
 /// Puts the cache's `object` into the bundle that is being made, if one is, and reads it.

@@ -15,7 +15,7 @@ use bundle::content::Content;
 use bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom, Signed};
 use bundle::staging::{Staging, write_file};
 use bundle::{seal, start, vmdk};
-use fsimage::digest::{DiffId, Digest};
+use fsimage::digest::{Blake3, DiffId, Digest};
 use fsimage::erofs::fsmeta::{self, LayerDevice};
 use fsimage::erofs::plan::index_bytes;
 use fsimage::ext4;
@@ -25,7 +25,7 @@ use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
 use fsimage::tree::{InodeId, Kind, Stat, Tree};
 use fsimage::units::DeviceId;
-use oci::{Access, Image, ImageKey, Platform, Transport};
+use oci::{Access, Image, ImageKey, ImageRef, Platform};
 
 use self::layers::layers;
 pub use self::request::{Preview, Request, Summary};
@@ -111,20 +111,23 @@ fn build_by(
     let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
     let on_disk = entries.iter().zip(&devices);
     disk.extend(on_disk.map(|(l, d)| vmdk::Extent { path: l.path.clone(), size: d.size }));
-    let descriptor = vmdk::descriptor(&disk, vmdk::cid(fsmeta_hash));
+    let descriptor = vmdk::descriptor(&disk, vmdk::cid(&fsmeta_hash));
     write_file(&staging, bundle::VMDK, descriptor.as_bytes())?;
 
-    let hex = |hash: blake3::Hash| Content::Blake3(hash.to_hex().to_string());
     let entry = |path: &str, size, content| FileEntry { path: path.to_owned(), size, content };
     let mut files = vec![
-        entry(bundle::VMDK, descriptor.len() as u64, hex(blake3::hash(descriptor.as_bytes()))),
-        entry(bundle::FSMETA, fsmeta_size, hex(fsmeta_hash)),
+        entry(
+            bundle::VMDK,
+            descriptor.len() as u64,
+            Content::Blake3(Blake3::of(descriptor.as_bytes())),
+        ),
+        entry(bundle::FSMETA, fsmeta_size, Content::Blake3(fsmeta_hash)),
         entry(bundle::UPPER, size, upper),
     ];
     let mut named = HashSet::new();
     for (layer, device) in entries.iter().zip(&devices) {
         if named.insert(&layer.path) {
-            files.push(entry(&layer.path, device.size, hex(device.blake3)));
+            files.push(entry(&layer.path, device.size, Content::Blake3(device.blake3)));
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -208,9 +211,9 @@ pub fn resolve(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<Digest>
 fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option<Signed>)> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
     let wanted = wanted.unwrap_or_else(Platform::host);
-    let access = Access { documents: request.cache_dir.join("registry"), ..request.access.clone() };
+    let access = request.registries();
     let mut reference = request.manifest.image.clone();
-    let in_registry = reference.transport == Transport::Registry && reference.pin.is_none();
+    let in_registry = reference.registry_name().is_some() && reference.pin().is_none();
     if !in_registry {
         request.lock.check(&reference)?;
         let image = Image::open(&reference, &wanted, &access)?;
@@ -221,10 +224,11 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     if let Some(digest) = request.lock.locked(&lock, &reference, &wanted)? {
         reference.lock(digest);
     }
-    let image = Image::open(&reference, &wanted, &access).with_context(|| match reference.pin {
-        Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
-        None => format!("for {wanted}"),
-    })?;
+    let image =
+        Image::open(&reference, &wanted, &access).with_context(|| match reference.pin() {
+            Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
+            None => format!("for {wanted}"),
+        })?;
     // Before it is written down that this is the image.
     let signed = signed(request, &image, &access)?;
     if let Some(digest) = image.manifest_digest {
@@ -249,9 +253,9 @@ fn all_layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     reporter.event(Event::Layers(names.collect()));
     let ready = layers(build);
     let reference = &request.manifest.image;
-    match reference.transport {
+    match reference {
         // Whose layer it is, where it came from afar.
-        Transport::Registry => ready.with_context(|| reference.to_string()),
+        ImageRef::Registry { .. } => ready.with_context(|| reference.to_string()),
         _ => ready,
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::Result;
+use fsimage::digest::Blake3;
 use fsimage::erofs::plan::Form;
 use fsimage::erofs::read::Reader;
 use fsimage::io::mmap;
@@ -18,7 +19,7 @@ pub(super) struct Ready {
     pub tree: Tree<Extents>,
     /// Its object.
     pub file: Arc<File>,
-    pub blake3: blake3::Hash,
+    pub blake3: Blake3,
     pub size: u64,
     pub uncompressed: u64,
     pub cached: bool,

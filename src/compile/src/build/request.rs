@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use oci::{Access, Platform};
-use oci_spec::distribution::Reference;
+use oci::{Access, Platform, Reference};
 
+use crate::cache::store::Cache;
 use crate::layer::limits::Limits;
 use crate::manifest::lock::LockUse;
 use crate::manifest::types::Manifest;
@@ -61,6 +61,11 @@ impl Request {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
         }
+    }
+
+    /// How registries are reached: as was asked, with their documents in the cache.
+    pub(super) fn registries(&self) -> Access {
+        Access { documents: Cache::documents_dir(&self.cache_dir), ..self.access.clone() }
     }
 }
 

@@ -11,18 +11,16 @@ use std::io;
 use anyhow::{Context as _, Result, ensure};
 use bundle::layer_path;
 use fsimage::budget::EXPANSION;
-use fsimage::digest::DiffId;
+use fsimage::digest::{Blake3, DiffId};
 use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::sink;
 use fsimage::tree::Tree;
 use fsimage::tree::extents::Extents;
 use oci::artifact::Artifact;
-use oci::{Access, ImageRef, NotThere, Repository};
-use oci_spec::distribution::Reference;
+use oci::{ImageRef, NotThere, Reference, Repository, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
-use crate::artifact::media_type::MANIFEST_TYPE;
 use crate::artifact::pack::{Packed, file_blob, json_blob};
 use crate::build::context::Build;
 use crate::build::object::{Ready, read_object};
@@ -42,17 +40,15 @@ struct SharedRecord {
     diff_id: DiffId,
     /// Bytes of the object.
     size: u64,
-    /// BLAKE3 of the object, as hex.
-    blake3: String,
+    /// BLAKE3 of the object.
+    blake3: Blake3,
     /// Bytes of the layer's tar stream.
     uncompressed: u64,
 }
 
 /// The name of a layer's object in `repository`.
 fn name(repository: &Reference, diff_id: DiffId) -> Reference {
-    let tag = format!("v{FORMAT_VERSION}-{}", diff_id.hex());
-    let (registry, name) = (repository.registry(), repository.repository());
-    Reference::with_tag(registry.to_owned(), name.to_owned(), tag)
+    repository.with_tag(format!("v{FORMAT_VERSION}-{}", diff_id.hex()))
 }
 
 /// A layer's object from the first repository that has it, whole.
@@ -85,8 +81,8 @@ fn fetch_from(
     diff_id: DiffId,
     slot: &Slot,
 ) -> Result<(Object, Tree<Extents>)> {
-    let reference: ImageRef = name.whole().parse()?;
-    let found = Artifact::open(&reference, &access(request), ARTIFACT_TYPE)?;
+    let found =
+        Artifact::open(&ImageRef::from(name.clone()), &request.registries(), ARTIFACT_TYPE)?;
     let record: SharedRecord =
         oci::foreign_json::from_slice(&found.config()?).context("its record")?;
     ensure!(
@@ -111,7 +107,7 @@ fn fetch_from(
     drop(stream);
     io::copy(&mut blob, &mut io::sink())?;
     ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
-    ensure!(hash.to_hex().as_str() == record.blake3, "its content is damaged");
+    ensure!(hash == record.blake3, "its content is damaged");
     let object = slot.publish(made, hash, record.uncompressed)?;
     // Half of it is left to layers that are compiled meanwhile.
     let left = budgets.metadata.limit().saturating_sub(budgets.metadata.used());
@@ -145,7 +141,7 @@ fn send_to(
     layer: &Ready,
     cache: &Cache,
 ) -> Result<()> {
-    let repository = Repository::open(name, &access(request))?;
+    let repository = Repository::open(name, &request.registries())?;
     if repository.is_named()? {
         return Ok(());
     }
@@ -153,7 +149,7 @@ fn send_to(
         format: FORMAT_VERSION,
         diff_id,
         size: layer.size,
-        blake3: layer.blake3.to_hex().to_string(),
+        blake3: layer.blake3,
         uncompressed: layer.uncompressed,
     };
     let json = serde_json::to_vec(&record)?;
@@ -165,9 +161,5 @@ fn send_to(
             repository.send(blob.digest, blob.size, &blob.file)?;
         }
     }
-    repository.name(&packed.manifest, MANIFEST_TYPE)
-}
-
-fn access(request: &Request) -> Access {
-    Access { documents: request.cache_dir.join("registry"), ..request.access.clone() }
+    repository.name(&packed.manifest, media_type::MANIFEST)
 }

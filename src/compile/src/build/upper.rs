@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, anyhow, ensure};
 use bundle::content::{Content as Hash, NonzeroBlocks};
+use fsimage::digest::Blake3;
 use fsimage::ext4::{self, Layout};
 use fsimage::io::sink::{FileSink, Sink};
 use fsimage::tree::extents::Extents;
@@ -173,29 +174,29 @@ impl PlannedUpper<'_> {
 
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
-    pub(super) fn write(&self, base: blake3::Hash, file: File) -> Result<Hash> {
+    pub(super) fn write(&self, base: Blake3, file: File) -> Result<Hash> {
         // A kept upper is known by its UUID: it must be another one whenever
         // what it began with is.
-        let mut seed = base;
+        let mut seed = *base.as_bytes();
         if let Some(fingerprint) = self.fingerprint {
             let mut hasher = blake3::Hasher::new_derive_key("rootfs-compile patched upper");
             hasher.update(base.as_bytes()).update(fingerprint.as_bytes());
-            seed = hasher.finalize();
+            seed = hasher.finalize().into();
         }
-        let mut sink = Hashed { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
-        self.layout.write(seed.as_bytes(), &mut sink).map_err(guest_error)?;
+        let mut sink = HashedSink { sink: FileSink::new(file), hash: NonzeroBlocks::default() };
+        self.layout.write(&seed, &mut sink).map_err(guest_error)?;
         sink.sink.finish(&[])?;
         Ok(sink.hash.finish())
     }
 }
 
 /// Hashes what is written.
-struct Hashed {
+struct HashedSink {
     sink: FileSink,
     hash: NonzeroBlocks,
 }
 
-impl Sink for Hashed {
+impl Sink for HashedSink {
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.data(bytes);
         self.sink.data(bytes)

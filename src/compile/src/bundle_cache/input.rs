@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// may come to be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Input {
+pub(super) struct InputFile {
     /// Absolute.
     path: OsString,
     /// A hash of what tells cheaply that nothing was written: inodes, sizes, times.
@@ -30,7 +30,7 @@ pub(super) struct Input {
 /// changed so shortly before it was looked at is compared by its contents.
 const TICK_SECONDS: i64 = 2;
 
-impl Input {
+impl InputFile {
     /// What is at `path` now.
     pub(super) fn now(path: &Path) -> Result<Self> {
         let look = || -> io::Result<Self> {

@@ -24,5 +24,5 @@ mod remove;
 mod tests;
 
 pub use self::check::check;
-pub use self::place::{Attempt, Found, Guard, Place};
+pub use self::place::{Attempt, BundleSlot, CachedBundle, Guard};
 pub use crate::bundle_cache::record::Origin;

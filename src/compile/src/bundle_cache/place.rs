@@ -13,7 +13,7 @@ use fsimage::io::{flock, regular, shared_dir, temporary};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use crate::bundle_cache::input::Input;
+use crate::bundle_cache::input::InputFile;
 use crate::bundle_cache::record::Origin;
 use crate::bundle_cache::record::{
     AnswerRecord, RECORD, VERSION, numbered, parse_record, read_record, record_bytes, refresh,
@@ -22,7 +22,7 @@ use crate::bundle_cache::record::{
 use crate::bundle_cache::remove;
 
 /// The place of one question.
-pub struct Place {
+pub struct BundleSlot {
     /// The cache that it is in.
     root: PathBuf,
     pub(super) dir: PathBuf,
@@ -35,14 +35,14 @@ pub(super) const BUNDLES: &str = "bundles";
 
 /// A bundle that answers the question, and what was compiled for it.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct CachedBundle {
     /// The bundle's directory, open.
     pub bundle: Dir,
     /// The image that the bundle was compiled from.
     pub origin: Origin,
 }
 
-impl Place {
+impl BundleSlot {
     /// The place in the cache `dir` of what `asked` spells, part by part.
     pub fn new(dir: &Path, asked: &[&[u8]], name: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -61,7 +61,7 @@ impl Place {
     }
 
     /// The answer, if there is one whose inputs are as they were.
-    pub fn find(&self) -> Option<Found> {
+    pub fn find(&self) -> Option<CachedBundle> {
         let dir = self.open().ok()?;
         let read = record_bytes(&dir)?;
         let mut record = parse_record(&dir, &read)?;
@@ -83,7 +83,7 @@ impl Place {
             let _ = regular::open_at(dir.file(), RECORD)
                 .and_then(|file| file.set_modified(SystemTime::now()));
         }
-        Some(Found { bundle, origin: record.origin })
+        Some(CachedBundle { bundle, origin: record.origin })
     }
 
     /// Locks the place. If another process has it, this waits, and tells `say` so
@@ -132,20 +132,20 @@ pub(super) fn make(dir: &Dir, name: &OsStr) -> Result<Dir> {
 
 /// A locked place: nobody else compiles for it.
 pub struct Guard<'p> {
-    place: &'p Place,
+    place: &'p BundleSlot,
     dir: Dir,
     _lock: File,
 }
 
 /// Room for a new answer, and what its inputs are like before it is compiled.
 pub struct Attempt<'g> {
-    place: &'g Place,
+    place: &'g BundleSlot,
     dir: &'g Dir,
     number: u64,
     /// The directory of that number.
     parent: Dir,
     made: i64,
-    inputs: Vec<Input>,
+    inputs: Vec<InputFile>,
 }
 
 impl Guard<'_> {
@@ -159,7 +159,7 @@ impl Guard<'_> {
         let last = read_record(&self.dir).map(|record| record.bundle);
         self.keep_only(last)?;
         let made = now();
-        let inputs = inputs.iter().map(|path| Input::now(path)).collect::<Result<_>>()?;
+        let inputs = inputs.iter().map(|path| InputFile::now(path)).collect::<Result<_>>()?;
         let number = last.map_or(1, |last| last.wrapping_add(1));
         let parent = make(&self.dir, number.to_string().as_ref())?;
         Ok(Attempt { place, dir: &self.dir, number, parent, made, inputs })
@@ -210,7 +210,7 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// It fails when the bundle is not there, or its record cannot be written.
-    pub fn publish(self, origin: Origin) -> Result<Found> {
+    pub fn publish(self, origin: Origin) -> Result<CachedBundle> {
         let bundle = self.bundle()?;
         let record = AnswerRecord {
             version: VERSION,
@@ -220,7 +220,7 @@ impl Attempt<'_> {
             inputs: self.inputs,
         };
         write_record(self.dir, &record)?;
-        Ok(Found { bundle, origin })
+        Ok(CachedBundle { bundle, origin })
     }
 }
 

@@ -12,7 +12,7 @@ use fsimage::io::{flock, regular, shared_dir};
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle_cache::input::Input;
+use crate::bundle_cache::input::InputFile;
 
 /// What is known of an answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub(super) struct AnswerRecord {
     pub(super) origin: Origin,
     /// Seconds since 1970: when looking at the inputs began.
     pub(super) made: i64,
-    pub(super) inputs: Vec<Input>,
+    pub(super) inputs: Vec<InputFile>,
 }
 
 /// Readers take another version for no record.

@@ -10,7 +10,7 @@ use fsimage::digest::Digest;
 use fsimage::io::dir::Dir;
 use fsimage::io::{flock, shared_dir};
 
-use super::input::Input;
+use super::input::InputFile;
 use super::place::*;
 use super::record::*;
 use super::remove;
@@ -18,7 +18,7 @@ use super::remove;
 #[test]
 fn questions_and_their_parts_are_told_apart() {
     let dir = Path::new("/cache");
-    let place = |asked: &[&[u8]]| Place::new(dir, asked, "x").dir;
+    let place = |asked: &[&[u8]]| BundleSlot::new(dir, asked, "x").dir;
     assert_eq!(place(&[b"a", b"b"]), place(&[b"a", b"b"]));
     assert_ne!(place(&[b"a", b"b"]), place(&[b"ab"]));
     assert_ne!(place(&[b"a", b"b"]), place(&[b"b", b"a"]));
@@ -36,7 +36,7 @@ fn an_input_is_as_it_was_until_its_content_changes() {
     fs::write(tree.join("sub/file"), "one").unwrap();
     symlink("file", tree.join("sub/link")).unwrap();
     let (old, never) = (i64::MAX, i64::MIN);
-    let now = || Input::now(&tree).unwrap();
+    let now = || InputFile::now(&tree).unwrap();
 
     // By its stamps, where it is old enough, else by its contents.
     assert_eq!(now().check(old), Some(false));

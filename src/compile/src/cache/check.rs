@@ -97,7 +97,7 @@ fn is_right(slot: &Slot, object: &str, record: &str, metadata_bytes: u64) -> Res
     ensure!(size == record.size, "it has {size} bytes, its record says {}", record.size);
     let stamp = Stamp::of(&file)?;
     let hash = hash::of_file(&file)?;
-    ensure!(hash == record.blake3.0, "it has the BLAKE3 {hash}, not that of its record");
+    ensure!(hash == record.blake3, "it has the BLAKE3 {hash}, not that of its record");
     Reader::new(&mmap::file(&file)?)?.tree(Form::Object, &Budget::new(metadata_bytes))?;
     let object = slot.object_since(stamp, file, &record)?;
     // From now on, it is known to be right. Should that not be written, it is so again later.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fsimage::digest::Blake3;
 use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::seal;
 use serde::{Deserialize, Serialize};
@@ -32,25 +33,6 @@ pub struct Record {
     checked: u64,
 }
 
-/// A hash, as hex in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Blake3(pub blake3::Hash);
-
-impl From<Blake3> for String {
-    fn from(hash: Blake3) -> Self {
-        hash.0.to_hex().to_string()
-    }
-}
-
-impl TryFrom<String> for Blake3 {
-    type Error = blake3::HexError;
-
-    fn try_from(hex: String) -> Result<Self, Self::Error> {
-        blake3::Hash::from_hex(hex).map(Self)
-    }
-}
-
 /// Whatever writes to a file changes one of these. That its inode got or lost
 /// a name, as with each bundle that is made or removed, does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +55,7 @@ impl Record {
     ///
     /// # Errors
     /// It fails when the inode of `file` cannot be read.
-    pub fn new(file: &File, blake3: blake3::Hash, uncompressed: u64) -> io::Result<Self> {
+    pub fn new(file: &File, blake3: Blake3, uncompressed: u64) -> io::Result<Self> {
         Self::since(Stamp::of(file)?, file, blake3, uncompressed)
     }
 
@@ -82,14 +64,9 @@ impl Record {
     ///
     /// # Errors
     /// It fails when the inode of `file` cannot be read.
-    pub fn since(
-        stamp: Stamp,
-        file: &File,
-        blake3: blake3::Hash,
-        uncompressed: u64,
-    ) -> io::Result<Self> {
+    pub fn since(stamp: Stamp, file: &File, blake3: Blake3, uncompressed: u64) -> io::Result<Self> {
         let size = file.metadata()?.len();
-        Ok(Self { size, blake3: Blake3(blake3), uncompressed, stamp, checked: now() })
+        Ok(Self { size, blake3, uncompressed, stamp, checked: now() })
     }
 
     /// The record that `bytes` are, of the object of the layer `hex`; `None` if it
@@ -133,7 +110,7 @@ mod tests {
     #[test]
     fn an_object_is_hashed_again_when_it_was_touched_or_a_week_has_passed() {
         let file = tempfile::tempfile().unwrap();
-        let record = Record::new(&file, blake3::hash(b""), 7).unwrap();
+        let record = Record::new(&file, Blake3::of(b""), 7).unwrap();
         assert!(record.is_fresh(&file).unwrap());
         let week = CHECK_EVERY.as_secs();
         for (checked, fresh) in [
@@ -153,18 +130,18 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_modified(UNIX_EPOCH).unwrap();
         let stamp = Stamp::of(&file).unwrap();
-        let record = Record::since(stamp, &file, blake3::hash(b""), 7).unwrap();
+        let record = Record::since(stamp, &file, Blake3::of(b""), 7).unwrap();
         assert!(record.is_fresh(&file).unwrap());
         file.set_len(1).unwrap();
-        let record = Record::since(stamp, &file, blake3::hash(b""), 7).unwrap();
+        let record = Record::since(stamp, &file, Blake3::of(b""), 7).unwrap();
         assert!(!record.is_fresh(&file).unwrap());
     }
 
     #[test]
     fn a_record_belongs_to_one_layer() {
         let file = tempfile::tempfile().unwrap();
-        let bytes = Record::new(&file, blake3::hash(b"x"), 7).unwrap().to_bytes("ab").unwrap();
-        assert_eq!(Record::parse("ab", &bytes).unwrap().blake3.0, blake3::hash(b"x"));
+        let bytes = Record::new(&file, Blake3::of(b"x"), 7).unwrap().to_bytes("ab").unwrap();
+        assert_eq!(Record::parse("ab", &bytes).unwrap().blake3, Blake3::of(b"x"));
         assert!(Record::parse("cd", &bytes).is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use fsimage::digest::DiffId;
+use fsimage::digest::{Blake3, DiffId};
 use fsimage::erofs::layer::FORMAT_VERSION;
 use fsimage::io::dir::Dir;
 use fsimage::io::shared_dir::{self, LockFile, may_not_write};
@@ -43,6 +43,11 @@ impl Cache {
         let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
         Some(base.join("rootfs-compile"))
+    }
+
+    /// Where the cache `root` keeps the documents of registries.
+    pub fn documents_dir(root: &Path) -> PathBuf {
+        root.join("registry")
     }
 
     /// Uses `root`, which need not exist yet.
@@ -147,7 +152,7 @@ impl Slot {
         }
         // Before it is hashed: what is written meanwhile is not what was hashed.
         let stamp = Stamp::of(&file)?;
-        if hash::of_file(&file)? != record.blake3.0 {
+        if hash::of_file(&file)? != record.blake3 {
             return Ok(None);
         }
         let object = self.object_since(stamp, file, &record)?;
@@ -174,12 +179,7 @@ impl Slot {
     /// # Errors
     /// It fails when the file cannot be synced or take the object's place, or the record cannot
     /// be written.
-    pub fn publish(
-        &self,
-        file: Temporary,
-        blake3: blake3::Hash,
-        uncompressed: u64,
-    ) -> Result<Object> {
+    pub fn publish(&self, file: Temporary, blake3: Blake3, uncompressed: u64) -> Result<Object> {
         let path = self.path("erofs");
         let prepare = || -> io::Result<()> {
             set_mode(file.file(), 0o444)?;
@@ -205,7 +205,7 @@ impl Slot {
         Ok(object)
     }
 
-    fn object_of(&self, file: File, blake3: blake3::Hash, uncompressed: u64) -> Result<Object> {
+    fn object_of(&self, file: File, blake3: Blake3, uncompressed: u64) -> Result<Object> {
         let record = Record::new(&file, blake3, uncompressed);
         let record = record.with_context(|| self.path("erofs").display().to_string())?;
         Ok(Object { file, record, kept: true })
@@ -213,7 +213,7 @@ impl Slot {
 
     /// The object `file`, which was seen to be what `record` says since it had `stamp`.
     pub(super) fn object_since(&self, stamp: Stamp, file: File, record: &Record) -> Result<Object> {
-        let record = Record::since(stamp, &file, record.blake3.0, record.uncompressed);
+        let record = Record::since(stamp, &file, record.blake3, record.uncompressed);
         let record = record.with_context(|| self.path("erofs").display().to_string())?;
         Ok(Object { file, record, kept: true })
     }

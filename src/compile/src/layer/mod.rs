@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context as _, Result, ensure};
-use fsimage::digest::DiffId;
+use fsimage::digest::{Blake3, DiffId};
 use fsimage::erofs::layer::ObjectWriter;
 use fsimage::io::sink::FileSink;
 use fsimage::tree::extents::Extents;
@@ -43,7 +43,7 @@ pub struct Compiled {
     /// Its object, complete, not yet synced.
     pub file: File,
     /// BLAKE3 of the object.
-    pub blake3: blake3::Hash,
+    pub blake3: Blake3,
     /// Digest of the tar stream, all of it.
     pub diff_id: DiffId,
     /// Bytes of the tar stream.
@@ -68,7 +68,7 @@ pub fn compile(
         let tree = ingest(stream, object.data(), limits, budgets, &root)?;
         let (seen, uncompressed) = stream.finish()?;
         let (file, blake3) = object.finish(&tree, diff_id)?;
-        Ok(Compiled { tree, file, blake3, diff_id: seen, uncompressed })
+        Ok(Compiled { tree, file, blake3, diff_id: seen.into(), uncompressed })
     })
 }
 
@@ -79,7 +79,7 @@ pub struct Loose {
     /// The contents of its files, on blocks, and nothing else.
     pub file: File,
     /// BLAKE3 of `file`.
-    pub blake3: blake3::Hash,
+    pub blake3: Blake3,
 }
 
 /// Takes the tar `blob` (plain, gzip or zstd) apart into `file`, which is empty.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Result, anyhow, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fsimage::budget::Budget;
-use fsimage::digest::{DiffId, Digest, SHA256_BLOCK, update_both};
+use fsimage::digest::{Digest, SHA256_BLOCK, update_both};
 use fsimage::io::threads;
 use sha2::{Digest as _, Sha256};
 
@@ -339,7 +339,7 @@ impl Stream<'_> {
     }
 
     /// Reads on to the end and returns the digest and length of everything.
-    pub(super) fn finish(&mut self) -> Result<(DiffId, u64)> {
+    pub(super) fn finish(&mut self) -> Result<(Digest, u64)> {
         while !self.available()?.is_empty() {
             self.at = self.chunk.len();
         }

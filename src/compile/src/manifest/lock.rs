@@ -88,7 +88,7 @@ impl LockUse {
     /// of its own.
     pub fn check(&self, image: &ImageRef) -> Result<()> {
         let option = match self {
-            _ if image.pin.is_some() => return Ok(()),
+            _ if image.pin().is_some() => return Ok(()),
             Self { required: true, .. } => "--locked",
             Self { update: true, .. } => "--update",
             Self { write: true, .. } => "--lock",

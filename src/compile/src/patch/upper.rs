@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::Result;
+use fsimage::digest::Blake3;
 use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::weight::{self, Weigh as _};
@@ -197,7 +198,7 @@ fn changed_files(work: &Work<'_>, visits: &[Visit]) -> HashSet<InodeId> {
 /// disks that are no layers.
 pub(super) fn fingerprint(
     upper: &Tree<Content>,
-    scratch: &BTreeMap<u16, blake3::Hash>,
+    scratch: &BTreeMap<u16, Blake3>,
 ) -> Result<blake3::Hash> {
     let mut hosts: Vec<&HostFile> = Vec::new();
     let mut hasher = blake3::Hasher::new();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, ensure};
 use fsimage::budget::Exhausted;
+use fsimage::digest::Blake3;
 use fsimage::io::threads;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::weight::Weigh as _;
@@ -24,7 +25,7 @@ pub(super) struct Work<'e> {
     before: BTreeMap<InodeId, Inode<Content>>,
     pub disks: Disks,
     /// Hashes of the disks that are not layers, by their number.
-    pub scratch_hashes: BTreeMap<u16, blake3::Hash>,
+    pub scratch_hashes: BTreeMap<u16, Blake3>,
     pub environment: &'e Environment<'e>,
     /// Files of the host that the present patch uses.
     hosts: Vec<HostFile>,

@@ -8,24 +8,20 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bundle::opened::Place;
 use fsimage::digest::Digest;
 use fsimage::io::{atomic_file, dir, flock, regular, temporary};
-use oci::{MAX_DOCUMENT, REF_NAME};
+use oci::layout_file::{self, INDEX, LAYOUT, LAYOUT_JSON};
+use oci::{MAX_DOCUMENT, REF_NAME, media_type};
 use serde_json::{Value, json};
 
-use crate::artifact::media_type::{ARTIFACT_TYPE, MANIFEST_TYPE};
+use crate::artifact::media_type::ARTIFACT_TYPE;
 use crate::artifact::pack::Packed;
 use crate::cache::store::Cache;
 use crate::transfer::new_file::new_file;
 use crate::transfer::push::pack;
 
-/// The file of a layout that names what is in it.
-const INDEX: &str = "index.json";
-
-const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-
 /// The entry of an index for `packed`.
 fn entry(packed: &Packed, tag: &str) -> Value {
     json!({
-        "mediaType": MANIFEST_TYPE,
+        "mediaType": media_type::MANIFEST,
         "artifactType": ARTIFACT_TYPE,
         "digest": Digest::of(&packed.manifest).to_string(),
         "size": packed.manifest.len(),
@@ -34,8 +30,7 @@ fn entry(packed: &Packed, tag: &str) -> Value {
 }
 
 fn empty_index() -> Value {
-    let media_type = "application/vnd.oci.image.index.v1+json";
-    json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [] })
+    json!({ "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [] })
 }
 
 /// Puts `entry` into `index`, in place of an older bundle that has its tag.
@@ -109,7 +104,7 @@ pub fn to_layout(
             blob(packed.digest, &mut &packed.file)?;
         }
         blob(Digest::of(&packed.manifest), &mut &packed.manifest[..])?;
-        atomic_file::write_in(&layout, "oci-layout", &mut VERSION.as_bytes())?;
+        atomic_file::write_in(&layout, LAYOUT, &mut &*LAYOUT_JSON)?;
         // Last, because it makes the rest count.
         Ok(atomic_file::write_in(&layout, INDEX, &mut &serde_json::to_vec(&index)?[..])?)
     };
@@ -128,16 +123,15 @@ pub fn to_archive(place: Place, to: &Path, tag: &str, cache: &Cache) -> Result<(
         let bytes = |archive: &mut tar::Builder<_>, name: &str, bytes: &[u8]| {
             append(archive, name, bytes.len() as u64, bytes)
         };
-        bytes(&mut archive, "oci-layout", VERSION.as_bytes())?;
+        bytes(&mut archive, LAYOUT, LAYOUT_JSON)?;
         let mut index = empty_index();
         enter(&mut index, entry(&packed, tag))?;
         bytes(&mut archive, INDEX, &serde_json::to_vec(&index)?)?;
-        let name = |digest: Digest| format!("blobs/sha256/{}", digest.hex());
-        bytes(&mut archive, &name(Digest::of(&packed.manifest)), &packed.manifest)?;
+        bytes(&mut archive, &layout_file::blob(Digest::of(&packed.manifest)), &packed.manifest)?;
         let mut done = Vec::new();
         for blob in &packed.blobs {
             if !done.contains(&blob.digest) {
-                append(&mut archive, &name(blob.digest), blob.size, &blob.file)?;
+                append(&mut archive, &layout_file::blob(blob.digest), blob.size, &blob.file)?;
                 done.push(blob.digest);
             }
         }

@@ -10,7 +10,7 @@ mod tarball;
 use bundle::seal::MAX_INDEX;
 
 pub use self::layout::{to_archive, to_layout};
-pub use self::pull::{Target, pull};
+pub use self::pull::{PullTarget, pull};
 pub use self::push::{Pushed, push};
 pub use self::raw::to_raw;
 pub use self::tarball::to_tar;

@@ -13,11 +13,11 @@ use oci::{Access, ImageRef};
 
 use crate::artifact;
 use crate::artifact::media_type::{ARTIFACT_TYPE, TITLE};
-use crate::artifact::unpack::Piece;
+use crate::artifact::unpack::ArtifactFile;
 use crate::cache::store::Cache;
 
 /// Where a bundle goes.
-pub struct Target {
+pub struct PullTarget {
     /// The directory that the bundle is to be.
     pub output: PathBuf,
     /// Whether a bundle that is there is replaced.
@@ -36,7 +36,7 @@ pub struct Target {
 /// and none of them signed it, and when the output cannot be made or replaced.
 pub fn pull(
     from: &ImageRef,
-    target: &Target,
+    target: &PullTarget,
     cache: &Cache,
     access: &Access,
     say: &(dyn Fn(&str) + Sync),
@@ -51,7 +51,12 @@ pub fn pull(
             let media_type = descriptor.media_type.clone();
             let found = &found;
             let size = descriptor.size;
-            Ok(Piece { path, media_type, size, open: Box::new(move || found.blob(descriptor)) })
+            Ok(ArtifactFile {
+                path,
+                media_type,
+                size,
+                open: Box::new(move || found.blob(descriptor)),
+            })
         });
         let pieces = pieces.collect::<Result<Vec<_>>>()?;
         let adopt = |entry: &FileEntry| adopt(cache, &staging, entry, say);
@@ -78,12 +83,12 @@ pub(super) fn adopt(
     let Some(object) = slot.object()? else {
         return Ok(false);
     };
-    let hash = object.record.blake3.0;
-    if Content::Blake3(hash.to_hex().to_string()) != entry.content {
+    let hash = object.record.blake3;
+    if Content::Blake3(hash) != entry.content {
         return Ok(false);
     }
     let path = &entry.path;
-    if staging.adopt(&object.file, &hash, path)? {
+    if staging.adopt(&object.file, hash, path)? {
         let adopted = staging.open(path).with_context(|| path.clone())?;
         if entry.content.check_file(&adopted).is_ok() {
             return Ok(true);

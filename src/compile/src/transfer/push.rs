@@ -10,11 +10,9 @@ use bundle::seal::MAX_INDEX;
 use bundle::sound::Depth;
 use fsimage::digest::Digest;
 use fsimage::io::regular;
-use oci::{Access, ImageRef, Repository};
-use oci_spec::distribution::Reference;
+use oci::{Access, ImageRef, Reference, Repository, media_type};
 use serde_json::json;
 
-use crate::artifact::media_type::MANIFEST_TYPE;
 use crate::artifact::pack::{Packed, json_blob};
 use crate::cache::store::Cache;
 use crate::{artifact, provenance};
@@ -63,11 +61,11 @@ pub fn push(
         bundle.unchanged()?;
         let mut pushed = Pushed::default();
         pushed.send(&repository, &packed)?;
-        repository.name(&packed.manifest, MANIFEST_TYPE)?;
+        repository.name(&packed.manifest, media_type::MANIFEST)?;
         if let Some(statement) = &statement {
             let about = about(&packed, statement, cache)?;
             pushed.send(&repository, &about)?;
-            repository.refer(&about.manifest, MANIFEST_TYPE)?;
+            repository.refer(&about.manifest, media_type::MANIFEST)?;
         }
         Ok(pushed)
     };
@@ -92,12 +90,12 @@ impl Pushed {
 /// The artifact that is `statement` about `packed`.
 pub(super) fn about(packed: &Packed, statement: &[u8], cache: &Cache) -> Result<Packed> {
     let subject = json!({
-        "mediaType": MANIFEST_TYPE,
+        "mediaType": media_type::MANIFEST,
         "digest": Digest::of(&packed.manifest).to_string(),
         "size": packed.manifest.len(),
     });
     // What OCI has for artifacts that need no config.
-    let config = json_blob("application/vnd.oci.empty.v1+json", b"{}", cache.scratch()?)?;
+    let config = json_blob(media_type::EMPTY, b"{}", cache.scratch()?)?;
     let statement = json_blob(provenance::STATEMENT_TYPE, statement, cache.scratch()?)?;
     Packed::new(provenance::STATEMENT_TYPE, config, vec![statement], Some(subject))
 }
@@ -109,7 +107,7 @@ pub(super) fn subject(
     repository: &Repository,
 ) -> Result<Option<serde_json::Value>> {
     let image = bundle.index.image.reference.parse::<ImageRef>().ok();
-    let name = image.and_then(|image| image.name);
+    let name = image.as_ref().and_then(ImageRef::registry_name);
     let (Some(name), Some(digest)) = (name, bundle.index.image.manifest_digest) else {
         return Ok(None);
     };
@@ -120,9 +118,9 @@ pub(super) fn subject(
         return Ok(None);
     };
     let value: serde_json::Value = oci::foreign_json::from_slice(&bytes)?;
-    let media_type = value["mediaType"].as_str().unwrap_or(MANIFEST_TYPE);
+    let own = value["mediaType"].as_str().unwrap_or(media_type::MANIFEST);
     let size = bytes.len();
-    Ok(Some(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size })))
+    Ok(Some(json!({ "mediaType": own, "digest": digest.to_string(), "size": size })))
 }
 
 /// Packs the bundle `dir` for a layout.

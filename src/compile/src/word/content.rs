@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use fsimage::io::regular;
-use oci::Compression;
+use oci::{Compression, layout_file};
 
 /// What a regular file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ fn is_tar(start: &[u8]) -> bool {
 pub(super) fn directory(path: &Path) -> Directory {
     let has = |name: &str| path.join(name).is_file();
     let skopeo = has("manifest.json") && has("version");
-    if has("oci-layout") && has("index.json") {
+    if has(layout_file::LAYOUT) && has(layout_file::INDEX) {
         Directory::Layout { also_skopeo: skopeo }
     } else if skopeo {
         Directory::Skopeo

@@ -12,7 +12,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci::{ImageRef, Transport};
+use oci::{FileForm, ImageRef};
 
 use self::content::{Directory, FileKind};
 
@@ -149,9 +149,9 @@ impl Asked<'_> {
                              skopeo wrote there"
                         )
                     });
-                    Ok(self.files(Transport::Oci, note))
+                    Ok(self.files(FileForm::Oci, note))
                 }
-                Directory::Skopeo => Ok(self.files(Transport::Dir, None)),
+                Directory::Skopeo => Ok(self.files(FileForm::Dir, None)),
                 Directory::Bundle => Err(self.is_a_bundle()),
                 Directory::Other => self.elsewhere(
                     "a directory, but neither an OCI layout nor one that skopeo wrote (dir:)",
@@ -164,7 +164,7 @@ impl Asked<'_> {
             return Ok(Meaning { word: Word::Manifest(self.path.to_owned()), note: None });
         }
         match content::file(self.path).map_err(io)? {
-            FileKind::Archive => Ok(self.files(Transport::Archive, None)),
+            FileKind::Archive => Ok(self.files(FileForm::Archive, None)),
             FileKind::Manifest => Ok(self.manifest()),
             // Whatever is wrong with it, the manifest's reader says where.
             FileKind::Text if self.is_like_a_file() || self.reference().is_err() => {
@@ -191,9 +191,9 @@ impl Asked<'_> {
     }
 
     /// The image in the files at the path.
-    fn files(&self, transport: Transport, note: Option<String>) -> Meaning {
+    fn files(&self, form: FileForm, note: Option<String>) -> Meaning {
         let note = note.or_else(|| self.could_be_a_reference("image"));
-        Meaning { word: Word::Image(Box::new(ImageRef::at(transport, self.path))), note }
+        Meaning { word: Word::Image(Box::new(ImageRef::in_files(form, self.path))), note }
     }
 
     fn could_be_a_reference(&self, what: &str) -> Option<String> {

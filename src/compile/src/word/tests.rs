@@ -93,7 +93,8 @@ fn a_file_is_what_its_content_says() {
     let is = |name: &str| match place.meaning(name).map(|found| found.word) {
         Ok(Word::Manifest(path)) if path == place.path(name) => "manifest".to_owned(),
         Ok(Word::Image(image)) => {
-            assert_eq!(image.path, place.path(name));
+            let ImageRef::Files(files) = &*image else { panic!("{name}: {image}") };
+            assert_eq!(files.path, place.path(name));
             let text = image.to_string();
             text.split(':').next().unwrap().to_owned()
         }

@@ -129,6 +129,11 @@ pub struct SuperBlock {
     pub devt_slotoff: u16,
 }
 
+/// What is wrong with a superblock, or with the device table that it names.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadSuperBlock(pub(super) String);
+
 impl SuperBlock {
     /// The bytes on disk.
     pub fn encode(&self) -> [u8; SUPER_SIZE] {
@@ -155,26 +160,27 @@ impl SuperBlock {
         b
     }
 
-    /// `Err` says what makes these bytes unreadable for this reader.
+    /// The superblock that these bytes are.
     ///
     /// # Errors
     /// When the magic number is another one, a feature is not known, or the size of blocks is
     /// not `BLOCK_SIZE`.
-    pub fn decode(bytes: &[u8; SUPER_SIZE]) -> Result<Self, String> {
+    pub fn decode(bytes: &[u8; SUPER_SIZE]) -> Result<Self, BadSuperBlock> {
+        let bad = |what| Err(BadSuperBlock(what));
         let f = Fields(bytes);
         if f.u32(0) != MAGIC {
-            return Err(format!("magic is {:#010x}, EROFS has {MAGIC:#010x}", f.u32(0)));
+            return bad(format!("magic is {:#010x}, EROFS has {MAGIC:#010x}", f.u32(0)));
         }
         let feature_incompat = f.u32(80);
         let unknown = feature_incompat & !(INCOMPAT_CHUNKED_FILE | INCOMPAT_DEVICE_TABLE);
         if unknown != 0 {
-            return Err(format!("incompatible features {unknown:#x} are not known"));
+            return bad(format!("incompatible features {unknown:#x} are not known"));
         }
         if f.u8(90) != 0 {
-            return Err(format!("dirblkbits is {}, not 0", f.u8(90)));
+            return bad(format!("dirblkbits is {}, not 0", f.u8(90)));
         }
         if f.u8(12) != BLOCK_BITS {
-            return Err(format!("blkszbits is {}, not {BLOCK_BITS}", f.u8(12)));
+            return bad(format!("blkszbits is {}, not {BLOCK_BITS}", f.u8(12)));
         }
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&bytes[48..64]);

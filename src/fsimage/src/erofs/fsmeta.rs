@@ -14,7 +14,7 @@ use super::encode;
 use super::error::PlanError;
 use super::layer::{WriteError, superblock};
 use super::plan::{Form, Plan};
-use crate::digest::DiffId;
+use crate::digest::{Blake3, DiffId};
 use crate::io::sink::{FileSink, Sink};
 use crate::tree::arena::Tree;
 use crate::tree::extents::Extents;
@@ -26,7 +26,7 @@ pub struct LayerDevice {
     /// Digest of the layer's uncompressed tar, which becomes the tag of its slot.
     pub diff_id: DiffId,
     /// BLAKE3 of its object.
-    pub blake3: blake3::Hash,
+    pub blake3: Blake3,
     /// Bytes of its object, a multiple of the block size.
     pub size: u64,
 }
@@ -36,7 +36,7 @@ pub struct Written {
     /// The file that holds the image.
     pub file: File,
     /// BLAKE3 of the image.
-    pub blake3: blake3::Hash,
+    pub blake3: Blake3,
     /// How many inodes the image has.
     pub inodes: usize,
 }

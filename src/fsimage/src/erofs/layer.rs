@@ -10,7 +10,7 @@ use super::disk::{COMPAT_MTIME, COMPAT_SB_CHKSUM, HEAD_SIZE, INCOMPAT_CHUNKED_FI
 use super::encode;
 use super::error::PlanError;
 use super::plan::{Form, Plan};
-use crate::digest::DiffId;
+use crate::digest::{Blake3, DiffId, uuid_of};
 use crate::io::sink::{FileSink, Sink};
 use crate::tree::arena::Tree;
 use crate::tree::extents::Extents;
@@ -63,7 +63,7 @@ impl ObjectWriter {
         mut self,
         tree: &Tree<Extents>,
         diff_id: DiffId,
-    ) -> Result<(File, blake3::Hash), WriteError> {
+    ) -> Result<(File, Blake3), WriteError> {
         let plan = Plan::new(tree, Form::Object, self.sink.position())?;
         self.sink.cached()?;
         encode::metadata(&plan, &mut self.sink)?;
@@ -79,11 +79,6 @@ impl ObjectWriter {
 
 /// The superblock of a single-device file system, its checksum still zero.
 pub(super) fn superblock(plan: &Plan<'_>, uuid: &blake3::Hash) -> SuperBlock {
-    let mut short = [0; 16];
-    short.copy_from_slice(&uuid.as_bytes()[..16]);
-    // Version 8 of RFC 9562: the content is the maker's own.
-    short[6] = short[6] & 0x0f | 0x80;
-    short[8] = short[8] & 0x3f | 0x80;
     let narrow = |offset: u64| (offset / BLOCK_SIZE) as u32;
     SuperBlock {
         checksum: 0,
@@ -97,7 +92,7 @@ pub(super) fn superblock(plan: &Plan<'_>, uuid: &blake3::Hash) -> SuperBlock {
         blocks: narrow(plan.end),
         meta_blkaddr: plan.meta_blkaddr,
         xattr_blkaddr: narrow(plan.shared_start),
-        uuid: short,
+        uuid: uuid_of(uuid.as_bytes()),
         feature_incompat: INCOMPAT_CHUNKED_FILE,
         extra_devices: 0,
         devt_slotoff: 0,

@@ -11,6 +11,7 @@ use super::geometry::{BLOCKS_PER_GROUP, Geometry};
 use super::layout::{Blocks, Place};
 use super::nodes::{Node, Nodes};
 use super::{dirent, journal, xattr};
+use crate::digest::uuid_of;
 use crate::tree::arena::Tree;
 use crate::tree::file_type::FileType;
 use crate::tree::inode::{InodeId, Kind, Stat, Timestamp};
@@ -51,11 +52,8 @@ impl Plan {
         derived.update(seed).update(&size.to_le_bytes());
         let mut ids = [0; 32];
         derived.finalize_xof().fill(&mut ids);
-        let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
-        uuid.copy_from_slice(&ids[..16]);
+        let (uuid, mut hash_seed) = (uuid_of(&ids), [0; 16]);
         hash_seed.copy_from_slice(&ids[16..]);
-        uuid[6] = uuid[6] & 0x0f | 0x80;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
 
         let last_ino = nodes.last_ino();
         let mut builder = Builder {

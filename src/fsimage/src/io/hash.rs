@@ -9,7 +9,7 @@ use blake3::Hasher;
 
 use super::mmap::{self, Mapped};
 use super::{holes, threads};
-use crate::digest::HASHED;
+use crate::digest::{Blake3, HASHED};
 
 /// BLAKE3 of all that `file` holds, taken by this thread.
 ///
@@ -19,7 +19,7 @@ use crate::digest::HASHED;
 ///
 /// # Errors
 /// When `file` cannot be mapped into memory, or a part of it cannot be read.
-pub fn of_file(file: &File) -> io::Result<blake3::Hash> {
+pub fn of_file(file: &File) -> io::Result<Blake3> {
     hash(file, |hasher, bytes| {
         hasher.update(bytes);
     })
@@ -29,7 +29,7 @@ pub fn of_file(file: &File) -> io::Result<blake3::Hash> {
 ///
 /// # Errors
 /// Those of [`of_file`], and when the threads of the pool cannot be started.
-pub fn of_file_by_all(file: &File) -> io::Result<blake3::Hash> {
+pub fn of_file_by_all(file: &File) -> io::Result<Blake3> {
     if file.metadata()?.len() < HASHED as u64 {
         return of_file(file);
     }
@@ -49,7 +49,7 @@ pub fn of_file_by_all(file: &File) -> io::Result<blake3::Hash> {
 /// comes next is data or a hole that begins there, so every byte is hashed once and in order;
 /// how they are cut into pieces makes no difference to the hash. Terminates because the ranges
 /// of data ascend and end at the file's length.
-fn hash(file: &File, update: impl FnMut(&mut Hasher, &[u8])) -> io::Result<blake3::Hash> {
+fn hash(file: &File, update: impl FnMut(&mut Hasher, &[u8])) -> io::Result<Blake3> {
     let bytes = mmap::file(file)?;
     let (due, hasher) = (Vec::new(), Hasher::new());
     let mut whole = Whole { file, bytes: &bytes, due, hasher, update };
@@ -62,7 +62,7 @@ fn hash(file: &File, update: impl FnMut(&mut Hasher, &[u8])) -> io::Result<blake
     }
     whole.zeros(len - at);
     whole.flush();
-    Ok(whole.hasher.finalize())
+    Ok(whole.hasher.finalize().into())
 }
 
 /// Bytes that [`hash`] hashes at once; data in longer runs are not copied for it.
@@ -159,7 +159,7 @@ mod tests {
             let blocks = || std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap());
             let before = blocks();
             let hash = [of_file(&file).unwrap(), of_file_by_all(&file).unwrap()];
-            assert_eq!(hash, [blake3::hash(&expected); 2], "{pieces:?}");
+            assert_eq!(hash, [Blake3::of(&expected); 2], "{pieces:?}");
             assert_eq!(blocks(), before, "{pieces:?}");
         }
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use crate::digest::{HASHED, TreeHash};
+use crate::digest::{Blake3, HASHED, TreeHash};
 use crate::io::write_behind::{Behind, Part};
 use crate::units::PAGE_SIZE;
 
@@ -105,7 +105,7 @@ impl FileSink {
     ///
     /// # Errors
     /// When the rest or `head` cannot be written, or an earlier write failed meanwhile.
-    pub fn finish(mut self, head: &[u8]) -> io::Result<(File, Option<blake3::Hash>)> {
+    pub fn finish(mut self, head: &[u8]) -> io::Result<(File, Option<Blake3>)> {
         let end = self.position();
         self.flush(end)?;
         let file = self.behind.finish()?;
@@ -162,7 +162,7 @@ impl Sink for FileSink {
 ///
 /// # Errors
 /// When `from` cannot be read, or `file` cannot be written.
-pub fn copy(from: &mut impl Read, most: u64, file: File) -> io::Result<(File, blake3::Hash, u64)> {
+pub fn copy(from: &mut impl Read, most: u64, file: File) -> io::Result<(File, Blake3, u64)> {
     let mut sink = FileSink::hashed(file);
     let mut from = from.take(most);
     let mut buffer = vec![0; HASHED];
@@ -223,7 +223,7 @@ mod tests {
             let written = std::fs::read(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
             assert!(written == expected, "length {len}");
-            assert_eq!(hash.unwrap(), blake3::hash(&expected), "length {len}");
+            assert_eq!(hash.unwrap(), Blake3::of(&expected), "length {len}");
         }
     }
 
@@ -260,6 +260,6 @@ mod tests {
         let written = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(written == expected);
-        assert_eq!(hash.unwrap(), blake3::hash(&expected));
+        assert_eq!(hash.unwrap(), Blake3::of(&expected));
     }
 }

@@ -6,6 +6,7 @@ use std::io::Read;
 use serde_json::json;
 
 use super::*;
+use crate::layout_file;
 
 /// A layout in memory.
 #[derive(Default)]
@@ -15,8 +16,8 @@ struct Layout {
 }
 
 impl Store for Layout {
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
-        let file = self.files.get(name).map(Vec::as_slice);
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let file = self.files.get(&key.to_string()).map(Vec::as_slice);
         Ok(file.map(|bytes| -> (Box<dyn Read + Send + '_>, u64) {
             (Box::new(bytes), bytes.len() as u64)
         }))
@@ -27,8 +28,8 @@ impl Layout {
     fn blob(&mut self, bytes: Vec<u8>) -> serde_json::Value {
         let digest = Digest::of(&bytes);
         let size = bytes.len();
-        self.files.insert(blob_name(digest), bytes);
-        json!({ "mediaType": document::MANIFEST, "digest": digest.to_string(), "size": size })
+        self.files.insert(layout_file::blob(digest), bytes);
+        json!({ "mediaType": media_type::MANIFEST, "digest": digest.to_string(), "size": size })
     }
 
     /// An image without layers whose command is `command`, called `name`.
@@ -47,7 +48,7 @@ impl Layout {
 
     fn find(&mut self, reference: &str) -> Result<Digest, String> {
         let index = json!({ "schemaVersion": 2, "manifests": self.entries });
-        self.files.insert("index.json".to_owned(), index.to_string().into_bytes());
+        self.files.insert(INDEX.to_owned(), index.to_string().into_bytes());
         let wanted = "linux/amd64".parse().unwrap();
         match find(&*self, &reference.parse().unwrap(), &wanted) {
             Ok(Found::Image(chosen)) => Ok(chosen.digest),

@@ -60,7 +60,7 @@ impl Access {
     /// the user named another one: those of mirrors, of shared layers and of what
     /// else a build asks are not the user's to know.
     pub fn are_for(&mut self, image: &ImageRef) {
-        let registry = image.name.as_ref().map(|name| name.registry().to_owned());
+        let registry = image.registry_name().map(|name| name.registry().to_owned());
         if let Some(given) = &mut self.credentials
             && given.registry.is_none()
         {

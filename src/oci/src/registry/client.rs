@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use fsimage::digest::Digest;
 use fsimage::io::regular;
-use oci_spec::distribution::Reference;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
@@ -21,17 +20,14 @@ use super::failure::{Answer, Failure, RETRIES, tried};
 use super::login::{Challenge, Login, Refusal};
 use super::runtime::{Resolver, Runtime};
 use super::{credentials, plain};
+use crate::distribution::Reference;
 use crate::json;
+use crate::media_type::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST};
 use crate::not_there::NotThere;
 use crate::store::MAX_DOCUMENT;
 use crate::tls::choose_tls;
 
-const MEDIA_TYPES: [&str; 4] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
+const MEDIA_TYPES: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
 const USER_AGENT: &str = concat!("rootfs-compile/", env!("CARGO_PKG_VERSION"));
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -92,7 +88,7 @@ impl Client {
             ensure!(!parsed.is_empty(), "{}: there is no certificate (PEM) in it", shown());
             certificates.extend(parsed);
         }
-        let host = reference.resolve_registry();
+        let host = reference.host();
         let connection = plain::connection(host, &access.insecure)?;
         let base = format!("{}://{host}/v2/{}/", connection.scheme, reference.repository());
         let base: Url = base.parse().with_context(|| format!("{host} is not a host and port"))?;
@@ -144,7 +140,8 @@ impl Client {
 
     /// The bytes of the manifest or index that `reference` names.
     pub(super) fn manifest(&self, reference: &Reference) -> Result<Vec<u8>> {
-        let name = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let pin = reference.digest().map(|digest| digest.to_string());
+        let name = pin.as_deref().or(reference.tag()).unwrap_or("latest");
         self.tried(async || {
             let short = timeout(SHORT_ANSWER, self.manifest_once(name)).await;
             let (bytes, told) = short
@@ -157,7 +154,7 @@ impl Client {
                 return Err(Failure::fatal(self.says(what)));
             }
             let is = Digest::of(&bytes).to_string();
-            let mut expected = told.iter().map(|told| &**told).chain(reference.digest());
+            let mut expected = told.iter().map(|told| &**told).chain(pin.as_deref());
             if let Some(other) = expected.find(|digest| *digest != is) {
                 let what = format!("the manifest has the digest {is}, not {other}: it is damaged");
                 return Err(Failure::fatal(self.says(&what)));

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 use fsimage::io::regular;
-use oci_spec::distribution::Reference;
 
 use super::login::Login;
+use crate::distribution::Reference;
 use crate::store::MAX_DOCUMENT;
 
 /// The name under which docker stores what is for its own registry.

@@ -9,8 +9,8 @@ use fsimage::digest::Digest;
 use fsimage::io::checked::Checked;
 use fsimage::io::dir::Dir;
 use fsimage::io::{atomic_file, regular, shared_dir, temporary};
-use oci_spec::distribution::Reference;
 
+use crate::distribution::Reference;
 use crate::store::MAX_DOCUMENT;
 
 /// A directory of documents. Any number of builds may share it.
@@ -71,7 +71,7 @@ impl Documents {
     /// Where it is kept what `reference` led to.
     pub fn tag(&self, reference: &Reference) -> PathBuf {
         // A name of any length and with any character, as one of a file.
-        self.0.join("tags").join(Digest::of(reference.whole().as_bytes()).hex())
+        self.0.join("tags").join(Digest::of(reference.to_string().as_bytes()).hex())
     }
 
     /// The digest that the file `tag` holds; None if it holds none, or is not there.

@@ -1,7 +1,7 @@
 //! Images in a registry: manifests and configs by digest, layers as streams.
 //!
-//! To whoever reads it, a registry is a layout: an index of one entry, which is
-//! what the reference names, and blobs. What was read of an image, its layers
+//! To whoever reads it, a registry is a layout with blobs and one entry, which is
+//! what the reference names. What was read of an image, its layers
 //! apart, is kept on disk, so that it can be built again without a connection.
 
 pub(super) mod access;

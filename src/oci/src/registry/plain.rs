@@ -55,9 +55,9 @@ fn to(url: &Url, addresses: Vec<SocketAddr>) -> Result<Connection> {
     let mut plain = Vec::new();
     for address in &addresses {
         match ask(url, address) {
-            Answer::Tls => return Ok(HTTPS),
-            Answer::Other => plain.push(*address),
-            Answer::None => {}
+            HelloAnswer::Tls => return Ok(HTTPS),
+            HelloAnswer::Other => plain.push(*address),
+            HelloAnswer::None => {}
         }
     }
     // Without a port, each scheme has one of its own.
@@ -161,7 +161,7 @@ fn ip(url: &Url) -> Option<IpAddr> {
 }
 
 /// How a server answers the beginning of a handshake.
-enum Answer {
+enum HelloAnswer {
     /// By TLS, or not in time.
     Tls,
     /// By something else, or by closing the connection.
@@ -174,9 +174,9 @@ enum Answer {
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
-fn ask(url: &Url, address: &SocketAddr) -> Answer {
+fn ask(url: &Url, address: &SocketAddr) -> HelloAnswer {
     let Ok(mut stream) = TcpStream::connect_timeout(address, CONNECT_TIMEOUT) else {
-        return Answer::None;
+        return HelloAnswer::None;
     };
     let mut first = [0];
     let answered = hello(url).and_then(|hello| {
@@ -186,13 +186,13 @@ fn ask(url: &Url, address: &SocketAddr) -> Answer {
         Some(stream.read(&mut first))
     });
     match answered {
-        None => Answer::Tls,
-        Some(Ok(0)) => Answer::Other,
-        Some(Ok(_)) if matches!(first[0], ALERT | HANDSHAKE) => Answer::Tls,
-        Some(Ok(_)) => Answer::Other,
+        None => HelloAnswer::Tls,
+        Some(Ok(0)) => HelloAnswer::Other,
+        Some(Ok(_)) if matches!(first[0], ALERT | HANDSHAKE) => HelloAnswer::Tls,
+        Some(Ok(_)) => HelloAnswer::Other,
         Some(Err(error)) => match error.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => Answer::Tls,
-            _ => Answer::Other,
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => HelloAnswer::Tls,
+            _ => HelloAnswer::Other,
         },
     }
 }

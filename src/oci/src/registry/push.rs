@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::Result;
 use fsimage::digest::Digest;
 use futures_util::stream;
-use oci_spec::distribution::Reference;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Request, Response, Url};
 use serde_json::{Value, json};
@@ -18,6 +17,8 @@ use serde_json::{Value, json};
 use super::access::Access;
 use super::client::{Client, Purpose, Wanted};
 use super::failure::Failure;
+use crate::distribution::Reference;
+use crate::media_type;
 use crate::not_there::NotThere;
 
 /// Bytes of one piece on the wire.
@@ -27,8 +28,6 @@ const PIECE: u64 = 256 << 10;
 const STALL: Duration = Duration::from_secs(60);
 /// Bytes that it looks at in a second at least, once it has a blob whole.
 const DIGESTION: u64 = 2 << 20;
-
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A repository that is written to.
 pub struct Repository(Client);
@@ -155,13 +154,9 @@ impl Repository {
     /// made of its digest, that lists what refers to it (OCI distribution 1.1).
     fn list_referrer(&self, subject: &str, bytes: &[u8], manifest: &Value) -> Result<()> {
         let tag = subject.replacen(':', "-", 1);
-        let name = |tag: &str| {
-            let of = &self.0.reference;
-            Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
-        };
-        let mut list = match if_there(self.0.manifest(&name(&tag)))? {
+        let mut list = match if_there(self.0.manifest(&self.0.reference.with_tag(&*tag)))? {
             Some(bytes) => crate::foreign_json::from_slice(&bytes)?,
-            None => json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] }),
+            None => json!({ "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [] }),
         };
         let Some(entries) = list["manifests"].as_array_mut() else {
             // Somebody else has that name for something else.
@@ -177,7 +172,7 @@ impl Repository {
             "digest": digest,
             "size": bytes.len(),
         }));
-        self.put_manifest(&tag, &serde_json::to_vec(&list)?, INDEX_TYPE).map(drop)
+        self.put_manifest(&tag, &serde_json::to_vec(&list)?, media_type::INDEX).map(drop)
     }
 
     /// Whether the name leads to something already.
@@ -195,8 +190,7 @@ impl Repository {
     /// When the registry cannot be reached, or answers with something other than that
     /// manifest.
     pub fn manifest(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
-        let reference = self.0.reference.clone_with_digest(digest.to_string());
-        if_there(self.0.manifest(&reference))
+        if_there(self.0.manifest(&self.0.reference.with_digest(digest)))
     }
 }
 

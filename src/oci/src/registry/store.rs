@@ -1,21 +1,21 @@
 //! One image of a registry, as what reads layouts sees it.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::digest::Digest;
-use oci_spec::distribution::Reference;
 
 use super::access::Access;
 use super::blob::BlobReader;
 use super::client::{Client, Purpose};
 use super::documents::Documents;
-use crate::blob::digest_of;
+use crate::distribution::Reference;
+use crate::document::Descriptor;
 use crate::not_there::NotThere;
 use crate::pace::{LEAST, Pace};
-use crate::store::{MAX_DOCUMENT, Store};
+use crate::store::{Key, MAX_DOCUMENT, Store};
 use crate::{json, layout};
 
 /// One image of a registry, as a store of a layout.
@@ -25,7 +25,8 @@ pub struct RegistryStore {
     documents: Documents,
     /// What the reference led to.
     named: Digest,
-    index: Vec<u8>,
+    /// The entry of what the reference led to, once that was read.
+    entry: Option<Descriptor>,
     known: Mutex<Known>,
     min_rate: u64,
 }
@@ -51,10 +52,9 @@ impl RegistryStore {
             false => Some(Arc::new(Client::new(reference, access, Purpose::Read)?)),
         };
         let documents = Documents::new(&access.documents);
-        let pin = reference.digest().map(str::parse::<Digest>).transpose()?;
         let tag = documents.tag(reference);
         let last = if access.known_tags { documents.get_tag(&tag)? } else { None };
-        let digest = match (&client, pin.or(last)) {
+        let digest = match (&client, reference.digest().or(last)) {
             (_, Some(digest)) if documents.get(digest)?.is_some() => digest,
             (Some(client), _) => {
                 let bytes = client.manifest(reference)?;
@@ -76,12 +76,12 @@ impl RegistryStore {
             client,
             documents,
             named: digest,
-            index: Vec::new(),
+            entry: None,
             known: Mutex::new(known),
             min_rate: access.min_rate.unwrap_or(LEAST),
         };
         let bytes = store.by_digest(digest)?;
-        store.index = layout::index_of(&bytes, digest, reference.tag())?;
+        store.entry = Some(layout::entry_of(&bytes, digest, reference.tag())?);
         Ok(store)
     }
 
@@ -96,7 +96,7 @@ impl RegistryStore {
     /// When the registry cannot be reached or answers with something other than a
     /// manifest, or the cache cannot be read or written.
     pub fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>> {
-        let reference = self.tag(tag);
+        let reference = self.reference.with_tag(tag);
         let Some(client) = &self.client else {
             return self.known_tag(&reference);
         };
@@ -120,7 +120,7 @@ impl RegistryStore {
             None => None,
         };
         match own {
-            Some(bytes) => self.keep(&self.tag(&tag), bytes).map(Some),
+            Some(bytes) => self.keep(&self.reference.with_tag(tag), bytes).map(Some),
             None => self.tagged(&tag),
         }
     }
@@ -139,11 +139,6 @@ impl RegistryStore {
         let is_it = |entry| matches!(json::text(entry, "digest"), Ok(Some(text)) if text == digest.to_string());
         let is_there = listed.iter().any(is_it);
         Ok(is_there.then(|| Digest::of(&bytes)))
-    }
-
-    fn tag(&self, tag: &str) -> Reference {
-        let of = &self.reference;
-        Reference::with_tag(of.registry().into(), of.repository().into(), tag.into())
     }
 
     /// Keeps what `reference` led to, for when there is no connection.
@@ -174,9 +169,7 @@ impl RegistryStore {
                 };
                 let is_manifest = self.known().manifests.contains(&digest);
                 let bytes = match is_manifest {
-                    true => {
-                        client.manifest(&self.reference.clone_with_digest(digest.to_string()))?
-                    }
+                    true => client.manifest(&self.reference.with_digest(digest))?,
                     false => self.whole_blob(digest)?,
                 };
                 let is = Digest::of(&bytes);
@@ -244,48 +237,35 @@ impl RegistryStore {
 }
 
 impl Store for RegistryStore {
-    fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
-        let fixed = match name {
-            "index.json" => Some(self.index.clone()),
-            "oci-layout" => Some(layout::VERSION.to_vec()),
-            _ => None,
-        };
-        if let Some(bytes) = fixed {
-            let len = bytes.len() as u64;
-            return Ok(Some((Box::new(Cursor::new(bytes)), len)));
-        }
-        let Some(digest) = digest_of(name) else {
+    fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>> {
+        let Key::Blob(digest) = *key else {
             return Ok(None);
         };
         let (blob, size) = self.blob(digest)?;
         Ok(Some((Box::new(blob), size)))
     }
 
-    fn has(&self, name: &str) -> Result<bool> {
-        match (&self.client, digest_of(name)) {
-            (Some(client), Some(digest)) => client.has_blob(digest),
+    fn has(&self, key: &Key) -> Result<bool> {
+        match (&self.client, key) {
+            (Some(client), Key::Blob(digest)) => client.has_blob(*digest),
             // Without a connection nobody can tell; reading it says so.
             _ => Ok(true),
         }
     }
 
     /// Each would be asked for by a request of its own.
-    fn size(&self, _name: &str) -> Result<Option<u64>> {
+    fn size(&self, _key: &Key) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        match (name, digest_of(name)) {
-            (_, Some(digest)) => self.by_digest(digest).map(Some),
-            ("index.json", _) => Ok(Some(self.index.clone())),
-            _ => {
-                let Some((mut reader, _)) = self.open(name)? else {
-                    return Ok(None);
-                };
-                let mut bytes = Vec::new();
-                reader.read_to_end(&mut bytes)?;
-                Ok(Some(bytes))
-            }
+    fn document(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+        match key {
+            Key::Blob(digest) => self.by_digest(*digest).map(Some),
+            Key::File(_) => Ok(None),
         }
+    }
+
+    fn entry(&self) -> Option<&Descriptor> {
+        self.entry.as_ref()
     }
 }

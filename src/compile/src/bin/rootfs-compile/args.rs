@@ -7,8 +7,7 @@ use bundle::boot::ByteSize;
 use bundle::opened::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fsimage::budget::MAX_SPARSE;
-use oci::{ImageRef, Platform};
-use oci_spec::distribution::Reference;
+use oci::{BadName, ImageRef, Platform, Reference, check_tag};
 use rootfs_compile::layer::Limits;
 
 use crate::machine::MachineArgs;
@@ -172,16 +171,8 @@ pub(crate) struct SharedArgs {
 }
 
 /// A tag as registries have them.
-fn tag(text: &str) -> Result<String, String> {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let rest = text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'));
-    match text.bytes().next().is_some_and(word) && rest && text.len() <= 128 {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("a tag has 1 to 128 letters, digits, _, . and -, and begins with neither . nor -"
-                .into())
-        }
-    }
+fn tag(text: &str) -> Result<String, BadName> {
+    check_tag(text).map(|()| text.to_owned())
 }
 
 /// A name without a tag.

@@ -27,7 +27,7 @@ fn verify(args: &CacheVerify) -> Result<u8> {
     let memory = args.read.metadata_bytes();
     cache::check(&root, args.remove, memory, &warn, &mut checked)?;
     bundle_cache::check(&root, args.remove, memory, &warn, &mut checked)?;
-    Documents::new(&root.join("registry")).check(args.remove, &mut checked)?;
+    Documents::new(&cache::Cache::documents_dir(&root)).check(args.remove, &mut checked)?;
     print(&root, &checked, args.json)?;
     Ok(if checked.problems.is_empty() { 0 } else { FAILED })
 }

@@ -12,11 +12,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser as _;
 use fsimage::io::ending;
-use oci::{ImageRef, Platform, Transport};
+use oci::{FileForm, ImageFiles, ImageRef, Platform, layout_file};
 use rootfs_boot::args::Cli;
 use rootfs_boot::{MACHINE_FAILED, krunfw};
 use rootfs_compile::build::{self, Request};
-use rootfs_compile::bundle_cache::{Found, Origin, Place};
+use rootfs_compile::bundle_cache::{BundleSlot, CachedBundle, Origin};
 use rootfs_compile::manifest::{LockUse, Manifest};
 use rootfs_compile::word::Word;
 use rustix::io::FdFlags;
@@ -56,14 +56,15 @@ pub(crate) fn run(args: &Run) -> Result<u8> {
 }
 
 /// The place of the bundle that `args` ask for.
-fn place(args: &Run, asked: &Asked) -> Result<Place> {
+fn place(args: &Run, asked: &Asked) -> Result<BundleSlot> {
     let given = &args.compile;
     let absolute = |path: &Path| std::path::absolute(path).map(PathBuf::into_os_string);
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_owned();
     let mut parts: Vec<OsString> = Vec::new();
     let name: OsString = match &asked.word {
         Word::Manifest(path) => {
             parts.extend(["manifest".into(), absolute(path)?]);
-            path.file_stem().unwrap_or_default().into()
+            stem(path)
         }
         Word::Stdin => {
             let text = asked.stdin.as_deref().unwrap_or_default();
@@ -73,9 +74,12 @@ fn place(args: &Run, asked: &Asked) -> Result<Place> {
         }
         Word::Image(image) => {
             parts.extend(["image".into(), image.to_string().into(), absolute_of(image)?]);
-            match &image.name {
-                Some(name) => name.repository().rsplit('/').next().unwrap_or_default().into(),
-                None => image.path.file_stem().unwrap_or_default().into(),
+            match &**image {
+                ImageRef::Registry { name, .. } => {
+                    name.repository().rsplit('/').next().unwrap_or_default().into()
+                }
+                ImageRef::Daemon { name, .. } => stem(Path::new(name)),
+                ImageRef::Files(files) => stem(&files.path),
             }
         }
     };
@@ -84,23 +88,23 @@ fn place(args: &Run, asked: &Asked) -> Result<Place> {
     let epoch = given.source_date_epoch.and_then(|epoch| epoch.0);
     parts.push(format!("{platform} {platform_is_given} {epoch:?} {:?}", asked.set).into());
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    Ok(Place::new(&cache_dir(&given.cache)?, &parts, &name.to_string_lossy()))
+    Ok(BundleSlot::new(&cache_dir(&given.cache)?, &parts, &name.to_string_lossy()))
 }
 
 fn absolute_of(image: &ImageRef) -> Result<OsString> {
-    match image.transport {
-        Transport::Registry | Transport::DockerDaemon => Ok(OsString::new()),
-        _ => Ok(std::path::absolute(&image.path)?.into_os_string()),
+    match image {
+        ImageRef::Files(files) => Ok(std::path::absolute(&files.path)?.into_os_string()),
+        ImageRef::Registry { .. } | ImageRef::Daemon { .. } => Ok(OsString::new()),
     }
 }
 
 /// The bundle that answers, unless docker has another image by now.
-fn find(place: &Place) -> Result<Option<Found>> {
+fn find(place: &BundleSlot) -> Result<Option<CachedBundle>> {
     let Some(found) = place.find() else {
         return Ok(None);
     };
     let is = match &found.origin.daemon {
-        Some((name, id)) => oci::daemon_image_id(Path::new(name))? == *id,
+        Some((name, id)) => oci::daemon_image_id(name)? == *id,
         None => true,
     };
     Ok(is.then_some(found))
@@ -110,10 +114,10 @@ fn find(place: &Place) -> Result<Option<Found>> {
 fn compile(
     args: &Run,
     asked: &Asked,
-    place: &Place,
+    place: &BundleSlot,
     manifest: Manifest,
-    known: Option<Found>,
-) -> Result<Found> {
+    known: Option<CachedBundle>,
+) -> Result<CachedBundle> {
     let started = Instant::now();
     let given = &args.compile;
     let mut request = Request {
@@ -125,7 +129,8 @@ fn compile(
     if args.pull == PullPolicy::Always {
         wanted = Some(build::resolve(&request, &warn)?);
     }
-    let is_wanted = |found: &Found| wanted.is_none_or(|digest| digest == found.origin.digest);
+    let is_wanted =
+        |found: &CachedBundle| wanted.is_none_or(|digest| digest == found.origin.digest);
     if let Some(known) = known.filter(is_wanted) {
         return Ok(known);
     }
@@ -137,12 +142,8 @@ fn compile(
     if let Some(found) = find(place)?.filter(is_wanted) {
         return Ok(found);
     }
-    let image = &request.manifest.image;
-    let daemon = match image.transport {
-        Transport::DockerDaemon => {
-            let id = oci::daemon_image_id(&image.path)?;
-            Some((image.path.to_string_lossy().into_owned(), id))
-        }
+    let daemon = match &request.manifest.image {
+        ImageRef::Daemon { name, .. } => Some((name.clone(), oci::daemon_image_id(name)?)),
         _ => None,
     };
     let attempt = guard.attempt(&inputs(asked, &request.manifest))?;
@@ -167,15 +168,18 @@ fn inputs(asked: &Asked, manifest: &Manifest) -> Vec<PathBuf> {
     let patches = manifest.patches.iter();
     inputs.extend(patches.filter_map(|patch| patch.op.host_path()).map(Path::to_owned));
     inputs.extend(manifest.verify_image.iter().map(|verify| verify.cosign_key.clone()));
-    let path = &manifest.image.path;
-    match manifest.image.transport {
-        // Blobs are called by their digests.
-        Transport::Oci => inputs.extend(["index.json", "oci-layout"].map(|name| path.join(name))),
-        Transport::Dir => inputs.push(path.join("manifest.json")),
-        Transport::OciArchive | Transport::DockerArchive | Transport::Archive => {
-            inputs.push(path.clone());
+    if let ImageRef::Files(ImageFiles { form, path, .. }) = &manifest.image {
+        match form {
+            // Blobs are called by their digests.
+            FileForm::Oci => {
+                inputs
+                    .extend([layout_file::INDEX, layout_file::LAYOUT].map(|name| path.join(name)));
+            }
+            FileForm::Dir => inputs.push(path.join("manifest.json")),
+            FileForm::OciArchive | FileForm::DockerArchive | FileForm::Archive => {
+                inputs.push(path.clone());
+            }
         }
-        Transport::Registry | Transport::DockerDaemon => {}
     }
     inputs
 }

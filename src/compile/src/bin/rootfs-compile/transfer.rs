@@ -7,14 +7,14 @@ use bundle::place;
 use fsimage::io::printable;
 use indicatif::HumanBytes;
 use rootfs_compile::cache::Cache;
-use rootfs_compile::transfer::{self, Target};
+use rootfs_compile::transfer::{self, PullTarget};
 
 use crate::args::{Export, Pull, Push};
 use crate::{USAGE, access, cache_dir, keys, say, usage, warn};
 
 pub(crate) fn push(args: &Push) -> Result<u8> {
     let cache = Cache::open(&cache_dir(&args.cache)?)?;
-    let name = args.reference.name.as_ref();
+    let name = args.reference.registry_name();
     let name = name.with_context(|| format!("{} is not a name in a registry", args.reference))?;
     let mut access = access(&args.registry);
     access.are_for(&args.reference);
@@ -28,13 +28,13 @@ pub(crate) fn push(args: &Push) -> Result<u8> {
 pub(crate) fn pull(args: &Pull) -> Result<u8> {
     let dir = cache_dir(&args.cache)?;
     let mut access = access(&args.registry);
-    access.documents = dir.join("registry");
+    access.documents = Cache::documents_dir(&dir);
     access.are_for(&args.reference);
     if let Err(error) = place::apart(&args.output, &dir) {
         return Ok(usage(&format!("{error:#}"), USAGE));
     }
     let keys = keys::load(&args.key)?;
-    let target = Target {
+    let target = PullTarget {
         output: args.output.clone(),
         force: args.force,
         keys,

@@ -1,5 +1,6 @@
 //! What is wrong with an EROFS image.
 
+use crate::erofs::disk::BadSuperBlock;
 use crate::units::Nid;
 
 /// What is wrong with a file system.
@@ -7,7 +8,7 @@ use crate::units::Nid;
 pub enum ReadError {
     /// The superblock or the device table is wrong, in the way that the text says.
     #[error("superblock: {0}")]
-    SuperBlock(String),
+    SuperBlock(#[from] BadSuperBlock),
     /// An inode, its xattrs or its content is wrong, or exceeds the budget of memory.
     #[error("inode {}: {what}", nid.0)]
     Inode {

@@ -1,8 +1,8 @@
 //! An open EROFS image: its superblock and its device table, checked.
 
 use crate::erofs::disk::{
-    self, DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE, SUPER_OFFSET, SUPER_SIZE,
-    SuperBlock,
+    self, BadSuperBlock, DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE,
+    SUPER_OFFSET, SUPER_SIZE, SuperBlock,
 };
 use crate::erofs::read::error::{ReadError, Result};
 use crate::units::BLOCK_SIZE;
@@ -22,12 +22,12 @@ impl<'d> Reader<'d> {
     /// When `data` is not as long as the superblock says, the superblock has a wrong checksum
     /// or none, or the device table is out of bounds or has gaps.
     pub fn new(data: &'d [u8]) -> Result<Self> {
-        let fail = |what: String| ReadError::SuperBlock(what);
+        let fail = |what| ReadError::SuperBlock(BadSuperBlock(what));
         let head: &[u8; HEAD_SIZE] =
             data.first_chunk().ok_or_else(|| fail(format!("the file has {} bytes", data.len())))?;
         let bytes: &[u8; SUPER_SIZE] =
             head[SUPER_OFFSET..].first_chunk().expect("a block holds a superblock");
-        let superblock = SuperBlock::decode(bytes).map_err(fail)?;
+        let superblock = SuperBlock::decode(bytes)?;
         let checksum = SuperBlock::checksum_of(head);
         if superblock.feature_compat & disk::COMPAT_SB_CHKSUM == 0 {
             return Err(fail("there is no checksum".into()));
@@ -43,7 +43,7 @@ impl<'d> Reader<'d> {
         if superblock.fixed_nsec >= 1_000_000_000 {
             return Err(fail(format!("{} nanoseconds", superblock.fixed_nsec)));
         }
-        let devices = device_table(data, &superblock).map_err(fail)?;
+        let devices = device_table(data, &superblock)?;
         Ok(Self { data, superblock, devices })
     }
 
@@ -65,23 +65,29 @@ impl<'d> Reader<'d> {
     }
 }
 
-fn device_table(data: &[u8], superblock: &SuperBlock) -> Result<Vec<DeviceSlot>, String> {
+fn device_table(data: &[u8], superblock: &SuperBlock) -> Result<Vec<DeviceSlot>, BadSuperBlock> {
+    let bad = |what: &str| BadSuperBlock(what.to_owned());
     let count = u64::from(superblock.extra_devices);
     if (superblock.feature_incompat & INCOMPAT_DEVICE_TABLE != 0) != (count > 0) {
-        return Err(format!("{count} devices, and the device table's bit says otherwise"));
+        let what = format!("{count} devices, and the device table's bit says otherwise");
+        return Err(BadSuperBlock(what));
     }
     let at = u64::from(superblock.devt_slotoff) * DEVICE_SLOT_SIZE;
     let end = at + count * DEVICE_SLOT_SIZE;
     let table = usize::try_from(at).ok().zip(usize::try_from(end).ok());
-    let table = table.and_then(|(at, end)| data.get(at..end)).ok_or("device table past the end")?;
+    let table = table
+        .and_then(|(at, end)| data.get(at..end))
+        .ok_or_else(|| bad("device table past the end"))?;
     let mut uniaddr = superblock.blocks;
     let mut devices = Vec::new();
     for (i, slot) in table.as_chunks().0.iter().enumerate() {
         let slot = DeviceSlot::decode(slot);
         if slot.uniaddr != uniaddr {
-            return Err(format!("device {} begins at {}, not {uniaddr}", i + 1, slot.uniaddr));
+            let what = format!("device {} begins at {}, not {uniaddr}", i + 1, slot.uniaddr);
+            return Err(BadSuperBlock(what));
         }
-        uniaddr = uniaddr.checked_add(slot.blocks).ok_or("devices past 2^32 blocks")?;
+        uniaddr =
+            uniaddr.checked_add(slot.blocks).ok_or_else(|| bad("devices past 2^32 blocks"))?;
         devices.push(slot);
     }
     Ok(devices)

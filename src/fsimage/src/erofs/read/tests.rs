@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use crate::budget::Budget;
-use crate::digest::Digest;
+use crate::digest::{Blake3, DiffId};
 use crate::erofs::disk::*;
 use crate::erofs::fsmeta::{self, LayerDevice};
 use crate::erofs::layer::ObjectWriter;
@@ -117,9 +117,9 @@ fn an_object_comes_back_with_its_marks() {
     add(&mut tree, root, "implied", Kind::Dir(Dir { implied: true, ..Dir::default() }));
     let mut writer = ObjectWriter::new(scratch()).unwrap();
     writer.data().data(&[1; 64 << 10]).unwrap();
-    let (file, hash) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let (file, hash) = writer.finish(&tree, DiffId::of(b"x")).unwrap();
     let bytes = bytes_of(file);
-    assert_eq!(hash, blake3::hash(&bytes));
+    assert_eq!(hash, Blake3::of(&bytes));
     let reader = Reader::new(&bytes).unwrap();
     same(&tree, &reader.tree(Form::Object, &Budget::default()).unwrap());
 }
@@ -129,14 +129,14 @@ fn an_image_comes_back_for_any_number_of_layers() {
     for layers in [1u16, 3, 24, 500, 65535] {
         let tree = sample(DeviceId(layers));
         let device = LayerDevice {
-            diff_id: Digest::of(b"x"),
-            blake3: blake3::hash(b"x"),
+            diff_id: DiffId::of(b"x"),
+            blake3: Blake3::of(b"x"),
             size: 9 * BLOCK_SIZE,
         };
         let devices = vec![device; layers.into()];
         let written = fsmeta::write(&tree, &devices, scratch()).unwrap();
         let bytes = bytes_of(written.file);
-        assert_eq!(written.blake3, blake3::hash(&bytes));
+        assert_eq!(written.blake3, Blake3::of(&bytes));
         let reader = Reader::new(&bytes).unwrap();
         assert_eq!(reader.devices().len(), usize::from(layers));
         same(&tree, &reader.tree(Form::Image, &Budget::default()).unwrap());
@@ -153,7 +153,7 @@ fn one_flipped_byte_is_an_error_or_another_tree_but_never_a_panic() {
     tree.inode_mut(file).xattrs.set(*b"user.a", *b"b");
     let mut writer = ObjectWriter::new(scratch()).unwrap();
     writer.data().data(&[1; 2048]).unwrap();
-    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let (object, _) = writer.finish(&tree, DiffId::of(b"x")).unwrap();
     let good = bytes_of(object);
     let metadata = 2048 + 2048;
     for at in metadata..good.len() {
@@ -183,7 +183,7 @@ fn what_erofs_cannot_hold_is_an_error_with_its_path() {
         }
         let writer = ObjectWriter::new(scratch()).unwrap();
         // As it is shown: with all that led to it.
-        format!("{:#}", anyhow::Error::from(writer.finish(&tree, Digest::of(b"x")).unwrap_err()))
+        format!("{:#}", anyhow::Error::from(writer.finish(&tree, DiffId::of(b"x")).unwrap_err()))
     };
     let message = fails(Kind::Fifo, Some((b"user.a", 65536)));
     assert!(message.contains("dir/it") && message.contains("65535"), "{message}");
@@ -213,7 +213,7 @@ fn chunked(files: usize) -> (Vec<u8>, Vec<u64>) {
     let start = writer.data().position();
     let plan = crate::erofs::plan::Plan::new(&tree, Form::Object, start).unwrap();
     let offsets = (1..=files as u32).map(|id| plan.node(InodeId(id)).offset).collect();
-    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let (object, _) = writer.finish(&tree, DiffId::of(b"x")).unwrap();
     (bytes_of(object), offsets)
 }
 
@@ -229,7 +229,7 @@ fn the_blocks_of_one_link_are_no_others() {
     let start = writer.data().position();
     let plan = crate::erofs::plan::Plan::new(&tree, Form::Object, start).unwrap();
     let offsets: Vec<u64> = (1..=200).map(|id| plan.node(InodeId(id)).offset).collect();
-    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let (object, _) = writer.finish(&tree, DiffId::of(b"x")).unwrap();
     let mut bytes = bytes_of(object);
     let read = |bytes: &[u8]| Reader::new(bytes)?.tree(Form::Object, &Budget::default());
     read(&bytes).unwrap();
@@ -275,7 +275,7 @@ fn fifos() -> (Vec<u8>, usize, u64) {
     let base = u64::from(plan.meta_blkaddr) * BLOCK_SIZE;
     let fifo = (plan.node(InodeId(1)).offset - base) / NID_SLOT;
     let root = plan.node(InodeId::ROOT).offset as usize;
-    (bytes_of(writer.finish(&tree, Digest::of(b"x")).unwrap().0), root, fifo)
+    (bytes_of(writer.finish(&tree, DiffId::of(b"x")).unwrap().0), root, fifo)
 }
 
 /// The object with `blocks`, one behind the other, as the entries of its root.
@@ -344,7 +344,7 @@ fn extents_are_weighed_before_the_next_is_read() {
     add(&mut tree, InodeId::ROOT, "file", file);
     let mut writer = ObjectWriter::new(scratch()).unwrap();
     writer.data().data(&[1; 8192]).unwrap();
-    let (object, _) = writer.finish(&tree, Digest::of(b"x")).unwrap();
+    let (object, _) = writer.finish(&tree, DiffId::of(b"x")).unwrap();
     let mut bytes = bytes_of(object);
     let read = |bytes: &[u8], budget| {
         Reader::new(bytes).unwrap().tree(Form::Object, &Budget::new(budget)).map(drop)

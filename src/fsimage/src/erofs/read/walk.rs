@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::budget::{Budget, Exhausted, Tally};
-use crate::erofs::disk;
+use crate::erofs::disk::{self, BadSuperBlock};
 use crate::erofs::plan::Form;
 use crate::erofs::read::content;
 use crate::erofs::read::error::{ReadError, Result, bad};
@@ -40,7 +40,8 @@ impl Reader<'_> {
         let inodes = walk.tree.len() as u64;
         if inodes != self.superblock.inos {
             let told = self.superblock.inos;
-            return Err(ReadError::SuperBlock(format!("{told} inodes, but there are {inodes}")));
+            let what = format!("{told} inodes, but there are {inodes}");
+            return Err(BadSuperBlock(what).into());
         }
         Ok(walk.tree)
     }

@@ -51,7 +51,7 @@ impl<'f> Reader<'f> {
             return Err(ReadError::Superblock(format!("the file has only {len} bytes")));
         }
         self.read(crate::ext4::disk::SUPER_OFFSET as u64, &mut bytes)?;
-        let superblock = Superblock::decode(&bytes).map_err(ReadError::Superblock)?;
+        let superblock = Superblock::decode(&bytes)?;
         let (blocks, block_size) = (superblock.blocks_count, superblock.block_size as u64);
         if blocks.checked_mul(block_size).is_none_or(|size| size > len) {
             let text = format!("{blocks} blocks of {block_size} bytes in a file of {len} bytes");

@@ -1,5 +1,6 @@
 //! `struct ext4_super_block`, of whatever made it.
 
+use super::error::{ReadError, Result};
 use crate::ext4::disk::{SUPER_SIZE, Seed};
 use crate::fields::Fields;
 
@@ -63,10 +64,10 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    pub(super) fn decode(bytes: &[u8; SUPER_SIZE]) -> Result<Self, String> {
+    pub(super) fn decode(bytes: &[u8; SUPER_SIZE]) -> Result<Self> {
         let f = Fields(bytes);
         if f.u16(0x38) != 0xef53 {
-            return Err("there is none: this is not an ext4 file system".into());
+            return Err(bad("there is none: this is not an ext4 file system"));
         }
         let (compat, incompat, ro_compat) = (f.u32(0x5c), f.u32(0x60), f.u32(0x64));
         let first_rev = f.u32(0x4c) == 0;
@@ -75,7 +76,7 @@ impl Superblock {
         }
         let log_block_size = f.u32(0x18);
         if log_block_size > 6 {
-            return Err(format!("s_log_block_size is {log_block_size}"));
+            return Err(bad(format!("s_log_block_size is {log_block_size}")));
         }
         let block_size = 1024usize << log_block_size;
         let wide = incompat & INCOMPAT_64BIT != 0;
@@ -110,38 +111,38 @@ impl Superblock {
     }
 
     /// Checks the numbers that everything else is computed from; counts groups.
-    fn geometry(&mut self) -> Result<(), String> {
+    fn geometry(&mut self) -> Result<()> {
         let bits = self.block_size as u32 * 8;
         // With bigalloc, a bit of the bitmap is a whole cluster.
         let most_blocks = if self.ro_compat & 0x200 != 0 { u32::MAX } else { bits };
         let sound = |value: u32, most: u32| value > 0 && value <= most;
         if !sound(self.blocks_per_group, most_blocks) {
-            return Err(format!("s_blocks_per_group is {}", self.blocks_per_group));
+            return Err(bad(format!("s_blocks_per_group is {}", self.blocks_per_group)));
         }
         if !sound(self.inodes_per_group, bits) {
-            return Err(format!("s_inodes_per_group is {}", self.inodes_per_group));
+            return Err(bad(format!("s_inodes_per_group is {}", self.inodes_per_group)));
         }
         let inode_size = self.inode_size;
         if !inode_size.is_power_of_two() || !(128..=self.block_size).contains(&inode_size) {
-            return Err(format!("s_inode_size is {inode_size}"));
+            return Err(bad(format!("s_inode_size is {inode_size}")));
         }
         let desc_size = self.desc_size;
         let least = if self.incompat & INCOMPAT_64BIT != 0 { 64 } else { 32 };
         if !desc_size.is_power_of_two() || !(least..=1024).contains(&desc_size) {
-            return Err(format!("s_desc_size is {desc_size}"));
+            return Err(bad(format!("s_desc_size is {desc_size}")));
         }
         let first = u64::from(self.first_data_block);
         if first != u64::from(self.block_size == 1024) && self.ro_compat & 0x200 == 0 {
-            return Err(format!("s_first_data_block is {first}"));
+            return Err(bad(format!("s_first_data_block is {first}")));
         }
         let groups = self.blocks_count.saturating_sub(first).div_ceil(self.blocks_per_group.into());
         let inodes = groups.checked_mul(self.inodes_per_group.into());
         if groups == 0 || inodes != Some(self.inodes_count.into()) {
             let (inodes, blocks) = (self.inodes_count, self.blocks_count);
-            return Err(format!(
+            return Err(bad(format!(
                 "{inodes} inodes and {blocks} blocks do not make groups of {} and {}",
                 self.inodes_per_group, self.blocks_per_group
-            ));
+            )));
         }
         // No more than inodes, of which there are fewer than 2³².
         self.groups = groups as u32;
@@ -178,28 +179,30 @@ impl Superblock {
     }
 }
 
-fn features(bytes: &[u8; SUPER_SIZE], incompat: u32, ro_compat: u32) -> Result<(), String> {
+fn bad(what: impl Into<String>) -> ReadError {
+    ReadError::Superblock(what.into())
+}
+
+fn features(bytes: &[u8; SUPER_SIZE], incompat: u32, ro_compat: u32) -> Result<()> {
     let f = Fields(bytes);
     let recover = incompat & INCOMPAT_RECOVER != 0;
     if recover && f.u32(0x5c) & COMPAT_FAST_COMMIT != 0 {
-        return Err(
-            "its journal may hold fast commits that were not replayed: mount it once".into()
-        );
+        return Err(bad("its journal may hold fast commits that were not replayed: mount it once"));
     }
     let unknown = incompat & !INCOMPAT_READ;
     if unknown != 0 {
-        return Err(format!("its incompatible features {unknown:#x} are not known"));
+        return Err(bad(format!("its incompatible features {unknown:#x} are not known")));
     }
     if ro_compat & RO_COMPAT_SHARED_BLOCKS != 0 {
-        return Err("its files share blocks".into());
+        return Err(bad("its files share blocks"));
     }
     if ro_compat & RO_COMPAT_METADATA_CSUM != 0 {
         let (found, told) = (Seed::START.then(&bytes[..0x3fc]).sum(), f.u32(0x3fc));
         if f.u8(0x175) != 1 {
-            return Err(format!("s_checksum_type is {}", f.u8(0x175)));
+            return Err(bad(format!("s_checksum_type is {}", f.u8(0x175))));
         }
         if found != told {
-            return Err(format!("its checksum is {found:#010x}, but {told:#010x} is written"));
+            return Err(bad(format!("its checksum is {found:#010x}, but {told:#010x} is written")));
         }
     }
     Ok(())

@@ -112,7 +112,7 @@ impl<'r> XattrReader<'r> {
             }
             let head = rest.get(..ENTRY).ok_or_else(cut)?;
             let name = rest.get(ENTRY..ENTRY + usize::from(head[0])).ok_or_else(cut)?;
-            let full = full_name(head[1], name).map_err(|what| fail(&what))?;
+            let full = full_name(head[1], name).map_err(|bad| fail(&bad.0))?;
             let (entry, size) = (Fields(head), Fields(head).u32(8));
             if u64::from(size) > MAX_VALUE {
                 return Err(fail(&format!("a value of {size} bytes")));
@@ -132,7 +132,7 @@ impl<'r> XattrReader<'r> {
             if list.hashed && entry.u32(4) == 0 && !hashes(name, &value).contains(&told) {
                 return Err(fail(&format!("the hash of {} is wrong", full.escape_ascii())));
             }
-            add(&full, head[1], value, found).map_err(|what| fail(&what))?;
+            add(&full, head[1], value, found).map_err(|bad| fail(&bad.0))?;
             at += (ENTRY + name.len()).next_multiple_of(4);
         }
         places.retain(|(_, size)| *size > 0);
@@ -180,29 +180,34 @@ impl<'r> XattrReader<'r> {
     }
 }
 
-fn full_name(index: u8, name: &[u8]) -> Result<Vec<u8>, String> {
+/// What is wrong with one xattr, as a text of the error that names its inode.
+struct BadXattr(String);
+
+fn full_name(index: u8, name: &[u8]) -> Result<Vec<u8>, BadXattr> {
     let prefix = PREFIXES.iter().chain(&MORE_PREFIXES).find(|(known, _)| *known == index);
-    let (_, prefix) = prefix.ok_or_else(|| format!("the prefix {index} is not known"))?;
+    let (_, prefix) = prefix.ok_or_else(|| BadXattr(format!("the prefix {index} is not known")))?;
     let whole = !prefix.ends_with(b".");
     let full = [prefix, name].concat();
     if whole != name.is_empty() || name.contains(&0) || full.len() > crate::xattr::MAX_NAME {
-        return Err(format!("{} is not a name", full.escape_ascii()));
+        return Err(BadXattr(format!("{} is not a name", full.escape_ascii())));
     }
     Ok(full)
 }
 
 /// Keeps one xattr.
-fn add(full: &[u8], index: u8, value: Vec<u8>, found: &mut InodeXattrs) -> Result<(), String> {
+fn add(full: &[u8], index: u8, value: Vec<u8>, found: &mut InodeXattrs) -> Result<(), BadXattr> {
     if index == PREFIX_SYSTEM && full == b"system.data" {
         found.inline = value;
         return Ok(());
     }
     let value = match index {
-        prefix::ACCESS | prefix::DEFAULT => acl(&value).ok_or("an ACL is not as ext4 stores it")?,
+        prefix::ACCESS | prefix::DEFAULT => {
+            acl(&value).ok_or_else(|| BadXattr("an ACL is not as ext4 stores it".to_owned()))?
+        }
         _ => value,
     };
     if found.xattrs.get(full).is_some() {
-        return Err(format!("{} is there twice", full.escape_ascii()));
+        return Err(BadXattr(format!("{} is there twice", full.escape_ascii())));
     }
     found.xattrs.set(full, value);
     Ok(())
