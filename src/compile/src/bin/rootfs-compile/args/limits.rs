@@ -12,40 +12,44 @@ use super::value::{size, sparse_size};
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
-    /// Uncompressed bytes of one layer [default: 256GiB]
+    /// Size of one layer, uncompressed [default: 256GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_layer_bytes: Option<u64>,
-    /// Bytes of one file, holes included [default: 1TiB]
+    /// Size of one file, holes included [default: 1TiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_file_bytes: Option<u64>,
-    /// Entries of one layer [default: 16777216]
+    /// Number of entries of one layer [default: 16777216]
     #[arg(long, value_name = "N")]
     pub max_entries: Option<u64>,
-    /// Bytes of a path [default: 4096]
+    /// Length of a path, in bytes [default: 4096]
     #[arg(long, value_name = "N")]
     pub max_path: Option<u64>,
-    /// Directories on a path [default: 1024]
+    /// Depth of a path, in directories [default: 1024]
     #[arg(long, value_name = "N")]
     pub max_depth: Option<u64>,
-    /// Bytes of one file's xattrs [default: 1MiB]
+    /// Size of one file's extended attributes [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_xattr_bytes: Option<u64>,
-    /// Zeros and indexes on the disk for sparse files whose data lie far apart, of all layers; at most 32GiB [default: 16GiB]
+    /// Space for zeros and indexes of sparse files, of all layers together; at most 32GiB
+    /// [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = sparse_size)]
     pub max_sparse_bytes: Option<u64>,
-    /// Memory for names, links, xattrs and extents of all layers, and for patches [default: 1280MiB]
+    /// Memory for the metadata of all layers together, and for patches [default: 1280MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_metadata_bytes: Option<u64>,
-    /// Bytes of all layers beyond 1024 times their blobs' [default: 16GiB]
+    /// Uncompressed size of all layers together, beyond 1024 times their compressed size
+    /// [default: 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_expansion_bytes: Option<u64>,
-    /// Components of all paths, those of symbolic links on them, and records of extended headers [default: 536870912]
+    /// Work on paths: components, links followed, and records of extended headers
+    /// [default: 536870912]
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u64>,
-    /// Bytes of indexes, manifests and configs that are read to find an image [default: 512MiB]
+    /// Size of the documents that are read to find an image: indexes, manifests, configs
+    /// [default: 512MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_document_bytes: Option<u64>,
-    /// Bytes of an archive that is compressed as a whole [default: 256GiB]
+    /// Size of a compressed archive, uncompressed [default: 256GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_archive_bytes: Option<u64>,
 }
@@ -74,7 +78,7 @@ impl LimitArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct ReadArgs {
-    /// Memory for names, links, xattrs and extents of each file system [default: 1280MiB]
+    /// Memory for the metadata of each file system [default: 1280MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_metadata_bytes: Option<u64>,
 }

@@ -6,6 +6,8 @@ mod compile;
 mod limits;
 mod registry;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod value;
 
@@ -18,9 +20,27 @@ pub(crate) use self::registry::RegistryArgs;
 pub(crate) use self::schema::{Schema, SchemaOf};
 pub(crate) use self::transfer::{Export, Pull, Push};
 
-/// Compiles container images to bundles that a virtual machine boots.
+/// Compiles container images to bundles that a virtual machine boots
+///
+/// A bundle is a directory of disk images: EROFS with the files of the image, and ext4 for what
+/// the machine writes. A manifest (YAML) says what should be different from the image. Each
+/// layer is compiled once and kept in a cache, which all later builds use.
+///
+/// Exit codes: 0 done; 1 failed, or a bundle is not sound; 2 the command line or the manifest
+/// is wrong. `run` has those of the command inside, and 125 if there was no machine.
 #[derive(Parser)]
-#[command(name = "rootfs-compile", version, max_term_width = 100)]
+#[command(
+    name = "rootfs-compile",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  rootfs-compile run python:3.12-slim -- python3 -V
+  rootfs-compile build python:3.12-slim -o python
+  rootfs-boot python -- python3 -V
+
+rootfs-compile COMMAND --help has examples of each command."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -28,28 +48,17 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Compile an image, or what a manifest makes of one, to a bundle
     Build(Box<Build>),
-    /// Compile an image unless that is done, and become the process inside
     Run(Box<Run>),
-    /// Show what a bundle holds
     Inspect(Inspect),
-    /// Check a bundle: every hash, block, inode and entry
     Verify(Verify),
-    /// Make a pair of keys to sign bundles with: FILE, which is secret, and FILE.pub
     Keygen(Keygen),
-    /// Sign a bundle, all of whose files are checked before
     Sign(Sign),
-    /// Send a bundle to a registry; what the registry has is not sent
     Push(Push),
-    /// Bring a bundle from a registry, a layout or an archive
     #[command(visible_alias = "import")]
     Pull(Pull),
-    /// Write a bundle as an OCI layout or archive, or its disk as one flat file
     Export(Export),
-    /// Look after the cache of compiled layers
     #[command(subcommand)]
     Cache(Cache),
-    /// Print the JSON Schema of manifests, for editors that complete and check
     Schema(Schema),
 }

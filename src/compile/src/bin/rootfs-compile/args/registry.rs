@@ -12,17 +12,18 @@ use super::value::size;
 #[derive(Args)]
 #[command(next_help_heading = "Registries")]
 pub(crate) struct RegistryArgs {
-    /// Speak plain HTTP to this registry; one on loopback needs no option.
-    /// ROOTFS_COMPILE_INSECURE_REGISTRIES has more of them
+    /// Use plain HTTP for this registry; one on this machine needs no option.
+    /// ROOTFS_COMPILE_INSECURE_REGISTRIES may list more
     #[arg(long, value_name = "HOST[:PORT]")]
     pub insecure_registry: Vec<String>,
-    /// Trust these certificates (PEM) besides the system's
+    /// Trust the certificates (PEM) in FILE, besides the system's
     #[arg(long, value_name = "FILE")]
     pub ca_cert: Vec<PathBuf>,
-    /// Give up what brings fewer bytes in each second of waiting, over two minutes; 0 waits for ever [default: 1KiB]
+    /// Give up on a transfer slower than SIZE per second over two minutes; 0 never gives up
+    /// [default: 1KiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub min_rate: Option<u64>,
-    /// Connect to nothing: use what is cached
+    /// Do not connect to anything; use what is cached
     #[arg(long)]
     pub offline: bool,
 }

@@ -2,9 +2,16 @@
 
 use clap::{Args, ValueEnum};
 
+/// Print the JSON Schema of manifests
+///
+/// Editors that know the schema complete manifests and check them.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rootfs-compile schema > manifest.schema.json
+  rootfs-compile schema patches > patches.schema.json")]
 pub(crate) struct Schema {
-    /// Of what
+    /// What to describe
     #[arg(value_enum, default_value_t = SchemaOf::Manifest)]
     pub of: SchemaOf,
 }
@@ -13,6 +20,6 @@ pub(crate) struct Schema {
 pub(crate) enum SchemaOf {
     /// A manifest
     Manifest,
-    /// A file that a manifest includes: a list of patches
+    /// A list of patches, in a file that a manifest includes
     Patches,
 }
