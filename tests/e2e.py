@@ -19,7 +19,8 @@ WORK = os.environ.setdefault('WORK', os.path.join(TOP, '.work'))
 TOOLS = {'umoci': 'umoci', 'zstd': 'zstd', 'qemu-img': 'qemu-utils', 'e2fsck': 'e2fsprogs', 'mount': 'mount', 'losetup': 'mount',
          'patch': 'patch', 'useradd': 'passwd', 'setcap': 'libcap2-bin', 'setfattr': 'attr', 'setfacl': 'acl', 'unshare': 'util-linux',
          'skopeo': 'skopeo', 'xz': 'xz-utils', 'bzip2': 'bzip2', 'docker-registry': 'docker-registry', 'strace': 'strace', 'htpasswd': 'apache2-utils', 'openssl': 'openssl', 'minisign': 'minisign',
-         'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse'}
+         'mkfs.xfs': 'xfsprogs', 'mkfs.btrfs': 'btrfs-progs', 'mkfs.exfat': 'exfatprogs', 'mount.exfat-fuse': 'exfat-fuse',
+         'groff': 'groff-base', 'zsh': 'zsh', 'fish': 'fish'}
 MODULES = ('jsonschema', 'yaml')
 sys.path.append(os.path.join(TOP, '.tools/python'))
 os.environ['PATH'] += ':/usr/sbin:/sbin'
@@ -62,7 +63,7 @@ def main():
     a = ap.parse_args()
     # A shell starts what it puts into the background with ^C ignored, and the programs under test rightly keep to that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from checks import CHECKS, archives, artifact, boot, boot_images, budgets, cases, common, counts, crash, dry_run, faults, filesystems, first_run, foreign, images, layer_random, patch, patch_errors, patch_guest, patch_model, patch_more, promises, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
+    from checks import CHECKS, archives, artifact, boot, boot_images, budgets, cases, common, counts, crash, dry_run, faults, filesystems, first_run, foreign, images, layer_random, manuals, patch, patch_errors, patch_guest, patch_model, patch_more, promises, registry, registry_faults, registry_logins, registry_push, robust, run, scarce, signatures, sound, terminals, upper   # noqa: F401  (they register their checks)
     if a.long or a.list:
         from checks import long, registry_stalls                             # noqa: F401
     chosen = [c for c in CHECKS if not a.words or any(w in c.name for w in a.words)]

@@ -3,9 +3,9 @@
 mod bundle;
 mod cache;
 mod compile;
+mod documents;
 mod limits;
 mod registry;
-mod schema;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -16,8 +16,8 @@ use clap::{Parser, Subcommand};
 pub(crate) use self::bundle::{Inspect, KeyArgs, Keygen, Sign, Verify};
 pub(crate) use self::cache::{Cache, CacheDir, CacheVerify};
 pub(crate) use self::compile::{Build, CompileArgs, LockArgs, Progress, PullPolicy, Run};
+pub(crate) use self::documents::{Generate, Schema, SchemaOf};
 pub(crate) use self::registry::RegistryArgs;
-pub(crate) use self::schema::{Schema, SchemaOf};
 pub(crate) use self::transfer::{Export, Pull, Push};
 
 /// Compiles container images to bundles that a virtual machine boots
@@ -61,4 +61,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Cache(Cache),
     Schema(Schema),
+    // For packages, which do it once.
+    #[command(hide = true)]
+    Generate(Generate),
 }

@@ -1,4 +1,6 @@
-//! `schema`.
+//! `schema` and `generate`.
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -22,4 +24,16 @@ pub(crate) enum SchemaOf {
     Manifest,
     /// A list of patches, in a file that a manifest includes
     Patches,
+}
+
+/// Write the man pages of both programs, and completions for bash, zsh and fish
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rootfs-compile generate /usr/local
+  rootfs-compile generate ~/.local")]
+pub(crate) struct Generate {
+    /// Where the programs are installed; the files go to PREFIX/share
+    #[arg(value_name = "PREFIX")]
+    pub prefix: PathBuf,
 }
