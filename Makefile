@@ -3,6 +3,7 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 BIN = $(DESTDIR)$(PREFIX)/bin
+SHARE = $(DESTDIR)$(PREFIX)/share
 PROGRAMS = target/release/rootfs-compile target/release/rootfs-boot
 
 # Programs that `make hello` fetched; and cargo, which a shell that was there before rustup does not know.
@@ -34,9 +35,13 @@ install:
 	    { echo "make install: $(BIN) cannot be written: sudo make install, or make install PREFIX=\$$HOME/.local" >&2; exit 1; }
 	@$(MAKE) --no-print-directory $(PROGRAMS)
 	install -m 755 $(PROGRAMS) "$(BIN)"
+	umask 022 && target/release/rootfs-compile generate "$(DESTDIR)$(PREFIX)"
 
 uninstall:
 	rm -f "$(BIN)/rootfs-compile" "$(BIN)/rootfs-boot"
+	rm -f "$(SHARE)"/man/man1/rootfs-compile.1 "$(SHARE)"/man/man1/rootfs-compile-*.1 "$(SHARE)"/man/man1/rootfs-boot.1
+	for name in rootfs-compile rootfs-boot; do rm -f "$(SHARE)/bash-completion/completions/$$name" \
+	    "$(SHARE)/zsh/site-functions/_$$name" "$(SHARE)/fish/vendor_completions.d/$$name.fish"; done
 
 test:
 	ci/test

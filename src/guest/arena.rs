@@ -21,9 +21,15 @@ unsafe impl Sync for Arena {}
 
 static MEMORY: Arena = Arena { bytes: UnsafeCell::new([0; ARENA]), taken: Cell::new(0) };
 
+#[cfg(test)]
+static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// `len` zero bytes, for good. None is left over for nonsense: the host's side
 /// keeps its configuration well below what there is.
 pub fn take(len: usize) -> &'static mut [u8] {
+    // The tests have threads.
+    #[cfg(test)]
+    let _one = ONE.lock();
     let at = MEMORY.taken.get();
     if len > ARENA - at {
         sys::exit(99);
@@ -81,5 +87,39 @@ pub fn addresses(strings: impl Iterator<Item = Str> + Clone) -> &'static [*const
             first.add(i).write(string.as_ptr());
         }
         core::slice::from_raw_parts(first, count + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zero_aligned_and_its_own() {
+        let (a, b) = (take(3), take(5));
+        a.fill(0xff);
+        assert_eq!(*b, [0; 5]);
+        assert!(b.as_ptr().addr().is_multiple_of(16));
+    }
+
+    #[test]
+    fn a_string_ends_with_the_only_nul_of_it() {
+        assert_eq!(join(&[]), b"\0");
+        assert_eq!(join(&[b"a\0", b"", b"\0b"]), b"ab\0");
+    }
+
+    #[test]
+    fn numbers_have_no_zeros_in_front() {
+        assert_eq!(decimal(0), b"0");
+        assert_eq!(decimal(u64::MAX), b"18446744073709551615");
+        assert_eq!(octal(0o1777), b"1777");
+    }
+
+    #[test]
+    fn addresses_end_with_null() {
+        let strings: [Str; 2] = [b"a\0", b"b\0"];
+        let found = addresses(strings.into_iter());
+        assert_eq!(found, [strings[0].as_ptr(), strings[1].as_ptr(), core::ptr::null()]);
+        assert_eq!(addresses([].into_iter()), [core::ptr::null()]);
     }
 }

@@ -145,3 +145,56 @@ fn execute(name: Str, path: Str, run: impl Fn(Str) -> Attempt) -> Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// What is started for `name`, as long as the kernel refuses it with `errno`; and the
+    /// failure.
+    fn search(name: Str, path: Str, errno: i32) -> (Vec<Str>, Failure) {
+        let tried = RefCell::new(Vec::new());
+        let failure = execute(name, path, |path| {
+            tried.borrow_mut().push(path);
+            Attempt::Failed(errno)
+        });
+        (tried.into_inner(), failure)
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_path_from_its_beginning_on() {
+        let (tried, failure) =
+            search(b"mountinfo\0", b"/not/there::/proc/self:/proc/1\0", sys::EACCES);
+        assert_eq!(tried, [&b"/proc/self/mountinfo\0"[..], b"/proc/1/mountinfo\0"]);
+        // The first one that is there says what is wrong.
+        assert_eq!(failure.code, code::NOT_EXECUTABLE);
+        assert_eq!(failure.what, b"/proc/self/mountinfo\0");
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_not_looked_for() {
+        let (tried, failure) = search(b"./mountinfo\0", b"/proc/self\0", sys::ENOENT);
+        assert_eq!(tried, [b"./mountinfo\0"]);
+        assert_eq!((failure.code, failure.errno), (code::NOT_FOUND, sys::ENOENT));
+    }
+
+    #[test]
+    fn what_is_nowhere_is_named() {
+        let (tried, failure) = search(b"no-such-program\0", b"/proc/self:/proc\0", sys::ENOENT);
+        assert!(tried.is_empty());
+        assert_eq!(failure.code, code::NOT_FOUND);
+        assert_eq!(failure.what, b"no-such-program: not found in PATH\0");
+    }
+
+    #[test]
+    fn what_must_not_start_ends_the_search() {
+        let tried = RefCell::new(0);
+        let failure = execute(b"mountinfo\0", b"/proc/self:/proc/1\0", |_| {
+            *tried.borrow_mut() += 1;
+            Attempt::Never(Failure { code: code::MACHINE_FAILED, errno: 0, what: b"no\0" })
+        });
+        assert_eq!((tried.into_inner(), failure.what), (1, &b"no\0"[..]));
+    }
+}

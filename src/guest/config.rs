@@ -51,3 +51,47 @@ pub fn number(text: &[u8]) -> Option<u64> {
     });
     digits.filter(|_| !text.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(bytes: &'static [u8]) -> Config {
+        Config { bytes }
+    }
+
+    fn all(config: &Config, key: &'static str) -> Vec<Str> {
+        config.all(key).collect()
+    }
+
+    #[test]
+    fn values_of_a_key_come_in_order() {
+        let config = config(b"arg=sh\0env=A=1\0arg=-c\0arg=\0argument=x\0");
+        assert_eq!(all(&config, "arg"), [&b"sh\0"[..], b"-c\0", b"\0"]);
+        assert_eq!(config.one("env"), Some(&b"A=1\0"[..]));
+        assert!(!config.has("user") && config.has("argument"));
+    }
+
+    #[test]
+    fn a_record_without_its_end_or_its_sign_is_passed_over() {
+        assert_eq!(all(&config(b"arg=a\0arg=b"), "arg"), [b"a\0"]);
+        assert_eq!(all(&config(b"arg\0=x\0\0"), "arg"), [b""; 0]);
+        assert_eq!(all(&config(b""), "arg"), [b""; 0]);
+    }
+
+    #[test]
+    fn strings_are_split_at_the_first_separator() {
+        assert_eq!(split(b"ro:tag:/a:b\0", b':'), Some((&b"ro"[..], &b"tag:/a:b\0"[..])));
+        assert_eq!(split(b"tag\0", b':'), None);
+        assert_eq!((bare(b"a\0"), bare(b"a")), (&b"a"[..], &b"a"[..]));
+    }
+
+    #[test]
+    fn a_number_is_all_digits_and_fits() {
+        assert_eq!(number(b"0"), Some(0));
+        assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
+        for text in [&b""[..], b"18446744073709551616", b"-1", b"+1", b" 1", b"1\0", b"0x1"] {
+            assert_eq!(number(text), None, "{text:?}");
+        }
+    }
+}

@@ -185,3 +185,36 @@ fn make_file(path: Str) -> sys::Result<()> {
     make_dirs(join(&[&at[..parent], b"/"]))?;
     sys::open(at, sys::O_WRONLY | sys::O_CREAT, 0o644).map(sys::close)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_the_names_behind_its_address() {
+        let hosts = b"127.0.0.1\tlocalhost  box # spare\n#10.0.0.1 gone\n10.0.0.2\n";
+        for name in [&b"localhost"[..], b"box"] {
+            assert!(names(hosts, name), "{name:?}");
+        }
+        for name in [&b"127.0.0.1"[..], b"spare", b"gone", b"local", b"10.0.0.2", b""] {
+            assert!(!names(hosts, name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_and_comments_say_nothing() {
+        let lines: Vec<_> = said(b"\n  # a\n; b\n \t\n nameserver 1.1.1.1 \n", b"#;").collect();
+        assert_eq!(lines, [b"nameserver 1.1.1.1"]);
+        assert_eq!(said(b"; b", b"#").count(), 1);
+    }
+
+    #[test]
+    fn a_name_that_every_machine_has_names_none() {
+        for line in [&b"box"[..], b"a.b-c_1"] {
+            assert!(is_name(line), "{line:?}");
+        }
+        for line in [&b"localhost"[..], b"localhost.localdomain", b"a b", b"a/b", &[b'a'; 65]] {
+            assert!(!is_name(line), "{line:?}");
+        }
+    }
+}

@@ -4,15 +4,19 @@
 //! It stays on the boot disk, a read-only EROFS of its own with `/init` and
 //! `/config`; the command lives in a mount namespace whose root is the overlay.
 //! Nothing here comes from a library: raw system calls, memory from an arena.
+//!
+//! The tests are an ordinary program of the host, with a standard library.
 
-#![no_std]
-#![no_main]
+#![cfg_attr(not(test), no_std, no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the tests do not start at `init`"))]
 
 mod arena;
+mod calls;
 mod command;
 mod config;
 mod disks;
 mod etc;
+#[cfg(not(test))]
 mod mem;
 mod program;
 mod root;
@@ -28,9 +32,9 @@ use config::Config;
 use streams::{End, Streams};
 use wire::{code, port, word};
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(test)))]
 core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call init");
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(test)))]
 core::arch::global_asm!(".globl _start", "_start:", "mov x29, #0", "bl init");
 
 /// What failed, the errno (0 if there is none), and the exit code it stands for.
@@ -53,7 +57,7 @@ impl<T> Doing<T> for sys::Result<T> {
 
 /// Called by `_start` once, with an aligned stack.
 // SAFETY: no other symbol has this name; nothing else is linked.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn init() -> ! {
     let _ = sys::signals(true);
     early_mounts();
@@ -123,6 +127,7 @@ fn early_mounts() {
     let _ = sys::mount(b"sys\0", b"/sys\0", b"sysfs\0", root::NOTHING, b"\0");
 }
 
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     sys::restart_machine()

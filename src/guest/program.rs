@@ -208,3 +208,73 @@ impl Head {
         bare(join(&[b"a program for ", name, b" (", bits, b" bits), and this machine is ", here]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    /// The beginning of a file that holds these bytes.
+    fn head(bytes: &[u8]) -> Head {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let head = Head::read(join(&[file.path().as_os_str().as_bytes()]));
+        head.unwrap_or_else(|| panic!("the file is there"))
+    }
+
+    #[test]
+    fn an_interpreter_is_the_first_word_of_a_script() {
+        for (text, interpreter) in [
+            (&b"#!/bin/sh\n"[..], Some(&b"/bin/sh"[..])),
+            (b"#! \t/usr/bin/env python3\nx", Some(b"/usr/bin/env")),
+            (b"#!/bin/sh\r\n", Some(b"/bin/sh\r")),
+            (b"#!/bin/sh", Some(b"/bin/sh")),
+            (b"#!\n/bin/sh", None),
+            (b"#!", None),
+            (b"echo", None),
+            (b"", None),
+        ] {
+            assert_eq!(head(text).interpreter(), interpreter, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_elf_names_its_loader_and_its_machine() {
+        // The tests themselves are a program of this machine, linked with its libc.
+        let Some(own) = Head::read(b"/proc/self/exe\0") else { panic!("this program is there") };
+        let loader = own.interpreter().expect("it is linked dynamically");
+        assert!(loader.starts_with(b"/lib"), "{}", loader.escape_ascii());
+        assert_eq!(own.machine(), b"a damaged program, or not a program at all");
+        let mut elf = [0; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x01\x01");
+        for (machine, name) in [(3, &b"i386 (32 bits)"[..]), (999u16, b"machine 999 (32 bits)")] {
+            elf[18..20].copy_from_slice(&machine.to_le_bytes());
+            let said = head(&elf).machine().strip_prefix(b"a program for ").unwrap();
+            assert!(said.starts_with(name), "{}", said.escape_ascii());
+        }
+    }
+
+    /// Numbers of a hostile header are read as far as the file goes, and no further.
+    #[test]
+    fn a_header_that_leads_nowhere_names_no_interpreter() {
+        let mut elf = [0xff; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        assert_eq!(head(&elf).interpreter(), None);
+        assert_eq!(head(&elf[..20]).interpreter(), None);
+        assert_eq!(head(&elf[..4]).interpreter(), None);
+    }
+
+    #[test]
+    fn init_systems_are_known_by_name_and_place() {
+        for path in [&b"/lib/systemd/systemd"[..], b"/sbin/init", b"/usr/bin/init", b"openrc-init"]
+        {
+            assert!(is_init(path), "{}", path.escape_ascii());
+        }
+        for path in [&b"/app/init"[..], b"init", b"/sbin/initd", b"/usr/bin/systemd-run", b""] {
+            assert!(!is_init(path), "{}", path.escape_ascii());
+        }
+        assert!(needs_no_pid_1(b"--version\0") && !needs_no_pid_1(b"--versions\0"));
+    }
+}

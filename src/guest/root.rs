@@ -286,3 +286,44 @@ fn again<T>(mut attempt: impl FnMut() -> sys::Result<T>) -> sys::Result<T> {
     }
     Err(sys::EBUSY)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn path(dir: &TempDir, name: &str) -> Str {
+        join(&[dir.path().join(name).as_os_str().as_bytes()])
+    }
+
+    #[test]
+    fn directories_on_the_way_are_made() {
+        let scratch = TempDir::new().unwrap();
+        assert_eq!(make_dirs(path(&scratch, "a/b//c/")), Ok(()));
+        assert_eq!(make_dirs(path(&scratch, "a/b/c")), Ok(()));
+        assert!(scratch.path().join("a/b/c").is_dir());
+        fs::write(scratch.path().join("a/file"), b"").unwrap();
+        assert_eq!(make_dirs(path(&scratch, "a/file")), Err(sys::ENOTDIR));
+        assert_eq!(make_dirs(path(&scratch, "a/file/x")), Err(sys::ENOTDIR));
+    }
+
+    #[test]
+    fn links_are_followed_one_after_the_other() {
+        let scratch = TempDir::new().unwrap();
+        let link = |target: &str, name| {
+            symlink(target, scratch.path().join(name)).unwrap();
+        };
+        link("second", "first");
+        link("/not/there", "second");
+        let found: Vec<_> = links(path(&scratch, "first")).collect();
+        assert_eq!(found, [path(&scratch, "first"), path(&scratch, "second"), b"/not/there\0"]);
+        // A circle ends where the kernel would give up.
+        link("circle", "circle");
+        assert_eq!(links(path(&scratch, "circle")).count(), 41);
+    }
+}

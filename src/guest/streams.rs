@@ -22,9 +22,7 @@ pub struct End {
 }
 
 pub struct Streams {
-    control: usize,
-    order: [u8; ORDER_SIZE],
-    order_len: usize,
+    orders: Orders,
     signals: usize,
     stdin: Channel,
     keys: Channel,
@@ -45,9 +43,7 @@ impl Streams {
         let kinds = bare(config.one(key::STDIO).unwrap_or(b"ppp\0"));
         let is_terminal = [0, 1, 2].map(|i| kinds.get(i) == Some(&(stdio::TERMINAL as u8)));
         let mut streams = Self {
-            control,
-            order: [0; ORDER_SIZE],
-            order_len: 0,
+            orders: Orders::new(control),
             signals,
             stdin: Channel::default(),
             keys: Channel::default(),
@@ -131,7 +127,7 @@ impl Streams {
         loop {
             let mut fds = [PollFd { fd: -1, events: POLLIN, revents: 0 }; 7];
             fds[0].fd = self.signals as i32;
-            fds[1].fd = self.control as i32;
+            fds[1].fd = self.orders.control as i32;
             let channels = self.out.iter().chain([&self.stdin, &self.keys]);
             for (slot, channel) in fds[2..].iter_mut().zip(channels) {
                 *slot = channel.interest();
@@ -153,7 +149,7 @@ impl Streams {
             if let Some(slave) = self.slave.take_if(|_| alone && ended.is_some()) {
                 sys::close(slave);
             }
-            while let Some(order) = self.next_order() {
+            while let Some(order) = self.orders.next() {
                 match order {
                     Order::Signal(signal) if ended.is_none() => {
                         sys::kill(pid as isize, signal as usize);
@@ -187,16 +183,29 @@ impl Streams {
             }
         }
     }
+}
+
+/// The host's orders, which may arrive in pieces.
+struct Orders {
+    control: usize,
+    order: [u8; ORDER_SIZE],
+    len: usize,
+}
+
+impl Orders {
+    fn new(control: usize) -> Self {
+        Self { control, order: [0; ORDER_SIZE], len: 0 }
+    }
 
     /// The next order that is here whole; one that nobody knows is passed over.
-    fn next_order(&mut self) -> Option<Order> {
+    fn next(&mut self) -> Option<Order> {
         loop {
-            let n = sys::read(self.control, &mut self.order[self.order_len..]).ok()?;
-            self.order_len += n;
-            if self.order_len < ORDER_SIZE {
+            let n = sys::read(self.control, &mut self.order[self.len..]).ok()?;
+            self.len += n;
+            if self.len < ORDER_SIZE {
                 return None;
             }
-            self.order_len = 0;
+            self.len = 0;
             if let Some(order) = Order::decode(self.order) {
                 return Some(order);
             }
@@ -298,5 +307,138 @@ impl Channel {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A channel between two pipes, and their other ends: where it reads, where it writes.
+    fn channel() -> (Channel, usize, usize) {
+        let (from, input) = sys::pipe().unwrap();
+        let (output, to) = sys::pipe().unwrap();
+        sys::nonblocking(output);
+        (Channel::new(from, to), input, output)
+    }
+
+    /// What `fd` has now; none where nobody writes to it any more.
+    fn arrived(fd: usize) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 2 * BUFFER];
+        match sys::read(fd, &mut buffer) {
+            Ok(0) => None,
+            Ok(n) => Some(buffer[..n].to_vec()),
+            Err(errno) => {
+                assert_eq!(errno, sys::EAGAIN);
+                Some(Vec::new())
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_may_arrive_in_pieces() {
+        let (read, write) = sys::pipe().unwrap();
+        sys::nonblocking(read);
+        let mut orders = Orders::new(read);
+        assert_eq!(orders.next(), None);
+        let bytes = Order::Signal(15).encode();
+        sys::write_all(write, &bytes[..4]).unwrap();
+        assert_eq!(orders.next(), None);
+        sys::write_all(write, &bytes[4..]).unwrap();
+        sys::write_all(write, &Order::Kill.encode()[..1]).unwrap();
+        assert_eq!(orders.next(), Some(Order::Signal(15)));
+        assert_eq!(orders.next(), None);
+        sys::write_all(write, &Order::Kill.encode()[1..]).unwrap();
+        assert_eq!(orders.next(), Some(Order::Kill));
+    }
+
+    #[test]
+    fn an_order_that_nobody_knows_is_passed_over() {
+        let (read, write) = sys::pipe().unwrap();
+        sys::nonblocking(read);
+        sys::write_all(write, &[b'X'; ORDER_SIZE]).unwrap();
+        sys::write_all(write, &Order::InputEnds(3).encode()).unwrap();
+        assert_eq!(Orders::new(read).next(), Some(Order::InputEnds(3)));
+    }
+
+    #[test]
+    fn a_channel_moves_bytes_and_counts_them() {
+        let (mut channel, input, output) = channel();
+        sys::write_all(input, b"bytes").unwrap();
+        assert_eq!(channel.interest().events, POLLIN);
+        channel.pump();
+        assert_eq!(arrived(output), Some(b"bytes".to_vec()));
+        assert_eq!((channel.total, channel.is_done()), (5, false));
+        sys::close(input);
+        channel.pump();
+        assert!(channel.is_done());
+        assert_eq!(channel.interest().fd, -1);
+    }
+
+    /// Back-pressure: a reader that does not take what is there holds the channel up, and
+    /// what it holds is not lost.
+    #[test]
+    fn a_channel_waits_for_a_reader_that_is_slow() {
+        let (mut channel, input, output) = channel();
+        sys::nonblocking(input);
+        let (mut given, mut taken) = (0, 0);
+        while let Ok(n) = sys::write(input, &[7; 4096]) {
+            given += n;
+            channel.pump();
+        }
+        sys::close(input);
+        let interest = channel.interest();
+        assert_eq!((interest.fd, interest.events), (channel.to.unwrap() as i32, POLLOUT));
+        while !channel.is_done() {
+            taken += arrived(output).unwrap().len();
+            channel.pump();
+        }
+        taken += arrived(output).unwrap().len();
+        assert_eq!((taken, channel.total), (given, given as u64));
+    }
+
+    #[test]
+    fn a_stream_ends_after_as_many_bytes_as_were_told() {
+        let (mut channel, input, output) = channel();
+        channel.end_at(5);
+        sys::write_all(input, b"byt").unwrap();
+        channel.pump();
+        assert_eq!(arrived(output), Some(b"byt".to_vec()));
+        sys::write_all(input, b"es").unwrap();
+        channel.pump();
+        assert_eq!(arrived(output), Some(b"es".to_vec()));
+        assert_eq!(arrived(output), None);
+        assert!(channel.is_done());
+    }
+
+    #[test]
+    fn the_end_may_be_told_when_all_bytes_are_there() {
+        let (mut channel, input, output) = channel();
+        sys::write_all(input, b"bytes").unwrap();
+        channel.pump();
+        channel.end_at(5);
+        assert_eq!((arrived(output), arrived(output)), (Some(b"bytes".to_vec()), None));
+    }
+
+    #[test]
+    fn an_abandoned_channel_is_done_and_its_writer_is_told() {
+        let (mut channel, input, _) = channel();
+        sys::write_all(input, b"bytes").unwrap();
+        channel.abandon();
+        assert!(channel.is_done());
+        // EPIPE; the tests' runtime ignores SIGPIPE.
+        assert_eq!(sys::write(input, b"more"), Err(libc::EPIPE));
+    }
+
+    #[test]
+    fn bytes_that_nobody_reads_are_thrown_away() {
+        let (mut channel, input, output) = channel();
+        sys::close(output);
+        sys::write_all(input, b"bytes").unwrap();
+        channel.pump();
+        assert_eq!((channel.to, channel.total), (None, 5));
+        sys::close(input);
+        channel.pump();
+        assert!(channel.is_done());
     }
 }

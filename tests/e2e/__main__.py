@@ -43,6 +43,9 @@ TOOLS = {
     'mkfs.btrfs': 'btrfs-progs',
     'mkfs.exfat': 'exfatprogs',
     'mount.exfat-fuse': 'exfat-fuse',
+    'groff': 'groff-base',
+    'zsh': 'zsh',
+    'fish': 'fish',
 }
 MODULES = ('jsonschema', 'yaml')
 # Before the checks are imported, some of which keep a copy.

@@ -18,113 +18,139 @@ use super::engine;
 use crate::engine::Engine;
 use crate::options::{Options, Volume};
 
-/// Boots a bundle in a microVM and becomes the process inside.
+/// Headings of the options.
+const MACHINE: &str = "Machine";
+const COMMAND: &str = "Command";
+const NETWORK: &str = "Network";
+const FILES: &str = "Files";
+const ENDING: &str = "Ending";
+const CHECKS: &str = "Checks";
+const DIAGNOSTICS: &str = "Diagnostics";
+
+/// Boots a bundle in a microVM and becomes the process inside
 ///
-/// Exit codes: the command's; 128+N if signal N ended it; 124 timeout; 125 the machine failed;
-/// 126 the command cannot be executed; 127 it is not there.
+/// The command has a Linux kernel of its own; its streams, its terminal and the signals sent to
+/// this process are passed on. What it writes is gone when the machine ends, unless --upper says
+/// where to keep it.
+///
+/// Exit codes: those of the command; 128+N if signal N ended it; 124 if --timeout did; 125 if the
+/// machine failed; 126 if the command cannot be executed; 127 if it does not exist.
 #[derive(Parser)]
-#[command(name = "rootfs-boot", version, max_term_width = 100)]
+#[command(
+    name = "rootfs-boot",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  rootfs-boot app
+  rootfs-boot --memory 2g --cpus 2 app -- python3 -V
+  rootfs-boot --upper app.upper --net -p 8080:80 app
+  rootfs-boot --key release.pub --ephemeral --timeout 30s app
+  rootfs-boot -v ./src:/src:ro --entrypoint '' app -- sh -c 'ls /src'"
+)]
 pub struct Cli {
-    /// The bundle: its bundle.vmdk, or its directory
+    /// The bundle: its directory, or the bundle.vmdk in it
     pub bundle: PathBuf,
-    /// In place of the image's command; its entrypoint stays. Options of this program come
-    /// before it, what is behind it belongs to it
+    /// Command to run instead of the image's; the image's entrypoint stays. Options of this
+    /// program come before it: what follows belongs to the command
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 
-    /// What runs the machine
-    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = engine::VARIABLE)]
+    /// Program that runs the machine
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = engine::VARIABLE, help_heading = MACHINE)]
     pub engine: EngineArg,
-    /// The guest's kernel [default: ROOTFS_BOOT_KRUNFW, else the system's]
-    #[arg(long, value_name = "FILE")]
+    /// Library with the guest's kernel [default: ROOTFS_BOOT_KRUNFW, otherwise the system's]
+    #[arg(long, value_name = "FILE", help_heading = MACHINE)]
     pub krunfw: Option<PathBuf>,
-    /// Processors of the machine [default: 1]
-    #[arg(long, value_name = "N")]
+    /// Number of processors [default: 1]
+    #[arg(long, value_name = "N", help_heading = MACHINE)]
     pub cpus: Option<NonZeroU8>,
-    /// Memory of the machine, 80m or more [default: 1g]
-    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    /// Size of the memory, at least 80m [default: 1g]
+    #[arg(short, long, value_name = "SIZE", value_parser = memory, help_heading = MACHINE)]
     pub memory: Option<Memory>,
 
-    /// Set a variable; a NAME alone is passed on from here
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    /// Set an environment variable; NAME alone takes the value it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = COMMAND)]
     pub env: Vec<OsString>,
-    /// Read variables from a file, a line each
-    #[arg(long, value_name = "FILE")]
+    /// Read environment variables from FILE, one on each line
+    #[arg(long, value_name = "FILE", help_heading = COMMAND)]
     pub env_file: Vec<PathBuf>,
     /// Working directory of the command
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = COMMAND)]
     pub workdir: Option<OsString>,
-    /// Who runs it, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
+    /// User who runs the command, and group; names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = COMMAND)]
     pub user: Option<User>,
-    /// In place of the image's entrypoint and command; '' for none
-    #[arg(long, value_name = "PROGRAM")]
+    /// Program to run instead of the image's entrypoint and command; '' runs COMMAND alone
+    #[arg(long, value_name = "PROGRAM", help_heading = COMMAND)]
     pub entrypoint: Option<OsString>,
-    /// Name of the machine [default: the bundle's directory]
-    #[arg(long, value_name = "NAME")]
+
+    /// Let the guest use this host's network: its programs connect and listen as if they ran here
+    /// (libkrun)
+    #[arg(long, help_heading = NETWORK)]
+    pub net: bool,
+    /// Forward port HOST of this host to port GUEST of the guest; implies --net (libkrun)
+    #[arg(short, long, value_name = "HOST:GUEST", help_heading = NETWORK)]
+    pub publish: Vec<Publish>,
+    /// Name of the machine [default: that of the bundle's directory]
+    #[arg(long, value_name = "NAME", help_heading = NETWORK)]
     pub hostname: Option<Hostname>,
-    /// A line of /etc/hosts; it wins over those of the image
-    #[arg(long, value_name = "NAME:IP")]
+    /// Add a line to /etc/hosts; it wins over those of the image
+    #[arg(long, value_name = "NAME:IP", help_heading = NETWORK)]
     pub add_host: Vec<HostEntry>,
-    /// A name server in /etc/resolv.conf, in place of all others
-    #[arg(long, value_name = "IP")]
+    /// Use this name server, instead of all others
+    #[arg(long, value_name = "IP", help_heading = NETWORK)]
     pub dns: Vec<Dns>,
 
-    /// Memory as a directory; /tmp, /run and /dev/shm are, where the image has nothing there.
-    /// 'none' for none of those
-    #[arg(long, value_name = "PATH[:SIZE]")]
-    pub tmpfs: Vec<Tmpfs>,
-    /// A directory of this host in the guest (libkrun)
-    #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
+    /// Show a directory of this host in the guest (libkrun)
+    #[arg(short, long, value_name = "HOST:GUEST[:ro]", help_heading = FILES)]
     pub volume: Vec<OsString>,
-    /// Nothing can be written but tmpfs and volumes
-    #[arg(long, conflicts_with_all = ["upper", "upper_size"])]
+    /// Keep a directory in memory. By default /tmp, /run and /dev/shm are, where the image has no
+    /// files there; 'none' turns that off
+    #[arg(long, value_name = "PATH[:SIZE]", help_heading = FILES)]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Let nothing be written except to tmpfs and volumes
+    #[arg(long, conflicts_with_all = ["upper", "upper_size"], help_heading = FILES)]
     pub read_only: bool,
-    /// Keep what is written in memory, and make no copy of the upper
-    #[arg(long, conflicts_with_all = ["upper", "upper_size", "read_only"])]
+    /// Keep what is written in memory, and use no disk for it
+    #[arg(long, conflicts_with_all = ["upper", "upper_size", "read_only"], help_heading = FILES)]
     pub ephemeral: bool,
-    /// Keep what is written in FILE, and begin with what it holds
-    #[arg(long, value_name = "FILE")]
+    /// Keep what is written in FILE; a later machine with the same FILE finds it there
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
     pub upper: Option<PathBuf>,
-    /// Room for what is written [default: the bundle's]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Space for what is written [default: the bundle's]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = FILES)]
     pub upper_size: Option<u64>,
 
-    /// Let the guest use this host's network: its programs connect, and listen, as if they ran
-    /// here (libkrun)
-    #[arg(long)]
-    pub net: bool,
-    /// What listens on port GUEST of the guest does so on port HOST here; implies --net (libkrun)
-    #[arg(short, long, value_name = "HOST:GUEST")]
-    pub publish: Vec<Publish>,
-
-    /// End the command when it has run for this time (10, 10s, 1m30s), with exit code 124
-    #[arg(long, value_name = "TIME")]
+    /// End the command after this time (10, 10s, 1m30s); the exit code is 124
+    #[arg(long, value_name = "TIME", help_heading = ENDING)]
     pub timeout: Option<Span>,
-    /// What asks the command to end [default: the image's, else SIGTERM]
-    #[arg(long, value_name = "SIGNAL")]
+    /// Signal that asks the command to end [default: the image's, otherwise SIGTERM]
+    #[arg(long, value_name = "SIGNAL", help_heading = ENDING)]
     pub stop_signal: Option<Signal>,
-    /// How long the command has between its stop signal and the end [default: 10s]
-    #[arg(long, value_name = "TIME")]
+    /// Time between the stop signal and the end [default: 10s]
+    #[arg(long, value_name = "TIME", help_heading = ENDING)]
     pub stop_timeout: Option<Span>,
-    /// Write down what the guest's kernel says
-    #[arg(long, value_name = "FILE")]
-    pub console_log: Option<PathBuf>,
-    /// Hash every file of the bundle first, not only fsmeta and upper
-    #[arg(long)]
+
+    /// Check the hash of every file of the bundle before the start, not only of fsmeta and upper
+    #[arg(long, help_heading = CHECKS)]
     pub verify: bool,
-    /// Refuse a bundle that is not signed with this public key of minisign, or with one of
-    /// several; hashes every file of the bundle
-    #[arg(long, value_name = "FILE")]
+    /// Refuse a bundle that this public key (of minisign) did not sign; if given several times,
+    /// one of the keys must have signed it. Implies --verify
+    #[arg(long, value_name = "FILE", help_heading = CHECKS)]
     pub key: Vec<PathBuf>,
-    /// Say what was left out, and why
-    #[arg(long)]
+
+    /// Print what was left out, and why
+    #[arg(long, help_heading = DIAGNOSTICS)]
     pub verbose: bool,
-    /// Say how long each phase took
-    #[arg(long)]
+    /// Print how long each phase took
+    #[arg(long, help_heading = DIAGNOSTICS)]
     pub timings: bool,
-    /// Print what would be launched, as JSON
-    #[arg(long)]
+    /// Write the messages of the guest's kernel to FILE
+    #[arg(long, value_name = "FILE", help_heading = DIAGNOSTICS)]
+    pub console_log: Option<PathBuf>,
+    /// Print what would be started, as JSON, and start nothing
+    #[arg(long, help_heading = DIAGNOSTICS)]
     pub dry_run: bool,
     /// The bundle's directory, which this process was started with, open as a descriptor:
     /// then its path only names it
@@ -135,11 +161,11 @@ pub struct Cli {
 /// What `--engine` takes.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineArg {
-    /// libkrun where KVM works, else qemu
+    /// libkrun if KVM works here, otherwise qemu
     Auto,
-    /// On KVM, in this process
+    /// A microVM with KVM
     Libkrun,
-    /// In software emulation, anywhere
+    /// Software emulation, which works anywhere and is slower
     Qemu,
 }
 

@@ -6,7 +6,7 @@ import shutil
 import stat
 
 from checks import check
-from harness.common import TOP, WORK, call, need, scratch
+from harness.common import TOP, WORK, call, files, need, scratch
 from harness.machine import machine
 
 GREETING = 'hello, world: a kernel reads this from EROFS (75 programs, user 1000, /home/hello)'
@@ -125,8 +125,11 @@ def install():
         for name in PROGRAMS:
             need(stat.S_IMODE(os.stat(os.path.join(bin_, name)).st_mode) == 0o755, name + ' is not 0755')
             call('cmp', os.path.join(bin_, name), os.path.join(TOP, 'target/release', name))
+        share = files(os.path.join(out, 'usr/share'))
+        need({'man/man1/rootfs-boot.1', 'man/man1/rootfs-compile-build.1', 'bash-completion/completions/rootfs-boot'} <= share.keys(), 'installed: %s' % sorted(share))
+        need(all(stat.S_IMODE(os.stat(os.path.join(out, 'usr/share', name)).st_mode) == 0o644 for name in share), 'a page is not 0644')
         make('uninstall', 'DESTDIR=' + out, 'PREFIX=/usr')
-        need(os.listdir(bin_) == [], 'left by uninstall: %s' % os.listdir(bin_))
+        need(not files(out), 'left by uninstall: %s' % sorted(files(out)))
         with open(os.path.join(tmp, 'file'), 'w'):
             pass
         p = make('install', 'PREFIX=' + os.path.join(tmp, 'file'), ok=(2,))

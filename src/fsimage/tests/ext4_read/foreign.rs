@@ -269,6 +269,7 @@ fn judge(scratch: &Scratch, what: &dyn std::fmt::Debug) {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn what_the_kernel_wrote_is_read_as_the_kernel_reads_it() {
     let scratch = Scratch::new("kernel");
     for (i, features) in FEATURES.iter().enumerate() {
@@ -281,6 +282,7 @@ fn what_the_kernel_wrote_is_read_as_the_kernel_reads_it() {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn what_mke2fs_filled_is_read_as_the_kernel_reads_it() {
     let (source, scratch) = (Scratch::new("source"), Scratch::new("filled"));
     source.mke2fs(FEATURES[0]);
@@ -295,6 +297,7 @@ fn what_mke2fs_filled_is_read_as_the_kernel_reads_it() {
 
 /// A machine that is killed leaves what it has committed to the journal there.
 #[test]
+#[ignore = "needs root: it mounts"]
 fn what_stands_in_the_journal_is_read_as_the_kernel_replays_it() {
     let (scratch, copy) = (Scratch::new("journal"), Scratch::new("killed"));
     let kinds = [(0, "data=ordered"), (1, "data=journal"), (5, "data=journal")];
@@ -378,6 +381,7 @@ fn exhaust(path: &Path) -> u64 {
 }
 
 #[test]
+#[ignore = "needs root: it mounts"]
 fn one_flipped_bit_is_an_error_or_another_tree_but_never_a_panic() {
     let scratch = Scratch::new("flips");
     let mut random = Random(7);

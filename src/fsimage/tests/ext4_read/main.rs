@@ -1,5 +1,6 @@
 //! The reader of ext4: what was written comes back, e2fsck and the kernel judge
-//! what is accepted, and no damage makes it panic. Needs root for the kernel's part.
+//! what is accepted, and no damage makes it panic. The kernel's part is ignored
+//! unless root asks for it.
 
 mod foreign;
 mod forge;

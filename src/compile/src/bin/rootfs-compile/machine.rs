@@ -7,8 +7,6 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches};
 use rootfs_boot::args::Cli;
 
-const HEADING: &str = "Machine (the options of rootfs-boot)";
-
 /// What `rootfs-boot` is to be told.
 pub(crate) struct MachineArgs(pub Vec<OsString>);
 
@@ -21,7 +19,7 @@ fn options() -> Vec<Arg> {
 
 impl Args for MachineArgs {
     fn augment_args(command: Command) -> Command {
-        command.args(options().into_iter().map(|arg| arg.help_heading(HEADING)))
+        command.args(options())
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -4,6 +4,7 @@ mod args;
 mod asked;
 mod build;
 mod cache;
+mod generate;
 mod inspect;
 mod keys;
 mod machine;
@@ -70,6 +71,7 @@ fn run_command(command: Command, failed: u8) -> u8 {
         Command::Export(args) => transfer::export(&args),
         Command::Cache(args) => cache::cache(&args),
         Command::Schema(args) => schema(&args),
+        Command::Generate(args) => generate::generate(&args),
     };
     let result = ending::watch().context("waiting for signals").and_then(|()| run());
     // What a signal interrupts ends by that signal.
