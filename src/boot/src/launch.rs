@@ -109,7 +109,7 @@ impl Launch {
         let stdout = open(port::STDOUT, !terminal.stdout)?;
         let stderr = open(port::STDERR, !terminal.stderr)?;
         let tty = open(port::TTY, terminal.any())?;
-        let (console, console_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (console, console_end) = std::io::pipe()?;
         let spec = Spec {
             engine,
             supervisor: std::process::id(),
@@ -124,7 +124,7 @@ impl Launch {
             publish: options.publish.clone(),
             krunfw: krunfw.to_owned(),
         };
-        theirs.push(console_end);
+        theirs.push(console_end.into());
         for fd in theirs.iter().map(AsFd::as_fd).chain(bundle.disk.iter().map(|f| f.file.as_fd())) {
             inherit(fd)?;
         }
@@ -139,7 +139,7 @@ impl Launch {
             stdout,
             stderr,
             tty,
-            console: console.into(),
+            console: OwnedFd::from(console).into(),
             console_log: console_log.transpose()?,
             terminal,
             stop_signal: command.stop_signal.number(),

@@ -32,12 +32,12 @@ mod board {
 
 #[cfg(target_arch = "aarch64")]
 mod board {
-    pub const PROGRAM: &str = "qemu-system-aarch64";
-    pub const PACKAGE: &str = "qemu-system-arm";
-    pub const MACHINE: &str = "virt";
-    pub const CMDLINE: &str = "console=hvc0 panic=-1";
+    pub(super) const PROGRAM: &str = "qemu-system-aarch64";
+    pub(super) const PACKAGE: &str = "qemu-system-arm";
+    pub(super) const MACHINE: &str = "virt";
+    pub(super) const CMDLINE: &str = "console=hvc0 panic=-1";
     /// Whether the kernel finds the last disk first.
-    pub const DISKS_BACKWARDS: bool = true;
+    pub(super) const DISKS_BACKWARDS: bool = true;
 }
 
 /// Becomes qemu.

@@ -184,8 +184,7 @@ impl Work<'_> {
         }
         let file_type = metadata.file_type();
         let rdev = || {
-            let rdev = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+            let (major, minor) = fsimage::io::system::device_numbers(metadata.rdev());
             let rdev = Rdev::new(major.into(), minor.into());
             rdev.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
         };
