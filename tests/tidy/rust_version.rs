@@ -18,7 +18,7 @@ fn version(text: &str) -> Vec<u32> {
 /// Every package that is compiled here, tests included, as cargo tells of it.
 fn packages() -> Vec<Value> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version=1", "--locked", "--offline"]).current_dir(top());
+    cargo.args(["metadata", "--format-version=1", "--locked"]).current_dir(top());
     let host = Command::new(env!("CARGO")).arg("-vV").output().unwrap();
     let host = String::from_utf8(host.stdout).unwrap();
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
