@@ -5,4 +5,5 @@
 
 mod arrows;
 mod manner;
+mod rust_version;
 mod source;

@@ -18,7 +18,7 @@ pub struct Source {
 }
 
 /// The top of the project.
-fn top() -> PathBuf {
+pub fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()

@@ -14,7 +14,8 @@ use fsimage::io::sink::Sink as _;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::{Dir, DirId, Inode, Kind, Name, Stat, Tree, Xattrs};
 use fsimage::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
-use rustix::fs::MemfdFlags;
+
+use crate::system::{fd_path, memory_file};
 
 /// The guest's PID 1; see `src/guest`.
 const INIT: &[u8] = include_bytes!(env!("GUEST_INIT"));
@@ -23,13 +24,9 @@ const INIT: &[u8] = include_bytes!(env!("GUEST_INIT"));
 const MOUNT_POINTS: [&str; 8] =
     ["dev", "files", "lower", "proc", "root", "scratch", "sys", "upper"];
 
-fn memfd(name: &str) -> Result<File> {
-    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
-}
-
 /// The disk that the guest's kernel starts from: `/init`, `/config` and mount points.
 pub(crate) fn boot_disk(config: &[u8]) -> Result<File> {
-    let mut writer = ObjectWriter::new(memfd("boot")?)?;
+    let mut writer = ObjectWriter::new(memory_file("boot")?)?;
     let add = |tree: &mut Tree<Extents>, name: &str, mode, kind| -> Result<()> {
         let stat = Stat { mode, ..Stat::IMPLIED_DIR };
         let inode = Inode { stat, xattrs: Xattrs::default(), kind };
@@ -58,11 +55,11 @@ pub(crate) fn boot_disk(config: &[u8]) -> Result<File> {
 /// names reaches the machine.
 pub(crate) fn private_descriptor(disk: &[Arc<OpenFile>]) -> Result<File> {
     let extent = |file: &Arc<OpenFile>| vmdk::Extent {
-        path: format!("/proc/self/fd/{}", file.file.as_raw_fd()),
+        path: fd_path(file.file.as_raw_fd()),
         size: file.size,
     };
     let extents: Vec<_> = disk.iter().map(extent).collect();
-    let mut file = memfd("bundle.vmdk")?;
+    let mut file = memory_file("bundle.vmdk")?;
     file.write_all(vmdk::descriptor(&extents, 1).as_bytes())?;
     Ok(file)
 }

@@ -113,12 +113,13 @@ fn create(dir: &Path) -> io::Result<()> {
 /// Opens a directory that is this user's own and that nobody else may write to.
 fn open(dir: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(dir, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&dir)?;
-    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & OTHERS_WRITE != 0 {
+    let dir = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+    let metadata = dir.metadata()?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if !own || metadata.mode() & OTHERS_WRITE != 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    Ok(dir)
+    Ok(dir.into())
 }
 
 /// The finding in `dir` and how old it is.

@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bundle::boot::Memory;
 use bundle::open::OpenBundle;
-use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use serde_json::{Value, json};
 
@@ -26,6 +25,7 @@ use super::terminal::Terminal;
 use super::upper::Upper;
 use super::wire::{self, key, port};
 use crate::options::Options;
+use crate::system::{inherited_memory_file, this_program};
 use crate::timings::Timings;
 
 /// How long a command has between its stop signal and the end.
@@ -109,7 +109,7 @@ impl Launch {
         let stdout = open(port::STDOUT, !terminal.stdout)?;
         let stderr = open(port::STDERR, !terminal.stderr)?;
         let tty = open(port::TTY, terminal.any())?;
-        let (console, console_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (console, console_end) = std::io::pipe()?;
         let spec = Spec {
             engine,
             supervisor: std::process::id(),
@@ -124,7 +124,7 @@ impl Launch {
             publish: options.publish.clone(),
             krunfw: krunfw.to_owned(),
         };
-        theirs.push(console_end);
+        theirs.push(console_end.into());
         for fd in theirs.iter().map(AsFd::as_fd).chain(bundle.disk.iter().map(|f| f.file.as_fd())) {
             inherit(fd)?;
         }
@@ -139,7 +139,7 @@ impl Launch {
             stdout,
             stderr,
             tty,
-            console: console.into(),
+            console: OwnedFd::from(console).into(),
             console_log: console_log.transpose()?,
             terminal,
             stop_signal: command.stop_signal.number(),
@@ -152,13 +152,13 @@ impl Launch {
 
     /// Starts the engine's process.
     pub(crate) fn start(&mut self) -> Result<Child> {
-        let mut spec = File::from(rustix::fs::memfd_create("machine", MemfdFlags::empty())?);
+        let mut spec = inherited_memory_file("machine")?;
         spec.write_all(&serde_json::to_vec(&self.spec)?)?;
         let output = || -> Result<Stdio> {
             let last = self.theirs.last().expect("the console is the last one");
             Ok(last.try_clone()?.into())
         };
-        let child = Process::new("/proc/self/exe")
+        let child = Process::new(this_program()?)
             .arg0("rootfs-boot")
             .args([ARGUMENT, &spec.as_raw_fd().to_string()])
             .stdin(Stdio::null())

@@ -34,6 +34,7 @@ mod signals;
 mod spec;
 mod streams;
 mod supervise;
+mod system;
 mod terminal;
 mod timings;
 mod upper;

@@ -11,6 +11,7 @@ use super::engine::Engine;
 use super::krun;
 use super::qemu;
 use super::spec::Spec;
+use crate::system::{end_with_parent, fd_path};
 
 /// Becomes the machine that descriptor `number` describes. Returns only to say
 /// why it could not.
@@ -22,11 +23,11 @@ pub fn enter(number: &str) -> Result<std::convert::Infallible> {
     let fd: RawFd = number.parse().context("the number of a descriptor")?;
     ensure!(fd > 2, "descriptor {fd} is not that of a machine");
     let mut text = String::new();
-    let mut file = File::open(format!("/proc/self/fd/{fd}")).context("reading the machine")?;
+    let mut file = File::open(fd_path(fd)).context("reading the machine")?;
     file.read_to_string(&mut text).context("reading the machine")?;
     let spec: Spec = serde_json::from_str(&text)?;
     // The machine ends with its supervisor, however that ends.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    end_with_parent()?;
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid() as u32);
     ensure!(parent == Some(spec.supervisor), "the supervisor is gone");
     fsimage::io::process::raise_open_files();

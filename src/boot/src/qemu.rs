@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::MemfdFlags;
 
 use super::krunfw;
 use super::spec::{Format, Spec};
+use crate::system::{fd_path, inherited_memory_file};
 
 #[cfg(target_arch = "x86_64")]
 mod board {
@@ -32,19 +32,19 @@ mod board {
 
 #[cfg(target_arch = "aarch64")]
 mod board {
-    pub const PROGRAM: &str = "qemu-system-aarch64";
-    pub const PACKAGE: &str = "qemu-system-arm";
-    pub const MACHINE: &str = "virt";
-    pub const CMDLINE: &str = "console=hvc0 panic=-1";
+    pub(super) const PROGRAM: &str = "qemu-system-aarch64";
+    pub(super) const PACKAGE: &str = "qemu-system-arm";
+    pub(super) const MACHINE: &str = "virt";
+    pub(super) const CMDLINE: &str = "console=hvc0 panic=-1";
     /// Whether the kernel finds the last disk first.
-    pub const DISKS_BACKWARDS: bool = true;
+    pub(super) const DISKS_BACKWARDS: bool = true;
 }
 
 /// Becomes qemu.
 pub(crate) fn exec(spec: &Spec) -> Result<std::convert::Infallible> {
     let program = find()?;
     // qemu opens it by name, and this process is about to be qemu.
-    let mut kernel = File::from(rustix::fs::memfd_create("kernel", MemfdFlags::empty())?);
+    let mut kernel = inherited_memory_file("kernel")?;
     krunfw::write_kernel(spec.krunfw.as_os_str(), &mut kernel)?;
     let error = Command::new(&program).args(arguments(spec, &kernel)).exec();
     Err(error).with_context(|| format!("starting {}", program.display()))
@@ -106,8 +106,4 @@ fn arguments(spec: &Spec, kernel: &File) -> Vec<OsString> {
         add("-device", format!("virtio-blk-device,drive={id},serial={id}"));
     }
     args.into_iter().map(OsString::from).collect()
-}
-
-fn fd_path(fd: i32) -> String {
-    format!("/proc/self/fd/{fd}")
 }

@@ -7,7 +7,7 @@ pub(crate) mod event;
 mod tests;
 mod words;
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use fsimage::io::threads;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 
 use self::event::{Event, Status, Word};
@@ -27,6 +27,7 @@ use super::streams::{self, Console, Control, Output};
 use super::terminal::{Raw, Terminal};
 use super::wire::{Order, Stream};
 use crate::notice::notice;
+use crate::system::ChildProcess;
 use crate::timings::Timings;
 use crate::wire::code::{MACHINE_FAILED, TIMED_OUT};
 
@@ -68,7 +69,7 @@ pub(crate) fn supervise(
     signals.lead_to(events.clone());
     let mut child = launch.start()?;
     let pid = Pid::from_child(&child);
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+    let process = ChildProcess::new(pid).context("pidfd_open")?;
     timings.host("engine's process started");
     let engine_ended = events.clone();
     // If a thread does not start, this returns: the program ends, and the engine with it.
@@ -146,7 +147,7 @@ struct Watch {
     has_successor: bool,
     terminal: Terminal,
     pid: Pid,
-    process: OwnedFd,
+    process: ChildProcess,
     console: Console,
     control: Control,
     stop_signal: i32,
@@ -426,8 +427,7 @@ impl Watch {
     /// Ends the engine's process and waits until it is gone, with all it held: the
     /// next machine may want the same upper or the same ports.
     fn end_engine(&mut self) {
-        // It may be gone already.
-        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        self.process.kill();
         let until = Instant::now() + LAST_GRACE;
         while self.ended.is_none() {
             if self.next(Some(until)).is_none() {

@@ -9,6 +9,7 @@ use anyhow::Result;
 use rustix::termios::{OptionalActions, Termios};
 
 use super::wire::stdio;
+use crate::system::fd_path;
 
 /// Which of the three standard streams are a terminal.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ impl Terminal {
             (true, ..) => stdio::stdout().try_clone_to_owned()?,
             (_, true, _) => stdio::stderr().try_clone_to_owned()?,
             // Standard input may be open for reading alone.
-            (.., true) => File::options().write(true).open("/proc/self/fd/0")?.into(),
+            (.., true) => File::options().write(true).open(fd_path(0))?.into(),
             _ => return Ok(None),
         };
         Ok(Some(output))

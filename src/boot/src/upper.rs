@@ -166,7 +166,7 @@ fn uuid(file: &File) -> Result<Option<[u8; 16]>> {
 /// Makes `to`, which is empty, a copy of `from`: shared blocks where the file
 /// system can, else what is not a hole.
 fn copy_sparse(from: &File, to: &File, size: u64) -> io::Result<()> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+    if fsimage::io::system::share_blocks(from, to) {
         return Ok(());
     }
     to.set_len(size)?;

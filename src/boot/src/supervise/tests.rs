@@ -1,9 +1,12 @@
 //! The order in which an end and last words arrive, and what a guest may put off.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
+
+use rustix::process::Signal;
 
 use super::*;
 
@@ -21,7 +24,7 @@ fn watch_over(pid: Pid) -> (Watch, Sender<Event>) {
         has_successor: false,
         terminal: Terminal { stdin: false, stdout: false, stderr: false },
         pid,
-        process: rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap(),
+        process: ChildProcess::new(pid).unwrap(),
         console: Console::start(File::open("/dev/null").unwrap(), None).unwrap(),
         control: Control::new(UnixStream::pair().unwrap().0).unwrap(),
         stop_signal: SIGTERM,

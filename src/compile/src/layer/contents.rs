@@ -16,7 +16,6 @@ use fsimage::units::{BLOCK_SIZE, BlockAddr, DeviceId, PAGE_SIZE, blocks_of};
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash as _;
 use rustc_hash::FxHashMap;
-use rustix::rand::GetRandomFlags;
 
 use super::limits::take_sparse;
 use super::sparse::SparseMap;
@@ -45,9 +44,7 @@ pub(super) struct Contents<'d> {
 impl<'d> Contents<'d> {
     pub(super) fn new(data: &'d mut FileSink, sparse: &'d Budget<'d>) -> Result<Self> {
         let mut secret = polyval::Key::default();
-        let flags = GetRandomFlags::empty();
-        // So few bytes come at once or not at all.
-        rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut secret[..], flags))
+        fsimage::io::system::random(&mut secret[..])
             .context("the system gives no random numbers")?;
         let (known, key) = (FxHashMap::default(), Polyval::new(&secret));
         Ok(Self { data, known, key, scratch: Vec::new(), sparse })

@@ -86,3 +86,28 @@ pub fn has_random_bytes() -> bool {
 pub fn has_random_bytes() -> bool {
     File::open("/dev/urandom").is_ok()
 }
+
+/// Fills `bytes` with random ones: so few (256 at most) come at once or not at all.
+///
+/// # Errors
+/// When the system gives none.
+#[cfg(target_os = "linux")]
+pub fn random(bytes: &mut [u8]) -> Result<()> {
+    use rustix::rand::{GetRandomFlags, getrandom};
+
+    rustix::io::retry_on_intr(|| getrandom(&mut *bytes, GetRandomFlags::empty())).map(drop)
+}
+/// Fills `bytes` with random ones.
+///
+/// # Errors
+/// When the system gives none.
+#[cfg(not(target_os = "linux"))]
+pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    std::io::Read::read_exact(&mut File::open("/dev/urandom")?, bytes)
+}
+
+/// Major and minor number of the device `number`, which has another width on each system.
+pub fn device_numbers(number: u64) -> (u32, u32) {
+    let number = number as rustix::fs::Dev;
+    (rustix::fs::major(number), rustix::fs::minor(number))
+}

@@ -237,8 +237,7 @@ impl Work<'_> {
         }
         let file_type = metadata.file_type();
         let rdev = || {
-            let number = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            let (major, minor) = fsimage::io::system::device_numbers(metadata.rdev());
             let known = Rdev::new(major.into(), minor.into());
             known.ok_or_else(|| anyhow!("{}: device {major}:{minor}", from.display()))
         };
