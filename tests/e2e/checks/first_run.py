@@ -126,8 +126,15 @@ def install():
             need(stat.S_IMODE(os.stat(os.path.join(bin_, name)).st_mode) == 0o755, name + ' is not 0755')
             call('cmp', os.path.join(bin_, name), os.path.join(TOP, 'target/release', name))
         share = files(os.path.join(out, 'usr/share'))
-        need({'man/man1/rootfs-boot.1', 'man/man1/rootfs-compile-build.1', 'bash-completion/completions/rootfs-boot'} <= share.keys(), 'installed: %s' % sorted(share))
-        need(all(stat.S_IMODE(os.stat(os.path.join(out, 'usr/share', name)).st_mode) == 0o644 for name in share), 'a page is not 0644')
+        need(
+            {'man/man1/rootfs-boot.1', 'man/man1/rootfs-compile-build.1', 'bash-completion/completions/rootfs-boot'}
+            <= share.keys(),
+            'installed: %s' % sorted(share),
+        )
+        need(
+            all(stat.S_IMODE(os.stat(os.path.join(out, 'usr/share', name)).st_mode) == 0o644 for name in share),
+            'a page is not 0644',
+        )
         make('uninstall', 'DESTDIR=' + out, 'PREFIX=/usr')
         need(not files(out), 'left by uninstall: %s' % sorted(files(out)))
         with open(os.path.join(tmp, 'file'), 'w'):
