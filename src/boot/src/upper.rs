@@ -115,7 +115,7 @@ impl Upper {
             let same = inode(&own.file.metadata()?) == inode(&metadata);
             ensure!(!same, "it is the bundle's own, which stays as it was compiled");
         }
-        let is_free = flock::try_lock(&file, flock::Kind::Exclusive)?;
+        let is_free = flock::try_lock(&file, flock::LockKind::Exclusive)?;
         ensure!(is_free, "another machine is using it");
         let wanted = uuid(&bundle.upper.file).context(UPPER)?;
         match uuid(&file)? {

@@ -71,7 +71,7 @@ pub fn clear(parent: &File, parent_path: &Path, name: &OsStr) -> Result<()> {
         let Some((dir, lock)) = open(parent, &staging) else {
             continue;
         };
-        let Ok(free) = flock::try_lock(&lock, flock::Kind::Exclusive) else {
+        let Ok(free) = flock::try_lock(&lock, flock::LockKind::Exclusive) else {
             continue;
         };
         if !free {
@@ -260,7 +260,7 @@ mod tests {
     fn a_living_run_is_left_alone() {
         let (tmp, staging) = left(&[BUNDLE]);
         let lock = File::open(staging.join(LOCK)).unwrap();
-        assert!(flock::try_lock(&lock, flock::Kind::Exclusive).unwrap());
+        assert!(flock::try_lock(&lock, flock::LockKind::Exclusive).unwrap());
         let error = clear_out(tmp.path()).unwrap_err().to_string();
         assert!(error.contains("another build is making this bundle"), "{error}");
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");

@@ -301,7 +301,7 @@ impl Directory {
         let open = || -> Result<(File, File)> {
             let dir = open_dir(&parent, &name)?;
             let lock = create(&dir, LOCK, 0o600)?;
-            let locked = flock::try_lock(&lock, flock::Kind::Exclusive)?;
+            let locked = flock::try_lock(&lock, flock::LockKind::Exclusive)?;
             ensure!(locked, "another process holds {LOCK}");
             Ok((dir, lock))
         };

@@ -73,7 +73,7 @@ impl Check<'_> {
             return Ok(());
         };
         let shown = place.path.display().to_string();
-        flock::wait(&file, flock::Kind::Exclusive, &shown, self.say)?;
+        flock::wait(&file, flock::LockKind::Exclusive, &shown, self.say)?;
         checked.leftovers += temporary::remove_left_in(place.file())?;
         let record = read_record(place);
         if record.is_none() && place.kind(RECORD.as_ref()).is_ok() {

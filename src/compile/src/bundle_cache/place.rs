@@ -98,7 +98,7 @@ impl BundleSlot {
             let lock = shared_dir::open_lock(&dir, "lock")?;
             let file = lock.file.filter(|_| lock.writable).context("it cannot be written to")?;
             let what = format!("the cache's place of {}", self.name);
-            flock::wait(&file, flock::Kind::Exclusive, &what, say)?;
+            flock::wait(&file, flock::LockKind::Exclusive, &what, say)?;
             Ok((dir, file))
         };
         let shown = || format!("locking {}", self.dir.join("lock").display());

@@ -62,7 +62,7 @@ pub(super) fn refresh(dir: &Dir, read: &[u8], record: &AnswerRecord) -> Result<(
     let Some(lock) = lock.file.filter(|_| lock.writable) else {
         return Ok(());
     };
-    let is_free = flock::try_lock(&lock, flock::Kind::Exclusive)?;
+    let is_free = flock::try_lock(&lock, flock::LockKind::Exclusive)?;
     if is_free && record_bytes(dir).is_some_and(|there| there == read) {
         write_record(dir, record)?;
     }

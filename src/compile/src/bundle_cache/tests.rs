@@ -96,7 +96,7 @@ fn a_record_is_refreshed_unless_another_came_or_is_coming() {
     assert_eq!(there(), (2, 7));
     // Another bundle is being compiled.
     let lock = shared_dir::open_lock(&dir, "lock").unwrap().file.unwrap();
-    assert!(flock::try_lock(&lock, flock::Kind::Exclusive).unwrap());
+    assert!(flock::try_lock(&lock, flock::LockKind::Exclusive).unwrap());
     let read = record_bytes(&dir).unwrap();
     refresh(&dir, &read, &AnswerRecord { made: 9, ..record(2) }).unwrap();
     assert_eq!(there(), (2, 7));

@@ -103,8 +103,8 @@ impl Slot {
             if let Some(file) = &lock.file {
                 // Who only reads needs no more than that nobody writes.
                 let kind = match lock.writable {
-                    true => flock::Kind::Exclusive,
-                    false => flock::Kind::Shared,
+                    true => flock::LockKind::Exclusive,
+                    false => flock::LockKind::Shared,
                 };
                 flock::wait(file, kind, &format!("the layer {hex} of the cache"), say)?;
             }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::erofs::split_xattr_name;
 use fsimage::tree::{DROPPED_XATTRS, PRIVATE_XATTRS, Xattr, Xattrs, shown};
-use fsimage::xattr::acl::{self, Entry};
+use fsimage::xattr::acl::{self, AclEntry};
 use fsimage::xattr::{Holder, check};
 
 use super::pax::Pax;
@@ -194,7 +194,7 @@ fn acl_from_text(text: &[u8]) -> Result<Option<Vec<u8>>> {
         } else {
             u32::MAX
         };
-        entries.push(Entry { tag, id, perm: bits });
+        entries.push(AclEntry { tag, id, perm: bits });
     }
     entries.sort_unstable();
     Ok(Some(acl::encode(&entries)))

@@ -156,7 +156,7 @@ impl LockUse {
             // Another build may have written down something else meanwhile.
             let guard = fs::File::open(dir)?;
             let what = format!("the directory {}", dir.display());
-            flock::wait(&guard, flock::Kind::Exclusive, &what, say)?;
+            flock::wait(&guard, flock::LockKind::Exclusive, &what, say)?;
             *lock = self.load()?;
             enter(lock);
             let mut json = serde_json::to_vec_pretty(lock)?;

@@ -71,7 +71,12 @@ pub fn to_layout(
         fs::create_dir_all(to)?;
         // Whoever else writes to it waits, until this one's entry is in the index.
         let layout = File::open(to)?;
-        flock::wait(&layout, flock::Kind::Exclusive, &format!("the layout {}", to.display()), say)?;
+        flock::wait(
+            &layout,
+            flock::LockKind::Exclusive,
+            &format!("the layout {}", to.display()),
+            say,
+        )?;
         // Only the name of the layout itself was given: below it, no link is followed.
         let mut index = match regular::read_at(&layout, INDEX, MAX_DOCUMENT) {
             Ok(bytes) => oci::foreign_json::from_slice(&bytes).context(INDEX)?,

@@ -9,7 +9,7 @@ use crate::tree::file_type::FileType;
 use crate::units::BLOCK_SIZE;
 
 /// A name in a directory, and where it leads.
-pub(super) struct Entry<'a> {
+pub(super) struct Dirent<'a> {
     pub name: &'a [u8],
     pub nid: u64,
     pub file_type: FileType,
@@ -33,7 +33,7 @@ pub(super) fn split(lens: impl Iterator<Item = usize>) -> (Vec<usize>, u64) {
 }
 
 /// Appends one block with `entries`, not padded.
-pub(super) fn encode_block(entries: &[Entry<'_>], out: &mut Vec<u8>) {
+pub(super) fn encode_block(entries: &[Dirent<'_>], out: &mut Vec<u8>) {
     let mut nameoff = entries.len() * DIRENT_SIZE;
     for entry in entries {
         // At most a block, which `split` saw to.

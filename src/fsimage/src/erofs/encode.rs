@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::dirent::{self, Entry};
+use super::dirent::{self, Dirent};
 use super::disk::{self, COMPACT_SIZE, ChunkIndex, DiskInode, EXTENDED_SIZE, Layout};
 use super::plan::{Content, Node, Plan, size_of, with_dots};
 use super::xattr;
@@ -149,10 +149,10 @@ fn dir_blocks(
 ) -> io::Result<()> {
     let entry = |name, id: InodeId| {
         let file_type = plan.tree.inode(id).kind.file_type();
-        Entry { name, nid: plan.nid(id).0, file_type }
+        Dirent { name, nid: plan.nid(id).0, file_type }
     };
     let names = dir.entries.iter().map(|(name, id)| (name.as_bytes(), *id));
-    let entries: Vec<Entry<'_>> =
+    let entries: Vec<Dirent<'_>> =
         with_dots(names, node.id, node.parent.inode()).map(|(name, id)| entry(name, id)).collect();
     let (counts, _) = dirent::split(entries.iter().map(|entry| entry.name.len()));
     let mut at = 0;

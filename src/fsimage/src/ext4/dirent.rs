@@ -11,7 +11,7 @@ const HEAD: usize = 8;
 const TAIL: usize = 12;
 
 /// A name in a directory.
-pub(super) struct Entry<'a> {
+pub(super) struct Dirent<'a> {
     pub name: &'a [u8],
     pub ino: u32,
     pub file_type: FileType,
@@ -35,7 +35,7 @@ pub(super) fn block_count<'n>(names: impl Iterator<Item = &'n [u8]>) -> usize {
 }
 
 /// The blocks of a directory; `seed` is its inode's.
-pub(super) fn blocks(entries: &[Entry<'_>], seed: Seed) -> Vec<u8> {
+pub(super) fn blocks(entries: &[Dirent<'_>], seed: Seed) -> Vec<u8> {
     let mut out = vec![0; block_count(entries.iter().map(|e| e.name)) * BLOCK];
     let mut rest = entries;
     for block in out.chunks_mut(BLOCK) {

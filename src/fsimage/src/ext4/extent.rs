@@ -43,8 +43,8 @@ pub(super) fn tree(
     addresses: &[u32],
     seed: Seed,
 ) -> ([u8; I_BLOCK], Vec<[u8; BLOCK]>) {
-    let entry = |run: &Run| Entry { file_block: run.at, body: leaf(run) };
-    let mut level: Vec<Entry> = runs.iter().map(entry).collect();
+    let entry = |run: &Run| ExtentEntry { file_block: run.at, body: leaf(run) };
+    let mut level: Vec<ExtentEntry> = runs.iter().map(entry).collect();
     let mut blocks = Vec::with_capacity(addresses.len());
     let mut depth = 0;
     while level.len() > ROOT_ENTRIES {
@@ -55,7 +55,7 @@ pub(super) fn tree(
             node(&mut block[..tail], part, depth);
             let sum = seed.then(&block[..tail]).sum();
             FieldsMut(&mut block).u32(tail, sum);
-            above.push(Entry {
+            above.push(ExtentEntry {
                 file_block: part[0].file_block,
                 body: index(addresses[blocks.len()]),
             });
@@ -69,7 +69,7 @@ pub(super) fn tree(
     (root, blocks)
 }
 
-struct Entry {
+struct ExtentEntry {
     file_block: u32,
     /// What follows it in `struct ext4_extent` or `struct ext4_extent_idx`.
     body: [u8; 8],
@@ -90,7 +90,7 @@ fn index(address: u32) -> [u8; 8] {
 }
 
 /// Fills `out`, whose length says how many entries there could be.
-fn node(out: &mut [u8], entries: &[Entry], depth: u16) {
+fn node(out: &mut [u8], entries: &[ExtentEntry], depth: u16) {
     let max = out.len() / ENTRY - 1;
     let mut f = FieldsMut(out);
     f.u16(0, 0xf30a); // eh_magic

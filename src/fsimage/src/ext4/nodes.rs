@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::content::{self, Content};
-use super::dirent::{self, Entry};
+use super::dirent::{self, Dirent};
 use super::disk::{BLOCK, FIRST_INO, I_BLOCK, ROOT_INO};
 use super::xattr;
 use crate::ext4::error::Error;
@@ -65,17 +65,17 @@ impl Nodes {
     }
 
     /// The entries of the directory at `i`.
-    pub(super) fn entries<'t, C>(&self, tree: &'t Tree<C>, i: usize) -> Vec<Entry<'t>> {
+    pub(super) fn entries<'t, C>(&self, tree: &'t Tree<C>, i: usize) -> Vec<Dirent<'t>> {
         let node = &self.list[i];
         let dir = node.id.and_then(|id| tree.dir(id));
         let mut entries = vec![
-            Entry { name: b".", ino: Self::ino(i), file_type: FileType::Dir },
-            Entry { name: b"..", ino: node.parent, file_type: FileType::Dir },
+            Dirent { name: b".", ino: Self::ino(i), file_type: FileType::Dir },
+            Dirent { name: b"..", ino: node.parent, file_type: FileType::Dir },
         ];
         if i == 0 && dir.is_some_and(|dir| !dir.entries.contains_key(LOST_AND_FOUND)) {
-            entries.push(Entry { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: FileType::Dir });
+            entries.push(Dirent { name: LOST_AND_FOUND, ino: FIRST_INO, file_type: FileType::Dir });
         }
-        entries.extend(dir.into_iter().flat_map(|dir| &dir.entries).map(|(name, id)| Entry {
+        entries.extend(dir.into_iter().flat_map(|dir| &dir.entries).map(|(name, id)| Dirent {
             name: name.as_bytes(),
             ino: self.numbers[id.0 as usize],
             file_type: tree.inode(*id).kind.file_type(),

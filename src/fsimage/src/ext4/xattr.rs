@@ -44,13 +44,13 @@ pub(super) struct Placed {
     pub block: Option<Box<[u8; BLOCK]>>,
 }
 
-struct Entry<'a> {
+struct XattrEntry<'a> {
     index: u8,
     name: &'a [u8],
     value: Vec<u8>,
 }
 
-impl Entry<'_> {
+impl XattrEntry<'_> {
     fn size(&self) -> usize {
         (ENTRY + self.name.len()).next_multiple_of(4) + self.value.len().next_multiple_of(4)
     }
@@ -67,7 +67,7 @@ pub(super) fn place(xattrs: &Xattrs) -> Result<Placed, XattrError> {
             prefix::ACCESS | prefix::DEFAULT => acl(&xattr.value).ok_or(XattrError::Acl)?,
             _ => xattr.value.to_vec(),
         };
-        let entry = Entry { index, name, value };
+        let entry = XattrEntry { index, name, value };
         let (list, room) = if entry.size() <= inode.1 { &mut inode } else { &mut block };
         *room = room.checked_sub(entry.size()).ok_or(XattrError::Full)?;
         if name.len() > 255 {
@@ -107,7 +107,12 @@ pub(super) fn sign(block: &mut [u8; BLOCK], address: u32, seed: Seed) {
 }
 
 /// Writes entries from `at` upwards, and their values from the end downwards.
-fn fill(out: &mut [u8], mut at: usize, entries: &[Entry<'_>], hash: impl Fn(&Entry<'_>) -> u32) {
+fn fill(
+    out: &mut [u8],
+    mut at: usize,
+    entries: &[XattrEntry<'_>],
+    hash: impl Fn(&XattrEntry<'_>) -> u32,
+) {
     let mut values = out.len();
     let mut f = FieldsMut(out);
     for entry in entries {
@@ -125,7 +130,7 @@ fn fill(out: &mut [u8], mut at: usize, entries: &[Entry<'_>], hash: impl Fn(&Ent
 }
 
 /// `e_hash`: of the name's bytes, then of the value's words.
-fn hash(entry: &Entry<'_>) -> u32 {
+fn hash(entry: &XattrEntry<'_>) -> u32 {
     let name = entry.name.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
     entry.value.chunks(4).fold(name, |sum, word| {
         let mut padded = [0; 4];

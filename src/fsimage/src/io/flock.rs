@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Who else may hold a lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LockKind {
     /// Other shared holders may, and no exclusive one.
     Shared,
     /// Nobody else may.
@@ -31,13 +31,18 @@ pub enum Kind {
 ///
 /// # Errors
 /// When the kernel gives no lock at all, as where the file system has none.
-pub fn wait(file: &File, kind: Kind, what: &str, say: &(dyn Fn(&str) + Sync)) -> io::Result<()> {
+pub fn wait(
+    file: &File,
+    kind: LockKind,
+    what: &str,
+    say: &(dyn Fn(&str) + Sync),
+) -> io::Result<()> {
     if try_lock(file, kind)? {
         return Ok(());
     }
     let operation = match kind {
-        Kind::Shared => FlockOperation::LockShared,
-        Kind::Exclusive => FlockOperation::LockExclusive,
+        LockKind::Shared => FlockOperation::LockShared,
+        LockKind::Exclusive => FlockOperation::LockExclusive,
     };
     let (had, waits) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -59,10 +64,10 @@ pub fn wait(file: &File, kind: Kind, what: &str, say: &(dyn Fn(&str) + Sync)) ->
 /// # Errors
 /// When the kernel gives no lock for another reason than that somebody has it, as where the
 /// file system has none.
-pub fn try_lock(file: &File, kind: Kind) -> io::Result<bool> {
+pub fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
     let operation = match kind {
-        Kind::Shared => FlockOperation::NonBlockingLockShared,
-        Kind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        LockKind::Shared => FlockOperation::NonBlockingLockShared,
+        LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
     match rustix::io::retry_on_intr(|| rustix::fs::flock(file, operation)) {
         Ok(()) => Ok(true),
@@ -87,7 +92,7 @@ pub fn unlock(file: &File) -> io::Result<()> {
 pub fn within(file: &File, patience: Duration) -> io::Result<bool> {
     let start = Instant::now();
     loop {
-        if try_lock(file, Kind::Exclusive)? {
+        if try_lock(file, LockKind::Exclusive)? {
             return Ok(true);
         }
         if start.elapsed() >= patience {
@@ -163,9 +168,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let held = File::create(&path).unwrap();
-        assert!(try_lock(&held, Kind::Exclusive).unwrap());
+        assert!(try_lock(&held, LockKind::Exclusive).unwrap());
         let other = File::open(&path).unwrap();
-        assert!(!try_lock(&other, Kind::Shared).unwrap());
+        assert!(!try_lock(&other, LockKind::Shared).unwrap());
         assert!(!within(&other, Duration::from_millis(1)).unwrap());
         let said = Mutex::new(String::new());
         let say = |text: &str| {
@@ -173,7 +178,7 @@ mod tests {
             // Only now, so that the word comes before the lock however slow the machine is.
             rustix::fs::flock(&held, FlockOperation::Unlock).unwrap();
         };
-        wait(&other, Kind::Exclusive, "the thing", &say).unwrap();
+        wait(&other, LockKind::Exclusive, "the thing", &say).unwrap();
         let expected = format!("waiting for the thing, which process {} holds", std::process::id());
         assert_eq!(*said.lock().unwrap(), expected);
     }

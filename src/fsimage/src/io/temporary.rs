@@ -75,7 +75,7 @@ impl Named {
         for _ in 0..ATTEMPTS {
             let (name, file) = Self::new(dir, &mut make)?;
             // Where the file system has no locks, nobody removes leftovers.
-            let is_ours = flock::try_lock(&file, flock::Kind::Exclusive).unwrap_or(true);
+            let is_ours = flock::try_lock(&file, flock::LockKind::Exclusive).unwrap_or(true);
             let there = rustix::fs::statat(dir, &name.name, AtFlags::SYMLINK_NOFOLLOW);
             if is_ours && !matches!(there, Err(Errno::NOENT)) {
                 return Ok((name, file));
@@ -174,7 +174,7 @@ impl Temporary {
                 Err(error) => return Err(error),
             }
             // Only rename replaces what is there, and it needs a name.
-            let _ = flock::try_lock(&self.file, flock::Kind::Exclusive);
+            let _ = flock::try_lock(&self.file, flock::LockKind::Exclusive);
             let (name, ()) = Named::new(&self.dir, |name| self.link(name))?;
             self.name = Some(name);
         }
@@ -259,7 +259,7 @@ fn left(dir: &File, name: &OsStr) -> Option<File> {
     let open = || -> io::Result<Option<File>> {
         let file = regular::open_at(dir, name)?;
         let is_own = file.metadata()?.uid() == rustix::process::geteuid().as_raw();
-        let is_left = is_own && flock::try_lock(&file, flock::Kind::Exclusive)?;
+        let is_left = is_own && flock::try_lock(&file, flock::LockKind::Exclusive)?;
         Ok(is_left.then_some(file))
     };
     // What cannot be opened is not this program's.
@@ -293,7 +293,7 @@ mod tests {
         let mut options = File::options();
         options.read(true).write(true).create_new(true);
         let (name, file) = Named::new(&at, |name| options.open(dir.join(name))).unwrap();
-        assert!(flock::try_lock(&file, flock::Kind::Exclusive).unwrap());
+        assert!(flock::try_lock(&file, flock::LockKind::Exclusive).unwrap());
         Temporary { file, dir: at, name: Some(name) }
     }
 
@@ -345,7 +345,7 @@ mod tests {
                 1 => assert_eq!(remove_left(dir.path())?, 1),
                 2 => {
                     let open = File::open(&path)?;
-                    assert!(flock::try_lock(&open, flock::Kind::Exclusive)?);
+                    assert!(flock::try_lock(&open, flock::LockKind::Exclusive)?);
                     other = Some(open);
                 }
                 _ => {}

@@ -31,14 +31,14 @@ pub const PLINKS: &[u8] = b".wh..wh.plnk";
 /// An entry of a tar. What hides lower content is a [`Kind::Whiteout`], or a
 /// directory that is opaque and has no description; a hard link is a
 /// [`Kind::LowerLink`].
-pub struct Entry<C> {
+pub struct JournalEntry<C> {
     /// As bytes: components would take several times the memory.
     path: Box<[u8]>,
     /// The file, directory, link or mark that the tar has there.
     pub inode: Inode<C>,
 }
 
-impl<C> Entry<C> {
+impl<C> JournalEntry<C> {
     /// The path that the tar gives the entry.
     ///
     /// # Errors
@@ -265,7 +265,7 @@ pub struct Damaged;
 ///
 /// # Errors
 /// When the object was not written by this compiler, or was changed since.
-pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<Entry<C>>>, Damaged> {
+pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<JournalEntry<C>>>, Damaged> {
     let Some(journal) = layer[DirId::ROOT].entries.remove(JOURNAL) else {
         return Ok(None);
     };
@@ -273,7 +273,7 @@ pub fn take<C>(layer: &mut Tree<C>) -> Result<Option<Vec<Entry<C>>>, Damaged> {
     let entry = |id: InodeId| {
         let mut inode = layer.take(id);
         let path = inode.xattrs.remove(PATH).ok_or(Damaged)?;
-        Ok(Entry { path, inode })
+        Ok(JournalEntry { path, inode })
     };
     names.into_values().map(entry).collect::<Result<_, _>>().map(Some)
 }

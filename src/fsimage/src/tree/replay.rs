@@ -13,7 +13,7 @@ mod hide;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::MergeError;
-use super::journal::{Damaged, Entry, PLINKS};
+use super::journal::{Damaged, JournalEntry, PLINKS};
 use super::resolve::{Resolver, Stuck};
 use super::weight::{self, Weigh};
 use crate::budget::Bounds;
@@ -70,7 +70,7 @@ enum View {
 }
 
 /// A directory that a path led to.
-struct Reached {
+struct FoundDir {
     dir: DirId,
     /// It, and all above it but the root.
     dirs: Vec<DirId>,
@@ -106,7 +106,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         })
     }
 
-    pub(super) fn run(mut self, entries: Vec<Entry<C>>) -> Result<Notes> {
+    pub(super) fn run(mut self, entries: Vec<JournalEntry<C>>) -> Result<Notes> {
         self.hide(&entries)?;
         for entry in entries {
             if !hides(&entry.inode) {
@@ -133,7 +133,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
             return Ok(());
         }
         let found = self.walk(parent, View::Now, Missing::Make, path)?;
-        let Some(Reached { dir, dirs, path: real, through_link }) = found else {
+        let Some(FoundDir { dir, dirs, path: real, through_link }) = found else {
             return Err(MergeError::Loop(path.shown()));
         };
         self.check_depth(dirs.len() as u64 + 1, path)?;
@@ -280,7 +280,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         view: View,
         missing: Missing,
         entry: &GuestPath,
-    ) -> Result<Option<Reached>> {
+    ) -> Result<Option<FoundDir>> {
         let mut resolver = Resolver::new(path, self.bounds.steps)?;
         let mut through_link = false;
         while let Some((here, name)) = resolver.next_name() {
@@ -313,7 +313,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
         if missing == Missing::Make {
             self.announce_all(&path);
         }
-        Ok(Some(Reached { dir, dirs: resolver.dirs().collect(), path, through_link }))
+        Ok(Some(FoundDir { dir, dirs: resolver.dirs().collect(), path, through_link }))
     }
 
     /// Announces every directory on a path without symbolic links.
@@ -365,7 +365,7 @@ impl<'m, C: Weigh> Replay<'m, C> {
     }
 }
 
-fn path_of<C>(entry: &Entry<C>) -> Result<GuestPath, Damaged> {
+fn path_of<C>(entry: &JournalEntry<C>) -> Result<GuestPath, Damaged> {
     entry.path().map_err(|_| Damaged)
 }
 

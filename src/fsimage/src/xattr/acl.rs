@@ -21,7 +21,7 @@ pub const DEFAULT: &str = "system.posix_acl_default";
 
 /// Who may do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct AclEntry {
     /// Whom the entry is for: one of the six tags above.
     pub tag: u16,
     /// Of a named user or group.
@@ -31,15 +31,15 @@ pub struct Entry {
 }
 
 /// The entries of `value`, or `None` if Linux would not take it.
-pub fn parse(value: &[u8]) -> Option<Vec<Entry>> {
+pub fn parse(value: &[u8]) -> Option<Vec<AclEntry>> {
     let (version, rest) = value.split_first_chunk::<4>()?;
     let (chunks, rest) = rest.as_chunks::<8>();
     if *version != [2, 0, 0, 0] || !rest.is_empty() {
         return None;
     }
-    let entries: Vec<Entry> = chunks
+    let entries: Vec<AclEntry> = chunks
         .iter()
-        .map(|c| Entry {
+        .map(|c| AclEntry {
             tag: u16::from_le_bytes([c[0], c[1]]),
             perm: u16::from_le_bytes([c[2], c[3]]),
             id: u32::from_le_bytes([c[4], c[5], c[6], c[7]]),
@@ -56,7 +56,7 @@ pub fn parse(value: &[u8]) -> Option<Vec<Entry>> {
 }
 
 /// The xattr's value.
-pub fn encode(entries: &[Entry]) -> Vec<u8> {
+pub fn encode(entries: &[AclEntry]) -> Vec<u8> {
     let mut value = 2u32.to_le_bytes().to_vec();
     for entry in entries {
         value.extend_from_slice(&entry.tag.to_le_bytes());
@@ -67,11 +67,11 @@ pub fn encode(entries: &[Entry]) -> Vec<u8> {
 }
 
 /// The entry that the group's bits of a mode stand for.
-fn group_class(entries: &[Entry]) -> u16 {
+fn group_class(entries: &[AclEntry]) -> u16 {
     if entries.iter().any(|entry| entry.tag == MASK) { MASK } else { GROUP_OBJ }
 }
 
-fn shift(entries: &[Entry], tag: u16) -> Option<u32> {
+fn shift(entries: &[AclEntry], tag: u16) -> Option<u32> {
     match tag {
         USER_OBJ => Some(6),
         OTHER => Some(0),
@@ -81,22 +81,22 @@ fn shift(entries: &[Entry], tag: u16) -> Option<u32> {
 }
 
 /// The permission bits that an access ACL means.
-pub fn mode(entries: &[Entry]) -> u16 {
-    let bits = |entry: &Entry| shift(entries, entry.tag).map_or(0, |shift| entry.perm << shift);
+pub fn mode(entries: &[AclEntry]) -> u16 {
+    let bits = |entry: &AclEntry| shift(entries, entry.tag).map_or(0, |shift| entry.perm << shift);
     entries.iter().map(bits).fold(0, |mode, bits| mode | bits)
 }
 
 /// An access ACL when the permission bits become those of `mode`.
-pub fn with_mode(entries: &[Entry], mode: u16) -> Vec<Entry> {
-    let perm = |entry: &Entry| match shift(entries, entry.tag) {
+pub fn with_mode(entries: &[AclEntry], mode: u16) -> Vec<AclEntry> {
+    let perm = |entry: &AclEntry| match shift(entries, entry.tag) {
         Some(shift) => mode >> shift & 7,
         None => entry.perm,
     };
-    entries.iter().map(|entry| Entry { perm: perm(entry), ..*entry }).collect()
+    entries.iter().map(|entry| AclEntry { perm: perm(entry), ..*entry }).collect()
 }
 
 /// Whether an access ACL says no more than a mode does.
-pub fn is_plain(entries: &[Entry]) -> bool {
+pub fn is_plain(entries: &[AclEntry]) -> bool {
     entries.iter().all(|entry| matches!(entry.tag, USER_OBJ | GROUP_OBJ | OTHER))
 }
 

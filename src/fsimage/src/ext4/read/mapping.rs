@@ -63,7 +63,7 @@ impl Reader<'_> {
             if depth > MAX_DEPTH {
                 return Err(bad(inode.ino, format!("its extent tree has depth {depth}")));
             }
-            let walk = Walk { reader: self, ino: inode.ino, seed: inode.seed };
+            let walk = MappingWalk { reader: self, ino: inode.ino, seed: inode.seed };
             walk.node(root, depth, 0..1 << 32, &mut mapping)?;
         } else {
             BlockMap { reader: self, ino: inode.ino, seen: FxHashSet::default() }
@@ -83,13 +83,13 @@ impl Reader<'_> {
     }
 }
 
-struct Walk<'r> {
+struct MappingWalk<'r> {
     reader: &'r Reader<'r>,
     ino: u32,
     seed: Seed,
 }
 
-impl Walk<'_> {
+impl MappingWalk<'_> {
     /// Adds what the node `bytes` maps, all of it within `range` of the file's blocks.
     ///
     /// Terminates because every node below the root has an entry, entries ascend,

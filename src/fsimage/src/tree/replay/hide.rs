@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{MergeError, Missing, Replay, Result, View, hides, path_of};
 use crate::tree::arena::DirId;
 use crate::tree::inode::{Dir, Inode, InodeId, Kind};
-use crate::tree::journal::Entry;
+use crate::tree::journal::JournalEntry;
 use crate::tree::name::{GuestPath, Name};
 use crate::tree::weight::Weigh;
 use crate::tree::xattrs::Xattrs;
@@ -19,7 +19,7 @@ enum Hidden {
 
 impl<C: Weigh> Replay<'_, C> {
     /// Takes away what the layer hides.
-    pub(super) fn hide(&mut self, entries: &[Entry<C>]) -> Result<()> {
+    pub(super) fn hide(&mut self, entries: &[JournalEntry<C>]) -> Result<()> {
         if !entries.iter().any(|entry| hides(&entry.inode)) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Inodes with all that belongs to them, encoded again and compared.
 
-use crate::ext4::dirent::{self, Entry};
+use crate::ext4::dirent::{self, Dirent};
 use crate::ext4::disk::{BLOCK, EXTENTS_FL, FIRST_INO, I_BLOCK, InodeRecord, JOURNAL_INO};
 use crate::ext4::extent::{self, Run};
 use crate::ext4::limits::MAX_FILE;
@@ -144,10 +144,10 @@ impl Upper<'_> {
         let walked = &self.walked;
         let parent = walked.parents[dir.inode().0 as usize];
         let mut entries = vec![
-            Entry { name: b".", ino: raw.ino, file_type: FileType::Dir },
-            Entry { name: b"..", ino: parent, file_type: FileType::Dir },
+            Dirent { name: b".", ino: raw.ino, file_type: FileType::Dir },
+            Dirent { name: b"..", ino: parent, file_type: FileType::Dir },
         ];
-        entries.extend(walked.tree[dir].entries.iter().map(|(name, id)| Entry {
+        entries.extend(walked.tree[dir].entries.iter().map(|(name, id)| Dirent {
             name: Name::as_bytes(name),
             ino: walked.inos[id.0 as usize],
             file_type: walked.tree.inode(*id).kind.file_type(),
