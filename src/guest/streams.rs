@@ -132,7 +132,8 @@ impl Streams {
             for (slot, channel) in fds[2..].iter_mut().zip(channels) {
                 *slot = channel.interest();
             }
-            // Killed, the command's last words are owed only to a host that takes them.
+            // After a kill, the init waits a second at a time for the host to take what is left,
+            // and gives it up when nothing happens in one.
             let timed_out = sys::poll(&mut fds, killed.then_some(1000)) == 0;
             sys::drain(self.signals);
             let alone = loop {

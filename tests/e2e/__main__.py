@@ -99,7 +99,7 @@ def main():
     chosen = sorted((c for c in every_check() if a.long or a.list or not c.long), key=lambda c: c.long)
     chosen = [c for c in chosen if not a.words or any(w in c.name for w in a.words)]
     if a.list:
-        print('\n'.join(c.name for c in chosen))
+        print('\n'.join(c.name + (' (--long)' if c.long else '') for c in chosen))
         return 0
     missing = missing_tools(common.BINARY)
     if missing:
@@ -121,6 +121,8 @@ def main():
                 % (check.name, time.monotonic() - began, text.strip().replace('\n', '\n    ')),
                 flush=True,
             )
+    if not chosen:
+        print('no such check: --list names them; those with --long run only with it')
     print('%d checks, %d failed, %.0f s' % (len(chosen), len(failed), time.monotonic() - start))
     for name in failed:
         print('  failed: ' + name)

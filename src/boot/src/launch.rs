@@ -248,11 +248,11 @@ fn shares(options: &Options) -> Result<Vec<Share>> {
 pub(crate) fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -> Result<Value> {
     let terminal = Terminal::now();
     let Plan { command, shares, .. } = Plan::of(options, bundle, engine, &terminal)?;
-    match (&options.upper, command.in_memory) {
-        (_, true) => {}
+    let upper_bytes = match (&options.upper, command.in_memory) {
+        (_, true) => bundle.upper.size,
         (Some(kept), false) => Upper::check_kept(bundle, kept, options.upper_size)?,
         (None, false) => Upper::check_private(bundle, options.upper_size)?,
-    }
+    };
     let text = |list: &[OsString]| {
         list.iter().map(|s| s.to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
@@ -279,7 +279,7 @@ pub(crate) fn describe(options: &Options, bundle: &OpenBundle, engine: Engine) -
         "disks": {
             "rootfs": bundle.disk.iter().map(|file| disk(file)).collect::<Vec<_>>(),
             "upper": upper,
-            "upper_bytes": options.upper_size.unwrap_or(bundle.upper.size),
+            "upper_bytes": upper_bytes,
         },
         "command": {
             "argv": text(&command.argv),

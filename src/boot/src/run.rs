@@ -61,22 +61,22 @@ pub fn run(options: &Options, started: Instant) -> Result<u8> {
         }
     }
     let options = &options.with_defaults(&bundle.index.boot);
-    let firmware = krunfw::find(options.krunfw.as_deref())?;
-    let choice = choose::choose(options, &firmware)?;
+    let kernel = krunfw::find(options.krunfw.as_deref())?;
+    let choice = choose::choose(options, &kernel)?;
     let mut engines = vec![choice.engine];
     if choice.may_fall_back {
         engines.push(Engine::Qemu);
     }
     for (i, engine) in engines.iter().enumerate() {
         let last = i + 1 == engines.len();
-        let mut launch = Launch::prepare(options, &bundle, *engine, &firmware, &mut timings)?;
+        let mut launch = Launch::prepare(options, &bundle, *engine, &kernel, &mut timings)?;
         launch.has_successor = !last;
         bundle.unchanged()?;
         // From here on, everything is decided; nothing was started.
         match supervise::supervise(launch, &signals, &mut timings)? {
             supervise::Outcome::Ended(code) => return Ok(code),
             supervise::Outcome::NeverCameUp { why, kvm_runs_no_guest } if !last => {
-                choose::fall_back(&why, kvm_runs_no_guest, &firmware);
+                choose::fall_back(&why, kvm_runs_no_guest, &kernel);
             }
             supervise::Outcome::NeverCameUp { why, .. } => bail!("{engine}: {why}"),
             supervise::Outcome::Refused(why) => bail!("{why}"),
@@ -95,8 +95,8 @@ pub fn dry_run(options: &Options) -> Result<serde_json::Value> {
     suits_this_machine(&bundle.index)?;
     let options = &options.with_defaults(&bundle.index.boot);
     // What is only shown needs no kernel to start with.
-    let firmware = krunfw::find(options.krunfw.as_deref()).unwrap_or_default();
-    let choice = choose::choose(options, &firmware)?;
+    let kernel = krunfw::find(options.krunfw.as_deref()).unwrap_or_default();
+    let choice = choose::choose(options, &kernel)?;
     launch::describe(options, &bundle, choice.engine)
 }
 

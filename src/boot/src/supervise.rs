@@ -29,7 +29,7 @@ use super::wire::{Order, Stream};
 use crate::notice::notice;
 use crate::system::ChildProcess;
 use crate::timings::Timings;
-use crate::wire::code::{MACHINE_FAILED, TIMED_OUT};
+use crate::wire::code::{self, MACHINE_FAILED, TIMED_OUT};
 
 /// How it went.
 pub(crate) enum Outcome {
@@ -46,8 +46,9 @@ pub(crate) enum Outcome {
     },
 }
 
-/// How long a guest has to obey the order to kill everything, on a host that is busy
-/// too, before its process is killed under it. More SIGINTs end it at once.
+/// How long a guest that was told to kill everything has for its last words, an ended engine
+/// has for those that are on their way, and a killed engine has to go, on a busy host too. More
+/// SIGINTs end the engine at once.
 const LAST_GRACE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
 /// How long the reader of this program's output may stall before the rest of what a killed
 /// command wrote is dropped.
@@ -139,6 +140,7 @@ enum Step {
     #[default]
     Running,
     Asked,
+    /// The guest was told to kill everything, or its engine has ended.
     Killing,
 }
 
@@ -197,7 +199,7 @@ impl Watch {
                 self.end_engine();
                 self.raw = None;
                 notice("the guest did not end when it was told to; its machine was ended");
-                128 + SIGKILL as u8
+                code::SIGNAL + SIGKILL as u8
             }
             None => {
                 self.raw = None;
@@ -230,7 +232,7 @@ impl Watch {
         let start = |port, to, stream, control: &Control| match port {
             Some(port) => {
                 let (events, told) = (events.clone(), self.told.clone());
-                // Whoever has not heard of the last bytes yet hears of these then, too.
+                // One event is under way at most; whoever takes it sees all that was passed on by then.
                 let delivered = move || {
                     told.swap(true, Ordering::AcqRel) || events.send(Event::Delivered).is_ok()
                 };

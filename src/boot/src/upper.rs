@@ -41,7 +41,7 @@ impl Upper {
         let size = grown(bundle.upper.size, size)?;
         // On the bundle's own file system blocks can be shared.
         let places = [bundle.dir.clone(), std::env::temp_dir(), "/var/tmp".into()];
-        let mut failed = None;
+        let mut failed = Vec::new();
         for (i, place) in places.iter().enumerate() {
             let copy = || -> io::Result<File> {
                 // The bundle is where it was opened, whatever its path leads to by now.
@@ -57,16 +57,14 @@ impl Upper {
                 Ok(file) => {
                     return Ok(Self { file, throwaway: true, grow: size > bundle.upper.size });
                 }
-                Err(error) => failed = Some((place, error)),
+                Err(error) => failed.push(format!("{}: {error}", place.display())),
             }
         }
-        let (place, error) = failed.expect("there are places");
-        Err(error).with_context(|| {
-            format!(
-                "no place for a private copy of {UPPER}; tried the bundle, {} too",
-                place.display()
-            )
-        })
+        bail!(
+            "no place for a private copy of {UPPER} (TMPDIR names another one, --ephemeral needs \
+             none): {}",
+            failed.join("; ")
+        )
     }
 
     /// The file at `path`: made from the bundle's if it is not there yet.
@@ -85,10 +83,11 @@ impl Upper {
         Ok(Self { file, throwaway: false, grow: new > bundle.upper.size })
     }
 
-    /// Refuses what [`Upper::kept`] would, and changes nothing.
-    pub(crate) fn check_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<()> {
+    /// Refuses what [`Upper::kept`] would, and changes nothing. Returns the size in bytes that the
+    /// upper would have.
+    pub(crate) fn check_kept(bundle: &OpenBundle, path: &Path, size: Option<u64>) -> Result<u64> {
         let check = || match path.exists() {
-            true => Self::lock_kept(bundle, path, size).map(drop),
+            true => Self::lock_kept(bundle, path, size).map(|(_, size)| size),
             false => {
                 let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
                 ensure!(parent.unwrap_or(Path::new(".")).is_dir(), "there is no such directory");
@@ -98,9 +97,9 @@ impl Upper {
         check().with_context(|| format!("upper {}", path.display()))
     }
 
-    /// Refuses a size that [`Upper::private`] would.
-    pub(crate) fn check_private(bundle: &OpenBundle, size: Option<u64>) -> Result<()> {
-        grown(bundle.upper.size, size).map(drop)
+    /// Refuses a size that [`Upper::private`] would; else returns it.
+    pub(crate) fn check_private(bundle: &OpenBundle, size: Option<u64>) -> Result<u64> {
+        grown(bundle.upper.size, size)
     }
 
     /// The upper at `path`, locked, and the size that it is to have.

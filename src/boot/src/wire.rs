@@ -105,7 +105,7 @@ pub mod port {
 pub mod word {
     /// `hello MICROS`: the init runs.
     pub const HELLO: &str = "hello";
-    /// `run MICROS`: the command runs.
+    /// `run MICROS`: the command is about to run.
     pub const RUN: &str = "run";
     /// `note ERRNO TEXT`: something was left out.
     pub const NOTE: &str = "note";

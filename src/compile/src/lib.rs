@@ -44,8 +44,9 @@
 //!   metadata at its end, in the cache or in a bundle.
 //! * **fsmeta**: the merged metadata of all layers, as an EROFS image without data.
 //! * **upper**: the ext4 image that overlayfs writes to; the patches are in it.
-//! * **mark**: an xattr `trusted.rootfs-compile.*` of an object, by which merge knows what
-//!   a tar layer meant (a whiteout, an opaque directory, an implied directory).
+//! * **mark**: an xattr of an object, by which merge knows what a tar layer meant: that a
+//!   directory is opaque or implied, or that a file is a hard link to a lower layer's. A
+//!   whiteout needs none: it is a character device 0:0, as overlayfs has it.
 //! * **implied directory**: one that no entry of its layer names, only a path through it.
 //! * **journal**: all entries of a layer in their order, kept where the tree alone cannot
 //!   tell what they do to the layers below.

@@ -12,11 +12,11 @@ pub enum Event {
         /// Bytes that were read since the last such event.
         bytes: u64,
     },
-    /// A layer is there: from the cache, or compiled to `bytes`.
+    /// A layer is there: from the cache or a repository, or compiled to `bytes`.
     Layer {
         /// The layer's index, from 0 for the lowest.
         layer: usize,
-        /// Whether it came from the cache.
+        /// Whether it came from the cache, or from a repository of `--cache-from`.
         cached: bool,
         /// Bytes of its object.
         bytes: u64,

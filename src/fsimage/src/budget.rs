@@ -15,10 +15,10 @@ pub const MAX_SPARSE: u64 = 32 << 30;
 /// of zeros is 1/1030 of them, and hardly anything else comes near.
 pub const EXPANSION: u64 = 1024;
 
-/// Bytes that are kept in memory, of all layers of a build together.
+/// An amount that all layers of a build share: of memory, or of what they write.
 ///
-/// Nothing is ever given back, so that threads use up the same sum in any order; but what
-/// was taken for an attempt that came to nothing.
+/// Only an attempt that fails gives back what it took. Nothing else does, so that threads use
+/// up the same sum in any order.
 #[derive(Debug)]
 pub struct Budget<'w> {
     limit: u64,

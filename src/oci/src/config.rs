@@ -2,7 +2,7 @@
 //!
 //! The specification's types are strict, the tools that read configs are not: they
 //! are written in Go, where null is an absent value. What is read here is what
-//! Docker and containerd read; behind this door everything has its proper type.
+//! Docker and containerd read; whoever calls gets the specification's types.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::{

@@ -12,7 +12,7 @@ use super::super::liveness::{self, Doubt, Liveness, Sample};
 use super::{Event, Outcome, Watch, Word};
 use crate::notice::notice;
 use crate::timings::Timings;
-use crate::wire::code::MACHINE_FAILED;
+use crate::wire::code::{self, MACHINE_FAILED};
 
 /// What libkrun says of a KVM that does not know an instruction, or cannot enter.
 const KVM_FAILED: [&str; 2] = ["KVM_EXIT_INTERNAL_ERROR", "KVM_EXIT_FAIL_ENTRY"];
@@ -53,7 +53,7 @@ impl Watch {
                 Some(Event::EngineEnded(_)) => self.wait_for_last_words(),
                 Some(Event::Signal(signal)) if signal != SIGWINCH => {
                     self.end_engine();
-                    return Some(Outcome::Ended(128 + signal as u8));
+                    return Some(Outcome::Ended(code::SIGNAL + signal as u8));
                 }
                 Some(Event::Said(Word::Hello(micros))) => {
                     timings.entered(micros);

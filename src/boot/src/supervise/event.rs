@@ -19,7 +19,7 @@ pub(crate) enum Event {
 pub(crate) enum Word {
     /// It runs itself.
     Hello(u64),
-    /// It is about to become the command.
+    /// The command is about to run.
     Runs(u64),
     Last(Status),
 }

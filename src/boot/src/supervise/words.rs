@@ -102,8 +102,11 @@ impl Status {
         let mut numbers = rest.split(' ').map_while(|n| n.parse::<u64>().ok());
         let mut next = || numbers.next();
         let (number, micros, sent) = (next()?, next()?, [next()?, next()?, next()?]);
-        let number = u8::try_from(number).unwrap_or(code::MACHINE_FAILED);
-        let code = if of_signal { number.saturating_add(code::SIGNAL) } else { number };
+        let code = match u8::try_from(number) {
+            Ok(signal) if of_signal => signal.saturating_add(code::SIGNAL),
+            Err(_) if of_signal => u8::MAX,
+            known => known.unwrap_or(code::MACHINE_FAILED),
+        };
         Some(Self::Ended { code, micros, sent })
     }
 }
@@ -142,6 +145,11 @@ mod tests {
         let last = Status::Ended { code: 137, micros: 5, sent: [1, 2, u64::MAX] };
         assert_eq!(hear("signal 9 5 1 2 18446744073709551615"), Some(Word::Last(last)));
         assert_eq!(hear("exit 0 5 0 0 0"), None);
+        for (line, code) in [("exit 255", 255), ("exit 256", 125), ("signal 300", 255)] {
+            let ended = Status::Ended { code, micros: 5, sent: [0; 3] };
+            let heard = Ears::new(false).hear(&format!("{line} 5 0 0 0"), |_| {});
+            assert_eq!(heard, Some(Word::Last(ended)), "{line}");
+        }
         let failed = Status::Failed { code: 127, why: "/x: No such file or directory".into() };
         assert_eq!(Ears::new(false).hear("error 127 2 /x", |_| {}), Some(Word::Last(failed)));
     }

@@ -82,7 +82,8 @@ fn build_by(
     let (image, cache, budgets) = (&image, &cache, &budgets);
     let build = Build { request, image, budgets, cache, staging: Some(&staging), reporter };
     let ready = all_layers(&build)?;
-    // From here on, every layer is in the bundle, and is what its diff ID says.
+    // From here on, every layer is in the bundle: what its diff ID says, or what a repository
+    // of --cache-from, which the user trusts, has for it.
     shared::send(request, &ready, cache, reporter);
 
     reporter.event(Event::Stage("merge"));
@@ -96,7 +97,7 @@ fn build_by(
     let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
     summary.inodes = fsmeta.inodes;
     summary.bytes_out += fsmeta_size;
-    // FUSE keeps the directory of a file that is open.
+    // Where FUSE holds the bundle, a directory with an open file in it cannot be renamed.
     drop(fsmeta);
 
     reporter.event(Event::Stage("patch"));
@@ -226,7 +227,9 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     }
     let image =
         Image::open(&reference, &wanted, &access).with_context(|| match reference.pin() {
-            Some(_) => format!("as {} has it (--update asks again)", request.lock.path.display()),
+            Some(_) => {
+                format!("as {} has it (build --update asks again)", request.lock.path.display())
+            }
             None => format!("for {wanted}"),
         })?;
     // Before it is written down that this is the image.

@@ -39,8 +39,8 @@ pub struct Budgets {
     pub sparse: Budget<'static>,
     /// Of [`Limits::expansion_bytes`].
     pub expansion: Budget<'static>,
-    /// As much again, for compiled layers that somebody else offers: what these claim is
-    /// nothing that a layer lacks which is compiled instead.
+    /// As much memory again, for compiled layers that somebody else offers: whatever these
+    /// claim to need, the layers that are compiled here have their own.
     pub offered: Budget<'static>,
     /// Steps on paths, of [`Limits::steps`].
     pub steps: Steps,

@@ -72,7 +72,7 @@ impl<'b> Placer<'b> {
         stat: Stat,
         xattrs: Xattrs,
     ) -> Result<()> {
-        let firm = self.firm_parent(parent)?;
+        let firm = self.firm_dir_or_journal(parent)?;
         let kind = Kind::Dir(Dir::default());
         self.record(&parent.join(&name), || Inode { stat, xattrs: xattrs.clone(), kind })?;
         let parent = self.parent(parent, firm)?;
@@ -91,7 +91,7 @@ impl<'b> Placer<'b> {
         name: Name,
         inode: Inode<Extents>,
     ) -> Result<()> {
-        let firm = self.firm_parent(parent)?;
+        let firm = self.firm_dir_or_journal(parent)?;
         self.record(&parent.join(&name), || inode.clone())?;
         let parent = self.parent(parent, firm)?;
         self.add(parent, name, inode)?;
@@ -116,7 +116,7 @@ impl<'b> Placer<'b> {
     ) -> Result<()> {
         let target =
             GuestPath::parse(target).with_context(|| format!("hard link to {}", shown(target)))?;
-        let firm = self.firm_parent(parent)?;
+        let firm = self.firm_dir_or_journal(parent)?;
         let bound = self.firm_file(&target);
         if bound.is_none() {
             self.begin_journal()?;
@@ -140,7 +140,7 @@ impl<'b> Placer<'b> {
 
     /// A whiteout: `name` in `parent` is hidden in the layers below.
     pub(super) fn whiteout(&mut self, parent: &GuestPath, name: Name) -> Result<()> {
-        let firm = self.firm_parent(parent)?;
+        let firm = self.firm_dir_or_journal(parent)?;
         self.record(&parent.join(&name), Journal::whiteout)?;
         // Where the layer itself has something else than a directory, nothing of
         // lower layers is there to be hidden.
@@ -156,7 +156,7 @@ impl<'b> Placer<'b> {
 
     /// An opaque directory: `dir` hides what layers below have in it.
     pub(super) fn opaque(&mut self, dir: &GuestPath) -> Result<()> {
-        let firm = self.firm_parent(dir)?;
+        let firm = self.firm_dir_or_journal(dir)?;
         self.record(dir, Journal::opaque)?;
         let dir = match firm {
             Some(dir) => Some(dir),
@@ -210,10 +210,10 @@ impl<'b> Placer<'b> {
         Ok(())
     }
 
-    /// The directory at `path` if the layer describes it, and every one on the way:
-    /// then no layer below has a say in where an entry in it goes. Anywhere else,
-    /// the journal begins.
-    fn firm_parent(&mut self, path: &GuestPath) -> Result<Option<DirId>> {
+    /// The directory at `path` if it is firm: the layer describes it and every one on the way,
+    /// so that no layer below has a say in where an entry in it goes. Anywhere else, the
+    /// journal begins.
+    fn firm_dir_or_journal(&mut self, path: &GuestPath) -> Result<Option<DirId>> {
         let firm = self.firm_dir(&path.0);
         if firm.is_none() {
             self.begin_journal()?;

@@ -77,7 +77,6 @@ pub(super) struct Stream<'a> {
     allowed: Allowed<'a>,
     /// Bytes that were taken from the budget for expansion.
     expanded: u64,
-    progress: &'a (dyn Fn(u64) + Sync),
 }
 
 /// How long the tar stream may be.
@@ -139,7 +138,6 @@ pub(super) fn with_stream<T>(
             plain: false,
             allowed,
             expanded: 0,
-            progress,
         };
         let made = take(&mut stream);
         enough.store(true, Ordering::Relaxed);
@@ -343,7 +341,6 @@ impl Stream<'_> {
         while !self.available()?.is_empty() {
             self.at = self.chunk.len();
         }
-        (self.progress)(0);
         Ok((Digest::from_hasher(self.tar.sha256.clone()), self.tar.bytes))
     }
 }

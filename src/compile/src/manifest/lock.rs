@@ -76,7 +76,12 @@ impl LockUse {
         let lock: Lock = serde_json::from_slice(&text)
             .with_context(|| format!("{} is not a lock of this program", shown()))?;
         let version = lock.version;
-        ensure!(version == VERSION, "{}: version {version} is not known", shown());
+        ensure!(
+            version == VERSION,
+            "{}: version {version} is not known, only {VERSION}: build with the program that wrote \
+             it, or let build --update write it again",
+            shown()
+        );
         Ok(lock)
     }
 

@@ -22,9 +22,10 @@ pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
-    /// [HOST[:PORT]/]NAME[:TAG] of a registry, oci:DIR[:TAG],
-    /// oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:DIR or
-    /// docker-daemon:NAME; @sha256:… behind it pins the digest.
+    /// [docker://][HOST[:PORT]/]NAME[:TAG] of a registry, oci:DIR[:NAME],
+    /// oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], archive:FILE[:NAME]
+    /// (either of them), dir:DIR or docker-daemon:NAME; @sha256:… behind it pins
+    /// the digest.
     #[schemars(with = "String")]
     pub(super) image: ImageRef,
     /// Refuse the image, which is in a registry, unless it is signed.

@@ -10,13 +10,16 @@ use crate::patch::op::Op;
 pub struct Location {
     /// The path of the file, or the name of the image where there is no manifest.
     pub file: PathBuf,
-    /// From 1.
+    /// From 1; 0 if it is not known.
     pub line: usize,
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.line {
+            0 => write!(f, "{}", self.file.display()),
+            line => write!(f, "{}:{line}", self.file.display()),
+        }
     }
 }
 

@@ -67,7 +67,8 @@ pub fn apply(
     let mut changes = Vec::new();
     for patch in patches {
         let done = patch.op.apply(&mut work).and_then(|()| work.see());
-        // A glob passes over what leads nowhere, and does not tell this from the limit.
+        // A glob passes over paths that lead nowhere, and those that went past the limit of
+        // steps look the same to it: so the limit is asked for here.
         let done = environment.budgets.steps.check().map_err(Into::into).and(done);
         done.with_context(|| patch.to_string())?;
         changes.push(std::mem::take(&mut work.changes));

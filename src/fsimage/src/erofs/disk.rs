@@ -1,7 +1,7 @@
 //! The on-disk structures of EROFS, little-endian throughout.
 //!
-//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12. Of the room, this is
-//! the one file that the writers and the reader share.
+//! Layouts, bits and limits are those of `fs/erofs/erofs_fs.h` in Linux 6.12. Writers and reader share
+//! this file, and of the plan which form of image it is; nothing else.
 
 use crate::fields::Fields;
 use crate::tree::file_type::FileType;
@@ -86,7 +86,8 @@ pub const CHUNK_INDEXES: u32 = 0x20;
 /// Block address of a hole.
 pub const NULL_ADDR: u32 = u32::MAX;
 
-/// Xattrs by which a layer's own EROFS keeps what only the merge needs.
+/// Xattrs by which a layer's own EROFS keeps what only the merge needs; `tree::journal` and
+/// `tree::xattrs` have two more.
 pub const MARK_OPAQUE: &[u8] = OVERLAY_OPAQUE;
 /// A directory that no entry describes.
 pub const MARK_IMPLIED: &[u8] = b"trusted.rootfs-compile.implied";

@@ -6,7 +6,8 @@
 //! bytes, and it may stream them. What is zero becomes a hole, so an upper costs
 //! what is in it, whatever its size.
 //!
-//! [`read`] goes the other way, and shares only the records with the writer.
+//! [`read`] goes the other way, and shares only the records with the writer; but
+//! `read::check` encodes again, to see that nothing else could have been written.
 
 mod content;
 mod dirent;

@@ -1,4 +1,4 @@
-//! What a check of a cache found. Each room that keeps something there checks its own.
+//! What a check of a cache found. Each module that keeps something there checks its own.
 
 use std::ffi::OsStr;
 use std::io;

@@ -48,7 +48,8 @@ impl<C> JournalEntry<C> {
     }
 }
 
-/// The entries of one layer, in the order of its tar.
+/// The entries of one layer: those that its tree stood for when the journal began, in the
+/// tree's order, and from then on those of the tar, in the tar's order.
 pub struct Journal(Vec<InodeId>);
 
 impl Journal {

@@ -12,7 +12,8 @@ use crate::patch::change::ChangeKind;
 use crate::patch::content::Content;
 use crate::patch::work::Work;
 
-/// Adds to the end of a file that is there; mode, owner and xattrs stay.
+/// Adds to the end of a file that is there; mode, owner and xattrs stay, but not
+/// its capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Append {

@@ -33,7 +33,7 @@ pub(in crate::patch) trait Operation {
 pub(super) fn guest_path(path: &str) -> Result<()> {
     ensure!(path.starts_with('/'), "the path {path:?} is not absolute");
     ensure!(!path.contains('\0'), "the path holds a NUL");
-    ensure!(path.len() <= 4096, "the path has {} bytes; Linux allows 4096", path.len());
+    ensure!(path.len() < 4096, "the path has {} bytes; Linux allows 4095", path.len());
     match path.split('/').find(|name| name.len() > 255) {
         Some(name) => bail!("a name of {} bytes; Linux allows 255", name.len()),
         None => Ok(()),
@@ -44,7 +44,7 @@ pub(super) fn guest_path(path: &str) -> Result<()> {
 /// where no file has such a name.
 pub(super) fn guest_glob(path: &str) -> Result<()> {
     match path.contains(['*', '?', '[', '{']) {
-        true if path.starts_with('/') && !path.contains('\0') && path.len() <= 4096 => Ok(()),
+        true if path.starts_with('/') && !path.contains('\0') && path.len() < 4096 => Ok(()),
         _ => guest_path(path),
     }
 }

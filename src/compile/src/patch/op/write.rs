@@ -18,7 +18,7 @@ use crate::patch::shown::{kind_name, shown};
 use crate::patch::work::Work;
 
 /// Makes a file, or gives a file other content; mode, owner and xattrs of a
-/// file that is there stay unless they are given.
+/// file that is there stay unless they are given, but not its capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Write {
@@ -69,7 +69,7 @@ impl Operation for Write {
             let id = work.make_at(&found, ChangeKind::Made, inode)?;
             return work.set_content(id, content);
         };
-        // Before what is written may be the file that names owners.
+        // Looked up first: the content may be that of /etc/passwd, which names owners.
         let owner = work.owner_of(id, self.owner.as_ref())?;
         let mut changes = match &work.tree.inode(id).kind {
             Kind::File(old) => !old.same(&content, &work.disks)?,

@@ -1,6 +1,7 @@
 //! Reads an EROFS, and checks all of it: an image may be hostile.
 //!
-//! Shares only the on-disk structures with the writers. Serves the merge from
+//! Shares the on-disk structures and the form of an image with the writers, and nothing
+//! else. Serves the merge from
 //! cached objects, `verify`, and the tests' round trip.
 
 mod content;
