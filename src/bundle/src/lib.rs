@@ -1,8 +1,10 @@
 //! The bundle: a directory that can be moved, which a virtual machine boots from.
 //!
+//! [`open`] opens one, [`index`] is what it says of itself, [`sound`] says whether all of it is as
+//! it should be, and [`signature`] who vouches for it.
+//!
 //! A bundle is made beside its place ([`staging`]) and gets its name when it is whole.
 //! Nothing is removed that this program did not make ([`made`], [`leftover`]).
-//! [`signature`] says who vouches for a bundle.
 
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

@@ -4,7 +4,6 @@
 //! cargo run -p rootfs-compile --example build_bundle -- bundle && rootfs-boot bundle -- cat /etc/motd
 //! ```
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -28,20 +27,11 @@ impl Reporter for Lines {
 /// Builds the image that comes with the project, with another motd, into `output`. `cache`
 /// keeps compiled layers.
 fn hello(output: &Path, cache: &Path) -> Result<Summary> {
-    // A manifest is read from a file, as its paths are relative to that.
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    let dir = output.parent().context("the output has no directory")?;
-    let file = dir.join("example.yaml");
-    let image = top.join("testimages/hello");
-    fs::write(
-        &file,
-        format!(
-            "image: oci:{}:latest\nplatform: linux/amd64\npatches:\n- write: {{ path: /etc/motd, content: \
-             \"from code\\n\" }}\n",
-            image.display()
-        ),
-    )?;
-    let manifest = Manifest::load(&file, &Default::default())?;
+    let text = "image: oci:testimages/hello:latest\nplatform: linux/amd64\n\
+                patches:\n- write: { path: /etc/motd, content: \"from code\\n\" }\n";
+    // The file need not exist: errors name it, and paths in the text are relative to it.
+    let manifest = Manifest::read(text.as_bytes(), &top.join("example.yaml"), &Default::default())?;
     build(&Request::new(manifest, output, cache), &Lines)
 }
 

@@ -1,6 +1,7 @@
 //! What a build tells of itself while it runs.
 
-/// A step of a build.
+/// A step of a build, from any of its threads. `Layers` comes first; a layer that is cached has
+/// no `Read`.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The image is known. `bytes` of each layer are its blob's.
@@ -32,7 +33,7 @@ pub enum Event {
 /// A layer, as a reporter may show it.
 #[derive(Clone, Debug)]
 pub struct LayerName {
-    /// The digest of the layer, as text.
+    /// The digest of the layer's blob, as text.
     pub digest: String,
     /// Bytes of the layer's blob.
     pub bytes: u64,

@@ -41,6 +41,9 @@ impl Image {
     /// # Errors
     /// When the blob is missing (a foreign layer's may be), cannot be opened, or has
     /// another size than its descriptor says.
+    ///
+    /// # Panics
+    /// When the image has no layer `index`.
     pub fn blob(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
         let layer = &self.layers[index];
         if is_foreign(&layer.media_type) && !self.store.has(&layer.key)? {
@@ -71,6 +74,9 @@ impl Image {
     ///
     /// # Errors
     /// When the sizes differ, or what holds the image cannot be read.
+    ///
+    /// # Panics
+    /// When the image has no layer `index`.
     pub fn check_size(&self, index: usize) -> Result<()> {
         let layer = &self.layers[index];
         self.store.size(&layer.key)?.map_or(Ok(()), |size| is_size(layer, size))

@@ -1,6 +1,10 @@
 //! Container images where they are, in registries, layouts, archives and a daemon: their
 //! names, their platforms, what they consist of, and their blobs.
 //!
+//! Start with [`ImageRef`], a name, and [`Image::open`], what it leads to. All calls block until
+//! they are done, and those that reach a registry drive a runtime of their own: from async code,
+//! call them where blocking is allowed (tokio's `spawn_blocking`).
+//!
 //! Without the feature `images` there are only the platforms, and nothing that speaks to a
 //! network.
 

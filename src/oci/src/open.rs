@@ -14,7 +14,10 @@ use crate::{daemon, docker, form, layout};
 
 impl Image {
     /// Finds what `reference` means for `platform`; `access` is how registries
-    /// are reached.
+    /// are reached. Blocks.
+    ///
+    /// # Panics
+    /// On a thread that drives an async runtime, if the image is in a registry.
     ///
     /// # Errors
     /// When there is no such image for `platform`, the name is that of more than one, or

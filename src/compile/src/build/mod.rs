@@ -179,6 +179,10 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
 
 fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Signed>)> {
     let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
+    // Those of a manifest that was made by code were never checked.
+    for patch in &request.manifest.patches {
+        patch.op.check().with_context(|| patch.to_string())?;
+    }
     let (image, signed) = find(request, &say)?;
     for warning in &image.warnings {
         reporter.event(Event::Warning(warning.clone()));

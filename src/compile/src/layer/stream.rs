@@ -157,7 +157,9 @@ struct Progress<'a, R> {
 impl<R: Read> Read for Progress<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        (self.report)(n as u64);
+        if n > 0 {
+            (self.report)(n as u64);
+        }
         Ok(n)
     }
 }

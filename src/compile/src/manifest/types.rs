@@ -8,7 +8,8 @@ use oci::{ImageRef, Platform};
 use crate::manifest::written::{Upper, VerifyImage};
 use crate::patch::located::{Location, Patch};
 
-/// A manifest, checked.
+/// What an image becomes. One that was read is checked already; the patches of one that code
+/// made are checked when it is built. Paths of the host are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The image that the bundle is made of.

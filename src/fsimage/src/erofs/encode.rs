@@ -53,7 +53,7 @@ fn inode(plan: &Plan<'_>, node: &Node, ino: usize, out: &mut Vec<u8>) {
         layout,
         xattr_icount: xattr::icount(node.xattr_size),
         file_type: inode.kind.file_type(),
-        permissions: inode.stat.mode,
+        permissions: inode.stat.mode & 0o7777,
         size: size_of(inode, node.content),
         u,
         ino: ino as u32 + 1,

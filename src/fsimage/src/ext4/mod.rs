@@ -92,8 +92,9 @@ impl<'t, C: Content> Layout<'t, C> {
         self.size
     }
 
-    /// Writes the file system into `sink`. UUID and hash seed come from `seed`, which should
-    /// come from the content.
+    /// Writes the file system into `sink`, from its start. UUID and hash seed come from `seed`,
+    /// which should come from the content. A [`FileSink`](crate::io::sink::FileSink) has all of it
+    /// only when it is finished, with an empty head.
     ///
     /// # Errors
     /// When a file's content cannot be read or is not what [`Content`] promises, or `sink` does

@@ -143,7 +143,7 @@ impl Builder {
         let stat = inode.map_or(lost_and_found, |(_, inode)| inode.stat);
         let file_type = inode.map_or(FileType::Dir, |(_, inode)| inode.kind.file_type());
         let mut record = InodeRecord {
-            mode: file_type.mode_bits() | stat.mode,
+            mode: file_type.mode_bits() | stat.mode & 0o7777,
             uid: stat.uid,
             gid: stat.gid,
             size: node.size,

@@ -65,7 +65,9 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Writes `file`, which is empty, from its start.
+    /// Writes `file` from its start. The file must be empty: nothing is written where zeros are,
+    /// so what lay there would stay. It has all that was written only after
+    /// [`FileSink::finish`].
     pub fn new(file: File) -> Self {
         Self { part: Part::new(0), hashed: 0, hash: None, behind: Behind::new(file) }
     }

@@ -17,7 +17,8 @@ pub struct Access {
     pub offline: bool,
     /// A login in place of the stored ones.
     pub credentials: Option<Credentials>,
-    /// Where manifests and configs are kept, and spool files while they are read.
+    /// The directory where manifests and configs are kept, and spool files while they are read;
+    /// an empty path is the working directory.
     pub documents: PathBuf,
     /// Bytes that an archive which is compressed as a whole may decompress to, in
     /// place of the default.
@@ -56,8 +57,8 @@ impl Credentials {
 const MAX_DOCUMENTS: u64 = 512 << 20;
 
 impl Access {
-    /// Gives name and password of the environment to the registry of `image`, unless
-    /// the user named another one: those of mirrors, of shared layers and of what
+    /// Gives [`Access::credentials`] to the registry of `image`, unless they name a registry
+    /// themselves: those of mirrors, of shared layers and of what
     /// else a build asks are not the user's to know.
     pub fn are_for(&mut self, image: &ImageRef) {
         let registry = image.registry_name().map(|name| name.registry().to_owned());

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::operation::Operation;
@@ -31,7 +31,7 @@ impl Operation for Include {
     }
 
     fn apply(&self, _: &mut Work<'_>) -> Result<()> {
-        // The manifest has put what the file holds in the place of this.
-        Ok(())
+        // A manifest that was read has what the file holds in the place of this.
+        bail!("only a manifest that is read from a file or text can include patches")
     }
 }

@@ -4,7 +4,7 @@
 //! upper of a bundle, one that a guest has written to, unmounted or not, and what
 //! mke2fs makes, with block maps, inline data, xattrs in inodes of their own and
 //! hashed directories. [`check`] is stricter: it accepts
-//! only what the writer of this project would have written.
+//! only the upper of a bundle, as a build of this project would have written it.
 //!
 //! Invariant: what is read is bounded by what the file really holds. Metadata that
 //! lie in a hole are an error, every block belongs to one inode, and every
