@@ -16,7 +16,7 @@ use crate::names::INDEX;
 /// A file's hash, and what it is taken of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Content {
+pub enum ContentHash {
     /// BLAKE3 of all bytes.
     Blake3(Blake3),
     /// For a file that is mostly holes, and may have terabytes of them. BLAKE3
@@ -25,12 +25,12 @@ pub enum Content {
     Blake3NonzeroBlocks(Blake3),
 }
 
-impl Content {
+impl ContentHash {
     /// Refuses a content that is `found` and should be this one, of the index.
     ///
     /// # Errors
     /// When the two differ in their kind or their hash.
-    pub fn check(&self, found: &Content) -> Result<()> {
+    pub fn check(&self, found: &ContentHash) -> Result<()> {
         ensure!(found == self, "its content is not what {INDEX} says: the hash differs");
         Ok(())
     }
@@ -39,7 +39,7 @@ impl Content {
     ///
     /// # Errors
     /// When the file has another hash, cannot be read, or has more holes than are hashed
-    /// (see [`Content::again`]).
+    /// (see [`ContentHash::again`]).
     pub fn check_file(&self, file: &File) -> Result<()> {
         self.check(&self.again(file)?)
     }
@@ -61,9 +61,9 @@ impl Content {
     /// The hash of `file`'s present content, of the same kind.
     ///
     /// # Errors
-    /// When the file cannot be read, or, for [`Content::Blake3`], when it has more than
+    /// When the file cannot be read, or, for [`ContentHash::Blake3`], when it has more than
     /// [`MAX_HOLES`] bytes of holes.
-    pub fn again(&self, file: &File) -> io::Result<Content> {
+    pub fn again(&self, file: &File) -> io::Result<ContentHash> {
         match self {
             Self::Blake3(_) => {
                 has_few_holes(file)?;
@@ -101,7 +101,7 @@ fn has_few_holes(file: &File) -> io::Result<()> {
 
 const BLOCK: usize = 4096;
 
-/// [`Content::Blake3NonzeroBlocks`] of a file from its first byte to its last.
+/// [`ContentHash::Blake3NonzeroBlocks`] of a file from its first byte to its last.
 #[derive(Default)]
 pub struct NonzeroBlocks {
     hasher: blake3::Hasher,
@@ -155,17 +155,17 @@ impl NonzeroBlocks {
     }
 
     /// The hash of all that came.
-    pub fn finish(mut self) -> Content {
+    pub fn finish(mut self) -> ContentHash {
         // Of a file that someone cut.
         let rest = std::mem::take(&mut self.partial);
         self.block(&rest);
         self.hasher.update(&self.due);
-        Content::Blake3NonzeroBlocks(self.hasher.finalize().into())
+        ContentHash::Blake3NonzeroBlocks(self.hasher.finalize().into())
     }
 }
 
-/// [`Content::Blake3NonzeroBlocks`] of `file`.
-fn nonzero_blocks(file: &File) -> io::Result<Content> {
+/// [`ContentHash::Blake3NonzeroBlocks`] of `file`.
+fn nonzero_blocks(file: &File) -> io::Result<ContentHash> {
     let mut hash = NonzeroBlocks::default();
     let mut buffer = vec![0; 256 * BLOCK];
     let mut at = 0;
@@ -207,14 +207,14 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 30).unwrap();
         file.write_all_at(b"x", 1 << 20).unwrap();
-        let holes = Content::Blake3(Blake3::of(b"")).holes(&file).unwrap();
+        let holes = ContentHash::Blake3(Blake3::of(b"")).holes(&file).unwrap();
         assert!(holes > (1 << 30) - (1 << 20) && holes < 1 << 30, "{holes}");
-        assert_eq!(Content::Blake3NonzeroBlocks(Blake3::of(b"")).holes(&file).unwrap(), 0);
+        assert_eq!(ContentHash::Blake3NonzeroBlocks(Blake3::of(b"")).holes(&file).unwrap(), 0);
         let mut block = [0; 4096];
         block[5] = b'x';
         let mut expected = blake3::Hasher::new();
         expected.update(&(1u64 << 17).to_le_bytes()).update(&block);
-        let expected = Content::Blake3NonzeroBlocks(expected.finalize().into());
+        let expected = ContentHash::Blake3NonzeroBlocks(expected.finalize().into());
         assert_eq!(hash(&[]), expected);
         assert_eq!(hash(&[0; 100_000]), expected);
         assert_ne!(hash(&[1]), expected);
@@ -226,8 +226,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 << 40).unwrap();
         file.write_all_at(b"x", 2 << 40).unwrap();
-        let error = Content::Blake3(Blake3::of(b"")).again(&file).unwrap_err();
+        let error = ContentHash::Blake3(Blake3::of(b"")).again(&file).unwrap_err();
         assert!(error.to_string().contains("bytes of holes"), "{error}");
-        assert!(Content::Blake3NonzeroBlocks(Blake3::of(b"")).again(&file).is_ok());
+        assert!(ContentHash::Blake3NonzeroBlocks(Blake3::of(b"")).again(&file).is_ok());
     }
 }

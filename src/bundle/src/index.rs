@@ -9,7 +9,7 @@ use oci::Platform;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
-use super::content::Content;
+use super::content::ContentHash;
 use crate::boot::bad_value::BadValue;
 use crate::boot::options::Boot;
 use crate::boot::signal::Signal;
@@ -164,7 +164,7 @@ pub struct FileEntry {
     pub size: u64,
     /// Hash of what the file holds.
     #[serde(flatten)]
-    pub content: Content,
+    pub content: ContentHash,
 }
 
 /// A stretch of the disk.

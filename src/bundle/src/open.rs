@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use fsimage::io::temporary::Temporary;
 
-use super::content::Content;
+use super::content::ContentHash;
 use super::index::Index;
 use super::signature;
 use super::sound::{self, Depth};
@@ -97,7 +97,7 @@ impl OpenBundle {
     }
 
     /// Every file of the index, once, with what it holds.
-    pub fn files(&self) -> Vec<(&str, &File, &Content)> {
+    pub fn files(&self) -> Vec<(&str, &File, &ContentHash)> {
         let open: HashMap<&str, &OpenFile> = self.open_files().collect();
         let files = self.index.files.iter().filter_map(|entry| {
             let file = open.get(&*entry.path)?;

@@ -11,7 +11,7 @@ use fsimage::io::regular;
 use fsimage::io::stamp::Stamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::content::Content;
+use crate::content::ContentHash;
 use crate::index::Index;
 use crate::missing::missing;
 use crate::names::{INDEX, LAYERS, VMDK};
@@ -32,7 +32,7 @@ pub struct OpenFile {
 impl OpenFile {
     /// Whether the file is what it was when it was checked, and `content` if that cannot
     /// be told without hashing it.
-    pub(super) fn is_unchanged(&self, content: &Content) -> Result<bool> {
+    pub(super) fn is_unchanged(&self, content: &ContentHash) -> Result<bool> {
         let mut before = Stamp::of(&self.file.metadata()?);
         if before == self.stamp {
             return Ok(true);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fsimage::digest::Blake3;
 use fsimage::units::BLOCK_SIZE;
 
-use super::content::Content;
+use super::content::ContentHash;
 use super::index::{FileEntry, Index};
 use super::{start, vmdk};
 use crate::boot::size::{ByteSize, UpperSize};
@@ -30,7 +30,7 @@ pub(crate) fn check(index: &Index) -> Result<()> {
     disk(index, &files)?;
     let descriptor = vmdk::of(index)?;
     let entry = files[VMDK];
-    let hash = Content::Blake3(Blake3::of(descriptor.as_bytes()));
+    let hash = ContentHash::Blake3(Blake3::of(descriptor.as_bytes()));
     ensure!(
         entry.size == descriptor.len() as u64 && entry.content == hash,
         "{VMDK}: its size or hash is not that of the disk's descriptor"
@@ -60,7 +60,7 @@ fn files(index: &Index) -> Result<BTreeMap<&str, &FileEntry>> {
 }
 
 fn file(file: &FileEntry) -> Result<()> {
-    let has_holes = matches!(file.content, Content::Blake3NonzeroBlocks(_));
+    let has_holes = matches!(file.content, ContentHash::Blake3NonzeroBlocks(_));
     // Whoever hashes a file byte by byte must not meet terabytes of holes.
     ensure!(has_holes == (file.path == UPPER), "{UPPER} alone is hashed by its blocks");
     match &*file.path {

@@ -64,13 +64,22 @@ impl Depth {
     }
 }
 
-/// What is wrong with the bundle at `place`: file, and what. Nothing if it is sound, and
-/// signed by one of `keys` unless there are none.
-pub fn verify(place: &Place, keys: &[Key]) -> Vec<(String, String)> {
+/// What is wrong with one file of a bundle.
+#[derive(Debug)]
+pub struct Problem {
+    /// The file's path, relative to the bundle.
+    pub path: String,
+    /// Why the bundle is not sound.
+    pub error: anyhow::Error,
+}
+
+/// What is wrong with the bundle at `place`. Nothing if it is sound, and signed by one of
+/// `keys` unless there are none.
+pub fn verify(place: &Place, keys: &[Key]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |path: &str, result: Result<()>| {
         if let Err(error) = result {
-            problems.push((path.to_owned(), format!("{error:#}")));
+            problems.push(Problem { path: path.to_owned(), error });
         }
     };
     match place.index() {

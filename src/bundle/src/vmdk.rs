@@ -8,7 +8,7 @@
 use anyhow::{Result, bail};
 use fsimage::digest::Blake3;
 
-use super::content::Content;
+use super::content::ContentHash;
 use super::index::Index;
 use crate::names::FSMETA;
 
@@ -45,7 +45,7 @@ pub fn of(index: &Index) -> Result<String> {
     let extents: Vec<_> = extents.map(|e| Extent { path: e.path.clone(), size: e.size }).collect();
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA);
     match fsmeta.map(|file| &file.content) {
-        Some(Content::Blake3(hash)) => Ok(descriptor(&extents, cid(hash))),
+        Some(ContentHash::Blake3(hash)) => Ok(descriptor(&extents, cid(hash))),
         _ => bail!("{FSMETA} has no hash"),
     }
 }

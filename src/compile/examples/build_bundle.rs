@@ -9,18 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rootfs_compile::build::{Request, Summary, build};
 use rootfs_compile::manifest::Manifest;
-use rootfs_compile::progress::{Event, Reporter};
+use rootfs_compile::progress::Event;
 
 /// Prints what a person may want to know, and leaves out how far it is.
-struct Lines;
-
-impl Reporter for Lines {
-    fn event(&self, event: Event) {
-        match event {
-            Event::Stage(stage) => println!("{stage}"),
-            Event::Warning(text) => println!("warning: {text}"),
-            _ => {}
-        }
+fn print(event: Event) {
+    match event {
+        Event::Stage(stage) => println!("{stage}"),
+        Event::Warning(text) => println!("warning: {text}"),
+        _ => {}
     }
 }
 
@@ -32,7 +28,7 @@ fn hello(output: &Path, cache: &Path) -> Result<Summary> {
                 patches:\n- write: { path: /etc/motd, content: \"from code\\n\" }\n";
     // The file need not exist: errors name it, and paths in the text are relative to it.
     let manifest = Manifest::read(text.as_bytes(), &top.join("example.yaml"), &Default::default())?;
-    build(&Request::new(manifest, output, cache), &Lines)
+    build(&Request::new(manifest, output, cache), &print)
 }
 
 fn main() -> Result<()> {

@@ -45,6 +45,12 @@ pub trait Reporter: Sync {
     fn event(&self, event: Event);
 }
 
+impl<F: Fn(Event) + Sync> Reporter for F {
+    fn event(&self, event: Event) {
+        self(event);
+    }
+}
+
 /// Shows nothing.
 pub struct Silent;
 

@@ -3,14 +3,14 @@
 use fsimage::digest::{Blake3, DiffId, Digest};
 
 use super::*;
-use crate::content::Content;
+use crate::content::ContentHash;
 use crate::index::{Config, DiskExtent, FileEntry, Image, Layer};
 use crate::names::{FSMETA, UPPER, VMDK, layer_path};
 use crate::vmdk;
 
 /// The index of an image of two layers.
 fn sample() -> Index {
-    let hash = |text: &str| Content::Blake3(Blake3::of(text.as_bytes()));
+    let hash = |text: &str| ContentHash::Blake3(Blake3::of(text.as_bytes()));
     let layer = |text: &str| Layer {
         diff_id: DiffId::of(text.as_bytes()),
         digest: None,
@@ -25,7 +25,7 @@ fn sample() -> Index {
     };
     let layers = vec![layer("one"), layer("two")];
     let entry = |path: &str, size, content| FileEntry { path: path.into(), size, content };
-    let upper = Content::Blake3NonzeroBlocks(Blake3::of(b""));
+    let upper = ContentHash::Blake3NonzeroBlocks(Blake3::of(b""));
     let mut files = vec![entry(FSMETA, 4096, hash("fsmeta")), entry(UPPER, 16 << 20, upper)];
     files.extend(layers.iter().map(|layer| entry(&layer.path, 1024, hash(&layer.path))));
     let extent = |path: &str, offset, size| DiskExtent { path: path.into(), offset, size };
@@ -104,7 +104,10 @@ fn an_index_that_readers_would_refuse_is_not_written() {
         (|i| i.files.swap(0, 1), "not in the order"),
         (|i| i.files.insert(1, i.files[0].clone()), "there twice"),
         (|i| i.files[1].path = "../escaped".into(), "not a file of this bundle"),
-        (|i| i.files[2].content = Content::Blake3NonzeroBlocks(Blake3::of(b"")), "alone is hashed"),
+        (
+            |i| i.files[2].content = ContentHash::Blake3NonzeroBlocks(Blake3::of(b"")),
+            "alone is hashed",
+        ),
         (|i| i.files[1].size = 1000, "whole blocks"),
         (|i| i.disk[1].offset += 1, "another offset or size"),
         (|i| i.disk.swap(1, 2), "in their order"),

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read as _, Seek as _, Write};
 
 use anyhow::{Context as _, Result};
 use bundle::SIGNATURE;
-use bundle::content::Content;
+use bundle::content::ContentHash;
 use bundle::open::OpenBundle;
 use fsimage::digest::Digest;
 use fsimage::io::threads;
@@ -73,7 +73,7 @@ pub fn pack(
     let packed: Result<Vec<Blob>> = files
         .par_iter()
         .map(|(path, file, content)| {
-            let is_sparse = matches!(content, Content::Blake3NonzeroBlocks(_));
+            let is_sparse = matches!(content, ContentHash::Blake3NonzeroBlocks(_));
             file_blob(path, file, is_sparse, scratch()?).with_context(|| (*path).to_owned())
         })
         .collect();

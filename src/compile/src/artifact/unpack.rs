@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use bundle::content::{Content, MAX_HOLES};
+use bundle::content::{ContentHash, MAX_HOLES};
 use bundle::index::{FileEntry, Index};
 use bundle::signature::{self, Key, MAX_SIGNATURE};
 use bundle::sound::{self, Depth};
@@ -193,7 +193,7 @@ fn file(
     } else {
         let (file, hash, copied) = sink::copy(&mut stream, entry.size.saturating_add(1), file)?;
         ensure!(copied == entry.size, "it has other than the {} bytes it should", entry.size);
-        entry.content.check(&Content::Blake3(hash))?;
+        entry.content.check(&ContentHash::Blake3(hash))?;
         file
     };
     drop(stream);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
 use bundle::boot::Boot;
-use bundle::content::Content;
+use bundle::content::ContentHash;
 use bundle::index::{self, Config, DiskExtent, FileEntry, Index, NoteRoom, Signed};
 use bundle::staging::{Staging, write_file};
 use bundle::{seal, start, vmdk};
@@ -120,15 +120,15 @@ fn build_by(
         entry(
             bundle::VMDK,
             descriptor.len() as u64,
-            Content::Blake3(Blake3::of(descriptor.as_bytes())),
+            ContentHash::Blake3(Blake3::of(descriptor.as_bytes())),
         ),
-        entry(bundle::FSMETA, fsmeta_size, Content::Blake3(fsmeta_hash)),
+        entry(bundle::FSMETA, fsmeta_size, ContentHash::Blake3(fsmeta_hash)),
         entry(bundle::UPPER, size, upper),
     ];
     let mut named = HashSet::new();
     for (layer, device) in entries.iter().zip(&devices) {
         if named.insert(&layer.path) {
-            files.push(entry(&layer.path, device.size, Content::Blake3(device.blake3)));
+            files.push(entry(&layer.path, device.size, ContentHash::Blake3(device.blake3)));
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));

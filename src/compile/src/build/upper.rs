@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, anyhow, ensure};
-use bundle::content::{Content as Hash, NonzeroBlocks};
+use bundle::content::{ContentHash, NonzeroBlocks};
 use fsimage::digest::Blake3;
 use fsimage::ext4::{self, Layout};
 use fsimage::io::sink::{FileSink, Sink};
@@ -174,7 +174,7 @@ impl PlannedUpper<'_> {
 
     /// Writes the file system into `file`, and returns the hash of it. `base` is
     /// the hash of what the upper lies on.
-    pub(super) fn write(&self, base: Blake3, file: File) -> Result<Hash> {
+    pub(super) fn write(&self, base: Blake3, file: File) -> Result<ContentHash> {
         // A kept upper is known by its UUID: it must be another one whenever
         // what it began with is.
         let mut seed = *base.as_bytes();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use bundle::opened::Place;
-use bundle::sound::verify;
+use bundle::sound::{Problem, verify};
 use fsimage::io::checked::Checked;
 use fsimage::io::dir::Dir;
 use fsimage::io::{flock, shared_dir, temporary};
@@ -122,8 +122,8 @@ impl Check<'_> {
 }
 
 fn sound(bundle: &Dir, metadata_bytes: u64) -> Result<()> {
-    match verify(&Place::of(bundle)?.within(metadata_bytes), &[]).first() {
+    match verify(&Place::of(bundle)?.within(metadata_bytes), &[]).into_iter().next() {
         None => Ok(()),
-        Some((file, what)) => Err(anyhow!("{file}: {what}")),
+        Some(Problem { path, error }) => Err(error.context(path)),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use bundle::content::Content;
+use bundle::content::ContentHash;
 use bundle::index::{FileEntry, Index};
 use bundle::layer_at;
 use bundle::signature::Key;
@@ -84,7 +84,7 @@ pub(super) fn adopt(
         return Ok(false);
     };
     let hash = object.record.blake3;
-    if Content::Blake3(hash) != entry.content {
+    if ContentHash::Blake3(hash) != entry.content {
         return Ok(false);
     }
     let path = &entry.path;

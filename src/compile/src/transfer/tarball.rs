@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
-use bundle::content::Content;
+use bundle::content::ContentHash;
 use bundle::open::OpenBundle;
 use bundle::opened::Place;
 use bundle::sound::Depth;
@@ -40,7 +40,7 @@ pub fn to_tar(place: Place, to: &Path) -> Result<()> {
             plain(&mut tar, SIGNATURE, signature.len() as u64, &mut &signature[..])?;
         }
         for (path, file, content) in bundle.files() {
-            if matches!(content, Content::Blake3NonzeroBlocks(_)) {
+            if matches!(content, ContentHash::Blake3NonzeroBlocks(_)) {
                 with_holes(&mut tar, path, file)?;
                 continue;
             }

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use bundle::sound::{self, Problem};
 use clap::Parser as _;
 use fsimage::io::{ending, printable, process};
 use oci::{Access, Credentials};
@@ -142,18 +143,18 @@ fn schema(args: &Schema) -> Result<u8> {
 
 fn verify(args: &Verify) -> Result<u8> {
     let wanted = keys::load(&args.key)?;
-    let problems = bundle::sound::verify(&args.read.bundle(&args.dir)?, &wanted);
+    let problems = sound::verify(&args.read.bundle(&args.dir)?, &wanted);
     let mut out = std::io::stdout().lock();
     if args.json {
-        let all = problems
-            .iter()
-            .map(|(file, what)| serde_json::json!({ "file": file, "problem": what }));
+        let all = problems.iter().map(|Problem { path, error }| {
+            serde_json::json!({ "file": path, "problem": format!("{error:#}") })
+        });
         let value =
             serde_json::json!({ "ok": problems.is_empty(), "problems": all.collect::<Vec<_>>() });
         writeln!(out, "{}", printable::json(&value)?).context(STDOUT)?;
     } else {
-        for (file, what) in &problems {
-            writeln!(out, "{}", printable::line(&format!("{file}: {what}"))).context(STDOUT)?;
+        for Problem { path, error } in &problems {
+            writeln!(out, "{}", printable::line(&format!("{path}: {error:#}"))).context(STDOUT)?;
         }
         if problems.is_empty() {
             let dir = args.dir.display().to_string();
