@@ -18,7 +18,7 @@ pub fn reference(input: &[u8]) {
     assert_eq!(image.to_string(), text);
     if let Some(name) = image.registry_name() {
         // Written out in full, the name means the same.
-        assert_eq!(name.whole().parse().as_ref(), Ok(name));
+        assert_eq!(name.to_string().parse().as_ref(), Ok(name));
     }
     let mut locked = image.clone();
     for digest in [Digest::of(b"another"), Digest::of(input)] {

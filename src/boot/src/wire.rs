@@ -3,6 +3,8 @@
 //! This file is a module of both programs, so that neither side can change it alone. The
 //! init has no standard library, and nothing here needs one.
 
+#![cfg_attr(doc, doc = "\n\n", doc = include_str!("../../../docs/wire.md"))]
+
 /// Bytes of the file of records, `/config` of the boot disk.
 pub const MAX_CONFIG: usize = 2 << 20;
 

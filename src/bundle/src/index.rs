@@ -1,5 +1,7 @@
 //! `bundle.json`: what a bundle is, for people and for whoever runs it.
 
+#![cfg_attr(doc, doc = "\n\n", doc = include_str!("../../../docs/bundle.md"))]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsimage::digest::{DiffId, Digest};

@@ -3,6 +3,14 @@
 //! [`open`] opens one, [`index`] is what it says of itself, [`sound`] says whether all of it is as
 //! it should be, and [`signature`] who vouches for it.
 //!
+//! ```no_run
+//! let place = bundle::opened::Place::find("app".as_ref())?;
+//! for problem in bundle::sound::verify(&place, &[]) {
+//!     println!("{}: {:#}", problem.path, problem.error);
+//! }
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
 //! A bundle is made beside its place ([`staging`]) and gets its name when it is whole.
 //! Nothing is removed that this program did not make ([`made`], [`leftover`]).
 

@@ -38,6 +38,17 @@
 //! * this crate: the manifest, layers, patches, the passes of a build, and the transfer
 //!   of bundles to registries and layouts and back.
 //!
+//! ```no_run
+//! use rootfs_compile::build::{Request, build};
+//! use rootfs_compile::manifest::Manifest;
+//! use rootfs_compile::progress::Silent;
+//!
+//! let manifest = Manifest::load("app.yaml".as_ref(), &Default::default())?;
+//! let summary = build(&Request::new(manifest, "app", "cache"), &Silent)?;
+//! println!("{} of {} layers were cached", summary.cached, summary.layers);
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
 //! # Glossary
 //!
 //! * **object**: a layer, compiled: an EROFS image with the file data first and the

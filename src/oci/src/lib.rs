@@ -5,6 +5,13 @@
 //! they are done, and those that reach a registry drive a runtime of their own: from async code,
 //! call them where blocking is allowed (tokio's `spawn_blocking`).
 //!
+//! ```
+//! let image: oci::ImageRef = "python:3.12-slim".parse()?;
+//! let name = image.registry_name().expect("it is in a registry");
+//! assert_eq!(name.to_string(), "docker.io/library/python:3.12-slim");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Without the feature `images` there are only the platforms, and nothing that speaks to a
 //! network.
 

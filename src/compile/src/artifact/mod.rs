@@ -4,6 +4,8 @@
 //! bundles that share layers share their blobs. What a file holds is told by
 //! `bundle.json`, what its blob holds by the manifest.
 
+#![cfg_attr(doc, doc = "\n\n", doc = include_str!("../../../../docs/artifact.md"))]
+
 pub(super) mod media_type;
 pub(super) mod pack;
 pub mod sparse;

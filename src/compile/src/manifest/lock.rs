@@ -17,6 +17,7 @@ const VERSION: u32 = 1;
 const MAX_BYTES: u64 = 16 << 20;
 
 /// What a lock file holds.
+#[cfg_attr(doc, doc = "\n\n", doc = include_str!("../../../../docs/lock.md"))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {

@@ -3,6 +3,8 @@
 //! Data come first because they come first in a layer; the superblock names
 //! where the metadata begin.
 
+#![cfg_attr(doc, doc = "\n\n", doc = include_str!("../../../../docs/object.md"))]
+
 use std::fs::File;
 use std::io;
 
