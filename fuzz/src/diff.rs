@@ -3,17 +3,17 @@
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::Result;
+use bundle::boot::lenient::Int;
 use fsimage::tree::extents::Extents;
-use fsimage::tree::{GuestPath, Inode, InodeId, Kind, Stat, Timestamp, Tree, Xattrs};
+use fsimage::tree::{DirId, GuestPath, Inode, Kind, Stat, Timestamp, Tree, Xattrs};
 use fsimage::units::{BLOCK_SIZE, BlockAddr, DeviceId, blocks_of};
 use rootfs_compile::layer::Budgets;
-use rootfs_compile::manifest::patch::{Diff, Op};
-use rootfs_compile::manifest::{Patch, Place};
 use rootfs_compile::patch::content::Disks;
-use rootfs_compile::patch::{Environment, apply};
+use rootfs_compile::patch::op::{Diff, Op};
+use rootfs_compile::patch::{Environment, Location, Patch, apply};
 
-use crate::layer::limits;
-use crate::memory;
+use super::layer::limits;
+use super::memory;
 
 /// What separates two texts in an input.
 const SEPARATOR: u8 = 0;
@@ -74,10 +74,9 @@ fn patched(old: &[u8], diff: &str) -> Result<Option<Vec<u8>>> {
         xattrs: Xattrs::default(),
         kind: Kind::File(content),
     };
-    let id = tree.push(inode)?;
-    tree.dir_mut(InodeId::ROOT).expect("the root").entries.insert(path.0[0].clone(), id);
-    let op = Diff { content: Some(diff.to_owned()), from: None, strip: 1, path: "/".into() };
-    let at = Place { file: "fuzz".into(), line: 1 };
+    tree.add(DirId::ROOT, path.0[0].clone(), inode)?;
+    let op = Diff { content: Some(diff.to_owned()), from: None, strip: Int(1), path: "/".into() };
+    let at = Location { file: "fuzz".into(), line: 1 };
     let environment = Environment {
         time: Timestamp::EPOCH,
         limits: &limits,
@@ -85,7 +84,7 @@ fn patched(old: &[u8], diff: &str) -> Result<Option<Vec<u8>>> {
         own: &[],
         check_xattrs: &|_| Ok(()),
         scratch: &|| Ok(memory::file()),
-        tells: true,
+        records_changes: true,
     };
     let patched =
         apply(tree, Disks(vec![disk.into()]), &[Patch { at, op: Op::Diff(op) }], &environment)?;

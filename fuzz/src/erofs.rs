@@ -9,8 +9,8 @@ use fsimage::erofs::read::Reader;
 use fsimage::tree::merge::on_device;
 use fsimage::units::{BLOCK_SIZE, DeviceId};
 
-use crate::memory;
-use crate::shape::{assert_addresses, shape};
+use super::memory;
+use super::shape::{assert_addresses, shape};
 
 /// Bytes of memory that a tree may take.
 const MEMORY: u64 = 32 << 20;

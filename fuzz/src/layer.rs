@@ -10,8 +10,8 @@ use fsimage::tree::extents::Extents;
 use fsimage::units::BLOCK_SIZE;
 use rootfs_compile::layer::{self, Budgets, Compiled, Limits};
 
-use crate::memory;
-use crate::shape::{assert_addresses, shape};
+use super::memory;
+use super::shape::{assert_addresses, shape};
 
 /// Limits that an input of a fuzzer can reach.
 pub(crate) fn limits() -> Limits {

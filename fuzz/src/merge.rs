@@ -10,9 +10,9 @@ use fsimage::tree::{Kind, Tree};
 use fsimage::units::{BLOCK_SIZE, DeviceId};
 use rootfs_compile::layer::{Budgets, Limits};
 
-use crate::layer::{compile, limits, read};
-use crate::memory;
-use crate::shape::{Seen, assert_addresses, shape};
+use super::layer::{compile, limits, read};
+use super::memory;
+use super::shape::{Seen, assert_addresses, shape};
 
 /// Bytes that stand for one entry of a tar.
 const ENTRY: usize = 4;
@@ -67,7 +67,7 @@ pub fn merge(input: &[u8]) {
 /// The image of `layers`; nothing if one cannot be put on those below it.
 fn link(layers: Vec<Tree<Extents>>, limits: &Limits) -> Option<Tree<Extents>> {
     let budgets = Budgets::new(limits);
-    let mut merger = Merger::new(&budgets.metadata, &budgets.steps, limits.depth);
+    let mut merger = Merger::new(budgets.bounds(limits));
     for (device, layer) in (1..).map(DeviceId).zip(layers) {
         merger.add(on_device(layer, device)).ok()?;
     }
