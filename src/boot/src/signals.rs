@@ -4,9 +4,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Result;
+use fsimage::io::signals::Signals as Heard;
 use fsimage::io::{ending, threads};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals as Iterator;
 
 use super::supervise::event::Event;
 
@@ -19,13 +19,12 @@ impl Signals {
     /// Hears signals from now on.
     pub(crate) fn start() -> Result<Self> {
         let signals = Self(Arc::default());
-        let ignored = ignored();
         let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
-        let mut heard = Iterator::new(wanted.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0))?;
+        let mut heard = Heard::catch(&wanted)?;
         let lead = signals.clone();
         threads::spawn("signals", move || {
-            for signal in heard.forever() {
-                lead.handle(signal);
+            loop {
+                lead.handle(heard.wait());
             }
         })?;
         Ok(signals)
@@ -68,12 +67,4 @@ fn end(signal: i32) {
     if signal != SIGWINCH {
         ending::end_by(signal);
     }
-}
-
-/// Signals that whoever started this program told it to ignore, as `nohup` does:
-/// bit N-1 is signal N. The handlers that are set now count as none.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

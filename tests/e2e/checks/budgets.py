@@ -49,6 +49,9 @@ NARROW = {
     'same-layer-often': (('--max-metadata-bytes', '16MiB'), '--max-metadata-bytes'),
 }
 
+# What EROFS itself cannot hold, no option allows.
+BEYOND_EROFS = {'descending-xattrs': 'EROFS allows 262148 for one inode'}
+
 
 def image(name, tmp, n):
     """The layout of an attack."""
@@ -98,7 +101,8 @@ def full():
     for name in NARROW:
         with scratch() as tmp:
             used = build(name, tmp, exhaust.ATTACKS[name][1], (), MOST_MEMORY)
-            need(used.status == 0 or '--max-' in used.said, '%s: the error names no option: %s' % (name, used))
+            named = BEYOND_EROFS.get(name, '--max-')
+            need(used.status == 0 or named in used.said, '%s: the error says nothing of %s: %s' % (name, named, used))
             most[name] = used
     return '; '.join('%s: %d MiB, %.0f s' % (name, used.memory >> 20, used.cpu) for name, used in most.items())
 

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::{io, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
+use crate::io::signals::Signals;
 use crate::io::threads;
 
 type Action = Box<dyn FnOnce() + Send>;
@@ -75,15 +75,8 @@ impl Drop for Undo {
 /// # Errors
 /// When the signals cannot be caught, or the thread that waits for them cannot be started.
 pub fn watch() -> io::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = ignored(&status);
-    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
-    let mut signals = Signals::new(wanted)?;
-    let wait = move || {
-        if let Some(signal) = signals.forever().next() {
-            end_by(signal);
-        }
-    };
+    let mut signals = Signals::catch(&[SIGINT, SIGTERM, SIGHUP])?;
+    let wait = move || end_by(signals.wait());
     threads::spawn("signals", wait).map(drop)
 }
 
@@ -107,21 +100,9 @@ pub fn wait_if_ending() {
     }
 }
 
-/// The ignored signals as /proc/PID/status has them, a bit for each from 1 on.
-fn ignored(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ignored_signals_are_read_from_the_status() {
-        assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t1\n"), 0x1001);
-        assert_eq!(ignored("Name:\tx\n"), 0);
-    }
 
     #[test]
     fn an_action_is_kept_as_long_as_its_guard() {

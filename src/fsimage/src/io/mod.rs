@@ -13,6 +13,7 @@ pub mod process;
 pub mod regular;
 pub mod seal;
 pub mod shared_dir;
+pub mod signals;
 pub mod sink;
 pub mod stamp;
 pub mod system;
