@@ -8,7 +8,7 @@
 //! `cold` is with the kernel's caches dropped, `warm` is the second of two runs. Counts and sums depend on the tree alone, so that
 //! they tell whether two file systems gave the same. Static, it needs nothing in the guest.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +19,10 @@ use std::time::{Instant, SystemTime};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
+
+mod tree;
+
+use self::tree::{drop_caches, open, paths, read_whole, sum_of, walk};
 
 const USAGE: &str = "reader cold|warm walk|read|random|open|absent|list|exec DIR [WORD...]";
 
@@ -100,12 +104,6 @@ impl Disk {
         };
         Ok([requests, sectors])
     }
-}
-
-/// Both the caches of the file system and those of a loop's backing file.
-fn drop_caches(caches: &mut File) -> io::Result<()> {
-    rustix::fs::sync();
-    caches.write_all(b"3")
 }
 
 /// What is done, with what had to be known beforehand.
@@ -233,50 +231,6 @@ impl Action {
     }
 }
 
-type Visit<'v> = dyn FnMut(rustix::fd::BorrowedFd, &CStr, FileType, &[u8]) -> io::Result<()> + 'v;
-
-/// Calls `visit` for all that is below `dir`: with the directory, name, kind, and path from where the walk began.
-fn walk(dir: rustix::fd::BorrowedFd, visit: &mut Visit) -> io::Result<()> {
-    fn below(dir: rustix::fd::BorrowedFd, path: &mut Vec<u8>, visit: &mut Visit) -> io::Result<()> {
-        for entry in Dir::read_from(dir)? {
-            let entry = entry?;
-            let (name, kind) = (entry.file_name(), entry.file_type());
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let length = path.len();
-            path.extend_from_slice(name.to_bytes());
-            visit(dir, name, kind, path)?;
-            if kind == FileType::Directory {
-                path.push(b'/');
-                below(open(dir, name)?.as_fd(), path, visit)?;
-            }
-            path.truncate(length);
-        }
-        Ok(())
-    }
-    below(dir, &mut Vec::new(), visit)
-}
-
-fn open(dir: rustix::fd::BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, path, flags, Mode::empty())
-        .map_err(|e| io::Error::other(format!("{}: {e}", path.to_string_lossy())))
-}
-
-/// The paths of one kind, in an order that no file system has a say in.
-fn paths(root: &OwnedFd, wanted: FileType) -> io::Result<Vec<CString>> {
-    let mut paths = Vec::new();
-    walk(root.as_fd(), &mut |_, _, kind, path| {
-        if kind == wanted {
-            paths.push(CString::new(path)?);
-        }
-        Ok(())
-    })?;
-    paths.sort();
-    Ok(paths)
-}
-
 /// Blocks of files that are picked without regard to their size, so that many are opened.
 fn random_blocks(root: &OwnedFd, files: &[CString]) -> io::Result<Vec<(CString, u64)>> {
     let mut state = 20u64;
@@ -292,25 +246,6 @@ fn random_blocks(root: &OwnedFd, files: &[CString]) -> io::Result<Vec<(CString, 
         picks.push((path.clone(), random(size.div_ceil(BLOCK)) * BLOCK));
     }
     Ok(picks)
-}
-
-fn read_whole(mut file: File, buffer: &mut [u8]) -> io::Result<u64> {
-    let mut sum = 0u64;
-    loop {
-        match file.read(buffer)? {
-            0 => return Ok(sum),
-            read => sum = sum.wrapping_add(sum_of(&buffer[..read])),
-        }
-    }
-}
-
-/// Cheap next to reading, and enough to see that something else was read.
-fn sum_of(bytes: &[u8]) -> u64 {
-    let words = bytes.chunks_exact(8);
-    let rest = words.remainder().iter().fold(bytes.len() as u64, |sum, b| sum * 31 + u64::from(*b));
-    words
-        .map(|word| u64::from_le_bytes(word.try_into().expect("chunks of 8")))
-        .fold(rest, u64::wrapping_add)
 }
 
 /// Does what /plan says, a line at a time: `mount TYPE DISK DIR`, or `do LABEL WORD...`, which runs this program with the words and

@@ -1,0 +1,87 @@
+"""The sides: what each of them makes of the image beforehand, and the command line that runs a program in its machine."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import tarfile
+
+from harness import TOP, nest
+
+TOOLS = os.path.join(TOP, '.tools')
+RELEASE = os.path.join(os.environ.get('CARGO_TARGET_DIR', os.path.join(TOP, 'target')), 'release')
+KRUNFW = os.environ.get('ROOTFS_BOOT_KRUNFW', os.path.join(TOOLS, 'guest/libkrunfw.so.5'))
+CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt'
+
+
+class Side:
+    """`files` is {path below /data: path here}. `before` is a shell line that the outer machine runs first, `words` what runs a
+    command in a machine, in front of that command. There the image is mounted at `root`."""
+
+    def __init__(self, name, files, words, before=':', libraries_of=(), root='/'):
+        self.name, self.files, self.before, self.libraries_of, self.root = name, files, before, list(libraries_of), root
+        self.words = words
+
+    def command(self, *words):
+        return '%s %s' % (self.words, shlex.join(words))
+
+
+def call(*command, **env):
+    p = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace', env=os.environ | env)
+    if p.returncode:
+        raise RuntimeError('%s: exit %d\n%s' % (shlex.join(command), p.returncode, (p.stdout + p.stderr)[-2000:]))
+
+
+def prepare(image, tree, work, boot=os.path.join(RELEASE, 'rootfs-boot'), compiler=os.path.join(RELEASE, 'rootfs-compile')):
+    """All sides, with what they need in the directory `work`. `image` is a layout, and `tree` what is in it."""
+    made = os.path.join(work, 'bundle')
+    call(compiler, 'build', 'oci:%s:latest' % image, '-o', made, '--cache-dir', os.path.join(work, 'cache'), '--quiet', '--force')
+    program = {'rootfs-boot': boot, 'libkrunfw.so.5': KRUNFW, 'bundle': made}
+    words = 'ROOTFS_BOOT_KRUNFW=/data/libkrunfw.so.5 /data/rootfs-boot --engine libkrun --cpus 1 --memory 1GiB'
+    return [
+        Side('ours', program, words + ' /data/bundle --', libraries_of=[boot, KRUNFW]),
+        Side(
+            'ours, --volume',
+            program | {'tree': tree},
+            words + ' --volume /data/tree:/mnt /data/bundle --',
+            libraries_of=[boot, KRUNFW],
+            root='/mnt',
+        ),
+        microsandbox(image, work),
+    ]
+
+
+def microsandbox(image, work):
+    """It knows what it loaded by absolute paths, so they are the same in the outer machine; and it wants certificates there."""
+    bundled = os.path.join(TOOLS, 'peers/microsandbox/_bundled')
+    msb, home = os.path.join(bundled, 'bin/msb'), os.path.join(work, 'microsandbox')
+    if not os.path.exists(msb):
+        raise RuntimeError('%s is not here: ci/tools --peers' % msb)
+    archive = os.path.join(work, 'image.tar')
+    with tarfile.open(archive, 'w') as tar:
+        tar.add(image, '.')
+    shutil.rmtree(home, ignore_errors=True)
+    call(msb, 'load', '--quiet', '--tag', 'bench:latest', '--input', archive, MSB_HOME=home)
+    os.unlink(archive)
+    place = shlex.quote(home)
+    before = 'mkdir -p %s /etc/ssl/certs && mount --bind /data/home %s && cp /data/certificates /etc/ssl/certs/ca-certificates.crt' % (
+        (place,) * 2
+    )
+    return Side(
+        'microsandbox 0.7.11',
+        {'home': home, 'msb': bundled, 'certificates': CERTIFICATES},
+        'MSB_HOME=%s HOME=/root /data/msb/bin/msb --error run --no-net --no-stdin --no-tty --pull never -q -c 1 -m 1G bench:latest --' % place,
+        before,
+        libraries_of=[msb],
+    )
+
+
+def boot(side, lines, memory=6000, timeout=nest.PATIENCE):
+    """What the shell lines print in an outer machine that holds what the side needs, in its memory already."""
+    warm = 'find /data -type f ! -name upper.ext4 -exec cat {} + >/dev/null'
+    script = '\n'.join(['set -e', 'mkdir -p /root', 'ulimit -n 65536', side.before, warm, *lines])
+    code, printed = nest.run(script, side.files, libraries_of=side.libraries_of, memory=memory, timeout=timeout, counted=True)
+    printed = printed.decode(errors='replace').replace('\r', '')
+    if code:
+        raise RuntimeError('%s: exit %d\n%s' % (side.name, code, printed[-4000:]))
+    return printed
