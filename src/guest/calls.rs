@@ -28,6 +28,7 @@ calls! {
     IOCTL          16   29;
     KILL           62   129;
     MKDIRAT        258  34;
+    MMAP           9    222;
     MOUNT          165  40;
     MOVE_MOUNT     429  429;
     OPENAT         257  56;

@@ -30,15 +30,38 @@ pub fn size(device: Str) -> sys::Result<u64> {
 /// The kernel reads no more ahead at once than its default window.
 const WINDOW: usize = 128 << 10;
 
-/// Has the first `bytes` of a mounted disk read; nobody waits for that.
-pub fn read_ahead(device: Str, bytes: u64) {
-    let Ok(fd) = sys::open(device, 0, 0) else {
-        return;
-    };
-    for at in (0..bytes as usize).step_by(WINDOW) {
-        sys::read_ahead(fd, at, WINDOW.min(bytes as usize - at));
+/// What is read before the command starts. The rest would delay what the command itself asks for first.
+const AT_ONCE: usize = 4 << 20;
+
+/// The metadata of a mounted disk, which the kernel is to have in memory.
+pub struct Metadata {
+    fd: usize,
+    bytes: usize,
+}
+
+impl Metadata {
+    /// Has the most needed part of it read; nobody waits for that.
+    pub fn read_ahead(device: Str, bytes: u64) -> sys::Result<Self> {
+        let metadata = Self { fd: sys::open(device, 0, 0)?, bytes: bytes as usize };
+        metadata.read(0, AT_ONCE.min(metadata.bytes));
+        Ok(metadata)
     }
-    sys::close(fd);
+
+    /// Has the rest read too, and keeps all of it in memory, until the kernel finds nothing else to
+    /// drop: pages that a process has mapped go last. What is dropped comes back in requests of one
+    /// block each, four for a page.
+    pub fn keep(self) {
+        self.read(AT_ONCE.min(self.bytes), self.bytes);
+        // Without the mapping it is only slower.
+        let _ = sys::map_for_good(self.fd, self.bytes);
+        sys::close(self.fd);
+    }
+
+    fn read(&self, from: usize, to: usize) {
+        for at in (from..to).step_by(WINDOW) {
+            sys::read_ahead(self.fd, at, WINDOW.min(to - at));
+        }
+    }
 }
 
 /// Opens the port with this name, which the driver announces a while after start.

@@ -2,6 +2,7 @@
 
 use crate::arena::{self, Str, decimal, join, octal};
 use crate::config::{Config, bare, number, split};
+use crate::disks::Metadata;
 use crate::etc::{self, Own};
 use crate::sys;
 use crate::wire::{disk, key, share, when};
@@ -24,15 +25,15 @@ pub struct Root {
     pts: usize,
     /// Where notes go.
     pub control: usize,
+    pub metadata: Option<Metadata>,
 }
 
 /// Mounts the disks and joins them, and prepares what lies over the image.
 pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
     let rootfs = disks::disk(disk::ROOTFS).doing(&[b"looking for the disk rootfs"])?;
     sys::mount(rootfs, b"/lower\0", b"erofs\0", RDONLY, b"\0").doing(&[b"mounting the image"])?;
-    if let Some(bytes) = config.one(key::READ_AHEAD).and_then(|text| number(bare(text))) {
-        disks::read_ahead(rootfs, bytes);
-    }
+    let ahead = config.one(key::READ_AHEAD).and_then(|text| number(bare(text)));
+    let metadata = ahead.and_then(|bytes| Metadata::read_ahead(rootfs, bytes).ok());
     let upper = disks::disk(disk::UPPER).doing(&[b"looking for the disk upper"])?;
     if config.has(key::IN_MEMORY) {
         // What the compiler baked into the upper stays visible below a new one in memory.
@@ -57,7 +58,7 @@ pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
     sys::mount(b"devpts\0", b"/dev/pts\0", b"devpts\0", NOSUID | NOEXEC, options)
         .doing(&[b"mounting /dev/pts"])?;
     let pts = sys::detached(b"/dev/pts\0").doing(&[b"sharing /dev/pts"])?;
-    Ok(Root { own, pts, control })
+    Ok(Root { own, pts, control, metadata })
 }
 
 fn overlay(options: Str) -> Result<(), Failure> {

@@ -53,9 +53,9 @@ pub(crate) struct Launch {
     pub has_successor: bool,
 }
 
-/// Bytes of an image's metadata that a guest reads ahead: it would ask for them block by
-/// block.
-const READ_AHEAD: u64 = 4 << 20;
+/// Which part of a machine's memory the metadata of its image may fill: one in so many. The guest
+/// reads it ahead and keeps it there, as it would otherwise ask for it block by block.
+const MEMORY_PER_METADATA: u64 = 64;
 
 impl Launch {
     /// Makes everything that `engine` needs: disks, ports, records.
@@ -198,7 +198,8 @@ impl Plan {
         }
         // The disk begins with what a guest reads of the image first.
         if let Some(fsmeta) = bundle.disk.first() {
-            records.add(key::READ_AHEAD, fsmeta.size.min(READ_AHEAD).to_string())?;
+            let most = (u64::from(memory(options).mib()) << 20) / MEMORY_PER_METADATA;
+            records.add(key::READ_AHEAD, fsmeta.size.min(most).to_string())?;
         }
         let shares = shares(options)?;
         for (share, volume) in shares.iter().zip(&options.volumes) {

@@ -42,7 +42,7 @@ pub mod key {
     pub const STDIO: &str = "stdio";
     /// `ROWS:COLUMNS` of the terminal.
     pub const WINDOW: &str = "window";
-    /// Bytes at the start of the disk `rootfs` to read at once.
+    /// Bytes at the start of the disk `rootfs` to read at once and to keep in memory.
     pub const READ_AHEAD: &str = "read-ahead";
     /// `MODE:TAG:PATH`, see [`share`](super::share).
     pub const SHARE: &str = "share";

@@ -102,6 +102,19 @@ pub fn python_slim(world: &World) -> Result<(), String> {
     same_sums(world, "python-slim", &world.run("python-slim", &args, b"")?)
 }
 
+/// The image's metadata lies in the guest's memory, and stays there when caches are dropped.
+pub fn metadata_stays(world: &World) -> Result<(), String> {
+    let size =
+        world.bundles.join("python-slim/fsmeta.erofs").metadata().map_err(|e| e.to_string())?.len();
+    // PID 1 maps it when the command has started. /proc/1/smaps counts pages in KiB.
+    let script = "mapped() { awk '/ \\/dev\\/vd/ {found = 1} found && /^Rss/ {print $2; exit}' /proc/1/smaps; }; \
+        until grep -q ' /dev/vd' /proc/1/maps; do sleep 0.05; done; echo 3 >/proc/sys/vm/drop_caches; mapped";
+    let args = ["--user", "0", "--entrypoint", "/bin/sh", "--", "-c", script];
+    let ran = world.run("python-slim", &args, b"")?;
+    let expected = format!("{}\n", size.div_ceil(4096) * 4);
+    same(&format!("pages of metadata ({})", ran.err.trim()), &*text(&ran.out), &*expected)
+}
+
 /// Without --upper, nothing stays and nothing of the bundle changes.
 pub fn clone_is_gone(world: &World) -> Result<(), String> {
     let dir = world.bundles.join("hello");
