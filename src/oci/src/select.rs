@@ -45,6 +45,8 @@ struct Collected {
     others: Vec<Digest>,
     /// What was met already, and whether below the pinned one.
     seen: HashSet<(Digest, bool)>,
+    /// Descriptors met, some perhaps of the same document.
+    visits: usize,
     /// Whether anything has the pinned digest.
     is_pinned: bool,
     /// What is not an image for the platform, and why.
@@ -159,14 +161,13 @@ impl Collected {
     ) -> Result<()> {
         let digest = descriptor.digest;
         let pinned = pinned || pin == Some(digest);
-        if !self.seen.insert((digest, pinned)) {
-            return Ok(());
-        }
-        let count = self.seen.len();
-        ensure!(count <= MAX_DESCRIPTORS, "more than {MAX_DESCRIPTORS} manifests");
+        self.visits += 1;
+        ensure!(self.visits <= MAX_DESCRIPTORS, "more than {MAX_DESCRIPTORS} manifests");
+        let is_new = self.seen.insert((digest, pinned));
         match pinned {
             true => self.is_pinned = true,
-            false => self.others.push(digest),
+            false if is_new => self.others.push(digest),
+            false => {}
         }
         let media_type = &descriptor.media_type;
         let kind = match Kind::of(media_type) {
@@ -178,8 +179,10 @@ impl Collected {
             kind => kind,
         };
         match kind {
+            // Two entries may say of one manifest that it is for two platforms.
             Some(Kind::Manifest) if pinned => self.manifests.push(descriptor.clone()),
             Some(Kind::Manifest) => {}
+            Some(Kind::Index) if !is_new => {}
             Some(Kind::Index) => {
                 ensure!(depth < MAX_NESTING, "{digest}: more than {MAX_NESTING} nested indexes");
                 return self.descend(store, descriptor, pin, pinned, depth);
@@ -257,6 +260,10 @@ impl Collected {
             }
         }
         fitting.sort_by_key(|(rank, ..)| *rank);
+        // One manifest is read once, however many entries lead to it.
+        let mut read = HashSet::new();
+        fitting.retain(|(_, _, descriptor)| read.insert(descriptor.digest));
+        undeclared.retain(|descriptor| read.insert(descriptor.digest));
         let count = fitting.len();
         let mut artifact = None;
         for (_, platform, descriptor) in fitting {

@@ -77,6 +77,24 @@ fn no_name_takes_the_place_of_a_digest_that_was_asked_for() {
     assert!(layout.find(&format!("oci:dir:x@{other}")).is_err());
 }
 
+/// An index may have one manifest twice, for two platforms: its digest names both entries.
+#[test]
+fn a_digest_names_a_manifest_for_each_of_its_platforms() {
+    let mut layout = Layout::default();
+    let digest = layout.image("meant", "other");
+    let entry = layout.entries.pop().unwrap();
+    for architecture in ["s390x", "amd64"] {
+        let mut entry = entry.clone();
+        entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+        layout.entries.push(entry);
+    }
+    assert_eq!(layout.find(&format!("oci:dir@{digest}")), Ok(digest));
+    assert_eq!(layout.find("oci:dir:other"), Ok(digest));
+    layout.entries.pop();
+    let error = layout.find(&format!("oci:dir@{digest}")).unwrap_err();
+    assert!(error.contains("there is no linux/amd64; there is: linux/s390x"), "{error}");
+}
+
 #[test]
 fn a_size_is_compared_though_the_blob_is_not_read() {
     for (told, good) in [(4, true), (5, false), (u64::MAX, false)] {
