@@ -1,11 +1,13 @@
 """The sides: what each of them makes of the image beforehand, and the command line that runs a program in its machine."""
 
+import gzip
 import os
 import shlex
 import shutil
 import subprocess
 import tarfile
 
+from bench import layout
 from harness import TOP, nest
 
 TOOLS = os.path.join(TOP, '.tools')
@@ -41,7 +43,7 @@ def prepare(image, tree, work, boot=os.path.join(RELEASE, 'rootfs-boot'), compil
     return [
         Side('ours', program, words + ' /data/bundle --', libraries_of=[boot, KRUNFW]),
         Side(
-            'ours, --volume',
+            'virtiofs (--volume)',
             program | {'tree': tree},
             words + ' --volume /data/tree:/mnt /data/bundle --',
             libraries_of=[boot, KRUNFW],
@@ -76,11 +78,44 @@ def microsandbox(image, work):
     )
 
 
-def boot(side, lines, memory=6000, timeout=nest.PATIENCE):
+def quoted(command):
+    return shlex.quote(command)
+
+
+def sizes(image, work):
+    """Bytes of the image's layers without compression, and of what the sides made of them. Holes count."""
+    manifest, _ = layout.read(image)
+    layers = 0
+    for layer in manifest['layers']:
+        with gzip.open(os.path.join(image, 'blobs', 'sha256', layer['digest'].removeprefix('sha256:'))) as blob:
+            while read := len(blob.read(1 << 22)):
+                layers += read
+    made = os.path.join(work, 'bundle')
+    ours = [os.path.join(made, 'fsmeta.erofs')] + [os.path.join(made, 'layers', name) for name in os.listdir(made + '/layers')]
+    theirs = [
+        os.path.join(where, name)
+        for where, _, names in os.walk(os.path.join(work, 'microsandbox'))
+        for name in names
+        if name.endswith('.erofs')
+    ]
+    total = lambda paths: sum(map(os.path.getsize, paths))
+    return {'uncompressed layers': layers, 'ours: layers and fsmeta': total(ours), 'microsandbox: its EROFS files': total(theirs)}
+
+
+def versions():
+    said = lambda *command: subprocess.run(command, capture_output=True, text=True, errors='replace').stdout.strip()
+    return {
+        'rootfs-compile': said('git', '-C', TOP, 'describe', '--always', '--dirty') or 'unknown',
+        'qemu': said('qemu-system-x86_64', '--version').splitlines()[0],
+        'libkrunfw': 'that of microsandbox 0.7.11',
+    }
+
+
+def boot(side, lines, memory=6000, timeout=4 * nest.PATIENCE, silence=None):
     """What the shell lines print in an outer machine that holds what the side needs, in its memory already."""
     warm = 'find /data -type f ! -name upper.ext4 -exec cat {} + >/dev/null'
     script = '\n'.join(['set -e', 'mkdir -p /root', 'ulimit -n 65536', side.before, warm, *lines])
-    code, printed = nest.run(script, side.files, libraries_of=side.libraries_of, memory=memory, timeout=timeout, counted=True)
+    code, printed = nest.run(script, side.files, libraries_of=side.libraries_of, memory=memory, timeout=timeout, counted=True, silence=silence)
     printed = printed.decode(errors='replace').replace('\r', '')
     if code:
         raise RuntimeError('%s: exit %d\n%s' % (side.name, code, printed[-4000:]))
