@@ -22,7 +22,7 @@ row compare with each other, and to few per mille with those of another day; the
 wall. What they leave out: caches and branches of a real processor, which make long walks dearer, and the cost of a real
 world switch, which makes each request to the host dearer. Disks are files in that machine's memory.
 
-Each figure is the median of %(rounds)d boots, in milliseconds. `requests` are requests for reading at all disks of the machine.
+Each figure is the median of %(rounds)d boots (with virtiofs of one), in milliseconds. `requests` are requests for reading at all disks of the machine.
 A row in which two sides did not count the same things and the same bytes stops the benchmark.
 
 | | |

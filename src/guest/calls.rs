@@ -27,6 +27,7 @@ calls! {
     GETDENTS64     217  61;
     IOCTL          16   29;
     KILL           62   129;
+    MADVISE        28   233;
     MKDIRAT        258  34;
     MMAP           9    222;
     MOUNT          165  40;

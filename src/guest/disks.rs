@@ -35,32 +35,34 @@ const AT_ONCE: usize = 4 << 20;
 
 /// The metadata of a mounted disk, which the kernel is to have in memory.
 pub struct Metadata {
-    fd: usize,
+    /// The address of its mapping.
+    at: usize,
     bytes: usize,
+    kept: usize,
 }
 
 impl Metadata {
-    /// Has the most needed part of it read; nobody waits for that.
+    /// Has the first `bytes` of a disk read; nobody waits for that.
     pub fn read_ahead(device: Str, bytes: u64) -> sys::Result<Self> {
-        let metadata = Self { fd: sys::open(device, 0, 0)?, bytes: bytes as usize };
-        metadata.read(0, AT_ONCE.min(metadata.bytes));
-        Ok(metadata)
-    }
-
-    /// Has the rest read too, and keeps all of it in memory, until the kernel finds nothing else to
-    /// drop: pages that a process has mapped go last. What is dropped comes back in requests of one
-    /// block each, four for a page.
-    pub fn keep(self) {
-        self.read(AT_ONCE.min(self.bytes), self.bytes);
-        // Without the mapping it is only slower.
-        let _ = sys::map_for_good(self.fd, self.bytes);
-        sys::close(self.fd);
-    }
-
-    fn read(&self, from: usize, to: usize) {
-        for at in (from..to).step_by(WINDOW) {
-            sys::read_ahead(self.fd, at, WINDOW.min(to - at));
+        let (fd, bytes) = (sys::open(device, 0, 0)?, bytes as usize);
+        let at_once = AT_ONCE.min(bytes);
+        for at in (0..at_once).step_by(WINDOW) {
+            sys::read_ahead(fd, at, WINDOW.min(at_once - at));
         }
+        let mapped = sys::map(fd, bytes);
+        sys::close(fd);
+        Ok(Self { at: mapped?, bytes, kept: 0 })
+    }
+
+    /// Keeps one more window of it in memory, until the kernel finds nothing else to drop: pages that
+    /// a process has mapped go last. What is dropped comes back in requests of one block each, four
+    /// for a page. Tells whether there is more.
+    pub fn keep_more(&mut self) -> bool {
+        let len = WINDOW.min(self.bytes - self.kept);
+        let done = sys::populate(self.at + self.kept, len);
+        self.kept += len;
+        // An old kernel cannot do that, and is only slower.
+        done.is_ok() && self.kept < self.bytes
     }
 }
 

@@ -100,11 +100,7 @@ fn run(control: usize) -> Result<End, Failure> {
     let root = root::mount(&config, control)?;
     let mut streams = Streams::open(&config, control)?;
     let pid = command::start(&config, &root, &mut streams)?;
-    // The command runs already, and does not wait for this.
-    if let Some(metadata) = root.metadata {
-        metadata.keep();
-    }
-    Ok(streams.relay(pid))
+    Ok(streams.relay(pid, root.metadata))
 }
 
 /// A line for the host: a word of [`wire::word`], and the rest.

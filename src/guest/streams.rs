@@ -5,12 +5,17 @@
 
 use crate::arena::{decimal, join, take};
 use crate::config::{Config, bare, number, split};
+use crate::disks::Metadata;
 use crate::sys::{self, POLLIN, POLLOUT, PollFd};
 use crate::wire::{ORDER_SIZE, Order, key, port, stdio, word};
 use crate::{Doing, Failure, disks};
 
 /// Bytes that one direction holds.
 const BUFFER: usize = 1 << 16;
+
+/// Milliseconds in which nothing happened, after which a little is done for later. What is done takes
+/// a tenth of that.
+const QUIET: u64 = 2;
 
 /// How the command ended.
 pub struct End {
@@ -120,8 +125,9 @@ impl Streams {
     }
 
     /// Moves bytes and obeys the host until the command `pid` and all that it
-    /// started are gone, and the host has what they wrote.
-    pub fn relay(&mut self, pid: usize) -> End {
+    /// started are gone, and the host has what they wrote. While nothing happens, it keeps
+    /// more of `metadata` in memory.
+    pub fn relay(&mut self, pid: usize, mut metadata: Option<Metadata>) -> End {
         let mut ended = None;
         let mut killed = false;
         loop {
@@ -134,7 +140,11 @@ impl Streams {
             }
             // After a kill, the init waits a second at a time for the host to take what is left,
             // and gives it up when nothing happens in one.
-            let timed_out = sys::poll(&mut fds, killed.then_some(1000)) == 0;
+            let limit = if killed { Some(1000) } else { metadata.is_some().then_some(QUIET) };
+            let timed_out = sys::poll(&mut fds, limit) == 0;
+            if timed_out && !killed {
+                metadata.take_if(|metadata| !metadata.keep_more());
+            }
             sys::drain(self.signals);
             let alone = loop {
                 match sys::reap() {

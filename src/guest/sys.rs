@@ -107,12 +107,17 @@ pub fn read_ahead(fd: usize, at: usize, len: usize) {
     let _ = call(nr::READAHEAD, [fd, at, len, 0, 0, 0]);
 }
 
-/// Maps a part of a file for reading, with all of its pages, for as long as this process lives.
-pub fn map_for_good(fd: usize, len: usize) -> Result<()> {
+/// Maps the beginning of a file for reading, for as long as this process lives.
+pub fn map(fd: usize, len: usize) -> Result<usize> {
     const PROT_READ: usize = 1;
     const MAP_SHARED: usize = 1;
-    const MAP_POPULATE: usize = 0x8000;
-    call(nr::MMAP, [0, len, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0]).map(drop)
+    call(nr::MMAP, [0, len, PROT_READ, MAP_SHARED, fd, 0])
+}
+
+/// Reads a part of what [`map`] mapped, whose address is `at`, and maps its pages.
+pub fn populate(at: usize, len: usize) -> Result<()> {
+    const MADV_POPULATE_READ: usize = 22;
+    call(nr::MADVISE, [at, len, MADV_POPULATE_READ, 0, 0, 0]).map(drop)
 }
 
 pub fn write(fd: usize, bytes: &[u8]) -> Result<usize> {

@@ -19,7 +19,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 
 from harness import TOP, WORK, bundle
 
@@ -208,24 +207,6 @@ def tail(path, size=6000):
         return file.read().decode(errors='replace').replace('\r', '').strip()
 
 
-def wait(process, timeout, output, silence):
-    """Whether the process ended by itself in that many seconds, of which `silence` at most passed without output."""
-    end = time.monotonic() + timeout
-    size, changed = 0, time.monotonic()
-    try:
-        while process.poll() is None:
-            now = time.monotonic()
-            if os.path.getsize(output) != size:
-                size, changed = os.path.getsize(output), now
-            if now > end or (silence is not None and now - changed > silence):
-                return False
-            time.sleep(0.05)
-        return True
-    finally:
-        process.kill()
-        process.wait()
-
-
 def clock_and_disk(disk, memory, counted):
     """How qemu is to tell the time, and by what it is to show the disk of /data, which it finds as data.ext4."""
     if not counted:
@@ -250,9 +231,7 @@ def clock_and_disk(disk, memory, counted):
     ]
 
 
-def run(
-    command, files=None, out=None, timeout=PATIENCE, memory=3000, libraries_of=(), smp=1, counted=False, silence=None
-):
+def run(command, files=None, out=None, timeout=PATIENCE, memory=3000, libraries_of=(), smp=1, counted=False):
     """Runs a shell command line in the machine; returns (exit code, what it printed).
 
     `files` is {path below /data: path here}; what the command leaves in /data/out comes to the directory `out`, holes
@@ -261,8 +240,7 @@ def run(
     nothing).
 
     `counted`: the machine's clock counts instructions, one a nanosecond, whatever this machine does meanwhile; what
-    lies in /data is then memory, for a disk's answers come when they come, and `out` must be None. `silence`: seconds
-    without a new line after which the machine counts as hung.
+    lies in /data is then memory, for a disk's answers come when they come, and `out` must be None.
     """
     if counted and out is not None:
         raise ValueError('what a counted machine writes stays in it')
@@ -317,11 +295,18 @@ def run(
         ]
         qemu += clock_and_disk(disk, memory, counted)
         why = 'the machine died'
-        with open(os.path.join(tmp, 'qemu'), 'w+b') as log:
-            p = subprocess.Popen(qemu, cwd=tmp, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-            if not wait(p, timeout, output, silence):
-                why = 'no end after %d s' % timeout if silence is None else 'nothing printed for %d s' % silence
-        said = tail(os.path.join(tmp, 'qemu'))
+        try:
+            p = subprocess.run(
+                qemu,
+                cwd=tmp,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            said = p.stdout.decode(errors='replace')
+        except subprocess.TimeoutExpired as e:
+            why, said = 'no end after %d s' % timeout, (e.stdout or b'').decode(errors='replace')
         m = re.fullmatch('exit ([0-9]+)', tail(status))
         if not m:
             # The processor model promises what the emulation lacks, and says so each time.

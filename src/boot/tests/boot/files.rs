@@ -106,13 +106,19 @@ pub fn python_slim(world: &World) -> Result<(), String> {
 pub fn metadata_stays(world: &World) -> Result<(), String> {
     let size =
         world.bundles.join("python-slim/fsmeta.erofs").metadata().map_err(|e| e.to_string())?.len();
-    // PID 1 maps it when the command has started. /proc/1/smaps counts pages in KiB.
-    let script = "mapped() { awk '/ \\/dev\\/vd/ {found = 1} found && /^Rss/ {print $2; exit}' /proc/1/smaps; }; \
-        until grep -q ' /dev/vd' /proc/1/maps; do sleep 0.05; done; echo 3 >/proc/sys/vm/drop_caches; mapped";
-    let args = ["--user", "0", "--entrypoint", "/bin/sh", "--", "-c", script];
+    // PID 1 maps it little by little. /proc/1/smaps counts pages in KiB.
+    let expected = size.div_ceil(4096) * 4;
+    let script = format!(
+        "mapped() {{ awk '/ \\/dev\\/vd/ {{found = 1}} found && /^Rss/ {{print $2; exit}}' /proc/1/smaps; }}; \
+        until test \"$(mapped)\" = {expected}; do sleep 0.05; done; echo 3 >/proc/sys/vm/drop_caches; mapped"
+    );
+    let args = ["--user", "0", "--entrypoint", "/bin/sh", "--", "-c", &script];
     let ran = world.run("python-slim", &args, b"")?;
-    let expected = format!("{}\n", size.div_ceil(4096) * 4);
-    same(&format!("pages of metadata ({})", ran.err.trim()), &*text(&ran.out), &*expected)
+    same(
+        &format!("pages of metadata ({})", ran.err.trim()),
+        &*text(&ran.out),
+        &*format!("{expected}\n"),
+    )
 }
 
 /// Without --upper, nothing stays and nothing of the bundle changes.
