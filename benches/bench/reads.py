@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What reading an image costs: the bundle's disk against mkfs.erofs, microsandbox and ext4, on this kernel and in a guest.
+"""What reading an image costs: the bundle's disk against mkfs.erofs, microsandbox and ext4, on this kernel and in a guest; on this
+kernel also against overlayfs and fuse-overlayfs over the unpacked layers.
 
     reads.py OUTDIR LAYOUT...       OCI layouts with the tag latest; OUTDIR gets the disks, and reads.json
     --rounds N (5)  --no-guest  --row WORD (only rows with this in their name)
@@ -20,6 +21,7 @@ import tempfile
 
 import reads_disks
 import reads_guest
+import reads_overlays
 from reads_disks import TOP, TYPES, ReadsError, bundle
 
 Row = collections.namedtuple('Row', 'name state action below words', defaults=('', ()))
@@ -94,11 +96,12 @@ def turns(rows, contenders, rounds, slow_rounds):
                     yield i, contender
 
 
-def on_this_kernel(program, disks, rows, rounds):
-    """{(row, contender): samples}, by loop mounts."""
+def on_this_kernel(program, disks, rows, rounds, layout, scratch):
+    """{(row, contender): samples}, by loop mounts, and by overlays over the unpacked layers."""
     samples = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
         mounts = {name: stack.enter_context(bundle.mounted(disk, TYPES[name])) for name, disk in disks.items()}
+        mounts |= stack.enter_context(reads_overlays.mounted(layout, scratch))
         for i, contender in turns(rows, mounts, rounds, SLOW_ROUNDS):
             row = rows[i]
             line = reads_disks.call(program, row.state, row.action, os.path.join(mounts[contender], row.below), *row.words)
@@ -126,7 +129,9 @@ def judged(section, rows, contenders, samples):
         if row.state == 'cold':
             units |= {'requests': lambda s: s.requests, 'MiB': lambda s: s.sectors / 2048}
         for unit, value in units.items():
-            values = {name: statistics.median(map(value, samples[i, name])) if name in contenders else None for name in TYPES}
+            # No disk counts what an overlay asks for.
+            columns = [*TYPES, *reads_overlays.NAMES] if unit == 's' else TYPES
+            values = {name: statistics.median(map(value, samples[i, name])) if name in contenders else None for name in columns}
             out.append({'section': section, 'row': row.name, 'values': values, 'unit': unit})
     return out
 
@@ -147,7 +152,8 @@ def run(images, out, rounds=5, guest=True, only=''):
             disks = reads_disks.make(os.path.abspath(layout), tree, here, kept)
             shutil.rmtree(os.path.join(here, 'merged'))
             section = '%s, loop mount' % name
-            report += judged(section, rows, disks, on_this_kernel(program, disks, rows, rounds))
+            here_too = [*disks, *reads_overlays.NAMES]
+            report += judged(section, rows, here_too, on_this_kernel(program, disks, rows, rounds, os.path.abspath(layout), here))
             if guest:
                 section = '%s, in a guest' % name
                 report += judged(section, rows, disks, in_a_guest(program, disks, rows, rounds, here))
@@ -160,9 +166,9 @@ def table(report):
     for line in report:
         if line['section'] != section:
             section = line['section']
-            yield '%-52s' % section + ''.join('%14s' % name for name in line['values'])
+            yield '%-52s' % section + ''.join('%18s' % name for name in line['values'])
         show = {'s': lambda v: '%.2f ms' % (v * 1e3), 'requests': lambda v: '%d req' % v, 'MiB': lambda v: '%.1f MiB' % v}[line['unit']]
-        yield '  %-50s' % line['row'] + ''.join('%14s' % ('-' if v is None else show(v)) for v in line['values'].values())
+        yield '  %-50s' % line['row'] + ''.join('%18s' % ('-' if v is None else show(v)) for v in line['values'].values())
 
 
 def main():

@@ -17,8 +17,8 @@ from bench import machine
 
 from . import image, report, sides
 
-# A machine in which an interrupt was lost says nothing more: it is started again, so often.
-TRIES = 3
+# About every tenth machine loses an interrupt and says nothing more. It is started again, so often.
+TRIES = 6
 STATES = {'c': 'cold', 'w': 'warm', 't': 'tmpfs'}
 
 

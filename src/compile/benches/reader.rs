@@ -73,9 +73,10 @@ fn measure(words: &[String]) -> io::Result<String> {
     Ok(format!("{took} {} {} {requests} {sectors}", found.count, found.sum))
 }
 
-/// The disk under a directory, with what must be opened before a chroot hides it.
+/// The disk under a directory, with what must be opened before a chroot hides it. An overlay
+/// has none of its own, and no statistics.
 struct Disk {
-    statistics: File,
+    statistics: Option<File>,
     caches: File,
 }
 
@@ -84,7 +85,10 @@ impl Disk {
         let device = rustix::fs::stat(dir)?.st_dev;
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         Ok(Self {
-            statistics: File::open(format!("/sys/dev/block/{major}:{minor}/stat"))?,
+            statistics: match File::open(format!("/sys/dev/block/{major}:{minor}/stat")) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                opened => Some(opened?),
+            },
             caches: File::options().write(true).open("/proc/sys/vm/drop_caches")?,
         })
     }
@@ -92,8 +96,11 @@ impl Disk {
     /// Requests for reading, and their sectors of 512 bytes.
     fn reads(&mut self) -> io::Result<[u64; 2]> {
         let mut text = String::new();
-        self.statistics.rewind()?;
-        self.statistics.read_to_string(&mut text)?;
+        let Some(statistics) = &mut self.statistics else {
+            return Ok([0; 2]);
+        };
+        statistics.rewind()?;
+        statistics.read_to_string(&mut text)?;
         let mut numbers = text.split_whitespace().map_while(|n| n.parse().ok());
         let [Some(requests), Some(_merged), Some(sectors)] =
             std::array::from_fn(|_| numbers.next())
