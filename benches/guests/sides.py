@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
+import tempfile
 
 from bench import layout
 from harness import TOP, nest
@@ -65,9 +66,12 @@ def microsandbox(image, work):
     with tarfile.open(archive, 'w') as tar:
         tar.add(image, '.')
     shutil.rmtree(home, ignore_errors=True)
-    call(msb, 'load', '--quiet', '--tag', 'bench:latest', '--input', archive, MSB_HOME=home)
+    # A short path, as its sockets lie below.
+    with tempfile.TemporaryDirectory(prefix='msb', dir='/tmp') as place:
+        call(msb, 'load', '--quiet', '--tag', 'bench:latest', '--input', archive, MSB_HOME=place)
+        shutil.copytree(place, home, symlinks=True)
     os.unlink(archive)
-    place = shlex.quote(home)
+    place = shlex.quote(place)
     before = 'mkdir -p %s /etc/ssl/certs && mount --bind /data/home %s && cp /data/certificates /etc/ssl/certs/ca-certificates.crt' % (
         (place,) * 2
     )
