@@ -40,15 +40,14 @@ pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
         sys::mount(upper, b"/upper\0", b"ext4\0", RDONLY, b"noload\0")
             .doing(&[b"mounting the upper"])?;
         scratch().doing(&[b"making an upper in memory"])?;
-        let layers =
-            b"lowerdir=/upper/upper:/lower,upperdir=/scratch/upper,workdir=/scratch/work\0";
+        let layers = b"lowerdir=/upper/upper:/lower,upperdir=/scratch/upper,workdir=/scratch/work";
         overlay(layers)?;
     } else {
         sys::mount(upper, b"/upper\0", b"ext4\0", 0, b"\0").doing(&[b"mounting the upper"])?;
         if config.has(key::GROW) {
             grow(upper).doing(&[b"growing the upper"])?;
         }
-        overlay(b"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work\0")?;
+        overlay(b"lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work")?;
     }
     let own = etc::make()?;
     let _ = sys::mkdir(b"/dev/pts\0", 0o755);
@@ -61,8 +60,17 @@ pub fn mount(config: &Config, control: usize) -> Result<Root, Failure> {
     Ok(Root { own, pts, control, metadata })
 }
 
-fn overlay(options: Str) -> Result<(), Failure> {
-    sys::mount(b"overlay\0", b"/root\0", b"overlay\0", 0, options).doing(&[b"mounting the overlay"])
+/// Mounts the command's root. Where only a file's metadata changes, or a directory's name, the upper
+/// gets that alone, and nothing is copied. Nobody else writes to the upper or to the layers below it,
+/// so what its marks lead to is what this kernel meant.
+fn overlay(layers: Str) -> Result<(), Failure> {
+    let mount = |options| sys::mount(b"overlay\0", b"/root\0", b"overlay\0", 0, options);
+    let mounted = match mount(join(&[layers, b",metacopy=on,redirect_dir=on\0"])) {
+        // A kernel may have neither.
+        Err(sys::EINVAL) => mount(join(&[layers, b"\0"])),
+        mounted => mounted,
+    };
+    mounted.doing(&[b"mounting the overlay"])
 }
 
 /// A tmpfs with an upper whose root looks like the image's.

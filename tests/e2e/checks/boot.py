@@ -37,7 +37,7 @@ def kvm_is_broken():
 def judge_uppers(out):
     """What the machines left behind, as e2fsck and this machine's kernel see it."""
     found = sorted(name for name in os.listdir(out) if name.endswith('.ext4'))
-    need(len(found) == 5, 'the cases left the uppers %s' % ', '.join(found))
+    need(len(found) == 6, 'the cases left the uppers %s' % ', '.join(found))
     for name in found:
         path = os.path.join(out, name)
         if name == 'killed-raw.recover.ext4':

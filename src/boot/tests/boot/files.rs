@@ -102,6 +102,39 @@ pub fn python_slim(world: &World) -> Result<(), String> {
     same_sums(world, "python-slim", &world.run("python-slim", &args, b"")?)
 }
 
+/// A new mode, owner or time of a large file copies none of its data, and a renamed directory none of
+/// its files. The next machine with the same upper finds all of it.
+pub fn metadata_alone_is_copied(world: &World) -> Result<(), String> {
+    let path = world.out.join("metadata-alone.clean.ext4");
+    let _ = std::fs::remove_file(&path);
+    let shell = [
+        "--user",
+        "0",
+        "--upper",
+        path.to_str().ok_or("a path")?,
+        "--entrypoint",
+        "/bin/sh",
+        "--",
+        "-c",
+    ];
+    let run = |script: &str| {
+        let ran = world.run("python-slim", &[&shell[..], &[script]].concat(), b"")?;
+        need(ran.code == 0, || format!("exit {}: {}", ran.code, ran.err))?;
+        Ok::<_, String>(text(&ran.out))
+    };
+    let change = "set -e; used() { sync; df -Pk / | awk 'END {print $3}'; }; large=$(readlink -f /usr/bin/python3); \
+        test $(stat -c %s $large) -gt 4000000; sha256sum <$large >/sum; before=$(used); \
+        chmod 4711 $large; chown 7:8 $large; touch -c -d @1000000000 $large; mv /usr/share /usr/moved; \
+        test $(($(used) - before)) -lt 1000; sha256sum <$large | cmp - /sum; stat -c '%a %u:%g %Y' $large";
+    // An owner takes the bits away that a program's owner gave.
+    same("the changes", &*run(change)?, "711 7:8 1000000000\n")?;
+    let look = "set -e; large=$(readlink -f /usr/bin/python3); stat -c '%a %u:%g %Y' $large; sha256sum <$large | cmp - /sum; \
+        test ! -e /usr/share; find /usr/moved -type f | wc -l >/count; test $(cat /count) -gt 500; \
+        find /usr/moved -type f -exec cat {} + | wc -c >/bytes; test $(cat /bytes) -gt 1000000; \
+        cp $large /copy; echo more >>$large; (cat /copy; echo more) | cmp - $large; stat -c %a $large";
+    same("the next run", &*run(look)?, "711 7:8 1000000000\n711\n")
+}
+
 /// The image's metadata lies in the guest's memory, and stays there when caches are dropped.
 pub fn metadata_stays(world: &World) -> Result<(), String> {
     let size =

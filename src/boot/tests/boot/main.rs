@@ -55,6 +55,7 @@ const CASES: &[Case] = &[
     ("init-systems", image::init_systems),
     ("overlay", files::overlay),
     ("python-slim", files::python_slim),
+    ("metadata-alone-is-copied", files::metadata_alone_is_copied),
     ("metadata-stays", files::metadata_stays),
     ("volume", network::volume),
     ("net-and-publish", network::net_and_publish),
