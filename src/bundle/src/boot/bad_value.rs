@@ -1,6 +1,6 @@
-//! Why a value of `boot:` is refused.
+//! The errors of values of `boot:`.
 
-/// A text that does not mean what was asked for.
+/// Why a value of `boot:`, or of the same option of `rootfs-boot`, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadValue {
     /// Not a directory for a tmpfs: not an absolute path other than `/`, or a size that
@@ -60,6 +60,6 @@ pub enum BadValue {
     MuchMemory(u64),
 }
 
-/// Processors that the table of an x86 machine without ACPI has room for, whose IDs are
-/// a byte of which 255 means all.
+/// The most processors of a machine. The table of processors of an x86 machine without ACPI
+/// has one byte for the ID of each, and 255 means all of them.
 pub const MAX_CPUS: u8 = 254;
