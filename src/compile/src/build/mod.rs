@@ -23,7 +23,7 @@ use fsimage::io::dir::Dir;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{InodeId, Kind, Stat, Tree};
+use fsimage::tree::{InodeId, Kind, Stat, Tree, Xattr};
 use fsimage::units::DeviceId;
 use oci::{Access, Image, ImageKey, ImageRef, Platform};
 
@@ -350,13 +350,16 @@ fn indexes(tree: &Tree<Extents>) -> u64 {
 /// Bytes of xattrs that always fit into an inode's block of xattrs in ext4.
 const SMALL_XATTRS: usize = 2048;
 
+/// The most bytes of an xattr in ext4 beside its name and its value: a header and padding.
+const XATTR_ENTRY: usize = 24;
+
 /// Warns of files that a machine cannot write to, because their xattrs do not fit into its
 /// upper when the file is copied there (copy-up).
 fn warn_of_large_xattrs(tree: &Tree<Extents>, reporter: &dyn Reporter) {
     let too_large = |id: &InodeId| {
         let xattrs = &tree.inode(*id).xattrs;
-        let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-        bytes > SMALL_XATTRS && ext4::check_xattrs(xattrs).is_err()
+        let size = |xattr: &Xattr| xattr.name.len() + xattr.value.len() + XATTR_ENTRY;
+        xattrs.iter().map(size).sum::<usize>() > SMALL_XATTRS && ext4::check_xattrs(xattrs).is_err()
     };
     let mut large = tree.ids().filter(too_large);
     // An inode that layers above have hidden has no path.
@@ -381,4 +384,33 @@ fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {
         this
     };
     extents.iter().map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use fsimage::tree::{DirId, Inode, Name};
+
+    use super::*;
+
+    #[test]
+    fn many_small_xattrs_are_warned_of_like_few_large_ones() {
+        let warnings = |count: usize, len: usize| {
+            let xattr = |i: usize| Xattr {
+                name: format!("user.{i}").into_bytes().into(),
+                value: vec![0; len].into(),
+            };
+            let xattrs = (0..count).map(xattr).collect();
+            let kind = Kind::File(Extents::default());
+            let mut tree = Tree::new(Stat::IMPLIED_DIR);
+            let file = Inode { stat: Stat::IMPLIED_DIR, xattrs, kind };
+            tree.add(DirId::ROOT, Name::new(b"file").unwrap(), file).unwrap();
+            let said = Mutex::new(0);
+            warn_of_large_xattrs(&tree, &|_| *said.lock().unwrap() += 1);
+            said.into_inner().unwrap()
+        };
+        assert_eq!((warnings(1, 100), warnings(100, 1)), (0, 0));
+        assert_eq!((warnings(1, 5000), warnings(200, 1)), (1, 1));
+    }
 }
