@@ -1,5 +1,6 @@
 //! Hashes of the files of a bundle.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -113,6 +114,13 @@ pub struct NonzeroBlocks {
     partial: Vec<u8>,
     /// The number of full blocks before it.
     blocks: u64,
+}
+
+/// Without the bytes.
+impl fmt::Debug for NonzeroBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NonzeroBlocks").field("blocks", &self.blocks).finish_non_exhaustive()
+    }
 }
 
 impl NonzeroBlocks {

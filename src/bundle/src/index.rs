@@ -191,6 +191,7 @@ const MAX_NOTES: usize = 1000;
 
 /// The budget for the notes of all layers of an index, without which a hostile layer could
 /// make the index as large as it likes.
+#[derive(Debug)]
 pub struct NoteRoom {
     /// Bytes of JSON that are left.
     bytes: usize,

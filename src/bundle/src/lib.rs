@@ -15,7 +15,7 @@
 //! atomically, by a rename. Nothing is removed that a build did not make ([`made`],
 //! [`leftover`]).
 
-#![warn(missing_docs, clippy::missing_errors_doc)]
+#![warn(missing_debug_implementations, missing_docs, clippy::missing_errors_doc)]
 
 pub mod boot;
 pub mod content;

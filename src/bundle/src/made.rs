@@ -37,6 +37,7 @@ struct AnyFile {
 }
 
 /// The files that make up a bundle.
+#[derive(Debug)]
 pub enum Made {
     /// The files that its index names.
     Indexed(HashSet<String>),

@@ -60,6 +60,7 @@ impl OpenFile {
 pub(super) const MAX_HOLES: u64 = 2 * crate::content::MAX_HOLES;
 
 /// A bundle by its open directories, of which nothing has been checked yet.
+#[derive(Debug)]
 pub struct Place {
     /// Path of the bundle's directory.
     pub dir: PathBuf,

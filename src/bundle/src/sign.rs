@@ -3,6 +3,7 @@
 //! Keys and signatures have the form of minisign's. Signing is deterministic, as in RFC 8032:
 //! the same key and the same bundle give the same bytes.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,13 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
             bail!("it is there already; it stays as it is")
         }
         made => Ok(made.map(drop)?),
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretKey").field("number", &self.number).finish_non_exhaustive()
     }
 }
 

@@ -34,6 +34,7 @@ use crate::names::LAYERS;
 use crate::opened::Place;
 
 /// A bundle that is being made, in a directory beside its place.
+#[derive(Debug)]
 pub struct Staging {
     /// The path at which the bundle will be published.
     target: PathBuf,
@@ -44,6 +45,7 @@ pub struct Staging {
 }
 
 /// The staging directory.
+#[derive(Debug)]
 struct Directory {
     /// The directory that holds both it and the bundle's place.
     parent: File,

@@ -19,6 +19,7 @@ use crate::{form, layout};
 const NAME_ONE: &str = "name one by its tag or its digest";
 
 /// An artifact, opened.
+#[derive(Debug)]
 pub struct Artifact {
     /// The artifact's manifest.
     pub manifest: Manifest,

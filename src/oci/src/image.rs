@@ -15,6 +15,7 @@ use crate::platform::Platform;
 use crate::store::Store;
 
 /// One image, for one platform.
+#[derive(Debug)]
 pub struct Image {
     /// `None` in a classic docker-archive, which has no manifest to digest.
     pub manifest_digest: Option<Digest>,

@@ -13,6 +13,7 @@
 //! tags, annotations and referrers only serve to find signatures.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -61,6 +62,12 @@ pub struct ImageKey {
     point: Vec<u8>,
     /// Digest of the key's DER.
     pub digest: Digest,
+}
+
+impl fmt::Debug for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageKey").field("digest", &self.digest).finish_non_exhaustive()
+    }
 }
 
 impl ImageKey {

@@ -13,6 +13,7 @@ use crate::layout;
 use crate::store::{self, Key, MAX_DOCUMENT, Store};
 
 /// A directory as skopeo writes it, read like a layout.
+#[derive(Debug)]
 pub(crate) struct SkopeoDir {
     dir: PathBuf,
     manifest: Descriptor,

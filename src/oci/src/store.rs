@@ -46,7 +46,7 @@ impl fmt::Display for Key {
 }
 
 /// Something that holds an image.
-pub(crate) trait Store: Send + Sync {
+pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// The bytes that `key` stands for and how many there are; `None` if there are none.
     fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
 
@@ -121,6 +121,7 @@ pub(crate) fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()
 
 /// A store with a budget for the bytes of documents that are read from it: without one, an
 /// index of 16 MiB could make a build read a config of 16 MiB 80,000 times.
+#[derive(Debug)]
 pub(crate) struct Counted {
     store: Box<dyn Store>,
     documents: Budget<'static>,
@@ -163,6 +164,7 @@ impl Store for Counted {
 }
 
 /// A directory.
+#[derive(Debug)]
 pub(crate) struct DirStore(pub PathBuf);
 
 impl Store for DirStore {
@@ -178,6 +180,13 @@ pub(crate) struct TarStore {
     members: HashMap<String, Member>,
     /// The result of [`Store::expanded`].
     expanded: u64,
+}
+
+/// Without the bytes and the list of members.
+impl fmt::Debug for TarStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TarStore").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl TarStore {

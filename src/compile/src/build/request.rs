@@ -11,6 +11,7 @@ use crate::manifest::types::Manifest;
 use crate::patch::change::Change;
 
 /// What to build, where, and how.
+#[derive(Debug)]
 pub struct Request {
     /// The checked manifest: image, patches, upper and boot options.
     pub manifest: Manifest,

@@ -32,6 +32,7 @@ pub struct Limits {
 }
 
 /// What the layers of one build may use up together.
+#[derive(Debug)]
 pub struct Budgets {
     /// Bytes of memory, of [`Limits::metadata_bytes`].
     pub metadata: Budget<'static>,

@@ -1,5 +1,6 @@
 //! How registries are reached: the user's choices, and which registry gets which login.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::compression::Spool;
@@ -7,7 +8,7 @@ use crate::pace::{LEAST, Pace};
 use crate::reference::ImageRef;
 
 /// How registries are reached.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Access {
     /// `HOST[:PORT]` of registries that are spoken to without TLS.
     pub insecure: Vec<String>,
@@ -40,6 +41,15 @@ pub struct Credentials {
     pub password: String,
     /// `HOST[:PORT]` as references have it. None: no registry gets them yet.
     pub registry: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, password: _, registry } = self;
+        let mut shown = f.debug_struct("Credentials");
+        shown.field("name", name).field("registry", registry).finish_non_exhaustive()
+    }
 }
 
 impl Credentials {
@@ -82,5 +92,18 @@ impl Access {
     /// The limit on how slowly a registry may send.
     pub(crate) fn pace(&self) -> Pace {
         Pace::new(self.min_rate.unwrap_or(LEAST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let (name, password) = ("ursula".to_owned(), "secret".to_owned());
+        let credentials = Some(Credentials { name, password, registry: None });
+        let shown = format!("{:?}", Access { credentials, ..Access::default() });
+        assert!(shown.contains("ursula") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -1,6 +1,7 @@
 //! The client of a registry, with a blocking interface: sends requests with the login that
 //! the registry asks for, and reads manifests.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -75,6 +76,13 @@ pub(super) enum Wanted {
     Write,
     /// To go on with an upload.
     Rest,
+}
+
+/// Without the login.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("reference", &self.reference).finish_non_exhaustive()
+    }
 }
 
 impl Client {

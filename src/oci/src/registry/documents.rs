@@ -14,6 +14,7 @@ use crate::distribution::Reference;
 use crate::store::MAX_DOCUMENT;
 
 /// A directory of documents. Any number of builds may share it.
+#[derive(Debug)]
 pub struct Documents(PathBuf);
 
 impl Documents {

@@ -31,6 +31,7 @@ const STALL: Duration = Duration::from_secs(60);
 const DIGESTION: u64 = 2 << 20;
 
 /// A repository that is written to.
+#[derive(Debug)]
 pub struct Repository(Client);
 
 impl Repository {

@@ -19,6 +19,7 @@ use crate::store::{Key, MAX_DOCUMENT, Store};
 use crate::{json, layout};
 
 /// The store of what one reference to a registry names.
+#[derive(Debug)]
 pub struct RegistryStore {
     reference: Reference,
     client: Option<Arc<Client>>,
@@ -32,7 +33,7 @@ pub struct RegistryStore {
 }
 
 /// What the documents that were read say of other blobs.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Known {
     /// Digests that are manifests or indexes.
     manifests: HashSet<Digest>,
