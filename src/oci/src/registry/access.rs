@@ -8,6 +8,9 @@ use crate::pace::{LEAST, Pace};
 use crate::reference::ImageRef;
 
 /// How registries are reached.
+///
+/// Errors name these fields by the options of `rootfs-compile` that set them, such as
+/// `--insecure-registry`, `--ca-cert`, `--offline`, `--max-archive-bytes` and `--min-rate`.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// `HOST[:PORT]` of registries that are spoken to without TLS.
