@@ -115,7 +115,7 @@ impl Place {
     /// When `fd` is a standard stream's, or does not lead to a directory that can be
     /// opened.
     pub fn given(dir: PathBuf, fd: RawFd) -> Result<Self> {
-        ensure!(fd > 2, "descriptor {fd} is not that of a bundle");
+        ensure!(fd > 2, "the descriptor {fd} is a standard stream, and not a bundle");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = rustix::fs::open(format!("/proc/self/fd/{fd}"), flags, Mode::empty());
         let at = at.with_context(|| format!("{}, as the descriptor {fd}", dir.display()))?;

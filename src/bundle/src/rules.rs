@@ -63,7 +63,10 @@ fn files(index: &Index) -> Result<BTreeMap<&str, &FileEntry>> {
 fn file(file: &FileEntry) -> Result<()> {
     let has_holes = matches!(file.content, ContentHash::Blake3NonzeroBlocks(_));
     // The upper is mostly holes, perhaps terabytes of them, which must not be hashed as data.
-    ensure!(has_holes == (file.path == UPPER), "{UPPER} alone is hashed by its blocks");
+    ensure!(
+        has_holes == (file.path == UPPER),
+        "its hash is of the wrong kind: {UPPER} alone is hashed by its blocks"
+    );
     match &*file.path {
         UPPER => drop(UpperSize::try_from(ByteSize(file.size))?),
         VMDK => {}

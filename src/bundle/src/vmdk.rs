@@ -47,7 +47,7 @@ pub fn of(index: &Index) -> Result<String> {
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA);
     match fsmeta.map(|file| &file.content) {
         Some(ContentHash::Blake3(hash)) => Ok(descriptor(&extents, cid(hash))),
-        _ => bail!("{FSMETA} has no hash"),
+        _ => bail!("the index has no BLAKE3 of {FSMETA}"),
     }
 }
 

@@ -39,7 +39,7 @@ impl Artifact {
                 form::open(files, &access.spool())?
             }
             ImageRef::Files(_) | ImageRef::Daemon { .. } => {
-                bail!("what docker saves are images, and not bundles")
+                bail!("docker stores images, and not bundles")
             }
         };
         let store: Box<dyn Store> =

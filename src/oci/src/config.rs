@@ -77,7 +77,7 @@ fn platform(
                 ));
             }
             // An image that stands alone is not refused for its variant.
-            ensure!(own.is_same_machine(wanted), "there is no {wanted}; there is {own}");
+            ensure!(own.is_same_machine(wanted), "the image is for {own}, not {wanted}");
             Ok(own)
         }
         (None, None) if declared.architecture.is_empty() => {
@@ -86,11 +86,11 @@ fn platform(
                  was asked for"
             ));
             let linux = declared.os.is_empty() || declared.os.eq_ignore_ascii_case(&wanted.os);
-            ensure!(linux, "there is no {wanted}; there is an image for {}", shown(&declared.os));
+            ensure!(linux, "the image is for {}, not {wanted}", shown(&declared.os));
             Ok(wanted.clone())
         }
         (None, None) => bail!(
-            "there is no {wanted}; there is an image for {}/{}",
+            "the image is for {}/{}, not {wanted}",
             shown(&declared.os),
             shown(&declared.architecture)
         ),
@@ -266,9 +266,9 @@ mod tests {
             ("rootfs", json!({ "type": "foo" }), "rootfs.type is \"foo\""),
             ("rootfs", json!({ "type": 7 }), "type is a number"),
             ("rootfs", json!([]), "rootfs is a list"),
-            ("architecture", json!("arm64"), "there is no linux/amd64; there is linux/arm64"),
-            ("architecture", json!("\u{1b}x"), "there is an image for linux/\\u{1b}x"),
-            ("os", json!("windows"), "there is windows/amd64"),
+            ("architecture", json!("arm64"), "the image is for linux/arm64, not linux/amd64"),
+            ("architecture", json!("\u{1b}x"), "the image is for linux/\\u{1b}x"),
+            ("os", json!("windows"), "the image is for windows/amd64"),
             ("os", json!(7), "os is a number"),
             ("config", json!({ "User": 7 }), "User is a number"),
             ("config", json!({ "Env": "A=1" }), "Env is text, and not a list"),

@@ -1,7 +1,8 @@
 //! An image that was found: what it consists of, and the blobs of its layers.
 //!
-//! Manifest and config were checked against the digest and size of their descriptors. The
-//! blob of a layer can only be checked at its end, by whoever reads it ([`Layer::check`]).
+//! Manifest and config were checked when they were read, against the descriptors that led to
+//! them. The blob of a layer can only be checked at its end, by whoever reads it
+//! ([`Layer::check`]).
 
 use std::io::Read;
 

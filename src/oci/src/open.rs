@@ -75,7 +75,7 @@ impl Image {
         let check = || -> Result<Digest> {
             let name = reference.registry_name().filter(|_| self.named_digest.is_some());
             let name = name.context("signatures are looked for in registries only")?;
-            let digest = self.manifest_digest.context("it has no manifest")?;
+            let digest = self.manifest_digest.context("the image has no manifest")?;
             // The registry is asked again, even where a cached answer about the tag would do
             // for the image: a signature may have been added since.
             let access = Access { known_tags: false, ..access.clone() };

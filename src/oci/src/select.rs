@@ -87,9 +87,9 @@ impl Passed {
             self.reason(format!("{} attestations", self.attestations));
         }
         let there: Vec<String> = self.platforms.into_iter().collect();
-        let mut text = format!("there is no {wanted}");
+        let mut text = format!("there is no image for {wanted}");
         if !there.is_empty() {
-            text += &format!("; there is: {}", shown_list(&there));
+            text += &format!("; there are some for: {}", shown_list(&there));
         }
         if !self.reasons.is_empty() {
             text += &format!("; passed over: {}", self.reasons.join(", "));

@@ -14,7 +14,7 @@ pub enum BadValue {
     #[error("{0:?} cannot be published: only TCP ports of all addresses can; write HOST:GUEST")]
     PublishKind(String),
     /// Not 1 to 64 letters, digits, hyphens, dots and underscores.
-    #[error("{0:?} is not a host name: 1 to 64 letters, digits, hyphens and dots")]
+    #[error("{0:?} is not a host name: 1 to 64 letters, digits, hyphens, dots and underscores")]
     Hostname(String),
     /// Not a line of /etc/hosts: a name and an IP address.
     #[error("{0:?} is not a host and its address; write NAME:IP")]
@@ -33,7 +33,7 @@ pub enum BadValue {
     #[error("the path {0:?} is not absolute")]
     Relative(String),
     /// The name of an environment variable that is empty, or holds `=` or a NUL.
-    #[error("{0:?} is not the name of a variable: it is not empty and holds no =")]
+    #[error("{0:?} is not the name of a variable: a name is not empty and has no =")]
     Variable(String),
     /// An argument or the value of a variable that holds a NUL.
     #[error("a NUL byte in {0:?}")]
