@@ -8,7 +8,6 @@ Environment: ROOTFS_COMPILE (target/release/rootfs-compile), WORK (.work: images
 import argparse
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,35 +17,6 @@ import traceback
 from checks import every_check
 from harness import TOP, WORK, common
 
-TOOLS = {
-    'umoci': 'umoci',
-    'zstd': 'zstd',
-    'qemu-img': 'qemu-utils',
-    'e2fsck': 'e2fsprogs',
-    'mount': 'mount',
-    'losetup': 'mount',
-    'patch': 'patch',
-    'useradd': 'passwd',
-    'setcap': 'libcap2-bin',
-    'setfattr': 'attr',
-    'setfacl': 'acl',
-    'unshare': 'util-linux',
-    'skopeo': 'skopeo',
-    'xz': 'xz-utils',
-    'bzip2': 'bzip2',
-    'docker-registry': 'docker-registry',
-    'strace': 'strace',
-    'htpasswd': 'apache2-utils',
-    'openssl': 'openssl',
-    'minisign': 'minisign',
-    'mkfs.xfs': 'xfsprogs',
-    'mkfs.btrfs': 'btrfs-progs',
-    'mkfs.exfat': 'exfatprogs',
-    'mount.exfat-fuse': 'exfat-fuse',
-    'groff': 'groff-base',
-    'zsh': 'zsh',
-    'fish': 'fish',
-}
 MODULES = ('jsonschema', 'yaml')
 # Before the checks are imported, some of which keep a copy.
 os.environ['WORK'] = WORK
@@ -54,7 +24,8 @@ os.environ['PATH'] += ':/usr/sbin:/sbin'
 
 
 def missing_tools(binary):
-    out = ['%s (apt-get install %s)' % (t, p) for t, p in TOOLS.items() if not shutil.which(t)]
+    tools = os.path.join(TOP, 'ci/tools')
+    out = subprocess.run([tools, '--missing'], check=True, capture_output=True, text=True).stdout.splitlines()
     out += ["python3's module %s (ci/tools --python)" % m for m in MODULES if not importlib.util.find_spec(m)]
     if not os.access(os.path.join(TOP, '.tools/bin/fsck.erofs'), os.X_OK):
         out.append('.tools/bin/fsck.erofs (ci/tools)')

@@ -48,6 +48,7 @@ Examples:
   rootfs-boot --key release.pub --ephemeral --timeout 30s app
   rootfs-boot -v ./src:/src:ro --entrypoint '' app -- sh -c 'ls /src'"
 )]
+#[derive(Debug)]
 pub struct Cli {
     /// The bundle: its directory, or the bundle.vmdk in it
     pub bundle: PathBuf,
@@ -159,7 +160,7 @@ pub struct Cli {
 }
 
 /// What `--engine` takes.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineArg {
     /// libkrun if KVM works here, otherwise qemu
     Auto,

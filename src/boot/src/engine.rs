@@ -53,6 +53,7 @@ impl Engine {
 }
 
 /// The engine to use.
+#[derive(Debug)]
 pub struct Choice {
     /// The engine that runs the guest.
     pub engine: Engine,

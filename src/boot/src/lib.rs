@@ -11,7 +11,12 @@
 //! becomes the machine; whatever happens to it, the supervisor restores the
 //! terminal and tells an exit code. Disks reach it as open descriptors.
 
-#![warn(missing_docs, clippy::missing_errors_doc, clippy::shadow_unrelated)]
+#![warn(
+    missing_debug_implementations,
+    missing_docs,
+    clippy::missing_errors_doc,
+    clippy::shadow_unrelated
+)]
 
 pub mod args;
 mod choose;

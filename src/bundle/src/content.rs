@@ -1,5 +1,6 @@
-//! What a file of a bundle holds, as a hash.
+//! Hashes of the files of a bundle.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::INDEX;
 
-/// A file's hash, and what it is taken of.
+/// The hash of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContentHash {
@@ -26,7 +27,7 @@ pub enum ContentHash {
 }
 
 impl ContentHash {
-    /// Refuses a content that is `found` and should be this one, of the index.
+    /// Compares the hash that was `found` with this one, which the index has.
     ///
     /// # Errors
     /// When the two differ in their kind or their hash.
@@ -35,7 +36,7 @@ impl ContentHash {
         Ok(())
     }
 
-    /// Refuses `file` if it holds anything else.
+    /// Hashes `file`, and refuses it if its content is another.
     ///
     /// # Errors
     /// When the file has another hash, cannot be read, or has more holes than are hashed
@@ -44,7 +45,7 @@ impl ContentHash {
         self.check(&self.again(file)?)
     }
 
-    /// Bytes of holes of `file` that this hash counts as it counts data.
+    /// Bytes of the holes in `file` that are hashed like data by this kind of hash.
     ///
     /// # Errors
     /// When the host does not tell the file's length or where it has data and holes.
@@ -58,7 +59,7 @@ impl ContentHash {
         Ok(len - data.sum::<io::Result<u64>>()?)
     }
 
-    /// The hash of `file`'s present content, of the same kind.
+    /// Hashes `file` as it is now, by the same kind of hash.
     ///
     /// # Errors
     /// When the file cannot be read, or, for [`ContentHash::Blake3`], when it has more than
@@ -74,15 +75,17 @@ impl ContentHash {
     }
 }
 
-/// Bytes of holes that a file may have of which every byte is hashed. A build makes a
-/// hole of what a layer has as zeros, of which its default limits allow no more; what
-/// has terabytes was made to keep a reader busy.
+/// The most bytes of holes in a file of which every byte is hashed. A build makes holes of
+/// zeros in a layer, and its default limits allow no more of them; a file with terabytes was
+/// made to keep a reader busy.
 pub const MAX_HOLES: u64 = MAX_SPARSE;
 
+/// Refuses a `file` with more than [`MAX_HOLES`] bytes of holes.
 fn has_few_holes(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     let mut left = MAX_HOLES;
-    // Some file systems compress: what is not allocated need not be a hole.
+    // A quick test that most files pass. It cannot refuse a file: on file systems that
+    // compress, what is not allocated need not be a hole.
     if metadata.len().saturating_sub(metadata.blocks().saturating_mul(512)) <= left {
         return Ok(());
     }
@@ -101,20 +104,27 @@ fn has_few_holes(file: &File) -> io::Result<()> {
 
 const BLOCK: usize = 4096;
 
-/// [`ContentHash::Blake3NonzeroBlocks`] of a file from its first byte to its last.
+/// Computes [`ContentHash::Blake3NonzeroBlocks`] of a file that comes in order.
 #[derive(Default)]
 pub struct NonzeroBlocks {
     hasher: blake3::Hasher,
-    /// What is to be hashed next.
+    /// Numbers and blocks that are collected to be hashed together.
     due: Vec<u8>,
-    /// What came of a block that is not full.
+    /// The bytes so far of a block that is not full.
     partial: Vec<u8>,
-    /// Blocks before it.
+    /// The number of full blocks before it.
     blocks: u64,
 }
 
+/// Without the bytes.
+impl fmt::Debug for NonzeroBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NonzeroBlocks").field("blocks", &self.blocks).finish_non_exhaustive()
+    }
+}
+
 impl NonzeroBlocks {
-    /// The bytes that come next.
+    /// Takes the next bytes of the file.
     pub fn data(&mut self, mut bytes: &[u8]) {
         if !self.partial.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.partial.len()));
@@ -133,7 +143,7 @@ impl NonzeroBlocks {
         self.partial.extend_from_slice(blocks.remainder());
     }
 
-    /// `len` zeros come next.
+    /// Takes the next `len` bytes of the file, which are zeros.
     pub fn zeros(&mut self, len: u64) {
         let open = (BLOCK - self.partial.len()) as u64 % BLOCK as u64;
         self.data(&[0; BLOCK][..open.min(len) as usize]);
@@ -154,9 +164,9 @@ impl NonzeroBlocks {
         self.blocks += 1;
     }
 
-    /// The hash of all that came.
+    /// The hash of the whole file.
     pub fn finish(mut self) -> ContentHash {
-        // Of a file that someone cut.
+        // Empty, unless the file was cut: an ext4 has whole blocks.
         let rest = std::mem::take(&mut self.partial);
         self.block(&rest);
         self.hasher.update(&self.due);
@@ -169,7 +179,7 @@ fn nonzero_blocks(file: &File) -> io::Result<ContentHash> {
     let mut hash = NonzeroBlocks::default();
     let mut buffer = vec![0; 256 * BLOCK];
     let mut at = 0;
-    // The host's holes only save reading them: zeros count for nothing anyway.
+    // Holes are skipped, which only saves reading them: blocks of zeros are not hashed anyway.
     for data in holes::data(file, file.metadata()?.len(), BLOCK as u64) {
         let Range { start, end } = data?;
         hash.zeros(start - at);

@@ -1,4 +1,4 @@
-//! `bundle.json`: what a bundle is, for people and for whoever runs it.
+//! `bundle.json`: the description of a bundle, for people and for programs that run it.
 
 #![cfg_attr(doc, doc = "\n\n", doc = include_str!("../../../docs/bundle.md"))]
 
@@ -16,10 +16,10 @@ use crate::boot::bad_value::BadValue;
 use crate::boot::options::Boot;
 use crate::boot::signal::Signal;
 
-/// Tells a bundle from any other directory.
+/// The value of the field `format`, which tells an index from any other file of that name.
 pub const FORMAT: &str = "rootfs-compile bundle";
 
-/// Readers refuse a version that they do not know.
+/// The version of the format. Readers refuse a version that they do not know.
 pub const VERSION: u32 = 2;
 
 /// All of `bundle.json`, of which [`super::seal`] makes bytes.
@@ -32,23 +32,24 @@ pub struct Index {
     pub format: String,
     /// [`VERSION`] in every index that this program reads.
     pub version: u32,
-    /// A hash of the rest. Empty in an index that was not read.
+    /// A hash of the rest (see [`super::seal`]). Empty in an index that was not read from a
+    /// file.
     pub seal: String,
     /// Where the image came from.
     pub image: Image,
-    /// How the image wants to be run.
+    /// How the image is to be run, by its own config.
     pub config: Config,
     /// The manifest's `boot:`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub boot: Boot,
-    /// What the manifest changed in the image: operations and what they are about.
+    /// The patches of the manifest: each one's operation, and what it is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<String>,
     /// The image's layers, the lowest first.
     pub layers: Vec<Layer>,
-    /// Every file but this one, by path.
+    /// Every file of the bundle but the index and a signature, sorted by path.
     pub files: Vec<FileEntry>,
-    /// What the disk strings together, in order.
+    /// The files of which the disk consists, in order.
     pub disk: Vec<DiskExtent>,
 }
 
@@ -56,15 +57,15 @@ pub struct Index {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// As the manifest wrote it.
+    /// The reference, as the manifest has it.
     pub reference: String,
-    /// None for a classic docker-archive.
+    /// Digest of the image's manifest; None for a classic docker-archive.
     pub manifest_digest: Option<Digest>,
     /// Digest of the image's config: the image ID.
     pub config_digest: Digest,
     /// The platform that the image is for.
     pub platform: Platform,
-    /// Who vouched for it, where the manifest asked for that.
+    /// The signature that the build checked, if the manifest asked for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<Signed>,
 }
@@ -73,17 +74,17 @@ pub struct Image {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signed {
-    /// What is signed: the manifest, or an index that lists it.
+    /// Digest of what is signed: the manifest, or an index that lists it.
     pub digest: Digest,
     /// Digest of the public key's DER.
     pub key: Digest,
 }
 
-/// How the image wants to be run.
+/// How the image is to be run, by its own config.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// When the image was made, as it says.
+    /// When the image was made, by its config.
     pub created: Option<String>,
     /// The program to run, with its first arguments; None if the image names none.
     pub entrypoint: Option<Vec<String>>,
@@ -106,7 +107,7 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
 }
 
-/// A layer, the lowest first.
+/// A layer of the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
@@ -120,19 +121,19 @@ pub struct Layer {
     pub compressed: u64,
     /// Bytes of the tar stream.
     pub uncompressed: u64,
-    /// Its file in the bundle.
+    /// Path of its file in the bundle.
     pub path: String,
-    /// Directories that the layer names through links of lower layers.
+    /// Directories that the layer names through symbolic links of lower layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub through_links: Vec<ThroughLink>,
-    /// Xattrs of the layer that are not in the image.
+    /// Xattrs of the layer that were left out of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped_xattrs: Vec<DroppedXattrs>,
-    /// Directories that the layer also has as something else, which is gone: an
-    /// entry's path goes through them.
+    /// Directories that the layer also has as something else. The other entry is dropped,
+    /// because the paths of other entries lead through the directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub over_files: Vec<String>,
-    /// How many such notes there are beside those that are listed.
+    /// How many notes of these three kinds are not listed, for want of room.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unlisted: u64,
 }
@@ -143,11 +144,11 @@ pub struct Layer {
 pub struct ThroughLink {
     /// Path of the directory, as the layer names it.
     pub path: String,
-    /// Where its entries went.
+    /// Path of the directory to which the link leads, where the layer's entries went.
     pub to: String,
 }
 
-/// Xattrs that an image cannot have.
+/// Xattrs of a file that were left out, because an image cannot have them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DroppedXattrs {
@@ -164,12 +165,12 @@ pub struct FileEntry {
     pub path: String,
     /// Bytes of the file.
     pub size: u64,
-    /// Hash of what the file holds.
+    /// Hash of the file's content.
     #[serde(flatten)]
     pub content: ContentHash,
 }
 
-/// A stretch of the disk.
+/// An extent of the disk, which one file provides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskExtent {
@@ -177,7 +178,7 @@ pub struct DiskExtent {
     pub path: String,
     /// Bytes from the disk's start.
     pub offset: u64,
-    /// Bytes of the stretch: all of the file.
+    /// Bytes of the extent: all of the file.
     pub size: u64,
 }
 
@@ -185,13 +186,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Notes of one kind that are listed for one layer.
+/// The most notes of one kind that are listed for one layer.
 const MAX_NOTES: usize = 1000;
 
-/// Room for the notes of all layers of an index, so that layers which were made to
-/// have endless ones leave the index as small as it should be.
+/// The budget for the notes of all layers of an index, without which a hostile layer could
+/// make the index as large as it likes.
+#[derive(Debug)]
 pub struct NoteRoom {
-    /// Bytes of JSON.
+    /// Bytes of JSON that are left.
     bytes: usize,
 }
 
@@ -202,7 +204,7 @@ impl Default for NoteRoom {
 }
 
 impl NoteRoom {
-    /// The first `notes`, as many as there is room for, and how many are left out.
+    /// The first `notes`, as many as there is room for, and the number of the others.
     fn list<T: Serialize>(&mut self, notes: impl Iterator<Item = T>) -> (Vec<T>, u64) {
         let (mut listed, mut left_out) = (Vec::new(), 0);
         for note in notes {
@@ -220,7 +222,7 @@ impl NoteRoom {
 }
 
 impl Config {
-    /// What `config` says of running the image.
+    /// The part of `config` that says how to run the image.
     pub fn of(config: &ImageConfiguration) -> Self {
         let created = config.created().clone();
         let Some(run) = config.config() else {
@@ -243,17 +245,18 @@ impl Config {
 }
 
 impl Config {
-    /// The signal that asks the image's command to end: SIGTERM, if the image names none.
+    /// The signal that asks the image's command to end; SIGTERM if the image does not name
+    /// one.
     ///
     /// # Errors
-    /// When it names one that nobody knows, or an empty one.
+    /// When the name is not that of a signal.
     pub fn stop_signal(&self) -> Result<Signal, BadValue> {
         self.stop_signal.as_deref().map_or(Ok(Signal::TERM), str::parse)
     }
 }
 
 impl Layer {
-    /// Takes over what the merge noted, as far as there is `room`.
+    /// Records the notes of the merge, as far as there is `room`.
     pub fn note(&mut self, notes: &Notes, room: &mut NoteRoom) {
         let text = GuestPath::to_string;
         let through = notes.through_links.iter();

@@ -1,4 +1,4 @@
-//! What a bundle holds, for a person or a program.
+//! A report of what a bundle holds, for a person or a program.
 
 use anyhow::{Context as _, Result};
 use fsimage::budget::Budget;
@@ -15,14 +15,14 @@ use super::sound::{self, Depth};
 use crate::names::{FSMETA, INDEX, LAYERS};
 use crate::opened::Place;
 
-/// What `inspect` tells.
+/// The output of `inspect`.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Where the image came from.
     pub image: super::index::Image,
-    /// How the image wants to be run.
+    /// How the image is to be run, by its own config.
     pub config: super::index::Config,
-    /// What the manifest changed; the numbers are of the image without that.
+    /// The manifest's patches. The numbers of the report are of the image without them.
     pub patches: Vec<String>,
     /// The image's layers, the lowest first.
     pub layers: Vec<LayerReport>,
@@ -30,7 +30,7 @@ pub struct Report {
     pub totals: Totals,
     /// Paths of one directory whose names differ only by case, together.
     pub case_conflicts: Vec<Vec<String>>,
-    /// How many such there are beside those that are listed.
+    /// How many more groups of such paths there are.
     #[serde(skip_serializing_if = "is_none")]
     pub more_case_conflicts: u64,
 }
@@ -39,13 +39,14 @@ fn is_none(count: &u64) -> bool {
     *count == 0
 }
 
-/// Names that are listed because others differ from them only by case.
+/// The most paths that are listed as differing only by case.
 const MAX_CONFLICTS: usize = 10_000;
 
-/// Bytes of their paths, which are four times as long where they are no text.
+/// The most bytes of these paths. Bytes that are not text take four times as many in the
+/// report.
 const MAX_CONFLICT_BYTES: usize = 4 << 20;
 
-/// A layer, and what was noted of it.
+/// A layer in the report.
 #[derive(Debug, Serialize)]
 pub struct LayerReport {
     /// The layer, as the index has it.
@@ -53,7 +54,7 @@ pub struct LayerReport {
     pub layer: Layer,
     /// Bytes of its file.
     pub size: u64,
-    /// Whether the cache has it now.
+    /// Whether the cache has the layer now.
     pub cached: bool,
 }
 
@@ -80,11 +81,11 @@ pub struct Totals {
     pub disk: u64,
 }
 
-/// Reads the bundle at `place`; `is_cached` tells of a layer whether the cache has it.
+/// Reads the bundle at `place`. `is_cached` says whether the cache has a layer.
 ///
 /// # Errors
-/// When the index is not sound, or fsmeta has not the size and the hash that the index
-/// tells, or is not an EROFS that can be read.
+/// When the index is not sound, or fsmeta does not have the size and the hash that the index
+/// has, or is not an EROFS that can be read.
 pub fn inspect(place: &Place, is_cached: impl Fn(DiffId) -> bool) -> Result<Report> {
     let (_, index) = place.index().with_context(|| place.dir.join(INDEX).display().to_string())?;
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA).context(FSMETA)?;
@@ -126,7 +127,7 @@ fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
             _ => totals.devices_and_others += 1,
         }
     }
-    // Nothing bounds what an index tells of blobs.
+    // The sizes of blobs in an index are not checked, and may be any number.
     for layer in &index.layers {
         totals.compressed = totals.compressed.saturating_add(layer.compressed);
         totals.uncompressed = totals.uncompressed.saturating_add(layer.uncompressed);
@@ -134,8 +135,8 @@ fn totals(tree: &Tree<Extents>, index: &Index) -> Totals {
     totals
 }
 
-/// Names of one directory that differ only by case; of so many in all that a report
-/// can be read.
+/// Paths of one directory whose names differ only by case, and the number of the groups that
+/// are left out to keep the report small.
 fn case_conflicts(tree: &Tree<Extents>) -> (Vec<Vec<String>>, u64) {
     let (mut conflicts, mut left_out) = (Vec::new(), 0);
     let (mut names_left, mut bytes_left) = (MAX_CONFLICTS, MAX_CONFLICT_BYTES);
@@ -160,7 +161,7 @@ fn case_conflicts(tree: &Tree<Extents>) -> (Vec<Vec<String>>, u64) {
     (conflicts, left_out)
 }
 
-/// Those of `names` that are alike but for case, together, in their order.
+/// Groups those of `names` that differ only by case, each group in order.
 fn alike<'t>(names: impl ExactSizeIterator<Item = &'t Name>) -> Vec<Vec<&'t Name>> {
     // A digest takes less memory than a name that is folded.
     let fold = |name: &Name| {

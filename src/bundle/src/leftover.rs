@@ -1,5 +1,5 @@
-//! Staging directories beside a bundle's place: those of runs that were killed are
-//! taken away, and what they replaced is brought back.
+//! Staging directories that killed runs left beside a bundle's place: they are removed, and a
+//! bundle that was set aside is brought back.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,19 +16,20 @@ use rustix::fs::{AtFlags, OFlags};
 use super::made::{Made, unlink};
 use super::swap::{BUNDLE, OLD, SWAPPED, exists, put_back};
 
-/// The file of a staging directory that is locked as long as its run lives.
+/// The file in a staging directory that is locked as long as its run lives.
 pub const LOCK: &str = "lock";
 
-/// Random letters at the end of a staging directory's name.
+/// Random characters at the end of a staging directory's name.
 pub const RANDOM: usize = 8;
 
-/// What is between the two parts of a staging directory's name.
+/// The middle part of a staging directory's name.
 const MARK: &[u8] = b".rootfs-compile-";
 
-/// Bytes of a bundle's name that a staging directory's name repeats.
+/// Bytes of the longest name of a bundle that is a part of its staging directory's name; of a
+/// longer one, the hash is.
 const MAX_NAME: usize = 180;
 
-/// How the names of staging directories for a bundle called `name` begin.
+/// The beginning of the names of staging directories for a bundle called `name`.
 pub fn prefix(name: &OsStr) -> OsString {
     let mut prefix = b".".to_vec();
     match name.len() {
@@ -47,20 +48,20 @@ fn is_staging(name: &OsStr, prefix: &OsStr) -> bool {
     })
 }
 
-/// The name of the bundle that a staging directory called `staging` is for, unless it
-/// is too long to be told.
+/// The name of the bundle that a staging directory called `staging` is for. `None` if it is
+/// not the name of a staging directory, or has only the hash of the bundle's name.
 pub fn target(staging: &OsStr) -> Option<&OsStr> {
     let marked = staging.as_bytes().get(1..staging.len().checked_sub(RANDOM)?)?;
     let target = OsStr::from_bytes(marked.strip_suffix(MARK)?);
     is_staging(staging, &prefix(target)).then_some(target)
 }
 
-/// Clears `parent`, the directory at `parent_path`, of what killed runs left that
-/// made the bundle `name`.
+/// Removes from `parent`, the directory at `parent_path`, what killed runs left that were to
+/// make the bundle `name`.
 ///
 /// # Errors
-/// When another run is making that bundle now, or when what one left cannot be
-/// brought back or removed.
+/// When another run is making that bundle now, or what a run left cannot be brought back or
+/// removed.
 pub fn clear(parent: &File, parent_path: &Path, name: &OsStr) -> Result<()> {
     let prefix = prefix(name);
     let shown = |staging: &OsStr| parent_path.join(staging).display().to_string();
@@ -85,8 +86,8 @@ pub fn clear(parent: &File, parent_path: &Path, name: &OsStr) -> Result<()> {
     Ok(())
 }
 
-/// Opens the staging directory `staging` and its lock, if it is of this user's making.
-/// Whatever else has such a name is left alone.
+/// Opens the staging directory `staging` and its lock, if both belong to this user. Anything
+/// else of such a name is left alone.
 fn open(parent: &File, staging: &OsStr) -> Option<(File, File)> {
     let own = rustix::process::geteuid().as_raw();
     let dir = open_dir(parent, staging).ok()?;
@@ -96,7 +97,8 @@ fn open(parent: &File, staging: &OsStr) -> Option<(File, File)> {
     match regular::open_with(&dir, Path::new(LOCK), OFlags::RDWR) {
         Ok(lock) => (lock.metadata().ok()?.uid() == own).then_some((dir, lock)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // It was killed at its first step or its last. If it is empty, it goes.
+            // The run was killed before it made the lock or after it removed it; the directory
+            // is empty then.
             let _ = rustix::fs::unlinkat(parent, staging, AtFlags::REMOVEDIR);
             None
         }
@@ -104,12 +106,12 @@ fn open(parent: &File, staging: &OsStr) -> Option<(File, File)> {
     }
 }
 
-/// Removes the staging directory `name` of `parent`, which is open as `dir`, with the
-/// bundles in it; one that was set aside, and whose replacement never came to its
-/// place `target`, is brought back there. What no build made stays, and is an error.
+/// Removes the staging directory `name` of `parent`, which is open as `dir`, with the bundles
+/// in it. A bundle that was set aside, and was not replaced yet, is brought back to its place
+/// `target`. What no build made stays, and is an error.
 ///
-/// `lock` is given up when nothing but the lock's file is left: a file that is open
-/// keeps FUSE's file systems from removing its directory.
+/// `lock` is closed when nothing but the lock's file is left: file systems of FUSE do not
+/// remove a directory with an open file in it.
 ///
 /// # Errors
 /// When something in it was not made by a build, what was set aside cannot be brought
@@ -134,8 +136,8 @@ pub fn remove(
             Err(error) => return Err(error).context(part),
         };
         let made = Made::read(&bundle).context(part)?;
-        // One that this program was making has no index yet, or a part of one. What came
-        // from the bundle's place has one as long as there is something in it.
+        // A bundle that was being made has no index yet, or a part of one. A bundle that came
+        // from its place has its index as long as anything is in it.
         if (came || part == OLD) && !matches!(made, Some(Made::Indexed(_))) {
             let is_empty = names_in(&bundle).context(part)?.is_empty();
             ensure!(is_empty, "{part}, which was at {}, is not a bundle; move it back", shown());

@@ -1,7 +1,7 @@
 //! The bundle: a directory that can be moved, which a virtual machine boots from.
 //!
-//! [`open`] opens one, [`index`] is what it says of itself, [`sound`] says whether all of it is as
-//! it should be, and [`signature`] who vouches for it.
+//! [`open`] opens one, [`index`] is its description of itself, [`sound`] checks all of it, and
+//! [`signature`] checks who signed it.
 //!
 //! ```no_run
 //! let place = bundle::opened::Place::find("app".as_ref())?;
@@ -11,10 +11,11 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! A bundle is made beside its place ([`staging`]) and gets its name when it is whole.
-//! Nothing is removed that this program did not make ([`made`], [`leftover`]).
+//! A build makes a bundle in a directory beside its place ([`staging`]), and publishes it
+//! atomically, by a rename. Nothing is removed that a build did not make ([`made`],
+//! [`leftover`]).
 
-#![warn(missing_docs, clippy::missing_errors_doc)]
+#![warn(missing_debug_implementations, missing_docs, clippy::missing_errors_doc)]
 
 pub mod boot;
 pub mod content;

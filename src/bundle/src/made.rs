@@ -1,4 +1,4 @@
-//! Which files of a directory a build made, so that nothing else is ever removed.
+//! Tells which files of a directory a build made, so that nothing else is ever removed.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -15,15 +15,15 @@ use serde::Deserialize;
 use super::index::FORMAT;
 use crate::names::{FSMETA, INDEX, LAYERS, SIGNATURE, UPPER, VMDK};
 
-/// Bytes of an index at most, for earlier versions too.
+/// The most bytes of an index of any version.
 const MAX_INDEX: u64 = 256 << 20;
 
-/// The files of a bundle's directory that are not layers, the index last: as long as
-/// it is there, it tells what else there is.
+/// The files of a bundle's directory that are not layers. The index is last, because it tells
+/// which other files belong to the bundle, and so is removed last.
 pub const FILES: [&str; 5] = [FSMETA, UPPER, VMDK, SIGNATURE, INDEX];
 
-/// What an index of every version says of its files. Nothing else of it is kept in
-/// memory, whatever it holds.
+/// The fields that an index of every version has, and nothing else, so that little memory is
+/// needed whatever the file holds.
 #[derive(Deserialize)]
 struct AnyIndex {
     format: String,
@@ -37,16 +37,17 @@ struct AnyFile {
 }
 
 /// The files that make up a bundle.
+#[derive(Debug)]
 pub enum Made {
-    /// Those that its index names.
+    /// The files that its index names.
     Indexed(HashSet<String>),
-    /// The build did not come to the index: what a build gives such names.
+    /// The build did not get to the index: the files with names that a build gives.
     Unfinished,
 }
 
 impl Made {
-    /// What a build made in the directory `dir`; `None` if another program's
-    /// bundle.json, or something else, is in the index's place.
+    /// The files that a build made in the directory `dir`; `None` if the index is not that of
+    /// a bundle.
     ///
     /// # Errors
     /// When the file in the index's place is not a regular one, has more than 256 MiB, or
@@ -59,7 +60,7 @@ impl Made {
             }
             Err(error) => return Err(error).context(INDEX),
         };
-        // An index of any version: one that this program cannot read is replaced, too.
+        // Bundles of other versions can be replaced, too.
         let Ok(index) = serde_json::from_slice::<AnyIndex>(&bytes) else {
             return Ok(None);
         };
@@ -69,10 +70,10 @@ impl Made {
         Ok(Some(Self::Indexed(index.files.into_iter().map(|file| file.path).collect())))
     }
 
-    /// The first file or directory in `dir` that no build made, by its path in it.
+    /// The path in `dir` of the first file or directory that no build made.
     ///
     /// # Errors
-    /// When one of the directories, or what is known of a file in it, cannot be read.
+    /// When one of the directories, or the metadata of a file in it, cannot be read.
     pub fn stranger(&self, dir: &File) -> Result<Option<OsString>> {
         for name in names_in(dir)? {
             if name != LAYERS {
@@ -97,7 +98,7 @@ impl Made {
 
     fn made_top(&self, dir: &File, name: &OsStr) -> io::Result<bool> {
         let own = FILES.iter().any(|own| name == *own);
-        // A run may have been killed while it signed the bundle.
+        // A run that was killed while it signed the bundle leaves a temporary file.
         Ok(own && is_regular(dir, name)? || temporary::is_left(dir, name))
     }
 
@@ -110,8 +111,8 @@ impl Made {
         Ok(own && is_regular(layers, name)?)
     }
 
-    /// Removes from `dir` what a build made, and nothing else. The index goes last:
-    /// should this be stopped half-way, it still tells what is left.
+    /// Removes from `dir` what a build made, and nothing else. The index goes last, so that it
+    /// still tells which files belong to the bundle if this is interrupted.
     ///
     /// # Errors
     /// When something else is in `dir`; it stays, with the index.
@@ -122,7 +123,7 @@ impl Made {
         match open_dir(dir, LAYERS) {
             Ok(layers) => {
                 for name in names_in(&layers)? {
-                    // It came since: directories are listed twice.
+                    // Checked again: the file may have come since the first listing.
                     ensure!(self.made_layer(&layers, &name)?, "{LAYERS} has a new file");
                     unlink(&layers, &name, AtFlags::empty())?;
                 }
@@ -139,7 +140,7 @@ impl Made {
     }
 }
 
-/// Whether a layer's file may be called `name`: sha256-<64 hex digits>.erofs.
+/// Whether `name` is that of a layer's file: sha256-<64 hex digits>.erofs.
 fn is_layer_name(name: &str) -> bool {
     let hex = name.strip_prefix("sha256-").and_then(|rest| rest.strip_suffix(".erofs"));
     let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
@@ -149,13 +150,13 @@ fn is_layer_name(name: &str) -> bool {
 fn is_regular(dir: &File, name: &OsStr) -> io::Result<bool> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile),
-        // Gone meanwhile: nothing that could be lost.
+        // It is gone since, so that it cannot be lost.
         Err(Errno::NOENT) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Removes `name` from `dir`. That it is gone already is no error.
+/// Removes `name` from `dir`. It is not an error if it is gone already.
 ///
 /// # Errors
 /// When the name is there and cannot be removed.

@@ -1,4 +1,4 @@
-//! What the files of a bundle are called.
+//! The names of the files of a bundle.
 
 use fsimage::digest::DiffId;
 
@@ -16,13 +16,13 @@ pub const SIGNATURE: &str = "bundle.json.minisig";
 /// The directory of layers.
 pub const LAYERS: &str = "layers";
 
-/// The layer whose file in a bundle is called `path`, which is that of [`layer_path`].
+/// The layer whose file in a bundle has the path `path`; the reverse of [`layer_path`].
 pub fn layer_at(path: &str) -> Option<DiffId> {
     let name = path.strip_prefix(LAYERS)?.strip_prefix("/sha256-")?;
     format!("sha256:{}", name.strip_suffix(".erofs")?).parse().ok()
 }
 
-/// Path of a layer in its bundle.
+/// The path of a layer's file in a bundle.
 pub fn layer_path(diff_id: DiffId) -> String {
     format!("{LAYERS}/sha256-{}.erofs", diff_id.hex())
 }

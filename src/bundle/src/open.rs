@@ -1,10 +1,10 @@
 //! Opens a bundle that somebody else may have made or changed.
 //!
-//! Whoever runs a disk from a descriptor follows it wherever it points. So the
-//! descriptor must be, to the byte, one that this project writes; every file is
-//! opened once, below the bundle's directory and through no link, and checked as
-//! [`super::sound`] says; and what runs gets those open files, never their names
-//! again.
+//! Whoever runs a disk from a descriptor follows it wherever it points. So the descriptor
+//! must be, to the byte, one that this project writes; every file is opened once, below the
+//! bundle's directory and through no link, and checked as [`super::sound`] says. A machine
+//! gets those open files and never their names, so that a file which is exchanged after the
+//! check does not reach it (TOCTOU).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,7 +22,7 @@ use super::sound::{self, Depth};
 use crate::names::{INDEX, SIGNATURE, UPPER, VMDK};
 use crate::opened::{OpenFile, Place};
 
-/// A bundle whose files are open, and are what its index says.
+/// A bundle whose files are open and checked against its index.
 #[derive(Debug)]
 pub struct OpenBundle {
     /// The bundle's directory.
@@ -33,12 +33,12 @@ pub struct OpenBundle {
     pub json: Vec<u8>,
     /// The disk's descriptor.
     pub vmdk: Arc<OpenFile>,
-    /// fsmeta and the layers, in the disk's order. A layer that is there twice is
-    /// open once.
+    /// fsmeta and the layers, in the order of the disk. A layer that occurs twice is open
+    /// once.
     pub disk: Vec<Arc<OpenFile>>,
     /// The writable upper, an ext4.
     pub upper: Arc<OpenFile>,
-    /// Its directory.
+    /// The bundle's directory, open.
     pub(super) at: File,
 }
 
@@ -53,8 +53,8 @@ pub fn read_index(dir: &Path) -> Result<Index> {
 }
 
 impl OpenBundle {
-    /// Opens the bundle at `path`, its directory or its descriptor, of which as much
-    /// is read as `depth` says.
+    /// Opens the bundle at `path`, its directory or its descriptor, and checks it as far as
+    /// `depth` says.
     ///
     /// # Errors
     /// With the first thing that keeps the bundle from being sound.
@@ -62,7 +62,7 @@ impl OpenBundle {
         Self::check(Place::find(path)?, depth).with_context(|| format!("bundle {}", path.display()))
     }
 
-    /// As [`OpenBundle::open`], the bundle that was found.
+    /// As [`OpenBundle::open`], for a bundle whose directory is open already.
     ///
     /// # Errors
     /// With the first thing that keeps the bundle from being sound.
@@ -87,8 +87,8 @@ impl OpenBundle {
         Ok(Self { dir: place.dir, at: place.at, json, vmdk, disk, upper, index })
     }
 
-    /// A new file in the bundle's directory, gone with the process, on the file system
-    /// of the upper.
+    /// Creates a temporary file in the bundle's directory, and so on the file system of the
+    /// upper. It disappears with the process.
     ///
     /// # Errors
     /// When no file can be made in the bundle's directory.
@@ -96,7 +96,7 @@ impl OpenBundle {
         Temporary::create_in(&self.at, 0o600).map(Temporary::into_file)
     }
 
-    /// Every file of the index, once, with what it holds.
+    /// Every file of the index, once, with the hash of its content.
     pub fn files(&self) -> Vec<(&str, &File, &ContentHash)> {
         let open: HashMap<&str, &OpenFile> = self.open_files().collect();
         let files = self.index.files.iter().filter_map(|entry| {
@@ -106,7 +106,7 @@ impl OpenBundle {
         files.collect()
     }
 
-    /// The signature, if it has one.
+    /// The bundle's signature, if it has one.
     ///
     /// # Errors
     /// When the signature's file cannot be read, is too large, or does not hold a
@@ -120,11 +120,10 @@ impl OpenBundle {
         files.map(|file| (&*file.path, &**file))
     }
 
-    /// Whether no file was written to since it was checked.
+    /// Makes sure that no file was written to since it was checked.
     ///
     /// # Errors
-    /// When a file was changed since, or it cannot be told because the file cannot be
-    /// read.
+    /// When a file was changed since, or cannot be read to tell.
     pub fn unchanged(&self) -> Result<()> {
         let open: HashMap<&str, &OpenFile> = self.open_files().collect();
         for entry in &self.index.files {

@@ -20,7 +20,7 @@ use crate::{seal, signature};
 /// A file as it was when it was checked.
 #[derive(Debug)]
 pub struct OpenFile {
-    /// Relative to the bundle.
+    /// The file's path, relative to the bundle.
     pub path: String,
     /// Bytes of the file.
     pub size: u64,
@@ -30,15 +30,16 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// Whether the file is what it was when it was checked, and `content` if that cannot
-    /// be told without hashing it.
+    /// Whether the file is the same as when it was checked. If its stamp does not tell, it is
+    /// hashed and compared with `content`.
     pub(super) fn is_unchanged(&self, content: &ContentHash) -> Result<bool> {
         let mut before = Stamp::of(&self.file.metadata()?);
         if before == self.stamp {
             return Ok(true);
         }
-        // Another bundle may get or lose the same layer while it is hashed, which changes the
-        // ctime, but not for ever.
+        // The stamp must not change while the file is hashed. It does change, without a write,
+        // when another bundle gets or loses a hard link to the same layer, which changes the
+        // ctime; so it is tried again.
         for _ in 0..10 {
             if !before.is_unwritten_since(&self.stamp) || content.check_file(&self.file).is_err() {
                 return Ok(false);
@@ -53,21 +54,23 @@ impl OpenFile {
     }
 }
 
-/// Bytes of holes that all files of a bundle may have whose hash counts them as
-/// data: a file of one block can have a hole of terabytes in front of it. A build
-/// has no more zeros for sparse files.
+/// The most bytes of holes in all files of a bundle whose hash covers holes like data: a file
+/// of one block can have a hole of terabytes in front of it. A build writes fewer zeros for
+/// sparse files.
 pub(super) const MAX_HOLES: u64 = 2 * crate::content::MAX_HOLES;
 
-/// The directories of a bundle.
+/// A bundle by its open directories, of which nothing has been checked yet.
+#[derive(Debug)]
 pub struct Place {
     /// Path of the bundle's directory.
     pub dir: PathBuf,
+    /// The bundle's directory, open.
     pub(super) at: File,
     /// The directory of layers, or why it cannot be opened.
     pub(super) layers: Result<File, rustix::io::Errno>,
-    /// Of all holes of files whose hash counts them as data.
+    /// The budget for holes, see [`MAX_HOLES`].
     pub(super) holes: Budget<'static>,
-    /// Bytes of memory that the tree of one file system may take.
+    /// The most bytes of memory that the tree of one file system may take.
     pub(super) metadata_bytes: u64,
 }
 
@@ -96,7 +99,7 @@ impl Place {
         Ok(Self::at(dir, at.into()))
     }
 
-    /// The bundle whose directory is `dir`, whatever its path leads to by now.
+    /// The bundle whose directory is open as `dir`, whatever its path leads to by now.
     ///
     /// # Errors
     /// When the directory cannot be opened again.
@@ -112,12 +115,11 @@ impl Place {
     /// When `fd` is a standard stream's, or does not lead to a directory that can be
     /// opened.
     pub fn given(dir: PathBuf, fd: RawFd) -> Result<Self> {
-        ensure!(fd > 2, "descriptor {fd} is not that of a bundle");
+        ensure!(fd > 2, "the descriptor {fd} is a standard stream, and not a bundle");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = rustix::fs::open(format!("/proc/self/fd/{fd}"), flags, Mode::empty());
         let at = at.with_context(|| format!("{}, as the descriptor {fd}", dir.display()))?;
-        // The other one stays open: nothing but its number is known of it here, and a
-        // directory that can only be read harms nobody.
+        // `fd` stays open: only its number is known here, not who owns it.
         Ok(Self::at(dir, at.into()))
     }
 
@@ -129,12 +131,13 @@ impl Place {
         Self { dir, at, layers: layers.map(File::from), holes, metadata_bytes }
     }
 
-    /// The same, of whose file systems each tree may take so many bytes of memory.
+    /// The same bundle, of whose file systems each may take at most `metadata_bytes` of memory
+    /// for its tree.
     pub fn within(self, metadata_bytes: u64) -> Self {
         Self { metadata_bytes, ..self }
     }
 
-    /// The index, and its bytes.
+    /// Reads the index; returns its bytes, too.
     ///
     /// # Errors
     /// When the index is missing, cannot be read, or is not to the byte what a build
@@ -166,8 +169,8 @@ impl Place {
         }
     }
 
-    /// Whether the file of the bundle that its index calls `path` is there, with `size`
-    /// bytes. What is in it is not looked at.
+    /// Whether the file of the bundle that its index calls `path` is there with `size` bytes.
+    /// Its content is not read.
     pub fn has(&self, path: &str, size: u64) -> bool {
         let Ok((dir, name)) = self.name_of(path) else {
             return false;

@@ -1,4 +1,4 @@
-//! Where a bundle is to be, and whether that may be touched.
+//! The place at which a bundle is to be, and whether what is there may be replaced.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,8 +11,8 @@ use rustix::fs::{Access, AtFlags};
 use super::made::Made;
 use crate::names::LAYERS;
 
-/// The absolute path that `path` means, through links where something is. A `..`
-/// behind a name that is not there takes that name back, and nothing is made.
+/// The absolute path that `path` means. Symbolic links are followed as far as the path exists;
+/// a `..` behind a name that does not exist cancels that name.
 ///
 /// # Errors
 /// When the current directory is not known, or a link on the way leads nowhere.
@@ -30,7 +30,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
             Component::ParentDir => drop(real.pop()),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
         }
-        // The last name is not followed: a link that leads nowhere is in the way.
+        // A dangling link as the last name is not followed: it stands in the bundle's place.
         if parts.peek().is_some() && real.symlink_metadata().is_ok() {
             let there = fs::canonicalize(&real);
             real = there.with_context(|| real.display().to_string())?;
@@ -39,7 +39,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(real)
 }
 
-/// Refuses a bundle's place inside the cache, and a cache inside the bundle.
+/// Refuses a bundle's place inside the cache, and a cache inside the bundle's place.
 ///
 /// # Errors
 /// When one of the two paths lies in the other, or cannot be resolved.
@@ -59,8 +59,8 @@ pub fn apart(output: &Path, cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to touch what is not a bundle's place: anything but nothing, an empty
-/// directory, and, if `force` is set, a bundle that holds nothing else.
+/// Checks that a bundle may be put at `target`: that there is nothing, an empty directory, or,
+/// if `force` is set, a bundle that holds nothing else.
 ///
 /// # Errors
 /// When something else is at `target`, a bundle is there and `force` is not set, or what
@@ -86,7 +86,7 @@ pub fn check(target: &Path, force: bool) -> Result<()> {
         bail!("{shown} also holds {}, which no build made; it stays as it is", other.display());
     }
     ensure!(force, "{shown} is a bundle already; --force replaces it");
-    // What is replaced is removed afterwards.
+    // The old bundle is removed after it was replaced, which must be possible.
     for (part, name) in [(".", ""), (LAYERS, "/layers")] {
         match rustix::fs::accessat(&dir, part, Access::WRITE_OK, AtFlags::EACCESS) {
             Err(rustix::io::Errno::NOENT) | Ok(()) => {}
@@ -101,7 +101,7 @@ pub fn check(target: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// The directory that `target` is in, made if need be, and its name there.
+/// The directory that `target` is in, which is created if need be, and its name there.
 ///
 /// # Errors
 /// When `target` has no parent or no name, or its parent cannot be made or opened.

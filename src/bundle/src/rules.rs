@@ -1,4 +1,4 @@
-//! What must be so in every index, and can be told without the bundle's files.
+//! The rules that every index obeys, as far as they can be checked without the bundle's files.
 //!
 //! Whoever writes an index and whoever reads one apply the same rules, so that no
 //! build makes a bundle which a reader refuses, and readers agree with each other.
@@ -15,10 +15,10 @@ use super::{start, vmdk};
 use crate::boot::size::{ByteSize, UpperSize};
 use crate::names::{FSMETA, UPPER, VMDK, layer_path};
 
-/// Devices of an EROFS, which has 16 bits for their numbers.
+/// The most layers: each is a device of one EROFS, which has 16 bits for their numbers.
 pub(crate) const MAX_LAYERS: usize = 65_535;
 
-/// Checks what `index` says, by itself and together.
+/// Checks each field of `index`, and that the fields agree with each other.
 pub(crate) fn check(index: &Index) -> Result<()> {
     let count = index.layers.len();
     ensure!(count <= MAX_LAYERS, "it has {count} layers; an image has at most {MAX_LAYERS}");
@@ -38,7 +38,8 @@ pub(crate) fn check(index: &Index) -> Result<()> {
     start::check(&index.config, &index.boot)
 }
 
-/// The files by path, which are those of a bundle, each once and in order.
+/// The files of `index` by path. Checks that they are those of a bundle, each once, sorted by
+/// path.
 fn files(index: &Index) -> Result<BTreeMap<&str, &FileEntry>> {
     let layers = index.layers.iter().map(|layer| &*layer.path);
     let expected: BTreeSet<&str> = layers.chain([FSMETA, UPPER, VMDK]).collect();
@@ -61,8 +62,11 @@ fn files(index: &Index) -> Result<BTreeMap<&str, &FileEntry>> {
 
 fn file(file: &FileEntry) -> Result<()> {
     let has_holes = matches!(file.content, ContentHash::Blake3NonzeroBlocks(_));
-    // Whoever hashes a file byte by byte must not meet terabytes of holes.
-    ensure!(has_holes == (file.path == UPPER), "{UPPER} alone is hashed by its blocks");
+    // The upper is mostly holes, perhaps terabytes of them, which must not be hashed as data.
+    ensure!(
+        has_holes == (file.path == UPPER),
+        "its hash is of the wrong kind: {UPPER} alone is hashed by its blocks"
+    );
     match &*file.path {
         UPPER => drop(UpperSize::try_from(ByteSize(file.size))?),
         VMDK => {}
@@ -75,7 +79,7 @@ fn file(file: &FileEntry) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the disk is fsmeta and the layers, one behind the other.
+/// Checks that the disk consists of fsmeta and the layers, one behind the other.
 fn disk(index: &Index, files: &BTreeMap<&str, &FileEntry>) -> Result<()> {
     let paths = std::iter::once(FSMETA).chain(index.layers.iter().map(|layer| &*layer.path));
     let found = index.disk.iter().map(|extent| &*extent.path);
@@ -88,7 +92,7 @@ fn disk(index: &Index, files: &BTreeMap<&str, &FileEntry>) -> Result<()> {
             "{}: its extent of the disk has another offset or size",
             extent.path
         );
-        // Files end at 2^63 bytes, and so do disks.
+        // A disk is as long as a file may be: less than 2^63 bytes.
         let end = offset.checked_add(extent.size).filter(|end| i64::try_from(*end).is_ok());
         offset = end.context("the disk's size overflows")?;
     }

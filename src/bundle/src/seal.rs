@@ -1,26 +1,26 @@
-//! The index as bytes: written in one way only, and sealed.
+//! The index as bytes: in a canonical form, and with a seal.
 //!
-//! The seal is what every other file has in the index, a hash: BLAKE3 of the
-//! index as it is written with an empty seal (`"seal": ""`). It makes damage
-//! visible, and is no signature: whoever changes an index can seal it again.
+//! The seal is a hash, as every other file has one in the index: BLAKE3 of the index as it is
+//! written with an empty seal (`"seal": ""`). It reveals damage, but does not replace a
+//! signature: whoever changes an index can seal it again.
 //!
-//! A reader takes nothing but the bytes that the writer writes. So a flipped bit, a
-//! key that is unknown, dropped or there twice, and another order or white space
-//! are all errors, and two programs never take one index for two things.
+//! A reader accepts only the bytes that the writer writes. So a flipped bit, an unknown,
+//! missing or repeated key, and another order or white space are all errors, and no two
+//! programs read one index in different ways.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::index::{FORMAT, Index, VERSION};
 use super::rules;
 
-/// Bytes of an index at most, for whoever writes or reads one. An artifact has the
-/// index as its config, and configs may be as large.
+/// The most bytes of an index, for writers and readers. An artifact has the index as its
+/// config, and a config may be as large.
 pub const MAX_INDEX: u64 = 16 << 20;
 
-/// How the value of `seal` begins, behind which are 64 hex digits.
+/// The beginning of the value of `seal`, before 64 hex digits.
 const KIND: &str = "blake3:";
 
-/// Writes `index`, whatever seal it has so far.
+/// Writes `index` with its seal, whatever seal it had before.
 ///
 /// # Errors
 /// When the index breaks one of the rules that its readers apply, or is too large.
@@ -58,8 +58,8 @@ pub fn from_json(json: &[u8]) -> Result<Index> {
     Ok(index)
 }
 
-/// Says which version an index has that this program does not know, before
-/// anything else of it is judged.
+/// Refuses an index of another version, before anything else of it is checked, so that the
+/// error names the version.
 fn check_version(json: &[u8]) -> Result<()> {
     let rest = json.strip_prefix(b"{\n  \"format\": \"").and_then(|rest| {
         let rest = rest.strip_prefix(FORMAT.as_bytes())?;
@@ -78,7 +78,7 @@ fn check_version(json: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of `index`, whose seal is empty, and where the seal belongs.
+/// The bytes of `index`, whose seal is empty, and the position at which the seal belongs.
 fn unsealed(index: &Index) -> Result<(Vec<u8>, usize)> {
     let mut json = serde_json::to_vec_pretty(index)?;
     json.push(b'\n');

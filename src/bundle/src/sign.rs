@@ -1,9 +1,9 @@
-//! Secret keys: making one, and signing a bundle with it.
+//! Makes secret keys, and signs bundles with them.
 //!
-//! Keys and signatures are minisign's. The signature itself is made by ring, and
-//! without randomness, as RFC 8032 has it: the same key and the same bundle give the
-//! same bytes.
+//! Keys and signatures have the form of minisign's. Signing is deterministic, as in RFC 8032:
+//! the same key and the same bundle give the same bytes.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -23,21 +23,20 @@ use crate::names::{INDEX, SIGNATURE};
 use crate::open::OpenBundle;
 use crate::opened::Place;
 
-/// Gives the password of a secret key that has one.
+/// The environment variable with the password of a secret key.
 pub const PASSWORD: &str = "ROOTFS_COMPILE_KEY_PASSWORD";
 
-/// A secret key of minisign: its number and its seed.
+/// A secret key of minisign: its key ID and its Ed25519 key pair.
 pub struct SecretKey {
     number: [u8; 8],
     pair: Ed25519KeyPair,
 }
 
-/// Makes a pair of keys, the secret one at `path`, the public one beside it with `.pub`
-/// at its end, and returns the latter's path. `password` protects the secret one.
+/// Makes a key pair: the secret key at `path`, the public one beside it with `.pub` at its
+/// end. Returns the path of the public one. `password` protects the secret one.
 ///
 /// # Errors
-/// When one of the two files is there already or cannot be written, or the key cannot be
-/// made.
+/// When one of the two files exists already or cannot be written, or the key cannot be made.
 pub fn generate(path: &Path, password: Option<&str>) -> Result<PathBuf> {
     let mut public = path.as_os_str().to_owned();
     public.push(".pub");
@@ -53,14 +52,14 @@ pub fn generate(path: &Path, password: Option<&str>) -> Result<PathBuf> {
     let text = pair.pk.to_box().context("making a key")?;
     let made = create(&public, 0o644, &text.to_bytes()).with_context(|| shown(&public));
     if made.is_err() {
-        // Half a pair is none.
+        // A secret key without its public one is not left behind.
         let _ = std::fs::remove_file(path);
     }
     made.map(|()| public)
 }
 
-/// Writes a new file, which must not be there: a key that is lost is lost for good. It
-/// appears whole: half a key would be in the way of the next one.
+/// Creates a file atomically. A file that exists is never replaced, because a key that is
+/// lost cannot be restored.
 fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     let temporary = Temporary::create(path.parent().unwrap_or(Path::new("")), mode)?;
     temporary.file().write_all(bytes)?;
@@ -73,8 +72,15 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Without the key.
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretKey").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
 impl SecretKey {
-    /// Reads the file `path`, as minisign writes it; `password` is for one that has one.
+    /// Reads the file `path`, as minisign writes it. `password` is needed if the key has one.
     ///
     /// # Errors
     /// When the file cannot be read, is not a secret key of minisign, or needs another
@@ -85,20 +91,21 @@ impl SecretKey {
             let line = text.lines().nth(1).unwrap_or_default();
             let record = BASE64_STANDARD.decode(line.trim()).unwrap_or_default();
             ensure!(record.starts_with(b"Ed"), "it is not a secret key of minisign");
-            // Behind the algorithm is that by which a password protects the key.
+            // Behind the signature algorithm are two bytes for the key derivation: zeros in a
+            // key without a password.
             if record.get(2..4) == Some(&[0, 0]) {
                 return Self::parse(&record);
             }
             let password =
-                password.with_context(|| format!("it has a password, which {PASSWORD} gives"))?;
+                password.with_context(|| format!("it needs a password: set {PASSWORD}"))?;
             let key = SecretKeyBox::from(text).into_secret_key(Some(password))?;
             Self::parse(&key.to_bytes())
         };
         read().with_context(|| format!("the key {}", path.display()))
     }
 
-    /// Reads the record of which a secret key's file is the base64: algorithms and
-    /// parameters in 54 bytes, the key's number, its seed, its public key.
+    /// Parses the record of a secret key, which its file has in base64: algorithms and
+    /// parameters in 54 bytes, the key ID, the seed, the public key.
     fn parse(record: &[u8]) -> Result<Self> {
         const HEAD: usize = 54;
         let number = record.get(HEAD..).and_then(|rest| rest.first_chunk::<8>());
@@ -108,13 +115,15 @@ impl SecretKey {
             bail!("it is too short");
         };
         let pair = Ed25519KeyPair::from_seed_and_public_key(seed, public);
-        let pair = pair.map_err(|error| anyhow::anyhow!("its two halves do not fit: {error}"))?;
+        let pair = pair.map_err(|error| {
+            anyhow::anyhow!("its secret and public parts do not match: {error}")
+        })?;
         Ok(Self { number: *number, pair })
     }
 
-    /// The signature of `json`, as the file [`SIGNATURE`] has it.
+    /// The signature of `json`, in the form of the file [`SIGNATURE`].
     pub fn sign(&self, json: &[u8]) -> String {
-        // "ED": of the hash, and not of the bytes themselves.
+        // "ED" means that the hash is signed, and not the bytes themselves.
         let signature = self.pair.sign(&Blake2b512::digest(json));
         let record = [b"ED", &self.number[..], signature.as_ref()].concat();
         let comment = format!("rootfs-compile {INDEX} {}", Digest::of(json));
@@ -142,10 +151,10 @@ impl SecretKey {
 pub fn sign(place: Place, key: &SecretKey) -> Result<()> {
     let bundle = OpenBundle::open_found(place, Depth::Full)?;
     let text = key.sign(&bundle.json);
-    // Invariant: a signature that is written is one that is accepted.
+    // Invariant: every signature that is written is accepted by `check`.
     check(&bundle.json, Some(text.as_bytes()), &[key.public()?])?;
     bundle.unchanged()?;
-    // What a run left that was killed here. If it cannot be removed, nothing can be written.
+    // Removes temporary files of runs that were killed here. If that fails, so does writing.
     let _ = temporary::remove_left_in(&bundle.at);
     let path = bundle.dir.join(SIGNATURE);
     let write = atomic_file::write_in(&bundle.at, SIGNATURE, &mut text.as_bytes());

@@ -1,8 +1,7 @@
-//! Whether somebody vouches for a bundle: `bundle.json.minisig`, a signature of
-//! minisign over the bytes of the index.
+//! The signature of a bundle: `bundle.json.minisig`, by minisign, over the bytes of the index.
 //!
-//! The index names every file with its hash, so that a signature over it is one over
-//! all of them, for whoever hashes them all.
+//! The index has the hash of every file, so that a signature of the index is one of all files,
+//! for a reader that hashes them all.
 
 use std::fmt;
 use std::fs::File;
@@ -16,10 +15,10 @@ use minisign_verify::{Error, PublicKey, Signature};
 use crate::missing::missing;
 use crate::names::SIGNATURE;
 
-/// Bytes of a signature or of a key, by far.
+/// The most bytes of a file with a signature or a key, far more than either has.
 pub const MAX_SIGNATURE: u64 = 16 << 10;
 
-/// A public key, and what it is called in messages.
+/// A public key, and its name in messages.
 #[derive(Clone, Debug)]
 pub struct Key {
     key: PublicKey,
@@ -36,7 +35,7 @@ impl Key {
         let name = path.display().to_string();
         let read = || -> Result<Self> {
             let text = read_small(path)?;
-            // A comment, and the key; or the key alone.
+            // The file has a comment and the key, or the key alone.
             let second = text.lines().nth(1).filter(|line| !line.trim().is_empty());
             let line = second.or(text.lines().next()).unwrap_or_default();
             Self::parse(line, &name)
@@ -44,7 +43,7 @@ impl Key {
         read().with_context(|| format!("the key {name}"))
     }
 
-    /// The key that `text` spells, which is called `name`.
+    /// Parses the key `text`, which messages call `name`.
     ///
     /// # Errors
     /// When `text` is not a public key of minisign in base64.
@@ -61,8 +60,8 @@ impl fmt::Display for Key {
     }
 }
 
-/// What the bundle that is open as `dir` has as its signature, if it has one: a small
-/// regular file, and a signature by whomever.
+/// Reads the signature of the bundle whose directory is open as `dir`, if it has one. Its form
+/// is checked, but not whose it is.
 ///
 /// # Errors
 /// When it is not a regular file, has more than [`MAX_SIGNATURE`] bytes, cannot be read,
@@ -79,8 +78,7 @@ pub fn read(dir: &File) -> Result<Option<Vec<u8>>> {
 /// and the signature of both.
 const LINES: usize = 4;
 
-/// The signature that `bytes` spell. Nothing follows it: whoever carries a signature
-/// carries nothing else with it.
+/// Parses a signature. Nothing may follow it, so that the file cannot carry anything else.
 ///
 /// # Errors
 /// When `bytes` are not a signature of minisign, or more follows it.
@@ -98,8 +96,7 @@ pub(super) fn read_small(path: &Path) -> Result<String> {
     String::from_utf8(bytes).context("it is not text")
 }
 
-/// Refuses the index `json`, unless `signature`, which the bundle came with, is one of
-/// it by one of `keys`.
+/// Checks that the bundle's `signature` is one of its index `json`, by one of `keys`.
 ///
 /// # Errors
 /// When there is no signature, it is not one of minisign, it is by another key, or it is
@@ -114,7 +111,8 @@ pub fn check(json: &[u8], signature: Option<&[u8]>, keys: &[Key]) -> Result<()> 
         match key.key.verify(json, &signature, false) {
             Ok(()) => return Ok(()),
             Err(Error::UnexpectedKeyId) => {}
-            // The number of a key is no secret: another one may have the same.
+            // The signature has this key's ID, but does not fit. Key IDs are not secret, so
+            // that another key may have the same.
             Err(_) => named = named.or(Some(key)),
         }
     }

@@ -1,16 +1,15 @@
-//! What a sound bundle is: one definition for whoever reads one.
+//! The one definition of a sound bundle, for everything that reads bundles.
 //!
-//! The index is what [`super::seal`] writes and obeys `rules`. Each of its
-//! files is a regular file of the bundle's directory, reached through no link, with
-//! the size and the hash that the index tells; bundle.vmdk is to the byte what
-//! follows from the index; fsmeta and layers are EROFS of which every inode and
-//! entry can be read, on the devices that the index tells; the upper is an ext4
-//! without a fault. Nothing else lies in the directory, but for a signature of minisign,
-//! or a part of one that is being written, or was when its process was killed; whether a
-//! signature is a good one, [`super::signature`] judges.
+//! The index is what [`super::seal`] writes, and obeys `rules`. Each of its files is a regular
+//! file in the bundle's directory, reached through no link, with the size and the hash that
+//! the index has. bundle.vmdk is, to the byte, what follows from the index. fsmeta and the
+//! layers are EROFS of which every inode and entry can be read, on the devices that the index
+//! has. The upper is an ext4 without a fault. Nothing else lies in the directory but a
+//! signature of minisign, or the temporary file of one that is or was being written; whether
+//! the signature is good, [`super::signature`] checks.
 //!
-//! `verify` lists what is not so; everybody else fails with the first of it. Some
-//! need not read all again, and that is the only difference: see [`Depth`].
+//! [`verify`] lists all faults; all other readers fail at the first one. Some readers do not
+//! read everything, see [`Depth`]; they do not differ otherwise.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -35,21 +34,21 @@ use crate::opened::{OpenFile, Place};
 /// How much of a bundle is read to know that it is sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// The index, the sizes of all files, the descriptor and superblocks: for whoever
+    /// The index, the sizes of all files, the descriptor and superblocks: for the program that
     /// wrote the bundle a moment ago, and hashed what it wrote.
     Written,
-    /// That and the hashes of fsmeta and upper, which a machine reads first: layers
-    /// are known by size and superblock.
+    /// As [`Depth::Written`], and the hashes of fsmeta and upper, which a machine reads first.
+    /// Layers are checked by size and superblock.
     Boot,
-    /// That and every inode and entry: for whoever got the files from elsewhere and
-    /// hashed the layers as they came.
+    /// As [`Depth::Boot`], and every inode and entry: for a program that received the bundle
+    /// from elsewhere, and hashed the layers as they came.
     Received,
-    /// Everything.
+    /// Everything, with the hashes of all files.
     Full,
 }
 
 impl Depth {
-    /// Whether the file at `path` is hashed. (The descriptor is compared.)
+    /// Whether the file at `path` is hashed. (The descriptor is compared in any case.)
     fn hashes(self, path: &str) -> bool {
         match self {
             Self::Written => false,
@@ -73,8 +72,8 @@ pub struct Problem {
     pub error: anyhow::Error,
 }
 
-/// What is wrong with the bundle at `place`. Nothing if it is sound, and signed by one of
-/// `keys` unless there are none.
+/// Checks all of the bundle at `place`, and returns what is wrong with it. If there are
+/// `keys`, it must be signed by one of them.
 pub fn verify(place: &Place, keys: &[Key]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |path: &str, result: Result<()>| {
@@ -87,7 +86,7 @@ pub fn verify(place: &Place, keys: &[Key]) -> Vec<Problem> {
         Ok((json, index)) => {
             let signed = place.signature().and_then(|text| match keys {
                 [] => Ok(()),
-                // Of the bytes that are checked below, and not of what the file holds by now.
+                // Checked against the bytes that were read above: the file may have changed.
                 keys => signature::check(&json, text.as_deref(), keys),
             });
             problem(SIGNATURE, signed);
@@ -113,8 +112,8 @@ pub fn check(place: &Place, depth: Depth) -> Result<()> {
     is_signature(place, depth).context(SIGNATURE)
 }
 
-/// Refuses what lies in a signature's place and is none. Whose it is, whoever asks for
-/// one checks.
+/// Refuses a file in the signature's place that is not a signature. Whether it is by the right
+/// key is checked elsewhere, if a user named one.
 pub(super) fn is_signature(place: &Place, depth: Depth) -> Result<()> {
     if depth == Depth::Full {
         place.signature()?;
@@ -122,7 +121,7 @@ pub(super) fn is_signature(place: &Place, depth: Depth) -> Result<()> {
     Ok(())
 }
 
-/// Opens the file `entry` of the index, and checks it.
+/// Opens the file `entry` of the index, and checks it as far as `depth` says.
 pub(super) fn file(
     place: &Place,
     index: &Index,
@@ -157,7 +156,7 @@ pub(super) fn file(
     Ok(file)
 }
 
-/// Whether the descriptor is what a build writes.
+/// Checks that the descriptor is what a build writes.
 fn descriptor(file: &OpenFile, index: &Index) -> Result<()> {
     let found = regular::bytes(&file.file, file.size)?;
     ensure!(
@@ -168,7 +167,7 @@ fn descriptor(file: &OpenFile, index: &Index) -> Result<()> {
     Ok(())
 }
 
-/// Whether fsmeta has the layers as its devices, and can be read.
+/// Checks that fsmeta can be read, and has the layers as its devices.
 fn merged(file: &OpenFile, place: &Place, index: &Index, depth: Depth) -> Result<()> {
     let bytes = mmap::file(&file.file)?;
     let reader = Reader::new(&bytes)?;
@@ -188,6 +187,7 @@ fn merged(file: &OpenFile, place: &Place, index: &Index, depth: Depth) -> Result
     Ok(())
 }
 
+/// Checks that a layer can be read.
 fn layer(file: &OpenFile, place: &Place, depth: Depth) -> Result<()> {
     let bytes = mmap::file(&file.file)?;
     let reader = Reader::new(&bytes)?;
@@ -197,16 +197,16 @@ fn layer(file: &OpenFile, place: &Place, depth: Depth) -> Result<()> {
     Ok(())
 }
 
-/// Whether `name` of a bundle's directory is a signature that is not whole yet.
+/// Whether `name` in a bundle's directory is the temporary file of a signature.
 fn is_unfinished(dir: &File, name: &OsStr) -> bool {
     let stat = || rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
     let is_file = || stat().map(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    // One that has its name by now is gone.
+    // It may have been renamed to its final name in the meantime.
     temporary::is_name(name) && matches!(is_file(), Ok(true) | Err(Errno::NOENT))
 }
 
-/// Refuses files that the index does not know. Whoever does not read everything
-/// does not look for them: they never reach a machine.
+/// Refuses files that the index does not name. Only [`Depth::Full`] looks for them, because
+/// they never reach a machine.
 pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result<()> {
     if depth != Depth::Full {
         return Ok(());
@@ -228,7 +228,7 @@ pub(super) fn nothing_else(place: &Place, index: &Index, depth: Depth) -> Result
     look(&place.at, "")?;
     match &place.layers {
         Ok(layers) => look(layers, &format!("{LAYERS}/")),
-        // Without a layer, nobody misses it; anything but a directory is a stranger.
+        // An image without layers needs no such directory.
         Err(Errno::NOENT) => Ok(()),
         Err(error) => bail!("{LAYERS} is not a directory of the bundle: {error}"),
     }

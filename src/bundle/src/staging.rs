@@ -1,11 +1,11 @@
-//! A directory beside a bundle's place, in which it is made: a bundle appears whole
-//! or not at all.
+//! The staging directory beside a bundle's place, in which the bundle is made, so that it
+//! appears whole or not at all.
 //!
-//! `.NAME.rootfs-compile-XXXXXXXX` has a name that nobody can foresee, is made by
-//! one mkdir that fails if something is there, and is open to this user alone. Its
-//! files are reached through open directories and no link, so that nothing that
-//! somebody puts or exchanges beside the bundle's place is ever written or removed.
-//! In it are `lock`, locked as long as the run lives, and `bundle`, which is renamed.
+//! `.NAME.rootfs-compile-XXXXXXXX` has a random name, is made by one mkdir that fails if
+//! something is there, and only this user can open it. Its files are reached through open
+//! directories and through no link, so that nothing that somebody else puts or exchanges
+//! beside the bundle's place is ever written or removed. It holds `lock`, which is locked as
+//! long as the run lives, and `bundle`, which is renamed to the bundle's place.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -34,8 +34,9 @@ use crate::names::LAYERS;
 use crate::opened::Place;
 
 /// A bundle that is being made, in a directory beside its place.
+#[derive(Debug)]
 pub struct Staging {
-    /// Where the bundle will be.
+    /// The path at which the bundle will be published.
     target: PathBuf,
     directory: Arc<Directory>,
     bundle: File,
@@ -44,8 +45,9 @@ pub struct Staging {
 }
 
 /// The staging directory.
+#[derive(Debug)]
 struct Directory {
-    /// What it and the bundle's place are in.
+    /// The directory that holds both it and the bundle's place.
     parent: File,
     parent_path: PathBuf,
     name: OsString,
@@ -58,13 +60,13 @@ struct Directory {
     swapping: Mutex<()>,
 }
 
-/// How long a run waits for another that is looking for stagings beside the same
-/// place. They only keep each other from starting at the same time.
+/// How long a run waits for another that is looking for staging directories in the same
+/// parent. The two only keep each other from starting at the same time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Staging {
-    /// Prepares to make a bundle at `target`. Something that is there already
-    /// stops this at once, unless it is empty, or a bundle and `force` is set.
+    /// Prepares to make a bundle at `target`. Fails at once if something is there already,
+    /// unless it is empty, or it is a bundle and `force` is set.
     ///
     /// # Errors
     /// When something is in the bundle's place that must stay, another run makes the same
@@ -75,8 +77,8 @@ impl Staging {
         Self::beside(parent, parent_path, name, force)
     }
 
-    /// As [`Staging::new`], at `name` in the directory `parent`, whatever the path of that
-    /// leads to by now.
+    /// As [`Staging::new`], at `name` in the open directory `parent`, whatever its path leads
+    /// to by now.
     ///
     /// # Errors
     /// As [`Staging::new`], or when `parent` cannot be opened again.
@@ -88,12 +90,13 @@ impl Staging {
 
     fn beside(parent: File, parent_path: &Path, name: &OsStr, force: bool) -> Result<Self> {
         let target = parent_path.join(name);
-        // Locked until this ends, for one run to see the other's staging. Where it
-        // cannot be locked, the later of two runs finds the bundle of the other.
+        // Of two runs that start at the same time, the lock makes one wait until the staging
+        // directory of the other can be seen. Where the parent cannot be locked, the later of
+        // the two finds the bundle of the other when it publishes.
         let order = parent.try_clone()?;
         let _ = flock::within(&order, PATIENCE);
         leftover::clear(&parent, parent_path, name)?;
-        // Not before: a bundle may have been brought back.
+        // Only now, because clearing may have brought a bundle back to its place.
         place::check(&target, force)?;
         let create = || Directory::create(parent, parent_path, name).map(Arc::new);
         let (directory, undo) = ending::undo_what(create, |directory| {
@@ -115,13 +118,13 @@ impl Staging {
         }
     }
 
-    /// Path of the bundle's file `name` while it is being made, for reading it.
+    /// The path of the bundle's file `name` while the bundle is being made, for reading it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(BUNDLE).join(name)
     }
 
-    /// The bundle that is being made. Its directory is the one that was made, whatever
-    /// somebody else who may write beside the bundle's place has put under its name.
+    /// The bundle that is being made, by its open directory: it is the right one even if
+    /// somebody else who may write there has put another under its name.
     ///
     /// # Errors
     /// When the descriptor of the bundle's directory cannot be duplicated.
@@ -129,7 +132,7 @@ impl Staging {
         Ok(Place::at(self.path(""), self.bundle.try_clone()?))
     }
 
-    /// Where the bundle is made, and one that it replaces: device and inode.
+    /// Device and inode of the staging directory, and of what is at the bundle's place.
     pub fn directories(&self) -> Vec<(u64, u64)> {
         let target = open_dir(CWD, &self.target).ok();
         let there = [Some(&self.directory.dir), target.as_ref()].into_iter().flatten();
@@ -137,7 +140,7 @@ impl Staging {
         there.map(|metadata| (metadata.dev(), metadata.ino())).collect()
     }
 
-    /// The directory of the bundle's file `name`, and its name there.
+    /// The open directory of the bundle's file `name`, and the file's name there.
     fn at<'n>(&self, name: &'n str) -> (&File, &'n str) {
         match name.strip_prefix("layers/") {
             Some(name) => (&self.layers, name),
@@ -145,11 +148,11 @@ impl Staging {
         }
     }
 
-    /// A new file of the bundle.
+    /// Creates a file of the bundle.
     ///
     /// # Errors
-    /// When `name` is not that of a file in the bundle's directory or its layers, is
-    /// there already, or cannot be made.
+    /// When `name` is not that of a file in the bundle's directory or its layers, or the file
+    /// exists already or cannot be created.
     pub fn create(&self, name: &str) -> Result<File> {
         let (dir, file_name) = self.at(name);
         let made = create(dir, file_name, 0o644);
@@ -174,17 +177,15 @@ impl Staging {
         unlink(dir, file_name, AtFlags::empty())
     }
 
-    /// Puts `from`, a file of the cache whose BLAKE3 is `blake3`, into the bundle:
-    /// shared blocks, else a second name, else a copy, which is hashed on its way.
+    /// Puts `from`, a file of the cache whose BLAKE3 is `blake3`, into the bundle: by sharing
+    /// its blocks (reflink), else by a hard link, else by a copy, which is hashed on the way.
     ///
-    /// A file that somebody else owns gets no second name here: its owner could
-    /// write to the bundle through it. Nor is it believed to have its hash, because its
-    /// owner could write to it a moment ago: its copy is. Returns false, and leaves
-    /// nothing, if what was copied has another hash.
+    /// A file that somebody else owns is never linked, because its owner could write to the
+    /// bundle through it; and its copy is always hashed, because its owner may have written to
+    /// it a moment ago. Returns false, and leaves nothing, if the copy has another hash.
     ///
     /// # Errors
-    /// When `name` is there already, or the file cannot be made, copied or brought to the
-    /// disk.
+    /// When `name` exists already, or the file cannot be created, copied or synced.
     pub fn adopt(&self, from: &File, blake3: Blake3, name: &str) -> Result<bool> {
         let (dir, file_name) = self.at(name);
         let adopt = || -> Result<bool> {
@@ -217,20 +218,20 @@ impl Staging {
         adopt().with_context(|| self.path(name).display().to_string())
     }
 
-    /// Brings a layer to the disk that nobody writes any more. Who may read it is who may
-    /// read the bundle's directory, which the umask has said.
+    /// Makes a copied layer read-only and syncs it. Whoever may read the bundle's directory,
+    /// by the umask, may read the layer.
     fn finish_copy(&self, file: &File) -> io::Result<()> {
         set_mode(file, 0o444 & self.bundle.metadata()?.mode())?;
         file.sync_all()
     }
 
-    /// Brings all but the layers to the disk, at once: that is little, and each
-    /// wait is for the disk alone.
+    /// Syncs all files but the layers, in parallel: they are small, so that each thread only
+    /// waits for the disk.
     fn sync(&self) -> io::Result<()> {
         let names = FILES.map(Some);
         let sync = |name: Option<&str>| match name {
             Some(name) => match self.open(name) {
-                // Not every bundle is signed.
+                // The signature is missing in a bundle that is not signed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 file => file?.sync_all(),
             },
@@ -250,19 +251,20 @@ impl Staging {
         })
     }
 
-    /// Makes the bundle, whose layers are on the disk, appear at its place, for good.
+    /// Publishes the bundle, whose layers are synced: checks and syncs the rest, and renames it
+    /// to its place.
     ///
     /// # Errors
-    /// When the bundle is not sound, something that must stay came to its place, writing
-    /// to the disk fails, or what it replaced cannot be removed (then it is published).
+    /// When the bundle is not sound, something that must stay came to its place, syncing
+    /// fails, or what it replaced cannot be removed (the bundle is published then).
     pub fn publish(self, force: bool) -> Result<()> {
         let directory = &self.directory;
         let publish = || -> Result<()> {
-            // Invariant: a bundle that is written is one that opens.
+            // Invariant: every published bundle can be opened.
             sound::check(&self.place()?, Depth::Written)
                 .context("this program made a bundle that it cannot read")?;
             self.sync()?;
-            // Again: a build takes time, and others write too.
+            // Checked again, because others may have written there during the build.
             place::check(&self.target, force)?;
             let name = self.target.file_name().expect("the staging is beside the target");
             let swapping = directory.swapping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,7 +273,7 @@ impl Staging {
             Ok(directory.parent.sync_all()?)
         };
         publish().with_context(|| format!("publishing {}", self.target.display()))?;
-        // A bundle that was replaced is there now.
+        // The staging directory now holds the bundle that was replaced, if there was one.
         directory.remove().with_context(|| {
             let (target, left) = (self.target.display(), directory.path());
             format!("{target} is published; removing what it replaced, now in {}", left.display())
@@ -312,7 +314,7 @@ impl Directory {
                 Ok(Self { parent, parent_path, name, dir, lock, target, swapping })
             }
             Err(error) => {
-                // Only if there is nothing in it.
+                // Succeeds only if the directory is empty.
                 let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
                 Err(error).with_context(|| parent_path.join(&name).display().to_string())
             }
@@ -328,8 +330,8 @@ impl Directory {
         leftover::remove(&self.dir, &self.parent, &self.name, &self.target, &mut lock)
     }
 
-    /// Removes what was made, unless that fails: then the next run does it. Other
-    /// threads may still be making files.
+    /// Removes the staging directory. Tries again when that fails, because other threads may
+    /// still be making files in it; in the end, it is left to the next run.
     fn give_up(&self) {
         let _swapping = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..10 {
@@ -339,7 +341,7 @@ impl Directory {
         }
     }
 
-    /// Whether the name is still that of the directory that was made.
+    /// Whether the staging directory still has its name: it is neither removed nor exchanged.
     fn is_in_place(&self) -> bool {
         let inode = |file: &File| file.metadata().map(|m| (m.dev(), m.ino())).ok();
         let there = open_dir(&self.parent, &self.name).ok();
@@ -357,7 +359,7 @@ pub fn is_own(file: &File) -> io::Result<bool> {
     Ok(own && metadata.mode() & 0o022 == 0)
 }
 
-/// Copies `from` into `file`, which is new, and returns it with the hash of what came.
+/// Copies `from` into `file`, which is new, and returns it with the hash of its content.
 fn copy(from: &File, file: File) -> Result<(File, Blake3)> {
     let mut from = from.try_clone()?;
     from.rewind()?;
@@ -366,24 +368,23 @@ fn copy(from: &File, file: File) -> Result<(File, Blake3)> {
     Ok((file, hash))
 }
 
-/// A new file `name` in `dir`, for reading and writing, with `mode` less the umask.
+/// Creates a file `name` in `dir`, for reading and writing, with `mode` less the umask.
 fn create(dir: &File, name: &str, mode: u32) -> io::Result<File> {
     if name.contains('/') || matches!(name, "" | "." | "..") {
-        // Nothing below this asks for one; no bundle of somebody else's may, either.
+        // The names that a build uses are plain, but that of a received bundle need not be.
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a name of a file"));
     }
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, system::mode(mode))?.into())
 }
 
-/// A new directory `name` in `dir`, open to whom the umask leaves it, and never for others
-/// to write.
+/// Creates a directory `name` in `dir`, with the mode 0755 less the umask.
 fn make_dir(dir: &File, name: &str) -> io::Result<File> {
     rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
     open_dir(dir, name)
 }
 
-/// Writes a small file of the bundle.
+/// Creates a small file of the bundle.
 ///
 /// # Errors
 /// When the file is there already, or cannot be made or written.

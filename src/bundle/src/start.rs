@@ -1,9 +1,9 @@
-//! What a machine starts with when nobody says otherwise: the image's config, and
-//! the manifest's `boot:` over it.
+//! What a machine starts with by default: the image's config, overridden by the manifest's
+//! `boot:`.
 //!
-//! A bundle holds nothing here that `rootfs-boot` would refuse. What an image says
-//! in a way that no machine can follow, and that docker overlooks too, becomes at
-//! build time what docker makes of it; the rest is an error of the build.
+//! Invariant: a bundle has nothing in either that `rootfs-boot` would refuse. Values of an
+//! image that a machine cannot use, and that docker tolerates, are changed at build time as
+//! docker does ([`usable`]); all others fail the build ([`check`]).
 
 use std::borrow::Cow;
 
@@ -14,25 +14,25 @@ use crate::boot::options::Boot;
 use crate::boot::signal::Signal;
 use crate::boot::value::{User, absolute, argument};
 
-/// Bytes of command, environment and all else that a bundle passes to the guest's
-/// init. The init takes more, so that there is room for options of `rootfs-boot`.
+/// The most bytes of command, environment and all else that a bundle passes to the guest's
+/// init. The init accepts more, so that there is room for options of `rootfs-boot`.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// Bytes of one argument or variable that Linux takes (MAX_ARG_STRLEN: 32 pages), its
-/// NUL counted.
+/// The most bytes of one argument or variable that Linux allows (MAX_ARG_STRLEN: 32 pages),
+/// with its NUL.
 pub const MAX_STRING: usize = 128 << 10;
 
-/// Bytes of a path that Linux takes, its NUL counted.
+/// The most bytes of a path that Linux allows, with its NUL.
 const PATH_MAX: usize = 4096;
 
-/// Bytes of a name in a path that file systems of Linux take.
+/// The most bytes of a name in a path that file systems of Linux allow.
 const NAME_MAX: usize = 255;
 
-/// Bytes that one value takes beside its own, at most.
+/// The most bytes that passing a value takes beside those of the value.
 const EACH: usize = 16;
 
-/// Entrypoint and command of the image, unless the manifest has others. A new
-/// entrypoint leaves nothing of the command that belonged to the old one.
+/// Entrypoint and command that a machine starts with: the manifest's, else the image's. An
+/// entrypoint of the manifest replaces the image's command as well.
 pub fn words<'b>(
     config: &'b Config,
     boot: &'b Boot,
@@ -46,11 +46,11 @@ pub fn words<'b>(
     (entrypoint, command)
 }
 
-/// Checks what a machine would start with.
+/// Checks that a machine can start with `config` and `boot`.
 ///
 /// # Errors
-/// When a machine could not be started so. (Without a command it can, with one that
-/// is named then.)
+/// When one of the values cannot be used. (That there is no command is not an error: one can
+/// be named when the machine is started.)
 pub fn check(config: &Config, boot: &Boot) -> Result<()> {
     let image = |what: &str| format!("{what} of the image's config");
     let (entrypoint, command) = words(config, boot);
@@ -70,7 +70,7 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
         let mut words = list.into_iter().flatten();
         words.try_for_each(|word| add(word)).with_context(|| image(what))?;
     }
-    // What has no value gets an empty one.
+    // A variable without a value gets an empty one.
     let mut lines = config.env.iter().map(|line| match line.contains('=') {
         true => Cow::Borrowed(line),
         false => Cow::Owned(format!("{line}=")),
@@ -99,16 +99,17 @@ pub fn check(config: &Config, boot: &Boot) -> Result<()> {
     config.stop_signal().with_context(|| image("StopSignal"))?;
     if let (Some(user), None) = (&config.user, &boot.user) {
         let check = || -> Result<()> {
-            ensure!(user.len() <= MAX_STRING, "it has {} bytes", user.len());
+            let len = user.len();
+            ensure!(len <= MAX_STRING, "it has {len} bytes; {MAX_STRING} are allowed");
             Ok(user.parse::<User>().map(drop)?)
         };
         check()
-            .with_context(|| format!("{} (boot.user of a manifest wins over it)", image("User")))?;
+            .with_context(|| format!("{} (boot.user in a manifest replaces it)", image("User")))?;
     }
     Ok(())
 }
 
-/// Whether a directory can have the path `dir`, as far as its text tells.
+/// Refuses a text that cannot be the path of a directory.
 fn can_be_made(dir: &str) -> Result<()> {
     ensure!(!dir.contains('\0'), "it holds a NUL");
     let (len, most) = (dir.len(), PATH_MAX - 1);
@@ -118,8 +119,8 @@ fn can_be_made(dir: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes of the image's config what a machine can start with, as docker does, and
-/// says each change to `warn`.
+/// Changes values of the image's config that a machine cannot use, as docker does, and
+/// reports each change to `warn`.
 pub fn usable(mut config: Config, warn: &mut dyn FnMut(String)) -> Config {
     let dir = config.working_dir.take().filter(|dir| !dir.is_empty());
     config.working_dir = dir.and_then(|dir| {
@@ -133,7 +134,7 @@ pub fn usable(mut config: Config, warn: &mut dyn FnMut(String)) -> Config {
             }
             Ok(()) if is_absolute => {}
             Ok(()) => warn(format!(
-                "the image's WorkingDir \"{shown}\" is not absolute; machines take it from / on"
+                "the image's WorkingDir \"{shown}\" is not absolute; machines take it as relative to /"
             )),
         }
         can_be_made(&dir).is_ok().then_some(dir)
@@ -161,7 +162,7 @@ pub fn usable(mut config: Config, warn: &mut dyn FnMut(String)) -> Config {
     config
 }
 
-/// What is shown of a text that may be long.
+/// The beginning of a text that may be long, as a message shows it.
 fn beginning(text: &str) -> String {
     const SHOWN: usize = 60;
     let more = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };

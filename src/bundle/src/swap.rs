@@ -1,15 +1,14 @@
-//! Puts a new bundle in the place of an old one, so that one of them is there.
+//! Replaces an old bundle by a new one, so that there is always one of them at its place.
 //!
-//! Most file systems swap two names in one step (RENAME_EXCHANGE). Where that is
-//! not so (FAT, and overlayfs for directories of its lower layers), the old bundle
-//! is renamed into the staging directory first, and the name is free for a moment.
-//! Invariant: as long as the staging directory holds both the new bundle and the
-//! old one, the old one belongs back at its place, and [`put_back`] brings it there,
-//! in this process or in the next.
+//! Most file systems can swap two names in one step (RENAME_EXCHANGE). Where they cannot
+//! (FAT, and overlayfs for directories of its lower layers), the old bundle is renamed into
+//! the staging directory first, and its name is free for a moment. Invariant: as long as the
+//! staging directory holds both bundles as [`BUNDLE`] and [`OLD`], the old one belongs back at
+//! its place, and [`put_back`] brings it there, in this process or in the next run.
 //!
-//! Between the last look at the place and the rename, somebody else may put something
-//! there. What was swapped is looked at again, and goes back if it is no bundle; should
-//! this run be killed in between, [`SWAPPED`] keeps the next one from removing it.
+//! Between the last check of the place and the rename, somebody else may put something there
+//! (TOCTOU). So what was swapped is checked again, and goes back if it is not a bundle. If
+//! this run is killed in between, [`SWAPPED`] keeps the next run from removing it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -29,15 +28,15 @@ pub(crate) const BUNDLE: &str = "bundle";
 /// The old bundle in the staging directory, where they cannot be swapped.
 pub(crate) const OLD: &str = "old";
 
-/// A file of the staging directory: the bundle in it is a whole one, or what was at the
-/// place.
+/// A file of the staging directory, which marks that a swap has begun: the bundle in there is
+/// either the new one, which is finished, or what was at its place.
 pub(crate) const SWAPPED: &str = "swapped";
 
 /// Makes the bundle of the staging directory `staging` appear as `name` in `parent`,
 /// in place of nothing, an empty directory, or, if `force` is set, a bundle. Anything
 /// else that came there stays, and is an error.
 pub(crate) fn put_in_place(staging: &File, parent: &File, name: &OsStr, force: bool) -> Result<()> {
-    // A directory can be renamed onto nothing and an empty directory only.
+    // Succeeds if there is nothing, or an empty directory.
     match rustix::fs::renameat(staging, BUNDLE, parent, name) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         Err(Errno::NOTDIR) => bail!("a file came there meanwhile; it stays as it is"),
@@ -64,7 +63,7 @@ pub(crate) fn put_in_place(staging: &File, parent: &File, name: &OsStr, force: b
         Ok(rustix::fs::renameat(staging, BUNDLE, parent, name)?)
     };
     replace().inspect_err(|_| {
-        // Should this fail as well, the next run that writes there does it.
+        // If this fails as well, the next run for this place brings the old bundle back.
         let _ = put_back(staging, parent, name);
     })
 }
@@ -106,7 +105,7 @@ pub(crate) fn put_back(staging: &File, parent: &File, name: &OsStr) -> io::Resul
     if !exists(staging, OLD)? {
         return Ok(());
     }
-    // Onto nothing or an empty directory.
+    // Succeeds if there is nothing, or an empty directory.
     match rustix::fs::renameat(staging, OLD, parent, name) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         Err(Errno::NOTDIR) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -120,7 +119,8 @@ pub(crate) fn put_back(staging: &File, parent: &File, name: &OsStr) -> io::Resul
     unlink(staging, OLD, AtFlags::REMOVEDIR)
 }
 
-/// Whether the directory `rest` holds files of a bundle, and none that `old` has.
+/// Whether `rest` is what was left of a bundle when the move of its files to `old` was
+/// interrupted: it holds only files of a bundle, and none that `old` has.
 fn is_rest(old: &File, rest: &File) -> io::Result<bool> {
     for name in names_in(rest)? {
         if name == LAYERS {
@@ -137,7 +137,8 @@ fn is_rest(old: &File, rest: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Moves the files of a bundle from one directory to another. The index goes last.
+/// Moves the files of a bundle from one directory to another. The index goes last, so that it
+/// can be told what else belongs to the bundle.
 fn move_files(from: &File, to: &File) -> io::Result<()> {
     if exists(from, LAYERS)? {
         let (layers, to_layers) = (open_dir(from, LAYERS)?, make_dir(to, LAYERS, 0o755)?);

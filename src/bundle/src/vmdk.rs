@@ -1,9 +1,10 @@
-//! The descriptor that strings fsmeta and layers into one disk.
+//! The VMDK descriptor, which joins fsmeta and the layers into one disk.
 //!
-//! Only what every reader of the format takes alike is written: `RW … FLAT`
-//! extents with an offset, names relative to the descriptor, no encoding. Nobody
-//! here reads one: it follows from the index, and is compared to the byte, because
-//! other programs may see in any other text what this one does not.
+//! It has only what all readers of the format understand in the same way: `RW … FLAT`
+//! extents with an offset, names relative to the descriptor, and no encoding. This project
+//! does not parse descriptors: the right one follows from the index, and a descriptor is
+//! compared with it to the byte, because other programs might read any other text in
+//! another way.
 
 use anyhow::{Result, bail};
 use fsimage::digest::Blake3;
@@ -15,12 +16,12 @@ use crate::names::FSMETA;
 /// Bytes in a sector, the descriptor's unit.
 pub const SECTOR: u64 = 512;
 
-/// One file on the disk.
+/// A file as an extent of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Relative to the descriptor.
+    /// The file's path, relative to the descriptor.
     pub path: String,
-    /// Bytes, whole sectors.
+    /// Bytes of the file, a multiple of [`SECTOR`].
     pub size: u64,
 }
 
@@ -46,11 +47,11 @@ pub fn of(index: &Index) -> Result<String> {
     let fsmeta = index.files.iter().find(|file| file.path == FSMETA);
     match fsmeta.map(|file| &file.content) {
         Some(ContentHash::Blake3(hash)) => Ok(descriptor(&extents, cid(hash))),
-        _ => bail!("{FSMETA} has no hash"),
+        _ => bail!("the index has no BLAKE3 of {FSMETA}"),
     }
 }
 
-/// What identifies the content of a disk whose fsmeta has the hash `fsmeta`.
+/// The content ID of a disk whose fsmeta has the hash `fsmeta`.
 pub fn cid(fsmeta: &Blake3) -> u32 {
     let number = u32::from_le_bytes(*fsmeta.as_bytes().first_chunk().expect("32 bytes"));
     // The largest numbers mean "no parent" and "no content".

@@ -64,7 +64,7 @@
 //! * **floor**: the time that no build can go below, which is reading, inflating and hashing
 //!   the layers; `ci/bench` divides by it.
 
-#![warn(missing_docs, clippy::missing_errors_doc)]
+#![warn(missing_debug_implementations, missing_docs, clippy::missing_errors_doc)]
 
 pub mod artifact;
 pub mod build;

@@ -52,6 +52,7 @@ impl<F: Fn(Event) + Sync> Reporter for F {
 }
 
 /// Shows nothing.
+#[derive(Debug)]
 pub struct Silent;
 
 impl Reporter for Silent {

@@ -3,6 +3,10 @@
 //! A few bytes of a compressed layer can name a million directories, or give an
 //! xattr of 64 KiB to each of a million files. So whatever a build keeps of its
 //! layers is weighed as it comes, and the sum has one limit.
+//!
+//! Errors name a limit by the option of `rootfs-compile` that raises it. For
+//! `--max-metadata-bytes`, a program of one's own makes a larger [`Budget`]; for `--max-steps`,
+//! larger [`Steps`]; and for `--max-depth`, it sets [`Bounds::max_depth`].
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -222,6 +222,7 @@ pub fn update_both(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
 }
 
 /// Hashes and counts what is read through it.
+#[derive(Debug)]
 pub struct HashingReader<R> {
     inner: R,
     sha256: Sha256,
@@ -274,6 +275,13 @@ pub struct TreeHash {
     filled: usize,
     /// One for each full group behind the first.
     groups: Vec<ChainingValue>,
+}
+
+/// Without the bytes of the first group.
+impl fmt::Debug for TreeHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeHash").field("groups", &self.groups.len()).finish_non_exhaustive()
+    }
 }
 
 impl Default for TreeHash {

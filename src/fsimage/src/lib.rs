@@ -25,7 +25,7 @@
 //!
 //! `erofs` and `ext4` do not know each other; both take a [`tree::Tree`].
 
-#![warn(missing_docs, clippy::missing_errors_doc)]
+#![warn(missing_debug_implementations, missing_docs, clippy::missing_errors_doc)]
 
 pub mod budget;
 pub mod digest;

@@ -1,4 +1,4 @@
-//! Artifacts: manifests of OCI that are not images, where images are.
+//! OCI artifacts: manifests that are not those of images, and lie where images do.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -15,10 +15,11 @@ use crate::registry::store::RegistryStore;
 use crate::store::{Counted, Key, Store};
 use crate::{form, layout};
 
-/// What to do where there are too many documents to look for an artifact in.
+/// The advice of messages that there are several artifacts, or too many documents to search.
 const NAME_ONE: &str = "name one by its tag or its digest";
 
 /// An artifact, opened.
+#[derive(Debug)]
 pub struct Artifact {
     /// The artifact's manifest.
     pub manifest: Manifest,
@@ -29,8 +30,8 @@ impl Artifact {
     /// Opens what `reference` names, which must be of the type `artifact_type`.
     ///
     /// # Errors
-    /// When nothing or more than one thing of that type is there, the reference is to
-    /// docker's archives or store, or a document is missing, damaged or too large.
+    /// When there is no artifact of that type or more than one, the reference is to docker's
+    /// archives or store, or a document is missing, damaged or too large.
     pub fn open(reference: &ImageRef, access: &Access, artifact_type: &str) -> Result<Self> {
         let store: Box<dyn Store> = match reference {
             ImageRef::Registry { name, .. } => Box::new(RegistryStore::open(name, access)?),
@@ -38,7 +39,7 @@ impl Artifact {
                 form::open(files, &access.spool())?
             }
             ImageRef::Files(_) | ImageRef::Daemon { .. } => {
-                bail!("what docker saves are images, and not bundles")
+                bail!("docker stores images, and not bundles")
             }
         };
         let store: Box<dyn Store> =
@@ -48,7 +49,9 @@ impl Artifact {
         let groups = match names::groups(&entries, reference.name_inside()) {
             Ok(groups) => groups,
             Err(Unclear::Absent(there)) => bail!(layout::absent(reference, &there)),
-            Err(Unclear::Ambiguous(names)) => bail!("more than one has the name: {names}"),
+            Err(Unclear::Ambiguous(names)) => {
+                bail!("the name stands for more than one; write one of: {names}")
+            }
         };
         let mut found = None;
         let mut seen = HashSet::new();
@@ -69,7 +72,7 @@ impl Artifact {
         }
     }
 
-    /// The config.
+    /// Reads the blob of the artifact's config.
     ///
     /// # Errors
     /// When the config is missing, cannot be read, is too large, or is not what its
@@ -78,8 +81,8 @@ impl Artifact {
         there(&*self.store, &self.manifest.config)
     }
 
-    /// The blob of `descriptor`. Its reading ends in an error if it is not what
-    /// the digest says.
+    /// Opens the blob of `descriptor`. The reader fails at its end if the content does not
+    /// have the descriptor's digest.
     ///
     /// # Errors
     /// When the blob is missing, cannot be opened, or has another size than the
@@ -100,13 +103,13 @@ fn is_of_type(bytes: &[u8], artifact_type: &str) -> bool {
     value["artifactType"] == artifact_type
 }
 
-/// A small blob that must be there.
+/// Reads a small blob; that it is missing is an error.
 fn there(store: &dyn Store, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let missing = || anyhow!("the blob {} is missing", descriptor.digest);
     blob(store, descriptor)?.ok_or_else(missing)
 }
 
-/// Compares what it read with a digest when it comes to the end.
+/// A reader that compares the digest of what it read with the expected one at the end.
 struct Checked<R> {
     inner: Option<HashingReader<R>>,
     digest: Digest,
@@ -121,7 +124,8 @@ impl<R: Read> Read for Checked<R> {
         if n == 0 && !buffer.is_empty() {
             let is = self.inner.take().map(HashingReader::digest);
             if is != Some(self.digest) {
-                let text = format!("the blob {} is damaged: its content is another", self.digest);
+                let text =
+                    format!("the blob {} is damaged: its content has another digest", self.digest);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
         }

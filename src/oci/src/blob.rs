@@ -1,4 +1,4 @@
-//! Small blobs, checked.
+//! Reads small blobs: manifests, indexes and configs.
 
 use anyhow::{Context as _, Result, ensure};
 use fsimage::digest::Digest;
@@ -7,7 +7,7 @@ use crate::document::Descriptor;
 use crate::not_there::NotThere;
 use crate::store::{Key, Store};
 
-/// A small blob, checked; `None` if it is not there.
+/// The blob of `descriptor`, whose size and digest were checked; `None` if it is not there.
 pub(crate) fn blob(store: &dyn Store, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
     let digest = descriptor.digest;
     let read = || {

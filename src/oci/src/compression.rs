@@ -1,7 +1,8 @@
-//! Archives that are compressed as a whole: by what, and how they are spooled.
+//! Archives that are compressed as a whole: how that is detected, and where they are
+//! decompressed to.
 //!
-//! An archive is read by random access, which no compressed stream allows. So it
-//! is decompressed once, into a file without a name that goes with the process.
+//! An archive is read by random access, which a compressed stream does not allow. So it is
+//! decompressed once, into an unnamed temporary file that disappears with the process.
 
 use std::fmt;
 use std::fs::File;
@@ -40,7 +41,7 @@ impl Compression {
         }
     }
 
-    /// Bytes that an archive of `len` bytes may decompress to by default.
+    /// The most bytes that an archive of `len` bytes may decompress to by default.
     fn allowance(self, len: u64) -> u64 {
         let (times, expanded) = match self {
             Self::Gzip | Self::Zstd => (TIMES, EXPANDED),
@@ -49,7 +50,7 @@ impl Compression {
         MAX_ARCHIVE.min(len.saturating_mul(times).saturating_add(expanded))
     }
 
-    /// What `from` is when it is decompressed: all members, frames or streams.
+    /// Decompresses `from`: all of its members, frames or streams.
     fn reader<'r>(self, from: impl BufRead + 'r) -> Result<Box<dyn Read + 'r>> {
         Ok(match self {
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
@@ -60,7 +61,7 @@ impl Compression {
     }
 }
 
-/// Memory of an xz decoder: `xz -9` needs 64 MiB.
+/// The most memory that an xz decoder may take. What `xz -9` wrote needs 64 MiB.
 const XZ_MEMORY_KIB: u32 = 512 << 10;
 
 impl fmt::Display for Compression {
@@ -79,35 +80,37 @@ impl fmt::Display for Compression {
 pub struct Spool {
     /// The directory of the spool files.
     pub dir: PathBuf,
-    /// Bytes of a decompressed archive, in place of the default.
+    /// The most bytes that an archive may decompress to, in place of the default.
     pub limit: Option<u64>,
 }
 
-/// Bytes of a decompressed archive by default: as many as a layer may have.
+/// The most bytes that any archive may decompress to by default: as many as a layer may have.
 pub(crate) const MAX_ARCHIVE: u64 = 256 << 30;
 
-/// Bytes of it that may come of nothing: else 8 MiB of zstd would be 256 GiB.
+/// The default limit of one archive is this and [`TIMES`] the archive's size. With
+/// [`MAX_ARCHIVE`] alone, 8 MiB of zstd could become 256 GiB.
 const EXPANDED: u64 = 16 << 30;
 
-/// The same for xz and bzip2, which make 250 to 400 MB a second of what stands for most,
-/// where zstd and gzip make some GB: of an archive of 10 MiB, all that it may become takes
-/// half a minute of processor time, and a build promises one.
+/// The same for xz and bzip2, which are slower: from the input that expands most, they
+/// make 250 to 400 MB a second, zstd and gzip some GB. All that an archive of 10 MiB may
+/// become then takes half a minute of processor time; a build promises to take one at most.
 const EXPANDED_SLOWLY: u64 = 4 << 30;
 
-/// How many times as long as the archive it may be besides, by the same measure: what
-/// gzip makes of zeros, and far more than xz makes of any files that are something.
+/// The part of the default limit that grows with the archive, as a multiple of its size:
+/// the ratio at which gzip compresses zeros.
 const TIMES: u64 = 1024;
+/// The same for xz and bzip2. No archive of ordinary files comes near it.
 const TIMES_SLOWLY: u64 = 256;
 
-/// Bytes that are decompressed at once. A chunk of zeros becomes a hole.
+/// Bytes that are decompressed at a time. A chunk of zeros becomes a hole in the file.
 const CHUNK: u64 = 64 << 10;
 
 impl Spool {
-    /// A new file without a name.
+    /// Creates an unnamed temporary file in the spool's directory, or in that of the system
+    /// where this user may not write to the spool's.
     ///
     /// # Errors
-    /// When the directory or the file cannot be made, for another reason than that this
-    /// user may only read.
+    /// When the directory or the file cannot be created.
     pub fn file(&self) -> Result<File> {
         let shown = || self.dir.display().to_string();
         let root = self.dir.parent().filter(|root| !root.as_os_str().is_empty());
@@ -116,14 +119,14 @@ impl Spool {
             tempfile::tempfile_in(&self.dir)
         };
         match make() {
-            // A cache may be one to read only.
+            // The cache may be one that this user can only read.
             Err(error) if shared_dir::may_not_write(&error) => tempfile::tempfile(),
             file => file,
         }
         .with_context(shown)
     }
 
-    /// The decompressed content of `from`, which is compressed by `compression`.
+    /// Decompresses `from`, which is compressed by `compression`, into a new spool file.
     ///
     /// # Errors
     /// When `from` cannot be decompressed, becomes larger than is allowed, or is empty,
@@ -155,7 +158,7 @@ impl Spool {
                 }
                 len += chunk.len() as u64;
             }
-            ensure!(len > 0, "there is nothing in it");
+            ensure!(len > 0, "it is empty");
             Ok(file.set_len(len)?)
         };
         copy().with_context(|| format!("decompressing the archive ({compression})"))?;

@@ -1,8 +1,8 @@
 //! Image configs as they occur in the wild.
 //!
-//! The specification's types are strict, the tools that read configs are not: they
-//! are written in Go, where null is an absent value. What is read here is what
-//! Docker and containerd read; whoever calls gets the specification's types.
+//! The specification's types are strict, the tools that read configs are not: they are
+//! written in Go, whose JSON decoder takes null for an absent value. This module accepts
+//! what Docker and containerd accept, and returns the specification's types.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use oci_spec::image::{
@@ -21,7 +21,7 @@ pub(crate) struct Read {
     pub warnings: Vec<String>,
 }
 
-/// What the config `bytes` says it is for.
+/// The platform that the config `bytes` declares.
 pub(crate) fn declared(bytes: &[u8]) -> Result<Declared> {
     let value: Value =
         crate::foreign_json::from_slice(bytes).context("the image config is not JSON")?;
@@ -29,8 +29,8 @@ pub(crate) fn declared(bytes: &[u8]) -> Result<Declared> {
     Declared::parse(&value).context("the image config")
 }
 
-/// Reads the config of an image that was chosen for `wanted`. `by_index` is what
-/// the index says that it is for.
+/// Reads the config of an image that was chosen for `wanted`. `by_index` is the platform
+/// that the index gives for it.
 pub(crate) fn read(bytes: &[u8], by_index: Option<&Platform>, wanted: &Platform) -> Result<Read> {
     let declared = declared(bytes)?;
     let mut warnings = Vec::new();
@@ -40,8 +40,9 @@ pub(crate) fn read(bytes: &[u8], by_index: Option<&Platform>, wanted: &Platform)
     Ok(Read { config, platform, warnings })
 }
 
-/// The platform that counts. An index is asked first, as containerd and Docker do:
-/// configs of images that were built on another machine often say too little.
+/// Decides which platform the image is for. What an index says wins over the config, as
+/// with containerd and Docker: configs of images that were built on another machine often
+/// say too little.
 fn platform(
     declared: &Declared,
     by_index: Option<&Platform>,
@@ -54,7 +55,7 @@ fn platform(
         if plain.is_some_and(|plain| plain.variant.is_none()) {
             let variant = shown(&declared.variant);
             warnings.push(format!(
-                "the image config has the variant \"{variant}\", which cannot be one; it is ignored"
+                "the image config has the variant \"{variant}\", which is not valid; it is ignored"
             ));
         }
     }
@@ -62,8 +63,8 @@ fn platform(
         (Some(own), Some(platform)) => {
             if !own.is_same_machine(platform) {
                 warnings.push(format!(
-                    "the index has the image for {platform}, its config says {own}; it is taken as \
-                     the index has it"
+                    "the index says that the image is for {platform}, and its config that it is for \
+                     {own}; the index counts"
                 ));
             }
             Ok(platform.clone())
@@ -75,8 +76,8 @@ fn platform(
                     "the image config does not name an operating system; it is taken for {own}"
                 ));
             }
-            // The variant of an image that stands alone is no reason against it.
-            ensure!(own.is_same_machine(wanted), "there is no {wanted}; there is {own}");
+            // An image that stands alone is not refused for its variant.
+            ensure!(own.is_same_machine(wanted), "the image is for {own}, not {wanted}");
             Ok(own)
         }
         (None, None) if declared.architecture.is_empty() => {
@@ -85,18 +86,18 @@ fn platform(
                  was asked for"
             ));
             let linux = declared.os.is_empty() || declared.os.eq_ignore_ascii_case(&wanted.os);
-            ensure!(linux, "there is no {wanted}; there is an image for {}", shown(&declared.os));
+            ensure!(linux, "the image is for {}, not {wanted}", shown(&declared.os));
             Ok(wanted.clone())
         }
         (None, None) => bail!(
-            "there is no {wanted}; there is an image for {}/{}",
+            "the image is for {}/{}, not {wanted}",
             shown(&declared.os),
             shown(&declared.architecture)
         ),
     }
 }
 
-/// The config in the specification's own types.
+/// Converts a config to the specification's types.
 fn normal(value: &Value, platform: &Platform) -> Result<ImageConfiguration> {
     let nothing = Value::Null;
     let rootfs = match json::object(value, "rootfs")? {
@@ -127,7 +128,7 @@ fn normal(value: &Value, platform: &Platform) -> Result<ImageConfiguration> {
     builder.build().map_err(|error| anyhow!("{error}"))
 }
 
-/// How the image wants to be run.
+/// Converts the field `config`, which says how to run the image.
 fn run(value: &Value) -> Result<Config> {
     let mut builder = ConfigBuilder::default();
     if let Some(user) = text(value, "User")? {
@@ -148,7 +149,7 @@ fn run(value: &Value) -> Result<Config> {
     if let Some(words) = words(value, "Cmd")? {
         builder = builder.cmd(words);
     }
-    // The values are objects without a key, or null; they say nothing.
+    // The values are empty objects or null: only the keys carry information.
     let names = |name| -> Result<Option<Vec<String>>> {
         Ok(json::object(value, name)?.map(|object| object.keys().cloned().collect()))
     };
@@ -265,9 +266,9 @@ mod tests {
             ("rootfs", json!({ "type": "foo" }), "rootfs.type is \"foo\""),
             ("rootfs", json!({ "type": 7 }), "type is a number"),
             ("rootfs", json!([]), "rootfs is a list"),
-            ("architecture", json!("arm64"), "there is no linux/amd64; there is linux/arm64"),
-            ("architecture", json!("\u{1b}x"), "there is an image for linux/\\u{1b}x"),
-            ("os", json!("windows"), "there is windows/amd64"),
+            ("architecture", json!("arm64"), "the image is for linux/arm64, not linux/amd64"),
+            ("architecture", json!("\u{1b}x"), "the image is for linux/\\u{1b}x"),
+            ("os", json!("windows"), "the image is for windows/amd64"),
             ("os", json!(7), "os is a number"),
             ("config", json!({ "User": 7 }), "User is a number"),
             ("config", json!({ "Env": "A=1" }), "Env is text, and not a list"),

@@ -1,4 +1,4 @@
-//! Docker's own store: what `docker save` would write, from its socket.
+//! Images in Docker's own store, which its socket gives as `docker save` would write them.
 
 use std::env;
 use std::io::Write as _;
@@ -16,12 +16,12 @@ use crate::tls::choose_tls;
 
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// For the first byte of an image: older versions of docker write all of it to a disk
-/// before they send any.
+/// How long the first byte of an image may take: older versions of docker write all of the
+/// image to a disk before they send anything.
 const PREPARATION: Duration = Duration::from_secs(1200);
 
-/// Asks for the image `name`. It is spooled, because its parts do not come in the
-/// order in which they are wanted.
+/// Gets the image `name`. It is spooled to a file, because its parts do not come in the
+/// order in which they are read.
 pub(crate) fn save(name: &str, access: &Access) -> Result<TarStore> {
     let spool = access.spool();
     let mut file = spool.file()?;
@@ -36,7 +36,7 @@ pub(crate) fn save(name: &str, access: &Access) -> Result<TarStore> {
     TarStore::of(&file)
 }
 
-/// What the image `name` is now, as docker tells images apart.
+/// The ID of the image that docker has under `name` now.
 ///
 /// # Errors
 /// When docker does not answer, has no such image or does not say its ID, or
@@ -45,15 +45,16 @@ pub fn image_id(name: &str) -> Result<String> {
     let mut bytes = Vec::new();
     ask(&socket()?, name, "json", pace::WINDOW, Access::default().pace(), &mut |chunk| {
         bytes.extend_from_slice(chunk);
-        ensure!(bytes.len() as u64 <= MAX_DOCUMENT, "docker's description of an image has no end");
+        let len = bytes.len() as u64;
+        ensure!(len <= MAX_DOCUMENT, "docker's answer has more than {MAX_DOCUMENT} bytes");
         Ok(())
     })?;
     let value: serde_json::Value = crate::foreign_json::from_slice(&bytes).unwrap_or_default();
-    let id = value["Id"].as_str().context("docker does not say which image that is")?;
+    let id = value["Id"].as_str().context("docker's answer has no image ID")?;
     Ok(id.to_owned())
 }
 
-/// Where docker listens.
+/// The path of docker's socket.
 fn socket() -> Result<PathBuf> {
     match env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
         None => Ok(PathBuf::from(SOCKET)),
@@ -64,8 +65,8 @@ fn socket() -> Result<PathBuf> {
     }
 }
 
-/// Asks at `socket` for `what` of the image `name`; `take` gets the answer piece by piece.
-/// That it begins is waited for as long as `patience` says.
+/// Asks docker at `socket` for `what` of the image `name`, and passes the answer to `take`
+/// in chunks. The answer must begin within `patience`.
 fn ask(
     socket: &Path,
     name: &str,
@@ -95,7 +96,7 @@ fn ask(
         let answer = timeout(patience, client.get(url).send()).await;
         let answer = answer.with_context(|| {
             let seconds = patience.as_secs();
-            format!("{shown}: docker does not answer; it was given up after {seconds} s")
+            format!("{shown}: docker did not answer within {seconds} s")
         })?;
         let mut response = answer.map_err(failed)?;
         match response.status().as_u16() {
@@ -133,6 +134,6 @@ mod tests {
         let patience = Duration::from_millis(100);
         let asked = ask(&socket, "x", "json", patience, Pace::new(0), &mut |_| Ok(()));
         let error = format!("{:#}", asked.unwrap_err());
-        assert!(error.contains("docker does not answer"), "{error}");
+        assert!(error.contains("docker did not answer"), "{error}");
     }
 }

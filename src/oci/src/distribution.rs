@@ -1,9 +1,9 @@
 //! Names of images in registries, by the grammar of distribution/reference:
 //! `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`.
 //!
-//! The parser is written by hand. To compile the regular expressions of that grammar costs
-//! some 40 ms of CPU, several times what a start costs that finds everything in its cache.
-//! A test compares the parser with that of `oci_spec`, which has those expressions.
+//! The parser is written by hand. Compiling the regular expressions of that grammar takes
+//! some 40 ms of CPU, several times as long as a start that finds everything in its cache.
+//! A test compares the parser with that of `oci_spec`, which uses those expressions.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use fsimage::digest::Digest;
 
-/// The registry of a name that names none.
+/// The registry of a name that does not name one.
 const DOCKER_HUB: &str = "docker.io";
 /// Another name of the same registry, and the host that serves it.
 const DOCKER_HUB_HOST: &str = "index.docker.io";
@@ -25,7 +25,7 @@ const MAX_REPOSITORY: usize = 255;
 /// Characters of a tag.
 const MAX_TAG: usize = 128;
 
-/// The name of an image in a registry, with everything that people may leave out.
+/// The name of an image in a registry, in full: what people may leave out is filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
     registry: String,
@@ -37,40 +37,41 @@ pub struct Reference {
 /// A text that does not name an image in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// There is no name in it.
+    /// The text has no name, or nothing before the tag or the digest.
     #[error("the name is empty")]
     Empty,
-    /// This stands where a host would, by its dot, colon or upper-case letter.
+    /// The first part is taken for a host, because it has a dot, a colon or an upper-case
+    /// letter, but it is not a valid one.
     #[error(
         "{0:?} is not a host: a host has letters, digits, dots and inner hyphens, and may end in \
          :PORT"
     )]
     Host(String),
-    /// This stands in brackets.
+    /// The text in brackets is not an IPv6 address.
     #[error("{0:?} is not an IPv6 address")]
     Address(String),
     /// An address in brackets is not followed by `:PORT/` or `/`.
     #[error("[{0}] must be followed by /NAME or :PORT/NAME")]
     AfterAddress(String),
-    /// The name has this between two slashes.
+    /// A part of the name, between slashes, is not valid.
     #[error(
         "{0:?} cannot be a part of a name: a part has lower-case letters and digits, and between \
          them one dot, one or two underscores, or hyphens"
     )]
     Part(String),
-    /// The repository's name has so many characters.
+    /// The repository's name is too long: it has so many characters.
     #[error("the name has {0} characters; {MAX_REPOSITORY} are allowed")]
     TooLong(usize),
-    /// This follows the colon behind the name.
+    /// The text after the colon behind the name is not a tag.
     #[error(
         "{0:?} is not a tag: a tag has 1 to {MAX_TAG} letters, digits, dots, hyphens and underscores, \
          and begins with neither a dot nor a hyphen"
     )]
     Tag(String),
-    /// This follows the `@`.
+    /// The text after the `@` is not a digest.
     #[error("{0:?} is not a digest: a digest is sha256: and 64 lower-case hex digits")]
     Digest(String),
-    /// The name is what Docker calls an image by its config.
+    /// The name has 64 hex digits, which Docker takes for an image ID.
     #[error("64 hex digits are an image ID, and not a name")]
     Id,
 }
@@ -101,17 +102,17 @@ impl Reference {
         self.digest
     }
 
-    /// `tag` in the same repository.
+    /// A reference to `tag` in the same repository.
     pub fn with_tag(&self, tag: impl Into<String>) -> Self {
         Self { tag: Some(tag.into()), digest: None, ..self.clone() }
     }
 
-    /// What has the digest `digest` in the same repository.
+    /// A reference to `digest` in the same repository, without a tag.
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, ..self.pinned(digest) }
     }
 
-    /// The same name, which now must lead to `digest`.
+    /// The same reference, pinned to `digest`.
     pub fn pinned(&self, digest: Digest) -> Self {
         Self { digest: Some(digest), ..self.clone() }
     }
@@ -130,7 +131,7 @@ impl FromStr for Reference {
             None => (text, None),
         };
         let (registry, rest) = split_registry(text)?;
-        // Behind the registry, only the tag has a colon before it.
+        // Behind the registry, a colon can only stand before the tag.
         let (path, tag) = match rest.split_once(':') {
             Some((path, tag)) => (path, Some(tag)),
             None => (rest, None),
@@ -159,15 +160,16 @@ fn split_registry(text: &str) -> Result<(String, &str), BadName> {
     if let Some(rest) = text.strip_prefix('[') {
         return split_address(rest);
     }
-    // What has no sign of a host is the first part of a name on Docker Hub. Parts of a name
-    // have no upper-case letters.
+    // A first part without a sign of a host belongs to a name on Docker Hub. An upper-case
+    // letter is such a sign, because parts of a name have none.
     let is_host = |first: &str| {
         let is_upper = |byte: u8| byte.is_ascii_uppercase();
         first.contains(['.', ':']) || first == "localhost" || first.bytes().any(is_upper)
     };
     match text.split_once('/') {
         Some((DOCKER_HUB_HOST, rest)) => Ok((DOCKER_HUB.to_owned(), rest)),
-        // The grammar knows no host with an underscore, but they occur.
+        // The grammar does not allow underscores in a host, but such hosts occur; `is_part`
+        // accepts them.
         Some((host, rest)) if is_host(host) => match is_host_and_port(host) || is_part(host) {
             true => Ok((host.to_owned(), rest)),
             false => Err(BadName::Host(host.to_owned())),
@@ -176,7 +178,7 @@ fn split_registry(text: &str) -> Result<(String, &str), BadName> {
     }
 }
 
-/// As [`split_registry`], where `text` follows a `[`.
+/// As [`split_registry`], for a `text` that follows a `[`.
 fn split_address(text: &str) -> Result<(String, &str), BadName> {
     let (written, rest) = text.split_once(']').unwrap_or((text, ""));
     let address: Ipv6Addr = written.parse().map_err(|_| BadName::Address(written.to_owned()))?;
@@ -185,7 +187,7 @@ fn split_address(text: &str) -> Result<(String, &str), BadName> {
     Ok((format!("[{address}]{port}"), rest))
 }
 
-/// `HOST[:PORT]`, the host a name or an IPv4 address.
+/// Whether `text` is `HOST[:PORT]`, where the host is a name or an IPv4 address.
 fn is_host_and_port(text: &str) -> bool {
     let colon = text.find(':').unwrap_or(text.len());
     let (host, port) = text.split_at(colon);
@@ -197,7 +199,7 @@ fn is_host_and_port(text: &str) -> bool {
     host.split('.').all(is_label) && (port.is_empty() || is_port(port))
 }
 
-/// A colon and digits.
+/// Whether `text` is a colon and digits.
 fn is_port(text: &str) -> bool {
     let digits = text.strip_prefix(':').unwrap_or_default();
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -1,8 +1,8 @@
 //! What `docker save` writes: `manifest.json`, configs and layers by name.
 //!
-//! From Docker 25 on it is an OCI layout with a `manifest.json` beside it. The
-//! layout tells more (manifests, platforms), but some versions leave images out of
-//! it that `manifest.json` has.
+//! From Docker 25 on, the archive is an OCI layout with a `manifest.json` beside it. The
+//! layout says more (manifests, platforms), but some versions leave images out of it that
+//! are in `manifest.json`.
 
 use std::collections::BTreeSet;
 
@@ -21,12 +21,12 @@ use crate::reference::ImageRef;
 use crate::store::{Key, Store};
 use crate::{config, names};
 
-/// An image of `manifest.json`.
+/// An entry of `manifest.json`, which describes one image.
 struct Saved {
-    /// Name of its config.
+    /// The file of its config.
     config: String,
     tags: Vec<String>,
-    /// Names of its layers.
+    /// The files of its layers.
     layers: Vec<String>,
 }
 
@@ -39,8 +39,8 @@ impl Saved {
     }
 }
 
-/// The image in a docker-archive. A pin means the manifest's digest where there
-/// is one; in the classic form the config's, which is the image ID.
+/// Opens the image in a docker-archive. A pin is compared with the manifest's digest where
+/// there is one, and in the classic form with the config's, which is the image ID.
 pub(crate) fn open(
     store: Box<dyn Store>,
     reference: &ImageRef,
@@ -49,7 +49,9 @@ pub(crate) fn open(
     let saved = saved(&*store).context("manifest.json")?;
     let mut nowhere = None;
     if has_layout(&*store)? {
-        // With a name or a digest, what the layout lacks is looked for beside it.
+        // The layout is asked first, and `manifest.json` for what the layout lacks. If the
+        // choice between several images is open, `manifest.json` alone is asked: it lists
+        // all of them for the error.
         let clear = reference.name_inside().is_some() || reference.pin().is_some();
         let configs: BTreeSet<&str> = saved.iter().map(|image| &*image.config).collect();
         if clear || configs.len() < 2 {
@@ -85,7 +87,8 @@ fn has_layout(store: &dyn Store) -> Result<bool> {
     Ok(entries.bad > 0 || !entries.good.is_empty())
 }
 
-/// The image that `reference` means. `nowhere` is why the layout beside has none.
+/// The image that `reference` means. `nowhere` says why it is not in the layout, if there is
+/// one.
 fn choose<'s>(
     store: &dyn Store,
     images: &'s [Saved],
@@ -102,7 +105,7 @@ fn choose<'s>(
         !positions.is_empty(),
         "{}",
         match images.is_empty() {
-            true => "manifest.json names no image".to_owned(),
+            true => "manifest.json lists no image".to_owned(),
             false => layout::absent(reference, &listed(store, images)?),
         }
     );
@@ -130,7 +133,7 @@ fn choose<'s>(
     }
 }
 
-/// What the images are called: their names, or the ID of one that has none.
+/// A list of the images for a message: their names, or the ID of one that has no name.
 fn listed(store: &dyn Store, images: &[Saved]) -> Result<String> {
     let mut names = Vec::new();
     for image in images {
@@ -147,16 +150,19 @@ fn document(store: &dyn Store, name: &str) -> Result<Vec<u8>> {
     store.document(&Key::file(name))?.ok_or_else(missing)
 }
 
-/// The image that `manifest.json` describes as `image`.
+/// Opens the image that `manifest.json` describes as `image`.
 fn classic(store: Box<dyn Store>, image: &Saved, wanted: &Platform) -> Result<Image> {
     let bytes = document(&*store, &image.config)?;
     let config_digest = Digest::of(&bytes);
     if let Some(named) = digest_of(&image.config) {
-        ensure!(named == config_digest, "the config {named} has the digest {config_digest}");
+        ensure!(
+            named == config_digest,
+            "the config {named} has the digest {config_digest}: it is damaged"
+        );
     }
     let mut read = config::read(&bytes, None, wanted)?;
-    // A name here is no digest, though docker gives it the look of one: other
-    // tools change configs and keep the name, and docker load does not mind.
+    // The name of a config's file need not be its digest, though docker writes it so: other
+    // tools change configs and keep the name, and `docker load` accepts that.
     let named = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
     let named = format!("sha256:{named}").parse::<Digest>();
     if named.is_ok_and(|named| named != config_digest) {

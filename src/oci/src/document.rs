@@ -11,8 +11,9 @@ use crate::json::{self, field, kind, list, shown, text};
 use crate::media_type::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST};
 use crate::platform::Platform;
 
-/// Config media types of images. The last ones, docker and registries of their
-/// first years gave to configs of images; an absent one is taken for them too.
+/// Media types of an image's config. Docker and registries gave those from
+/// `application/octet-stream` on to images in their first years; an absent media type is
+/// taken for an image's as well.
 const CONFIGS: [&str; 6] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
@@ -22,10 +23,11 @@ const CONFIGS: [&str; 6] = [
     "",
 ];
 
-/// Marks what a builder says about an image (an attestation) in an index.
+/// The annotation that marks an entry of an index as an attestation: what a builder says
+/// about an image.
 const DOCKER_REFERENCE: &str = "vnd.docker.reference.type";
 
-/// What a document is.
+/// The kind of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Index,
@@ -43,38 +45,39 @@ impl Kind {
     }
 }
 
-/// What a message lists of what is wrong.
+/// How many faults a message lists.
 pub(crate) const FEW: usize = 5;
 
 /// The entries of an index.
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
     pub good: Vec<Descriptor>,
-    /// How many lead nowhere.
+    /// The number of entries that are not descriptors.
     pub bad: usize,
-    /// What is wrong with the first of these, and which they are, from 1 on. Two bytes
-    /// can be one: what all say would have no bound.
+    /// The first few of these: their position in the index, from 1 on, and what is wrong
+    /// with them. Not all, because an entry may have as few as two bytes: an index of
+    /// 16 MiB could have millions.
     pub faults: Vec<(usize, String)>,
 }
 
-/// A document, of which is known what it is.
+/// A document, with its kind.
 pub(crate) struct Document {
     value: Value,
-    /// Why it is not JSON.
+    /// The parser's error, if it is not JSON.
     fault: Option<serde_json::Error>,
-    /// `None` if it is neither.
+    /// `None` if it is neither an index nor a manifest.
     pub kind: Option<Kind>,
 }
 
 impl Document {
-    /// Reads a document.
+    /// Parses a document.
     ///
     /// # Errors
-    ///
-    /// One that could be taken for an image by one program and for an index by
-    /// another (CVE-2021-41190). Nothing beside it makes up for that.
+    /// When one program could take the document for an image and another for an index
+    /// (CVE-2021-41190). That stops a build even where there are good documents beside it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        // What is not JSON is neither: blobs of artifacts need not be.
+        // Bytes that are not JSON are neither an index nor a manifest, which is not an error
+        // yet: the blobs of artifacts need not be JSON.
         let (value, fault) = match crate::foreign_json::from_slice(bytes) {
             Ok(value) => (value, None),
             Err(error) => (Value::Null, Some(error)),
@@ -96,7 +99,7 @@ impl Document {
         };
         ensure!(
             own.is_none() || own == kind,
-            "its own mediaType calls it an index where it is a manifest, or the reverse"
+            "its own mediaType and its content differ on whether it is an index or a manifest"
         );
         Ok(Self { value, fault, kind })
     }
@@ -105,12 +108,12 @@ impl Document {
     pub(crate) fn expect(&self, kind: Kind) -> Result<()> {
         ensure!(
             self.kind.is_none_or(|is| is == kind),
-            "its descriptor calls it an index where it is a manifest, or the reverse"
+            "its descriptor and its content differ on whether it is an index or a manifest"
         );
         Ok(())
     }
 
-    /// The entries of an index, of which some may be none.
+    /// The entries of an index. Those that are not descriptors are counted apart.
     pub(crate) fn entries(&self) -> Result<Entries> {
         self.check()?;
         let mut entries = Entries::default();
@@ -128,7 +131,7 @@ impl Document {
         Ok(entries)
     }
 
-    /// The manifest. An error means that it is not one of an image.
+    /// The document as a manifest. An error means that it does not have the form of one.
     pub(crate) fn manifest(&self) -> Result<Manifest> {
         self.check()?;
         let config = field(&self.value, "config")?.context("it has no config")?;
@@ -160,17 +163,22 @@ impl Document {
     }
 }
 
-/// A manifest.
+/// A manifest: what an image or an artifact consists of.
 #[derive(Clone, Debug)]
 pub struct Manifest {
+    /// The config's blob.
     pub config: Descriptor,
+    /// The layers' blobs, the lowest layer first.
     pub layers: Vec<Descriptor>,
-    /// Empty if it has none.
+    /// The type of an artifact; empty if the manifest does not say one.
     pub artifact_type: String,
 }
 
 impl Manifest {
-    /// Refuses what is an artifact by the media type of its config.
+    /// Refuses a manifest that is an artifact's by the media type of its config.
+    ///
+    /// # Errors
+    /// When that is not one of an image's config.
     pub fn is_of_image(&self) -> Result<()> {
         let media_type = &self.config.media_type;
         ensure!(
@@ -187,10 +195,10 @@ impl Manifest {
     }
 }
 
-/// What leads to a blob.
+/// A descriptor, by which an index or a manifest refers to a blob.
 #[derive(Clone, Debug)]
 pub struct Descriptor {
-    /// Empty if it has none.
+    /// Media type of the blob; empty if the descriptor has none.
     pub media_type: String,
     /// Digest of the blob.
     pub digest: Digest,
@@ -198,9 +206,9 @@ pub struct Descriptor {
     pub size: u64,
     /// Annotations by name; those that are not text are left out.
     pub annotations: BTreeMap<String, String>,
-    /// Where else the blob is.
+    /// URLs at which the blob is as well.
     pub urls: Vec<String>,
-    /// The platform of what it leads to; None if it says none.
+    /// The platform that the blob is for; None if the descriptor does not say.
     pub platform: Option<Declared>,
 }
 
@@ -230,14 +238,15 @@ impl Descriptor {
         })
     }
 
-    /// Whether it says of itself that it is an attestation.
+    /// Whether the descriptor marks its blob as an attestation.
     pub fn is_attestation(&self) -> bool {
         self.annotations.contains_key(DOCKER_REFERENCE)
             || self.platform.as_ref().is_some_and(Declared::is_unknown)
     }
 }
 
-/// What an image needs to run, as a descriptor or a config declares it.
+/// What an image needs to run, as a descriptor or a config declares it. A text is empty if
+/// it is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declared {
     pub os: String,
@@ -255,18 +264,19 @@ impl Declared {
         Ok(Self {
             os: own("os")?,
             architecture: own("architecture")?,
-            // What is not text is no more a variant than odd characters are.
+            // A variant that is not text is ignored, as one of odd characters is.
             variant: own("variant").unwrap_or_default(),
             features,
         })
     }
 
-    /// Whether it is for no machine at all, as builders mark what they add.
+    /// Whether it is the platform `unknown`, by which builders mark what they add to an index.
     pub fn is_unknown(&self) -> bool {
         [&self.os, &self.architecture].iter().any(|text| text.eq_ignore_ascii_case("unknown"))
     }
 
-    /// The platform; `None` if it says too little. What has no system is for Linux.
+    /// The platform, where an absent operating system means Linux; `None` if the architecture
+    /// is absent, or one of the two is not a valid name.
     pub fn platform(&self) -> Option<Platform> {
         let os = if self.os.is_empty() { "linux" } else { &self.os };
         Platform::of_image(os, &self.architecture, &self.variant)

@@ -1,19 +1,18 @@
-//! JSON of strangers, whose values take no more memory than a document needs that
-//! means something.
+//! Parses JSON that may be hostile, with a limit on the memory that its values take.
 //!
-//! An object of seven bytes (`{"":0},`) becomes one of 700: 16 MiB of them would
-//! take 1.6 GiB.
+//! Values can take a hundred times the bytes of their text: an object of seven bytes
+//! (`{"":0},`) takes 700 bytes of memory, so that 16 MiB of such objects take 1.6 GiB.
 
 use serde::de::{DeserializeOwned, Error as _};
 
-/// Bytes that the values of a document may take. An index of 16 MiB whose entries
-/// say what entries say takes an eighth of it.
+/// The most memory, in bytes, that the values of a document may take. An index of 16 MiB
+/// with ordinary entries takes an eighth of it.
 const MAX_WEIGHT: usize = 512 << 20;
 
-/// Bytes of an object: its map begins with room for eleven entries.
+/// Bytes of memory for an object: its map begins with room for eleven entries.
 const OBJECT: usize = 700;
 
-/// Bytes of a value, of a list or of a text beyond what it holds.
+/// Bytes of memory for a value; for a list or a text, those beyond its content.
 const VALUE: usize = 64;
 
 /// As [`serde_json::from_slice`].
@@ -27,7 +26,7 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(bytes)
 }
 
-/// Bytes that the values of the document `bytes` take at most.
+/// An upper bound of the memory, in bytes, that the values of the document `bytes` take.
 fn weight(bytes: &[u8]) -> usize {
     let mut weight = bytes.len();
     let mut rest = bytes.iter();
@@ -36,7 +35,7 @@ fn weight(bytes: &[u8]) -> usize {
             b'{' => OBJECT,
             b'[' | b',' => VALUE,
             b'"' => {
-                // To the text's end; what is escaped does not end it.
+                // Skips to the end of the text. An escaped quote does not end it.
                 while let Some(byte) = rest.next() {
                     match byte {
                         b'"' => break,

@@ -1,5 +1,5 @@
-//! Which form an image at a path has, and which transport reads it where another
-//! one was named.
+//! Opens images in files, and says which transport reads what is there if the reference
+//! names another one.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::store::{DirStore, Store, TarStore};
 /// Opens the file or directory that `files` names.
 ///
 /// # Errors
-///
-/// Where something else is there than it names, what that is and how to name it.
+/// When the path holds something other than what `files` says. The error tells what it is,
+/// and which transport reads it.
 pub(crate) fn open(files: &ImageFiles, spool: &Spool) -> Result<Box<dyn Store>> {
     let path = &files.path;
     let is_dir = match path.metadata() {
@@ -56,7 +56,7 @@ pub(crate) fn open(files: &ImageFiles, spool: &Spool) -> Result<Box<dyn Store>> 
     }
 }
 
-/// Opens an archive. Whoever names a fifo does not wait for its other end.
+/// Opens an archive. A fifo is refused at once, and not waited for.
 fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
     let file = match regular::open_followed(path) {
         Err(error) if error.kind() == ErrorKind::InvalidInput => {
@@ -67,7 +67,7 @@ fn archive(path: &Path, spool: &Spool) -> Result<TarStore> {
     TarStore::open(&file, spool)
 }
 
-/// What the directory `dir` is, and how it is named.
+/// Says what the directory `dir` is, and which transport reads it.
 fn of_directory(dir: &Path) -> String {
     let has = |name: &str| dir.join(name).exists();
     let is = match () {
@@ -82,15 +82,15 @@ fn of_directory(dir: &Path) -> String {
     format!("it is {is}")
 }
 
-/// What `archive` is, and how it is named.
+/// Says what `archive` is, and which transport reads it.
 fn of_archive(archive: &TarStore) -> Result<&'static str> {
     Ok(if archive.has_file("manifest.json")? {
         "it is an archive as docker save writes it: docker-archive:FILE reads it"
     } else if archive.has_file(INDEX)? {
         "it is an OCI layout in an archive: oci-archive:FILE reads it"
     } else if archive.has_file("repositories")? {
-        "it is an archive of a docker older than 1.10, which is not read: load it into a newer one \
-         and save it there"
+        "it is an archive of a docker older than 1.10, a form that is not supported: load it into \
+         a newer docker and save it there"
     } else if archive.holds_a_system() {
         "it is a tar of files, as docker export writes it, and not of an image: docker save writes \
          one"

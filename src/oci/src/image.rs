@@ -1,7 +1,8 @@
-//! Images where they are: which one is meant, what it consists of, its blobs.
+//! An image that was found: what it consists of, and the blobs of its layers.
 //!
-//! Everything read here is checked against the digest and size that led to it.
-//! A layer's blob is checked by whoever reads it to its end.
+//! Manifest and config were checked when they were read, against the descriptors that led to
+//! them. The blob of a layer can only be checked at its end, by whoever reads it
+//! ([`Layer::check`]).
 
 use std::io::Read;
 
@@ -15,10 +16,12 @@ use crate::platform::Platform;
 use crate::store::Store;
 
 /// One image, for one platform.
+#[derive(Debug)]
 pub struct Image {
     /// `None` in a classic docker-archive, which has no manifest to digest.
     pub manifest_digest: Option<Digest>,
-    /// What the reference led to, which may be an index; none if it was in no registry.
+    /// Digest of what the reference led to, which may be an index; None if the image is not in
+    /// a registry.
     pub named_digest: Option<Digest>,
     /// Digest of the config: the image ID.
     pub config_digest: Digest,
@@ -26,7 +29,7 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// The platform that the image is for.
     pub platform: Platform,
-    /// The lowest first.
+    /// The layers, the lowest first.
     pub layers: Vec<Layer>,
     /// What had to be guessed, and what is not as it should be.
     pub warnings: Vec<String>,
@@ -63,14 +66,14 @@ impl Image {
         Ok(blob)
     }
 
-    /// How many times as long its blobs are as what they were decompressed from, in an
-    /// archive that is compressed as a whole.
+    /// By which factor the archive that holds the image grew when it was decompressed; 1 if it
+    /// is not compressed as a whole.
     pub fn expanded(&self) -> u64 {
         self.store.expanded()
     }
 
-    /// Refuses layer `index` if its blob is there and has another size than its
-    /// descriptor says, as far as that can be told at once.
+    /// Refuses layer `index` if its blob is there and has another size than its descriptor
+    /// says. Does nothing where it would take a request to know that.
     ///
     /// # Errors
     /// When the sizes differ, or what holds the image cannot be read.

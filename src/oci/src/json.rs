@@ -1,5 +1,5 @@
-//! JSON as the tools of this field read it, which are written in Go: a key counts
-//! in any case, and null is the same as absent.
+//! Reads JSON as Go's decoder does, which the other tools of this field use: keys compare
+//! without regard to case, and null is the same as an absent value.
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 /// The value of `name` in an object, whatever the case of its key.
 ///
 /// # Errors
-/// When the key is there in two spellings: of these, each program takes another one, and
-/// the same bytes would be two things.
+/// When the key is there in two spellings: programs differ in which of them they take, so
+/// that the same bytes would have two meanings.
 pub(crate) fn field<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Value>> {
     let Some(object) = value.as_object() else {
         return Ok(None);
@@ -23,8 +23,8 @@ pub(crate) fn field<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Value
     Ok(Some(value).filter(|value| !value.is_null()))
 }
 
-/// Whether Go's decoder takes `key` for `name`: by Unicode's simple folding, in which two
-/// letters beyond ASCII are spellings of ASCII's.
+/// Whether Go's decoder takes `key` for `name`. It compares by Unicode's simple case folding,
+/// in which two letters beyond ASCII (U+017F, U+212A) equal letters of ASCII.
 fn is_spelling(key: &str, name: &str) -> bool {
     let folded = |c: char| match c {
         '\u{17f}' => 's',
@@ -34,7 +34,7 @@ fn is_spelling(key: &str, name: &str) -> bool {
     key.len() >= name.len() && key.chars().map(folded).eq(name.chars().map(folded))
 }
 
-/// A text.
+/// The text of the key `name`; `None` if it is absent.
 pub(crate) fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> {
     match field(value, name)? {
         None => Ok(None),
@@ -43,7 +43,7 @@ pub(crate) fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>> 
     }
 }
 
-/// A list; an empty one if it is absent.
+/// The list of the key `name`; an empty one if it is absent.
 pub(crate) fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
     match field(value, name)? {
         None => Ok(&[]),
@@ -52,7 +52,7 @@ pub(crate) fn list<'v>(value: &'v Value, name: &str) -> Result<&'v [Value]> {
     }
 }
 
-/// A list of texts; null among them is an empty text.
+/// The list of texts of the key `name`; null in it stands for an empty text.
 pub(crate) fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
     let text = |item: &Value| match item {
         Value::Null => Ok(String::new()),
@@ -62,7 +62,7 @@ pub(crate) fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
     list(value, name)?.iter().map(text).collect()
 }
 
-/// An object.
+/// The object of the key `name`; `None` if it is absent.
 pub(crate) fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<String, Value>>> {
     match field(value, name)? {
         None => Ok(None),
@@ -71,7 +71,7 @@ pub(crate) fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Map<
     }
 }
 
-/// What a message calls a value.
+/// The type of a value, as a message names it.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -83,18 +83,18 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Longest text that a message quotes.
+/// Characters of the longest text that a message quotes.
 const MAX_SHOWN: usize = 200;
 
-/// A text of an image as a message may show it: short, and nothing in it that a
-/// terminal acts on.
+/// A text of an image as a message may show it: shortened, and with control characters
+/// escaped, on which a terminal might act.
 pub(crate) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(MAX_SHOWN).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("{}{more}", cut.escape_debug())
 }
 
-/// Texts that a message lists, of which it shows a few.
+/// A list of `texts` for a message, which shows the first few and counts the others.
 pub(crate) fn shown_list<T: AsRef<str>>(texts: &[T]) -> String {
     const FEW: usize = 20;
     let mut list: Vec<String> = texts.iter().take(FEW).map(|text| shown(text.as_ref())).collect();

@@ -1,4 +1,4 @@
-//! The layers of an image, as its manifest and its config tell of them.
+//! The layers of an image, as its manifest and its config describe them.
 
 use anyhow::{Result, anyhow, bail, ensure};
 use fsimage::digest::{DiffId, Digest};
@@ -8,7 +8,8 @@ use crate::json;
 use crate::media_type::DOCKER_LAYER;
 use crate::store::Key;
 
-/// Layers that are devices of one file system.
+/// The most layers of an image: each is a device of one EROFS, which has 16 bits for their
+/// numbers.
 const MAX_LAYERS: usize = 65_535;
 
 /// A layer as the image describes it.
@@ -22,14 +23,14 @@ pub struct Layer {
     pub size: u64,
     /// Media type of the blob; that of docker's tar layers in a classic docker-archive.
     pub media_type: String,
-    /// Where the store has the blob.
+    /// The store's key for the blob.
     pub(crate) key: Key,
-    /// Where else the blob is, as the manifest says of foreign layers.
+    /// URLs of the blob, which manifests give for foreign layers.
     pub(crate) urls: Vec<String>,
 }
 
 impl Layer {
-    /// How to call it in messages and progress.
+    /// The layer's name in messages and progress: the digest of its blob, else its diff ID.
     pub fn label(&self) -> String {
         self.digest.unwrap_or(self.diff_id.digest()).to_string()
     }
@@ -55,14 +56,14 @@ pub(crate) fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec
     ensure!(layers <= MAX_LAYERS, "it has {layers} layers; an image has at most {MAX_LAYERS}");
     ensure!(
         diff_ids.len() == layers,
-        "{layers} layers, but {} diff IDs in the config",
+        "the manifest has {layers} layers, but the config has {} diff IDs",
         diff_ids.len()
     );
     let bad = |id| anyhow!("the diff ID \"{}\" is not sha256: and 64 hex digits", json::shown(id));
     diff_ids.iter().map(|id| id.parse().map_err(|_| bad(id))).collect()
 }
 
-/// Refuses what cannot be a layer of files.
+/// Refuses a layer whose media type is not that of a tar that can be read here.
 pub(crate) fn known_layer(media_type: &str) -> Result<()> {
     let what = match media_type {
         "application/vnd.oci.image.layer.v1.tar"
@@ -79,7 +80,8 @@ pub(crate) fn known_layer(media_type: &str) -> Result<()> {
     bail!("the media type {} {what}", json::shown(media_type))
 }
 
-/// Whether a layer need not be where the image is. (Where it is, it is like any other.)
+/// Whether a layer is foreign (nondistributable), so that its blob need not be where the
+/// image is. If the blob is there, the layer is like any other.
 pub(crate) fn is_foreign(media_type: &str) -> bool {
     matches!(
         media_type,

@@ -36,14 +36,15 @@ pub(crate) enum Found {
 /// Finds the image that `reference` names.
 pub(crate) fn find(store: &dyn Store, reference: &ImageRef, wanted: &Platform) -> Result<Found> {
     let entries = entries(store)?;
-    // An entry that is none stands beside others; alone, it is what is wrong.
+    // Invalid entries are passed over as long as there is a valid one.
     if let (Some((_, why)), true) = (entries.faults.first(), entries.good.is_empty()) {
-        bail!("index.json has no entry that leads anywhere: {why}");
+        bail!("index.json has no valid entry: {why}");
     }
     let good: Vec<&Descriptor> = entries.good.iter().collect();
     let named = |name: Option<&str>| named(store, &good, name, reference, wanted);
-    // A name may hold an `@` itself (annotations.md), also with what looks like a digest
-    // behind it. Who asks so asks for that digest as well.
+    // A name may itself hold an `@` with a digest behind it (annotations.md), which the
+    // reference's parser took for a pin. So the whole text is tried as a name first; its
+    // digest stays the pin all the same.
     let whole = reference.name_inside().zip(reference.pin());
     let whole = whole.map(|(name, pin)| format!("{name}@{pin}"));
     if let Some(whole) = whole.filter(|whole| names::has(&good, whole))
@@ -71,7 +72,7 @@ fn named(
         }
     };
     let pin = reference.pin();
-    // A digest names an image as well as a name does.
+    // With a digest, no name is needed: the entries of all names are searched for it.
     if pin.is_some() && groups.len() > 1 {
         let entries = groups.drain(..).flat_map(|group| group.entries).collect();
         groups.push(names::Group { name: None, entries });
@@ -89,7 +90,7 @@ fn named(
     }
 }
 
-/// That there is no such name.
+/// The message that there is no such name; `there` lists the names that there are.
 pub(crate) fn absent(reference: &ImageRef, there: &str) -> String {
     let wanted = reference.name_inside().unwrap_or_default();
     match there {
@@ -98,7 +99,7 @@ pub(crate) fn absent(reference: &ImageRef, there: &str) -> String {
     }
 }
 
-/// The entries of `index.json`, or the one that stands for it.
+/// The entries of `index.json`, or the only one of a store that has no such file.
 pub(crate) fn entries(store: &dyn Store) -> Result<Entries> {
     if let Some(entry) = store.entry() {
         return Ok(Entries { good: vec![entry.clone()], ..Entries::default() });
@@ -113,7 +114,7 @@ pub(crate) fn entries(store: &dyn Store) -> Result<Entries> {
     read().context(INDEX)
 }
 
-/// The image that was chosen, with what its config says.
+/// Puts the chosen image together from its manifest and its config.
 pub(crate) fn assemble(store: Box<dyn Store>, chosen: Chosen, wanted: &Platform) -> Result<Image> {
     let Chosen { digest, manifest, config: bytes, platform, note } = chosen;
     let read = config::read(&bytes, platform.as_ref(), wanted)?;
@@ -156,7 +157,7 @@ pub(crate) fn entry_of(bytes: &[u8], digest: Digest, tag: Option<&str>) -> Resul
     let value: serde_json::Value =
         crate::foreign_json::from_slice(bytes).with_context(|| format!("{digest} is not JSON"))?;
     let field = |name| json::field(&value, name).with_context(|| digest.to_string());
-    // Old manifests need not say what they are.
+    // Old manifests need not have a mediaType.
     let usual = match field("manifests")?.is_some_and(serde_json::Value::is_array) {
         true => media_type::INDEX,
         false => media_type::MANIFEST,

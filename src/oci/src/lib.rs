@@ -15,7 +15,7 @@
 //! Without the feature `images` there are only the platforms, and nothing that speaks to a
 //! network.
 
-#![warn(missing_docs, clippy::missing_errors_doc)]
+#![warn(missing_debug_implementations, missing_docs, clippy::missing_errors_doc)]
 
 #[cfg(feature = "images")]
 pub mod artifact;

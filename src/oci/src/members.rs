@@ -1,8 +1,9 @@
-//! The members of a tar that is mapped: where each one's bytes are. Nothing is
-//! unpacked, and what a member is called is all that is kept of it.
+//! The members of a memory-mapped tar: their names, and where their bytes are. Nothing is
+//! unpacked.
 //!
-//! Names may be as long as the archive, and members as many as it has blocks; both
-//! have limits here, which the `tar` crate's own reader does not have.
+//! In a hostile archive, a name may be as long as the archive, and there may be as many
+//! members as it has blocks. Both have limits here, which the reader of the `tar` crate does
+//! not have.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,23 +15,25 @@ use crate::json::shown;
 
 /// A member of an archive.
 pub(crate) enum Member {
+    /// A regular file, by the position of its bytes in the archive.
     Bytes(Range<usize>),
-    /// Another member, by its name.
+    /// A symbolic or hard link, by the name of the member that it leads to.
     Link(String),
 }
 
 const BLOCK: usize = 512;
-/// Bytes of a record that describes the next member: a name, a target, pax records.
+/// The most bytes of an extension record, which describes the next member: a long name, the
+/// long target of a link, or pax records.
 const MAX_RECORD: usize = 1 << 20;
-/// Members of one archive. Images have some hundred.
+/// The most members of one archive. Images have some hundred.
 const MAX_MEMBERS: usize = 1 << 20;
-/// Bytes of all their names.
+/// The most bytes of all names and link targets of one archive.
 const MAX_NAMES: usize = 64 << 20;
-/// Where a header and a block of more runs say that yet another block follows, in
-/// GNU's form of a sparse file.
+/// Where GNU's form of a sparse file says that another block of its map follows
+/// (`isextended`): in the header, and in a block of the map.
 const MORE_RUNS: [usize; 2] = [482, 504];
 
-/// What the records before a member say of it.
+/// What the extension records before a member say of it.
 #[derive(Default)]
 struct Said {
     name: Option<Vec<u8>>,
@@ -38,7 +41,7 @@ struct Said {
     size: Option<u64>,
 }
 
-/// The files and links of the tar `bytes`, by name in normal form.
+/// The files and links of the tar `bytes`, by their names in normal form.
 pub(crate) fn members(bytes: &[u8]) -> Result<HashMap<String, Member>> {
     let damaged = || anyhow!("the archive is cut or damaged");
     let mut members = HashMap::new();
@@ -108,7 +111,7 @@ pub(crate) fn members(bytes: &[u8]) -> Result<HashMap<String, Member>> {
     Ok(members)
 }
 
-/// Takes over what the record of a `kind` says of the next member.
+/// Notes in `said` what the extension record of type `kind` says of the next member.
 fn take_record(kind: tar::EntryType, record: &[u8], said: &mut Said) -> Result<()> {
     if kind.is_pax_global_extensions() {
         return Ok(());
@@ -116,8 +119,8 @@ fn take_record(kind: tar::EntryType, record: &[u8], said: &mut Said) -> Result<(
     let len = record.len();
     ensure!(
         len <= MAX_RECORD,
-        "a name, or what else describes one member of the archive, has {len} bytes; {MAX_RECORD} \
-         are allowed"
+        "the archive has an extension record (a long name, or pax records) of {len} bytes; \
+         {MAX_RECORD} are allowed"
     );
     if !kind.is_pax_local_extensions() {
         let end = record.iter().position(|byte| *byte == 0).unwrap_or(len);
@@ -133,7 +136,7 @@ fn take_record(kind: tar::EntryType, record: &[u8], said: &mut Said) -> Result<(
         let extension = extension.map_err(|_| anyhow!("the archive has a damaged pax record"))?;
         let value = extension.value_bytes();
         match extension.key_bytes() {
-            // A long name of GNU's wins, as with tar itself.
+            // GNU's record of a long name wins over pax, as with tar itself.
             b"path" => drop(said.name.get_or_insert(value.to_vec())),
             b"linkpath" => drop(said.target.get_or_insert(value.to_vec())),
             b"size" => {
@@ -146,7 +149,8 @@ fn take_record(kind: tar::EntryType, record: &[u8], said: &mut Said) -> Result<(
     Ok(())
 }
 
-/// Where the data of a sparse file begin, behind the blocks of its map.
+/// Where the data of a sparse file begin, behind the blocks of its map; `None` if the archive
+/// ends before.
 fn behind_runs(bytes: &[u8], mut at: usize, header: &[u8]) -> Option<usize> {
     let [in_header, in_block] = MORE_RUNS;
     let mut more = header[in_header] != 0;
@@ -176,7 +180,7 @@ fn has_checksum(block: &[u8; BLOCK]) -> bool {
     Header::from_byte_slice(block).cksum().is_ok_and(|told| told == sum)
 }
 
-/// A member's name without what may be written in more than one way.
+/// A member's name in normal form: without empty parts and `.`, and with `..` resolved.
 pub(crate) fn normal(name: &str) -> String {
     let mut parts = Vec::new();
     for part in name.split('/') {
@@ -189,12 +193,12 @@ pub(crate) fn normal(name: &str) -> String {
     parts.join("/")
 }
 
-/// The member that `name` leads to.
+/// The position of the bytes of the file that `name` leads to, perhaps through links.
 pub(crate) fn find<'m>(
     members: &'m HashMap<String, Member>,
     name: &str,
 ) -> Result<Option<&'m Range<usize>>> {
-    /// Links followed from one member to another.
+    /// The most links that are followed.
     const MAX_LINKS: usize = 10;
     let mut name = &normal(name);
     for _ in 0..MAX_LINKS {
@@ -204,7 +208,7 @@ pub(crate) fn find<'m>(
             Some(Member::Link(target)) => name = target,
         }
     }
-    bail!("{}: links of the archive lead in a circle", shown(name))
+    bail!("{}: more than {MAX_LINKS} links of the archive follow each other", shown(name))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What images are called in layouts and archives, and which of them a name means.
+//! The names of images in layouts and archives, and which images a name means.
 //!
 //! Names compare in normal form, as Docker reads them: `alpine` is
 //! `docker.io/library/alpine:latest`.
@@ -11,24 +11,24 @@ use crate::distribution::Reference;
 use crate::document::Descriptor;
 use crate::json::shown_list;
 
-/// The annotation by which an index of a layout names an image.
+/// The annotation by which the index of a layout names an image.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// What Docker 25 and containerd call an image, with all of its name; the other
-/// annotation then has the tag alone.
+/// The annotation in which Docker 25 and containerd put the full name of an image;
+/// [`REF_NAME`] then has the tag alone.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// A name with all that Docker leaves out; `None` if it is not one.
+/// The full name that Docker reads `name` as; `None` if it is not a valid name.
 pub(crate) fn normal(name: &str) -> Option<String> {
     name.parse::<Reference>().ok().map(|name| name.to_string())
 }
 
-/// Whether `name` can be more than a tag.
+/// Whether `name` is more than a tag.
 fn is_whole(name: &str) -> bool {
     name.contains([':', '/'])
 }
 
-/// The positions in `all` of what `wanted` means: those that are called just that,
-/// else those whose name means the same.
+/// The positions in `all`, the names of each image, of those that `wanted` means: images with
+/// exactly that name, else those with a name of the same normal form.
 pub(crate) fn matching<'n>(all: &[Vec<&'n str>], wanted: &str) -> Vec<usize> {
     let positions = |is: &dyn Fn(&'n str) -> bool| -> Vec<usize> {
         let named = all.iter().enumerate().filter(|(_, names)| names.iter().any(|name| is(name)));
@@ -53,29 +53,31 @@ pub(crate) struct Group<'d> {
 
 /// Why a name means no image, or more than one.
 pub(crate) enum Unclear {
-    /// Nothing has this name; these are there.
+    /// Nothing has this name; the text lists the names that there are.
     Absent(String),
+    /// The name is short for several; the text lists these in full.
     Ambiguous(String),
 }
 
+/// The names of an entry, the fullest first.
 fn names(descriptor: &Descriptor) -> Vec<&str> {
     let name = |key| descriptor.annotations.get(key).map(String::as_str);
     [name(CONTAINERD_NAME), name(REF_NAME)].into_iter().flatten().collect()
 }
 
-/// Whether an entry is called just `name`.
+/// Whether an entry has exactly the name `name`.
 pub(crate) fn has(entries: &[&Descriptor], name: &str) -> bool {
     entries.iter().any(|entry| names(entry).contains(&name))
 }
 
-/// All of the name of an entry, as far as it says.
+/// The full name of an entry, or its tag if it has nothing else; `None` if it has no name.
 fn full_name(descriptor: &Descriptor) -> Option<String> {
     let names = names(descriptor);
     let whole = names.iter().find_map(|name| is_whole(name).then(|| normal(name)).flatten());
     whole.or_else(|| names.first().map(|name| (*name).to_owned()))
 }
 
-/// The entries that `wanted` means; without it, all of them, by their names.
+/// The entries that `wanted` means, as one group; without it, all entries, grouped by name.
 pub(crate) fn groups<'d>(
     entries: &[&'d Descriptor],
     wanted: Option<&str>,

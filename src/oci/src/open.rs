@@ -1,4 +1,4 @@
-//! Finding an image: from a reference to an [`Image`], wherever it is.
+//! Finds the [`Image`] that a reference means, wherever it is.
 
 use anyhow::{Context as _, Result};
 use fsimage::digest::Digest;
@@ -13,7 +13,7 @@ use crate::store::{Counted, Key, RAISE, Store};
 use crate::{daemon, docker, form, layout};
 
 impl Image {
-    /// Finds what `reference` means for `platform`; `access` is how registries
+    /// Finds the image that `reference` means for `platform`. `access` says how registries
     /// are reached. Blocks.
     ///
     /// # Panics
@@ -21,7 +21,7 @@ impl Image {
     ///
     /// # Errors
     /// When there is no such image for `platform`, the name is that of more than one, or
-    /// a document of it is missing, damaged, too large or not known here.
+    /// a document of it is missing, damaged, too large or of an unknown kind.
     pub fn open(reference: &ImageRef, platform: &Platform, access: &Access) -> Result<Self> {
         let counted = |store| -> Box<dyn Store> {
             Box::new(Counted::new(store, access.document_bytes(), RAISE))
@@ -41,7 +41,7 @@ impl Image {
                 let store = counted(form::open(files, &access.spool())?);
                 let is_dockers = match files.form {
                     FileForm::DockerArchive => true,
-                    // What newer versions of docker save has both, for the same image.
+                    // Newer versions of `docker save` write both, for the same image.
                     FileForm::Archive => store.has(&Key::file("manifest.json"))?,
                     FileForm::Oci | FileForm::OciArchive | FileForm::Dir => false,
                 };
@@ -75,8 +75,9 @@ impl Image {
         let check = || -> Result<Digest> {
             let name = reference.registry_name().filter(|_| self.named_digest.is_some());
             let name = name.context("signatures are looked for in registries only")?;
-            let digest = self.manifest_digest.context("it has no manifest")?;
-            // Newer signatures count, even where an older answer of a tag would do.
+            let digest = self.manifest_digest.context("the image has no manifest")?;
+            // The registry is asked again, even where a cached answer about the tag would do
+            // for the image: a signature may have been added since.
             let access = Access { known_tags: false, ..access.clone() };
             let pinned = name.with_digest(digest);
             let store = RegistryStore::open(&pinned, &access)?;
@@ -86,7 +87,7 @@ impl Image {
                 && let Some(tag) = name.tag()
                 && let Some(index) = store.index_with(tag, digest)?
             {
-                // A lock has the manifest; what is signed may be the index.
+                // A lock file pins the manifest, but the signature may be that of the index.
                 digests.push(index);
             }
             signed::check(&store, &digests, key, access.document_bytes())

@@ -1,18 +1,18 @@
-//! How slowly bytes may come.
+//! A limit on how slowly a server may send.
 //!
-//! A server that sends a byte now and then is never silent, and would hold a build
-//! for as long as it likes. What counts is the time during which this program
-//! waited: on a busy machine, or while a disk is slow, it is the server that waits.
+//! A server that sends a byte now and then never runs into a timeout, and could hold a build
+//! for as long as it likes. Only the time during which this program waited counts: on a busy
+//! machine, or while a disk is slow, it is the server that waits.
 
 use std::time::Duration;
 
-/// Waiting after which it is judged whether enough came.
+/// The time of waiting after which the rate is judged.
 pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
-/// Bytes a second, by default: a tenth of what a modem brings.
+/// The least bytes a second, by default: a tenth of what a modem brings.
 pub(crate) const LEAST: u64 = 1024;
 
-/// What came, and how long it was waited for.
+/// The bytes that came since the rate was last judged, and how long they were waited for.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// Bytes for each second; any number is enough if it is 0.
@@ -24,8 +24,8 @@ pub(crate) struct Pace {
 /// Too little came for too long.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{came} bytes came in {seconds} s of waiting, and less than {least} a second is given up \
-     (--min-rate allows less)"
+    "only {came} bytes came in {seconds} s of waiting, fewer than {least} a second (--min-rate \
+     allows less)"
 )]
 pub(crate) struct TooSlow {
     came: u64,
@@ -34,15 +34,15 @@ pub(crate) struct TooSlow {
 }
 
 impl Pace {
-    /// Refuses less than `least` bytes a second.
+    /// A pace that refuses less than `least` bytes a second.
     pub(crate) fn new(least: u64) -> Self {
         Self { least, waited: Duration::ZERO, came: 0 }
     }
 
-    /// So many bytes came after `waited`.
+    /// Counts `bytes` that came after `waited`.
     ///
     /// # Errors
-    /// When that, with what came before, is too slow for longer than [`WINDOW`].
+    /// When a [`WINDOW`] of waiting is over in which fewer bytes came than they must.
     pub(crate) fn came(&mut self, bytes: u64, waited: Duration) -> Result<(), TooSlow> {
         self.waited += waited;
         self.came = self.came.saturating_add(bytes);

@@ -1,4 +1,4 @@
-//! Platforms in OCI's words.
+//! Platforms as OCI names them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,9 +38,8 @@ impl Platform {
         Self::normal("linux", architecture, "")
     }
 
-    /// The platform that an image says it is for. An empty variant is an absent
-    /// one, and so is what cannot be a variant. `None` if `os` or `architecture`
-    /// cannot be names of one.
+    /// The platform that an image says it is for. An empty variant is an absent one, and so
+    /// is one that is not valid. `None` if `os` or `architecture` is not a valid name.
     pub fn of_image(os: &str, architecture: &str, variant: &str) -> Option<Self> {
         let variant = if is_name(variant) { variant } else { "" };
         (is_name(os) && is_name(architecture)).then(|| Self::normal(os, architecture, variant))
@@ -74,7 +73,7 @@ impl Platform {
     ///
     /// The order is containerd's (`platforms.Only`): a processor runs what was
     /// made for its own variant or an older one, and the newest of those is
-    /// best. Unlike there, a 32-bit image is none for a 64-bit processor: the
+    /// best. Unlike there, a 32-bit image does not serve on a 64-bit processor: the
     /// guest's kernel need not run it.
     pub fn rank(&self, wanted: &Platform) -> Option<u32> {
         if !self.is_same_machine(wanted) {

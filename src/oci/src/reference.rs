@@ -50,9 +50,9 @@ const DAEMON: &str = "docker-daemon";
 pub enum ImageRef {
     /// In a registry.
     Registry {
-        /// As written; what a bundle says of its origin.
+        /// The reference as written, which a bundle records as its origin.
         written: String,
-        /// All of its name. The manifest (or an index above it) must have its digest.
+        /// The full name. If it has a digest, the manifest or an index above it must have it.
         name: Reference,
     },
     /// In Docker's own store, read over its socket.
@@ -69,19 +69,19 @@ pub enum ImageRef {
 /// An image in a file or a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageFiles {
-    /// What is there.
+    /// The form of what is there.
     pub form: FileForm,
     /// Path and name as written.
     written: String,
-    /// Relative to the current directory once [`ImageRef::resolve`] was called.
+    /// The path. Relative to the current directory once [`ImageRef::resolve`] was called.
     pub path: PathBuf,
-    /// A tag or a whole name.
+    /// The name of the image in the files: a tag or a full name.
     pub name: Option<String>,
     /// The manifest (or an index above it) must have this digest.
     pub pin: Option<Digest>,
 }
 
-/// What a message says of how images are named.
+/// The advice of messages about references.
 const FORMS: &str = "write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:DIR[:NAME], \
     oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR or docker-daemon:NAME, and @sha256:… \
     behind it to pin the digest";
@@ -89,8 +89,8 @@ const FORMS: &str = "write [HOST[:PORT]/]NAME[:TAG] for one in a registry, oci:D
 /// A text that names no image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
-    /// The text, which begins as a reference does that is not to a registry, and does not
-    /// go on like one.
+    /// The text, which begins with a transport (such as `oci:`) and has no path or name
+    /// behind it.
     #[error("{0:?} names no image; {forms}", forms = FORMS)]
     Form(String),
     /// The text, and why it does not name an image in a registry.
@@ -136,8 +136,8 @@ impl FromStr for ImageRef {
     }
 }
 
-/// Whether what follows the last `@` is a digest, by Docker's grammar or by the look of
-/// it. Taken for a part of a name, it would pin nothing.
+/// Whether the text behind the last `@` is a digest, by Docker's grammar or by the look of
+/// it. Such a text is an error: taken for a part of a name, it would pin nothing.
 fn ends_in_a_digest(place: &str) -> bool {
     const SHORTEST: usize = 32;
     let Some((algorithm, hex)) = place.rsplit_once('@').and_then(|(_, end)| end.split_once(':'))
@@ -150,8 +150,8 @@ fn ends_in_a_digest(place: &str) -> bool {
     is_known || (is_digest && !algorithm.is_empty() && algorithm.bytes().all(is_algorithm))
 }
 
-/// Splits path and name at the first colon behind a path that is there; at the
-/// first colon of all where no path is there.
+/// Splits `place` into path and name: at the first colon behind a path that exists, or at the
+/// first colon of all if there is none.
 fn split(form: FileForm, place: &str, is_there: impl Fn(&str) -> bool) -> (&str, Option<&str>) {
     if form == FileForm::Dir {
         return (place, None);
@@ -174,7 +174,7 @@ impl ImageRef {
     /// `[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:…]`
     fn in_registry(text: &str) -> Result<Self, BadName> {
         let name = text.strip_prefix("docker://").unwrap_or(text);
-        // So that no name is taken for a digest, Docker has none of this form.
+        // Docker reserves this form for image IDs: no repository has such a name.
         if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(BadName::Id);
         }
@@ -194,7 +194,7 @@ impl ImageRef {
     pub(crate) fn name_inside(&self) -> Option<&str> {
         match self {
             Self::Registry { name, .. } => name.tag(),
-            // Docker is asked for the one image.
+            // What docker gives holds the one image that it was asked for.
             Self::Daemon { .. } => None,
             Self::Files(files) => files.name.as_deref(),
         }
@@ -208,14 +208,15 @@ impl ImageRef {
         }
     }
 
-    /// Pins the digest of an image in a registry.
+    /// Pins the digest of an image in a registry. Other references stay as they are.
     pub fn lock(&mut self, digest: Digest) {
         if let Self::Registry { name, .. } = self {
             *name = name.pinned(digest);
         }
     }
 
-    /// Takes a relative path as relative to `dir`, and looks there where it ends.
+    /// Takes a relative path as relative to `dir`, and looks at the files there to tell where
+    /// the path ends and the name begins.
     pub fn resolve(&mut self, dir: &Path) {
         let Self::Files(files) = self else {
             return;
@@ -271,7 +272,7 @@ mod tests {
         assert_eq!(read("dir:a:b"), ("a:b".into(), None, false));
         assert_eq!(read(&format!("oci:dir{pin}")), ("dir".into(), None, true));
         assert_eq!(read(&format!("oci:dir:1.0{pin}")), ("dir".into(), Some("1.0".into()), true));
-        // What no algorithm and no digest is, is a name.
+        // Text that is neither an algorithm with a digest nor looks like one is a name.
         let name = "oci:dir:me@host:5000/a".to_owned();
         assert_eq!(read(&name), ("dir".into(), Some("me@host:5000/a".into()), false));
         let name = "docker-archive:x.tar:example.com:5000/a:b";

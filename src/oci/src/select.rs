@@ -1,10 +1,9 @@
-//! Which of all that an index leads to is meant.
+//! Chooses the image for a platform among all that an index leads to.
 //!
-//! An index holds more than images: what builders say about them, signatures,
-//! artifacts, documents of older and newer kinds. Whatever is not an image for the
-//! platform is passed over as long as there is one; where there is none, an error
-//! says what was there. What cannot be read is another matter: it stops the
-//! build, so that the choice never depends on a broken wire.
+//! An index holds more than images: attestations, signatures, other artifacts, documents of
+//! older and newer kinds. Whatever is not an image for the platform is passed over as long
+//! as there is one; if there is none, an error says what was there. What cannot be read
+//! stops the build instead, so that the choice never depends on a failing network.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -20,30 +19,30 @@ use crate::names::Group;
 use crate::platform::Platform;
 use crate::store::Store;
 
-/// Indexes within indexes.
+/// The most levels of indexes within indexes.
 const MAX_NESTING: usize = 8;
-/// Indexes and manifests below what a reference names.
+/// The most indexes and manifests below what a reference names.
 const MAX_DESCRIPTORS: usize = 10_000;
 
-/// An image, chosen.
+/// The chosen image.
 pub(crate) struct Chosen {
     pub digest: Digest,
     pub manifest: Manifest,
     /// The bytes of the config.
     pub config: Vec<u8>,
-    /// What the index says that it is for.
+    /// The platform that the index gives for it.
     pub platform: Option<Platform>,
     /// How it was chosen, where there was a choice.
     pub note: Option<String>,
 }
 
-/// What a group leads to.
+/// What the entries of a group lead to.
 #[derive(Default)]
 struct Collected {
     manifests: Vec<Descriptor>,
     /// Digests that were met and are not the pinned one.
     others: Vec<Digest>,
-    /// What was met already, and whether below the pinned one.
+    /// What was visited already, each with whether it has the pinned digest or is below it.
     seen: HashSet<(Digest, bool)>,
     /// Descriptors met, some perhaps of the same document.
     visits: usize,
@@ -53,13 +52,14 @@ struct Collected {
     passed: Passed,
 }
 
+/// What was passed over, for the error if no image fits.
 #[derive(Default)]
 struct Passed {
-    /// Platforms of images for others.
+    /// Platforms of images that are for others than the wanted one.
     platforms: BTreeSet<String>,
-    /// What is not an image, and why, as far as an error lists it.
+    /// What is not an image, and why: as many as the error lists.
     reasons: Vec<String>,
-    /// How many more there are.
+    /// How many more reasons there are.
     more: usize,
     attestations: usize,
 }
@@ -83,15 +83,15 @@ impl Passed {
         self.attestations += other.attestations;
     }
 
-    /// Why there is no image for `wanted`.
+    /// The error that there is no image for `wanted`.
     fn error(mut self, wanted: &Platform) -> anyhow::Error {
         if self.attestations > 0 && self.platforms.is_empty() {
             self.reason(format!("{} attestations", self.attestations));
         }
         let there: Vec<String> = self.platforms.into_iter().collect();
-        let mut text = format!("there is no {wanted}");
+        let mut text = format!("there is no image for {wanted}");
         if !there.is_empty() {
-            text += &format!("; there is: {}", shown_list(&there));
+            text += &format!("; there are some for: {}", shown_list(&there));
         }
         if !self.reasons.is_empty() {
             text += &format!("; passed over: {}", self.reasons.join(", "));
@@ -106,8 +106,8 @@ impl Passed {
     }
 }
 
-/// The image for `wanted`, of the manifest or index with the digest `pin` if one is
-/// given. `None` if nothing has that digest; then `others` are what there is.
+/// The image for `wanted`; if `pin` is given, only the manifest or index with that digest
+/// counts. `None` if nothing has that digest; `others` then has the digests that there are.
 pub(crate) fn choose(
     store: &dyn Store,
     groups: &[Group<'_>],
@@ -150,7 +150,8 @@ pub(crate) fn choose(
 }
 
 impl Collected {
-    /// Collects the manifests below `descriptor`.
+    /// Collects the manifests below `descriptor`. Terminates because each digest is visited
+    /// at most twice: below the pinned one and elsewhere.
     fn walk(
         &mut self,
         store: &dyn Store,
@@ -171,7 +172,7 @@ impl Collected {
         }
         let media_type = &descriptor.media_type;
         let kind = match Kind::of(media_type) {
-            // Where the descriptor does not say what it is, the document does.
+            // If the descriptor has no media type, the document itself tells its kind.
             None if media_type.is_empty() => match self.document(store, descriptor)? {
                 Some(document) => document.kind,
                 None => return Ok(()),
@@ -240,9 +241,9 @@ impl Collected {
         }
     }
 
-    /// The best manifest for `wanted`: of those that the index has for it, else of
-    /// those of which only the config says what they are for, else of those that
-    /// call themselves artifacts; of several that are equally good the first, as
+    /// The best image for `wanted`. Manifests for which the index gives a fitting platform
+    /// come first, then those whose config alone tells the platform, and last those that
+    /// claim to be artifacts. Of several that are equally good, the first is taken, as
     /// image-index.md wants it.
     fn best(&mut self, store: &dyn Store, wanted: &Platform) -> Result<Option<Chosen>> {
         let mut fitting: Vec<(u32, Platform, &Descriptor)> = Vec::new();
@@ -302,8 +303,8 @@ impl Collected {
 }
 
 impl Passed {
-    /// How well an entry for `declared` serves. None that needs features of the
-    /// system does: there is not one that this program has.
+    /// How well an entry that the index declares for `declared` serves. One that needs
+    /// features of the operating system (`os.features`) never does.
     fn rank(&mut self, declared: &Declared, wanted: &Platform) -> Option<(u32, Platform)> {
         let Some(platform) = declared.platform() else {
             let (os, architecture) = (shown(&declared.os), shown(&declared.architecture));
@@ -322,9 +323,9 @@ impl Passed {
         Some((rank?, platform))
     }
 
-    /// The same for what a config declares. There, a variant is no reason against
-    /// an image, only against one that has a better one beside it; and a config
-    /// that says nothing may be for anything.
+    /// The same for what a config declares. An image is not refused for its variant there,
+    /// but one that fits is taken before it; and a config without an architecture may be for
+    /// any platform, and is taken last.
     fn rank_alone(&mut self, declared: &Declared, wanted: &Platform) -> Option<u32> {
         if declared.is_unknown() {
             self.attestations += 1;
@@ -340,7 +341,8 @@ impl Passed {
         self.rank(declared, wanted).map(|(rank, _)| rank)
     }
 
-    /// Reads an image; `None` if it is none.
+    /// Reads the manifest and the config of an image; `None`, with a note of the reason, if it
+    /// is not one.
     fn load(&mut self, store: &dyn Store, descriptor: &Descriptor) -> Result<Option<Chosen>> {
         let digest = descriptor.digest;
         let Some(bytes) = blob(store, descriptor)? else {

@@ -1,5 +1,5 @@
-//! Whether somebody vouches for an image of a registry: signatures as cosign makes
-//! them with a key of its user, in both of their forms.
+//! Checks signatures of images in registries, as cosign makes them with a key pair, in both
+//! of their forms.
 //!
 //! - **Simple signing**: the tag `sha256-<hex>.sig` of the same repository leads to a
 //!   manifest, each layer of which is a JSON that names the image's digest; an
@@ -8,11 +8,12 @@
 //!   tag that stands for them) has one layer, a JSON with a DSSE envelope, in which is a
 //!   statement of in-toto about the image's digest.
 //!
-//! No certificate and no transparency log is looked at: who names a key trusts whoever
-//! has its other half, for as long as they name it. What a registry says beside is only
-//! a way to find what is signed.
+//! Certificates and transparency logs are not checked: whoever names a public key trusts the
+//! holder of its secret key. Nothing that a registry says is trusted but what is signed;
+//! tags, annotations and referrers only serve to find signatures.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -35,32 +36,38 @@ const SIMPLE_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIMPLE_SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const SIMPLE_KIND: &str = "cosign container image signature";
 const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.";
-/// What says of an image that it is signed, and not something else about it.
+/// The predicate type of a statement that signs an image, and does not attest something else.
 const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 
-/// Bytes of a file with a key.
+/// The most bytes that are read of a file with a key.
 const MAX_KEY: u64 = 16 << 10;
-/// Documents that may be signatures of one image and are looked at.
+/// The most documents that are read as possible signatures of one image.
 const MAX_SIGNATURES: usize = 256;
-/// Signatures in one envelope: each is a hash of all that is signed.
+/// The most signatures of one envelope that are checked: each check hashes the whole payload.
 const MAX_IN_ENVELOPE: usize = 16;
-/// Manifests that refer to an image and are asked for, each a request.
+/// The most manifests that are fetched because they refer to an image, each by a request.
 const MAX_REFERRERS: usize = 256;
 
-/// All of a public key's DER before its point (RFC 5480, RFC 8410): the kinds of keys
-/// that are known here each have one form.
+/// The DER of a public key up to its point (RFC 5480, RFC 8410). Each of the two supported
+/// kinds of keys has only one such prefix.
 const P256: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 const EDWARDS: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// A public key of cosign.
+/// A public key, by which signatures of images are checked.
 pub struct ImageKey {
     algorithm: &'static dyn VerificationAlgorithm,
     point: Vec<u8>,
-    /// Of its DER.
+    /// Digest of the key's DER.
     pub digest: Digest,
+}
+
+impl fmt::Debug for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageKey").field("digest", &self.digest).finish_non_exhaustive()
+    }
 }
 
 impl ImageKey {
@@ -101,8 +108,8 @@ impl ImageKey {
     }
 }
 
-/// Finds a signature by `key` of one of `digests` in the repository of `store`, and
-/// returns the digest that is signed. No more than `document_bytes` are read for that.
+/// Finds a signature by `key` of one of `digests` in the repository of `store`, and returns
+/// the digest that is signed. At most `document_bytes` are read for that.
 pub(crate) fn check(
     store: &RegistryStore,
     digests: &[Digest],
@@ -124,34 +131,34 @@ pub(crate) fn check(
     }
 }
 
-/// The search for a signature, each of which is judged as it comes. Invariant: of a
-/// document, no more is kept than what the next step needs, and never its values; a
-/// registry may send hundreds, of 16 MiB each.
+/// The search for a signature, in which each one is checked as it comes. Invariant: only what
+/// the next step needs is kept of a document, and never its parsed values; a registry may
+/// send hundreds of documents, of 16 MiB each.
 struct Search<'s> {
     store: &'s RegistryStore,
     key: &'s ImageKey,
-    /// Bytes that may still be read.
+    /// The bytes of documents that may be read.
     documents: Budget<'static>,
-    /// Documents that may be signatures.
+    /// The number of documents that were read as possible signatures.
     looked: usize,
-    /// Signatures.
+    /// The number of signatures that were checked.
     met: usize,
 }
 
 impl Search<'_> {
-    /// A document of the registry, counted.
+    /// Takes the bytes of a document from the budget.
     fn counted(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         count(&self.documents, bytes.len(), RAISE)?;
         Ok(bytes)
     }
 
-    /// The blob `digest`, which may be a signature.
+    /// Reads the blob `digest`, which may be a signature.
     fn look_at(&mut self, digest: Digest) -> Result<Vec<u8>> {
         self.looked += 1;
         ensure!(
             self.looked <= MAX_SIGNATURES,
-            "more than {MAX_SIGNATURES} documents may be signatures of it, and of so many none is \
-             by that key"
+            "more than {MAX_SIGNATURES} documents may be signatures of it, and none of the first \
+             {MAX_SIGNATURES} is one by that key"
         );
         self.counted(self.store.by_digest(digest)?)
     }
@@ -199,13 +206,13 @@ impl Search<'_> {
     }
 }
 
-/// The values of the document `bytes`; null, where it is none.
+/// The document `bytes` as JSON; null if it is not JSON.
 fn values(bytes: &[u8]) -> Value {
     crate::foreign_json::from_slice(bytes).unwrap_or_default()
 }
 
-/// The payloads that a manifest of simple signing lists, each with a signature. Two keys
-/// may have signed the same payload.
+/// The payloads that a manifest of simple signing lists, each with a signature. A payload is
+/// there more than once if several keys signed it.
 fn simple_signatures(manifest: &[u8]) -> Vec<(Digest, String)> {
     let manifest = values(manifest);
     let layers = list(&manifest["layers"]).iter().filter(|l| l["mediaType"] == SIMPLE_TYPE);
@@ -233,7 +240,8 @@ fn is_bundle(media_type: &Value) -> bool {
 /// The manifests of an index of referrers that may be signatures.
 fn referrers(index: &[u8]) -> Vec<Digest> {
     let index = values(index);
-    // Not every registry says there what a manifest is.
+    // Not every registry gives the artifact type of a referrer: one without it may be a
+    // signature.
     let is_other =
         |entry: &Value| entry["artifactType"].is_string() && !is_bundle(&entry["artifactType"]);
     let entries = list(&index["manifests"]).iter().filter(|entry| !is_other(entry));
@@ -252,15 +260,15 @@ fn bundles_about(manifest: &[u8], digest: Digest) -> Vec<Digest> {
     layers.filter_map(digest_of).collect()
 }
 
-/// What a bundle has of a statement and its signatures.
+/// A DSSE envelope: a statement and its signatures.
 struct Envelope {
     payload: Vec<u8>,
     signatures: Vec<String>,
 }
 
 impl Envelope {
-    /// The envelope in the bundle `bytes`; of one with something else in it than a
-    /// statement of in-toto, nothing counts.
+    /// The envelope in the bundle `bytes`; an empty one if its payload is not a statement of
+    /// in-toto.
     fn of(bytes: &[u8]) -> Option<Self> {
         let bundle = values(bytes);
         let envelope = bundle.get("dsseEnvelope").filter(|envelope| envelope.is_object())?;
@@ -275,10 +283,10 @@ impl Envelope {
         Some(Self { payload, signatures: signatures.map(str::to_owned).collect() })
     }
 
-    /// Whether it has a statement that `digest` is signed, and that is by `key`.
+    /// Whether `key` signed it, and its statement says that `digest` is signed.
     fn vouches(&self, digest: Digest, key: &ImageKey) -> bool {
         let payload = &self.payload;
-        // What DSSE signs: type and payload, each behind its length.
+        // DSSE signs the pre-authentication encoding: type and payload, each behind its length.
         let head = format!("DSSEv1 {} {IN_TOTO} {} ", IN_TOTO.len(), payload.len());
         let message = [head.as_bytes(), payload].concat();
         if !self.signatures.iter().any(|signature| key.signed(&message, signature)) {
@@ -307,7 +315,7 @@ mod tests {
         for bytes in ["[]", "7", "\"dsseEnvelope\"", "", "{}", r#"{"dsseEnvelope":[]}"#] {
             assert!(Envelope::of(bytes.as_bytes()).is_none(), "{bytes}");
         }
-        // Values that take a hundred times their bytes are not kept, nor made.
+        // A document whose values would take a hundred times its bytes is not parsed.
         let many = format!(r#"{{"dsseEnvelope":{{"x":[{}0]}}}}"#, r#"{"":0},"#.repeat(1 << 20));
         assert!(Envelope::of(many.as_bytes()).is_none());
         let other = br#"{"dsseEnvelope":{"payloadType":"other","payload":"eA==","signatures":[{"sig":"eA=="}]}}"#;

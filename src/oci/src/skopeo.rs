@@ -12,7 +12,8 @@ use crate::document::Descriptor;
 use crate::layout;
 use crate::store::{self, Key, MAX_DOCUMENT, Store};
 
-/// Such a directory, as a store of a layout.
+/// A directory as skopeo writes it, read like a layout.
+#[derive(Debug)]
 pub(crate) struct SkopeoDir {
     dir: PathBuf,
     manifest: Descriptor,

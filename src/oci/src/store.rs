@@ -1,4 +1,4 @@
-//! Named bytes: a directory's files, or an archive's members in place.
+//! Stores, which hold the documents and blobs of images: a directory, or an archive.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::document::Descriptor;
 use crate::layout_file;
 use crate::members::{self, Member};
 
-/// Manifests, indexes and configs end here: registries allow 4 MiB.
+/// The most bytes of a manifest, an index or a config. Registries allow 4 MiB.
 pub const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// What a store is asked for.
@@ -35,7 +35,7 @@ impl Key {
     }
 }
 
-/// The name of its file in a layout.
+/// Writes the path of the file in a layout.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -46,7 +46,7 @@ impl fmt::Display for Key {
 }
 
 /// Something that holds an image.
-pub(crate) trait Store: Send + Sync {
+pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// The bytes that `key` stands for and how many there are; `None` if there are none.
     fn open(&self, key: &Key) -> Result<Option<(Box<dyn Read + Send + '_>, u64)>>;
 
@@ -55,17 +55,18 @@ pub(crate) trait Store: Send + Sync {
         Ok(self.open(key)?.is_some())
     }
 
-    /// How many bytes `key` stands for; `None` if that cannot be told at once.
+    /// How many bytes `key` stands for; `None` if there are none, or if it takes a request to
+    /// know.
     fn size(&self, key: &Key) -> Result<Option<u64>> {
         Ok(self.open(key)?.map(|(_, size)| size))
     }
 
-    /// How many times as long it is as the file that it was decompressed from, if it was.
+    /// By which factor it grew when it was decompressed; 1 if it is not compressed as a whole.
     fn expanded(&self) -> u64 {
         1
     }
 
-    /// All of a small file.
+    /// Reads all of a document, which has at most [`MAX_DOCUMENT`] bytes.
     fn document(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         let Some((reader, size)) = self.open(key)? else {
             return Ok(None);
@@ -101,11 +102,11 @@ pub(crate) fn file(path: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>> {
     }
 }
 
-/// What to do where an image has too many documents.
+/// The advice of the message that an image has too many documents.
 pub(crate) const RAISE: &str = "raise --max-document-bytes to allow it";
 
-/// Takes from `documents` what it costs to read a document of `bytes`. `advice` is what
-/// to do when they are used up.
+/// Takes from the budget `documents` what it costs to read a document of `bytes`. `advice`
+/// is what a user can do when the budget is used up.
 pub(crate) fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()> {
     // Reading an empty one costs something as well.
     let bytes = (bytes as u64).saturating_add(1024);
@@ -118,8 +119,9 @@ pub(crate) fn count(documents: &Budget, bytes: usize, advice: &str) -> Result<()
     Ok(())
 }
 
-/// A store of which no more than so many bytes of documents are read: an index of
-/// 16 MiB can lead to a config of 16 MiB 80,000 times.
+/// A store with a budget for the bytes of documents that are read from it: without one, an
+/// index of 16 MiB could make a build read a config of 16 MiB 80,000 times.
+#[derive(Debug)]
 pub(crate) struct Counted {
     store: Box<dyn Store>,
     documents: Budget<'static>,
@@ -127,7 +129,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// `advice` is what to do when they are used up.
+    /// `advice` is what a user can do when the budget of `document_bytes` is used up.
     pub(crate) fn new(store: Box<dyn Store>, document_bytes: u64, advice: &'static str) -> Self {
         Self { store, documents: Budget::new(document_bytes), advice }
     }
@@ -162,6 +164,7 @@ impl Store for Counted {
 }
 
 /// A directory.
+#[derive(Debug)]
 pub(crate) struct DirStore(pub PathBuf);
 
 impl Store for DirStore {
@@ -170,17 +173,24 @@ impl Store for DirStore {
     }
 }
 
-/// A tar, mapped; nothing of it is unpacked. One that is compressed as a whole is
-/// decompressed into a spool file first.
+/// A tar archive, which is memory-mapped and not unpacked. One that is compressed as a whole
+/// is decompressed into a spool file first.
 pub(crate) struct TarStore {
     bytes: Mapped,
     members: HashMap<String, Member>,
-    /// Of [`Store::expanded`].
+    /// The result of [`Store::expanded`].
     expanded: u64,
 }
 
+/// Without the bytes and the list of members.
+impl fmt::Debug for TarStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TarStore").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
 impl TarStore {
-    /// The archive that `file` is, when it is decompressed.
+    /// Opens the archive `file`, which is decompressed first if need be.
     pub(crate) fn open(mut file: &File, spool: &Spool) -> Result<Self> {
         let mut start = Vec::new();
         file.take(16).read_to_end(&mut start)?;
@@ -195,7 +205,7 @@ impl TarStore {
         }
     }
 
-    /// The archive that `file` is.
+    /// Opens the archive `file`, which is not compressed.
     pub(crate) fn of(file: &File) -> Result<Self> {
         let bytes = mmap::file(file)?;
         if let Some(compression) = Compression::of(&bytes) {
@@ -211,7 +221,8 @@ impl TarStore {
         self.has(&Key::file(name))
     }
 
-    /// Whether its files are those of a system, and not of an image.
+    /// Whether its members look like a root file system, as `docker export` writes it, and not
+    /// like an image.
     pub(crate) fn holds_a_system(&self) -> bool {
         ["etc/", "usr/", "bin/"].iter().any(|dir| self.members.keys().any(|n| n.starts_with(dir)))
     }

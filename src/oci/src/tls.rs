@@ -1,8 +1,8 @@
-//! The one choice of who does TLS.
+//! The choice of the code that does the cryptography of TLS, one for the whole process.
 
-/// Says once which code does TLS: whoever makes a client needs that, even if it
-/// will speak to a socket.
+/// Installs the crypto provider of rustls. Building an HTTP client needs one, even a client
+/// for a Unix socket.
 pub(crate) fn choose_tls() {
-    // A second call finds the first one's choice, which is the same.
+    // A second call fails because the first one's provider, the same, is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -196,7 +196,6 @@ def crowd():
 def sources():
     """The forms of an image: what skopeo and docker write and plain tars of the
     layout give the bundle that the layout gives."""
-    need(shutil.which('skopeo'), 'skopeo is missing: apt-get install skopeo')
     with scratch() as tmp:
         layout = os.path.join(TOP, 'testimages/hello')
         gzipped = os.path.join(tmp, 'gzipped')  # a docker-archive takes no zstd

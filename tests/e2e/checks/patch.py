@@ -9,7 +9,7 @@ import time
 from checks import check
 from harness.common import BINARY, TOP, build, call, need, same_files, scratch
 from harness.images import image
-from harness.plain_tools import DIR, judge, run_all
+from harness.plain_tools import DIR, judge_patched, run_all
 from harness.upper import clean, overlay
 
 MANIFESTS = os.path.join(TOP, 'manifests')
@@ -152,7 +152,7 @@ def ops():
 
     def run(name):
         with scratch() as tmp:
-            judge(os.path.join(MANIFESTS, 'ops', name + '.yaml'), with_patches(OPS[name]), tmp)
+            judge_patched(os.path.join(MANIFESTS, 'ops', name + '.yaml'), with_patches(OPS[name]), tmp)
 
     return '%d operations' % run_all([(name, functools.partial(run, name)) for name in sorted(OPS)])
 
@@ -215,7 +215,7 @@ def examples():
     def compared(name):
         with scratch() as tmp:
             img, script = REAL[name]
-            judge(os.path.join(MANIFESTS, name + '.yaml'), with_patches(script), tmp, img, options_of(name))
+            judge_patched(os.path.join(MANIFESTS, name + '.yaml'), with_patches(script), tmp, img, options_of(name))
 
     names = manifests()
     need(set(REAL) < set(names), 'not in manifests/: ' + ', '.join(sorted(set(REAL) - set(names))))

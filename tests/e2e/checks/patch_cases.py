@@ -9,7 +9,7 @@ import os
 
 from checks import check
 from harness.common import TOP, call, scratch
-from harness.plain_tools import judge, run_all
+from harness.plain_tools import judge_patched, run_all
 
 Case = collections.namedtuple('Case', 'name patches script host head args also')
 MORE = []
@@ -31,7 +31,7 @@ def run_case(c):
                 'image: oci:%s/testimages/hello:latest\nplatform: linux/amd64\n%spatches:\n%s\n'
                 % (TOP, c.head, c.patches.strip())
             )
-        judge(m, c.script, tmp, args=c.args, also=c.also)
+        judge_patched(m, c.script, tmp, args=c.args, also=c.also)
 
 
 @check('patch-more')

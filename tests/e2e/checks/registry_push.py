@@ -269,7 +269,7 @@ def logins():
         )
         # Token servers that never end, or say nothing that is a token.
         for name, fault, words in (
-            ('endless', endless(200, b'{"token":"'), ['without an end']),
+            ('endless', endless(200, b'{"token":"'), ['its answer has more than']),
             ('empty', status(200, b'{}'), ['no token']),
             ('odd', status(200, b'{"token":"a\\nb"}'), ['token']),
             ('busy', status(503), ['token server', '503']),

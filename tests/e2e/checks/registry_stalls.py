@@ -41,7 +41,7 @@ def pushes():
 
         def never():
             server = site.proxy().on(PUT, deaf(), None, method='PUT')
-            push(server, 'deaf:1', 1, ['takes nothing any more'])
+            push(server, 'deaf:1', 1, ['the upload stalled'])
 
         def silent():
             server = site.proxy().on(START, stall(), None, method='POST')

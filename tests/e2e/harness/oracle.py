@@ -63,16 +63,17 @@ KNOWN = {
 CHOICE = ('index-', 'order-', 'name-', 'two-names-', 'two-variants-', 'tagged-and-untagged-', 'same-platform-')
 
 
-def unpack(layout, tag, out, env=None):
-    """umoci's rootfs and what it said; None for the former if it failed."""
+def unpack(layout, out):
+    """umoci's rootfs (None if it failed), what it said, and the time after which a directory's time is umoci's own."""
+    start = time.time_ns() - 10**9
     p = subprocess.run(
-        ['umoci', 'unpack', '--image', '%s:%s' % (layout, tag), out],
+        ['umoci', 'unpack', '--image', layout + ':latest', out],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors='replace',
     )
-    return (os.path.join(out, 'rootfs') if p.returncode == 0 else None), p.stdout
+    return (os.path.join(out, 'rootfs') if p.returncode == 0 else None), p.stdout, start
 
 
 def judge(case):
@@ -85,8 +86,7 @@ def judge(case):
             transcode.copy(os.path.join(case, 'layout'), layout)
         except Exception as e:  # broken on purpose
             return None if expect['exit'] else 'cannot be read: %s' % e
-        start = time.time_ns() - 10**9
-        root, said = unpack(layout, 'latest', os.path.join(tmp, 'out'))
+        root, said, start = unpack(layout, os.path.join(tmp, 'out'))
         if root is None:
             return None if expect['exit'] else 'umoci fails: ' + said.strip().split('\n')[-1][-200:]
         if expect['exit']:

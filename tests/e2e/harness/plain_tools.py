@@ -54,8 +54,7 @@ def pristine(name):
     shutil.rmtree(at, ignore_errors=True)
     os.makedirs(at)
     transcode.copy(layout, os.path.join(at, 'layout'))
-    start = time.time_ns() - 10**9
-    root, said = oracle.unpack(os.path.join(at, 'layout'), 'latest', os.path.join(at, 'out'))
+    root, said, start = oracle.unpack(os.path.join(at, 'layout'), os.path.join(at, 'out'))
     need(root, 'umoci: ' + said)
     shutil.rmtree(os.path.join(at, 'layout'))
     with scratch() as tmp:
@@ -167,7 +166,7 @@ def judge_upper(up, base, found):
     return sorted(paths)
 
 
-def judge(manifest, script, tmp, img='hello', args=(), also=None):
+def judge_patched(manifest, script, tmp, img='hello', args=(), also=None):
     """Builds a manifest and compares what the kernel shows with what the script makes.
     Returns (paths, paths of the upper)."""
     img, out, host = pristine(img), os.path.join(tmp, 'bundle'), os.path.join(tmp, 'h')

@@ -1,6 +1,6 @@
-//! Why a value of `boot:` is refused.
+//! The errors of values of `boot:`.
 
-/// A text that does not mean what was asked for.
+/// Why a value of `boot:`, or of the same option of `rootfs-boot`, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadValue {
     /// Not a directory for a tmpfs: not an absolute path other than `/`, or a size that
@@ -14,7 +14,7 @@ pub enum BadValue {
     #[error("{0:?} cannot be published: only TCP ports of all addresses can; write HOST:GUEST")]
     PublishKind(String),
     /// Not 1 to 64 letters, digits, hyphens, dots and underscores.
-    #[error("{0:?} is not a host name: 1 to 64 letters, digits, hyphens and dots")]
+    #[error("{0:?} is not a host name: 1 to 64 letters, digits, hyphens, dots and underscores")]
     Hostname(String),
     /// Not a line of /etc/hosts: a name and an IP address.
     #[error("{0:?} is not a host and its address; write NAME:IP")]
@@ -33,7 +33,7 @@ pub enum BadValue {
     #[error("the path {0:?} is not absolute")]
     Relative(String),
     /// The name of an environment variable that is empty, or holds `=` or a NUL.
-    #[error("{0:?} is not the name of a variable: it is not empty and holds no =")]
+    #[error("{0:?} is not the name of a variable: a name is not empty and has no =")]
     Variable(String),
     /// An argument or the value of a variable that holds a NUL.
     #[error("a NUL byte in {0:?}")]
@@ -60,6 +60,6 @@ pub enum BadValue {
     MuchMemory(u64),
 }
 
-/// Processors that the table of an x86 machine without ACPI has room for, whose IDs are
-/// a byte of which 255 means all.
+/// The most processors of a machine. The table of processors of an x86 machine without ACPI
+/// has one byte for the ID of each, and 255 means all of them.
 pub const MAX_CPUS: u8 = 254;

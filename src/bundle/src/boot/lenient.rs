@@ -1,4 +1,5 @@
-//! Numbers and yes or no, as YAML has them or as text: what a variable gave is text.
+//! Numbers and booleans that may be written as text in YAML, because a value that comes from a
+//! variable is text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +11,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Int<T>(pub T);
 
-/// Yes or no, which may have been written as text.
+/// A boolean that may have been written as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Flag(pub bool);
 
-/// Text that may have been written as a number, or as yes or no. A number with a point
-/// loses its spelling unless it is in quotes, and is refused.
+/// Text that may have been written as an integer or a boolean. A number with a decimal point
+/// is refused unless it is in quotes, because its spelling is lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Text(pub String);
 
@@ -47,7 +48,7 @@ impl<T> de::Visitor<'_> for Visitor<T> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
-        // How many zeros it was written with is not known any more.
+        // The parser does not keep the spelling: `1.10` is the same number as `1.1`.
         let number = de::Unexpected::Float(value);
         Err(E::custom(format!("invalid type: {number}, expected {}; put it in quotes", self.what)))
     }
@@ -87,7 +88,7 @@ pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     Flag::deserialize(deserializer).map(|Flag(value)| value)
 }
 
-/// Values by name, as text.
+/// Deserializes a map whose values are [`Text`], in the order of its keys in the file.
 ///
 /// # Errors
 /// When it is not a map, or one of its values is not a [`Text`].

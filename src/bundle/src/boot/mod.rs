@@ -1,4 +1,5 @@
-//! How a bundle boots: the values of a manifest's `boot:`, of the bundle's index, and of the options of `rootfs-boot`.
+//! How a bundle boots: the values of a manifest's `boot:`, which the bundle's index and the
+//! options of `rootfs-boot` have as well.
 
 pub(super) mod bad_value;
 pub mod lenient;

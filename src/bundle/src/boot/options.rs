@@ -1,5 +1,4 @@
-//! How a bundle boots when nobody says otherwise: the manifest's `boot:`, which
-//! travels in the bundle's index.
+//! How a bundle boots by default: the manifest's `boot:`, which the bundle's index has as well.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +23,7 @@ use super::value::variable;
 use crate::boot::bad_value::BadValue;
 use crate::boot::bad_value::MAX_CPUS;
 
-/// Defaults of `rootfs-boot` for one bundle. What is not set is the image's, or
+/// Defaults of `rootfs-boot` for one bundle. For what is not set, the image's value counts, or
 /// the program's own.
 ///
 /// Invariant: every value is one that `rootfs-boot` takes as an option, because
@@ -40,7 +39,7 @@ pub struct Boot {
     /// Bytes (512m, 1GiB); whole MiB, at least 80.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// The image's entrypoint is replaced by these words, and its command is dropped.
+    /// Words in place of the image's entrypoint. The image's command is dropped.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "entrypoint")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Text>>"))]
     pub entrypoint: Option<Vec<String>>,
@@ -67,31 +66,32 @@ pub struct Boot {
     /// Addresses of name servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<Dns>,
-    /// Directories in memory: PATH or PATH:SIZE, or none for no default ones.
+    /// Directories in memory (tmpfs): PATH or PATH:SIZE. The word none leaves out those that
+    /// a machine has by default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
-    /// Nothing but tmpfs and volumes can be written.
+    /// The root file system is read-only: only tmpfs and volumes can be written.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
     #[cfg_attr(feature = "schema", schemars(with = "lenient::Flag"))]
     pub read_only: bool,
-    /// What is written is kept in memory, without a copy of the upper.
+    /// Keep what is written in memory, without a copy of the upper.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
     #[cfg_attr(feature = "schema", schemars(with = "lenient::Flag"))]
     pub ephemeral: bool,
-    /// Given to a machine only by whoever starts it.
+    /// The image needs a network. It gets one only if whoever starts the machine allows it.
     #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient::flag")]
     #[cfg_attr(feature = "schema", schemars(with = "lenient::Flag"))]
     pub net: bool,
-    /// HOST:GUEST, or PORT for the same on both.
+    /// TCP ports of the host that lead to the guest: HOST:GUEST, or PORT for the same on both.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
-    /// Seconds, or a duration such as 1m30s.
+    /// How long the machine may run: seconds, or a duration such as 1m30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
-    /// In place of the image's.
+    /// The signal that asks the command to end, in place of the image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<Signal>,
-    /// Seconds, or a duration, between the stop signal and the end.
+    /// How long the command may take to end after the stop signal: seconds, or a duration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<Span>,
 }
@@ -123,7 +123,7 @@ where
     Ok(words.map(|words| words.into_iter().map(|Argument(word)| word).collect()))
 }
 
-/// A word of a command, a value of a variable.
+/// A word of a command, or the value of a variable: a text without a NUL.
 struct Argument(String);
 
 impl<'de> Deserialize<'de> for Argument {
@@ -160,8 +160,8 @@ where
     deserializer.deserialize_map(Variables)
 }
 
-/// The value of the variable with this name, which is checked here because an error
-/// about a value has a line.
+/// Deserializes the value of the variable with this name. The name is checked here as well,
+/// because errors of a value, unlike those of a key, have a line number.
 struct ValueOf<'n>(&'n str);
 
 impl<'de> de::DeserializeSeed<'de> for ValueOf<'_> {

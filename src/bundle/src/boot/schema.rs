@@ -1,4 +1,4 @@
-//! JSON Schemas of values that a manifest spells in more than one way.
+//! JSON Schemas of values that a manifest may spell in more than one way.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 

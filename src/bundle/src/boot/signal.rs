@@ -17,7 +17,7 @@ const NAMES: [&str; 31] = [
 /// Other names of some of them.
 const ALIASES: [(&str, i32); 3] = [("IOT", 6), ("CLD", 17), ("POLL", 29)];
 
-/// The first real-time signal that a C library leaves to programs, and the last.
+/// The first real-time signal that the C library leaves to programs, and the last one.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
@@ -27,10 +27,10 @@ const RTMAX: i32 = 64;
 pub struct Signal(i32);
 
 impl Signal {
-    /// What asks a process to end, when nobody says otherwise.
+    /// SIGTERM, which asks a process to end by default.
     pub const TERM: Self = Self(15);
 
-    /// From 1 to 64.
+    /// The signal's number, 1 to 64.
     pub fn number(self) -> i32 {
         self.0
     }
@@ -63,7 +63,7 @@ impl FromStr for Signal {
     }
 }
 
-/// A number without a sign.
+/// Parses a number without a sign.
 fn digits(text: &str) -> Option<i32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -19,7 +19,7 @@ pub enum BadSize {
     )]
     Text(String),
     /// Bytes of an upper that are too few or too many.
-    #[error("an upper of {0} bytes; it has 16 MiB to 16 TiB")]
+    #[error("an upper of {0} bytes; it must have 16 MiB to 16 TiB")]
     Range(u64),
     /// Bytes of an upper that are not a multiple of 4096.
     #[error("{0} bytes are not whole blocks of 4096")]
@@ -48,7 +48,8 @@ impl FromStr for ByteSize {
 
 /// `number`, which may have a point, times `unit`, rounded down.
 fn scaled(number: &str, unit: u64) -> Option<u64> {
-    /// Digits behind the point: more would not matter to a unit of 2^50.
+    /// The most digits behind the point that count: more make no difference even for a unit of
+    /// 2^50.
     const MOST: usize = 18;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let fraction = fraction.get(..MOST.min(fraction.len()))?;
@@ -87,7 +88,7 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-/// Bytes of an upper.
+/// The size of an upper in bytes: 16 MiB to 16 TiB, in whole blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "ByteSize")]
 pub struct UpperSize(pub u64);

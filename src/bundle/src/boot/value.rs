@@ -1,5 +1,5 @@
-//! The values of `boot:`, each with its one definition: `rootfs-boot` takes the
-//! same texts as options, so that what a build accepts a machine starts with.
+//! The values of `boot:`. Each is defined here alone, and `rootfs-boot` uses the same types for
+//! its options, so that it accepts every value that a build accepts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,14 +12,15 @@ use super::lenient::Text;
 use super::size::ByteSize;
 use crate::boot::bad_value::BadValue;
 
-/// Bytes of a host name on Linux.
+/// The most bytes of a host name on Linux.
 pub(super) const HOSTNAME_BYTES: usize = 64;
 pub(super) const MIB: u64 = 1 << 20;
-/// With 64 MiB, libkrunfw's kernel (6.12) panics before it starts a process; with
-/// 72, 3 MiB are left to the command, with this, 9 MiB.
+/// The least memory of a machine. With 64 MiB, libkrunfw's kernel (6.12) panics before it
+/// starts a process; with 72 MiB, 3 MiB are left to the command; with this, 9 MiB.
 pub(super) const MEMORY: u64 = 80 * MIB;
 
-/// Memory as a directory: `PATH[:SIZE]`, or `none` for no default ones.
+/// A directory in memory (tmpfs): `PATH[:SIZE]`. The word `none` leaves out those that a
+/// machine has by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tmpfs {
     /// The default directories in memory are left out.
@@ -28,7 +29,7 @@ pub enum Tmpfs {
     At {
         /// Absolute path in the guest, which is not `/`.
         path: String,
-        /// Bytes; half of the memory if none is given.
+        /// The most bytes it may hold; half of the machine's memory if it is not given.
         size: Option<u64>,
     },
 }
@@ -44,7 +45,7 @@ impl FromStr for Tmpfs {
         let (path, size) = match text.split_once(':') {
             None => (text, None),
             Some((path, size)) => {
-                // docker's option has a name.
+                // docker's --tmpfs writes `size=` before the size.
                 let size = size.strip_prefix("size=").unwrap_or(size);
                 (path, Some(size.parse::<ByteSize>().map_err(|_| bad())?.0))
             }
@@ -189,7 +190,7 @@ impl FromStr for User {
     fn from_str(text: &str) -> Result<Self, BadValue> {
         let bad = || BadValue::User(text.to_owned());
         let parts: Vec<&str> = text.split(':').collect();
-        // The last number means "no change" to the kernel.
+        // To the kernel, the largest number means "no change".
         let fits = |part: &&str| {
             let is_number = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             !is_number || part.parse::<u32>().is_ok_and(|id| id != u32::MAX)
@@ -213,10 +214,10 @@ impl fmt::Display for User {
 pub struct Memory(u64);
 
 impl Memory {
-    /// What a machine has when nobody says.
+    /// The memory of a machine by default.
     pub const DEFAULT: Self = Self(1024 * MIB);
 
-    /// Whole MiB; what is beyond them is left out.
+    /// The memory in MiB, rounded down.
     pub fn mib(self) -> u32 {
         u32::try_from(self.0 / MIB).expect("it was checked when it was made")
     }
@@ -264,7 +265,7 @@ impl FromStr for Span {
             let unit = behind.find(|c: char| c.is_ascii_digit() || c == '.');
             let (unit, behind) = behind.split_at(unit.unwrap_or(behind.len()));
             let seconds = match unit {
-                // Without a unit, it is all there is.
+                // A number without a unit must be the whole text.
                 "" if number.len() == text.len() => 1.0,
                 "h" => 3600.0,
                 "m" => 60.0,
@@ -287,7 +288,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// A time as a number of seconds where it is one, else as text.
+/// Written as a number where it is whole seconds, else as text.
 impl Serialize for Span {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.subsec_nanos() {
@@ -297,7 +298,7 @@ impl Serialize for Span {
     }
 }
 
-/// A path of the guest that does not depend on where one is.
+/// Refuses a path of the guest that is not absolute.
 ///
 /// # Errors
 /// With [`BadValue::Relative`] when `path` does not begin with `/`, or holds a NUL.
@@ -308,7 +309,7 @@ pub fn absolute(path: &[u8]) -> Result<(), BadValue> {
     }
 }
 
-/// The name of an environment variable.
+/// Refuses a text that cannot be the name of an environment variable.
 ///
 /// # Errors
 /// With [`BadValue::Variable`] when `name` is empty, or holds `=` or a NUL.
@@ -319,7 +320,7 @@ pub fn variable(name: &[u8]) -> Result<(), BadValue> {
     }
 }
 
-/// What is passed on to a program.
+/// Refuses a text that cannot be passed to a program as an argument or a variable.
 ///
 /// # Errors
 /// With [`BadValue::Nul`] when `text` holds a NUL.
@@ -327,7 +328,7 @@ pub fn argument(text: &str) -> Result<(), BadValue> {
     if text.contains('\0') { Err(BadValue::Nul(text.to_owned())) } else { Ok(()) }
 }
 
-/// Written in a manifest as they are as options, or as a number where that is all.
+/// Types that are written in a manifest as the text that they are as an option.
 macro_rules! as_text {
     ($($name:ty),*) => { $(
         impl Serialize for $name {
@@ -338,6 +339,7 @@ macro_rules! as_text {
     )* };
 }
 
+/// Types that are read from a manifest as that text, which YAML may take for a number.
 macro_rules! from_text {
     ($($name:ty),*) => { $(
         impl<'de> Deserialize<'de> for $name {

@@ -23,6 +23,7 @@ use crate::artifact::media_type::{
 const LEVEL: i32 = 3;
 
 /// An artifact, of which all digests are known.
+#[derive(Debug)]
 pub struct Packed {
     /// The OCI manifest, as JSON.
     pub manifest: Vec<u8>,
@@ -31,6 +32,7 @@ pub struct Packed {
 }
 
 /// A blob of an artifact.
+#[derive(Debug)]
 pub struct Blob {
     /// SHA-256 of the blob.
     pub digest: Digest,

@@ -1,6 +1,7 @@
 //! An artifact to a bundle.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -27,6 +28,13 @@ pub struct ArtifactFile<'a> {
     pub size: u64,
     /// Opens the blob; what is read is checked by whoever gives it.
     pub open: Box<dyn Fn() -> Result<Box<dyn Read + Send + 'a>> + 'a>,
+}
+
+/// Without the closure.
+impl fmt::Debug for ArtifactFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArtifactFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Makes the files of a bundle in `staging`: `json` is its index, `pieces` are

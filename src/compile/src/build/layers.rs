@@ -1,4 +1,4 @@
-//! The layers of an image, each from the cache or from its blob.
+//! Gets the compiled layers of an image, each from a cache or by compiling its blob.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -19,8 +19,8 @@ use crate::layer;
 use crate::layer::limits::Limits;
 use crate::progress::Event;
 
-/// Compiles every layer that the cache does not have, and brings all into the
-/// bundle that is being made, if one is.
+/// Compiles every layer that no cache has, and puts all layers into the bundle that is being
+/// made, if one is.
 pub(super) fn layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     let Build { request, image, .. } = build;
     // Equal layers are one job. The largest come first, so that none is left
@@ -56,7 +56,8 @@ pub(super) fn layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     ready.collect()
 }
 
-/// Layer `i` of the image, from the cache, from other repositories, or from its blob.
+/// Gets layer `i` of the image: from the cache, from a repository of --cache-from, or from its
+/// blob.
 fn one_layer(build: &Build<'_>, i: usize) -> Result<Ready> {
     let Build { image, staging, .. } = build;
     let layer = &image.layers[i];
@@ -106,8 +107,8 @@ fn one_layer(build: &Build<'_>, i: usize) -> Result<Ready> {
 
 const DAMAGED: &str = "a cached layer is damaged, and is rebuilt";
 
-/// Puts `object` into the bundle that is being made, if one is; says whether it is what
-/// its record says.
+/// Puts `object` into the bundle that is being made, if one is. Returns false if its content is
+/// not what its record says.
 fn place(object: &Object, diff_id: DiffId, staging: Option<&Staging>) -> Result<bool> {
     let Some(staging) = staging else {
         return Ok(true);
@@ -116,7 +117,7 @@ fn place(object: &Object, diff_id: DiffId, staging: Option<&Staging>) -> Result<
 }
 
 /// Puts the cache's `object` into the bundle that is being made, if one is, and reads it.
-/// None, with a warning, if it is of no use.
+/// `None`, with a warning, if it is damaged.
 fn cached_layer(
     build: &Build<'_>,
     mut object: Object,
@@ -131,7 +132,8 @@ fn cached_layer(
     if let Some(staging) = staging
         && !is_own(&object.file)?
     {
-        // Its owner can write to it at any time: from here on, the bundle's copy counts.
+        // Another user can write to the cache's file at any time, so that the bundle's copy,
+        // which was checked, is read instead.
         object.file = staging.open(&path).with_context(|| path.clone())?;
     }
     match read_object(&object, budgets, u64::MAX) {
@@ -152,7 +154,8 @@ fn make_object(build: &Build<'_>, i: usize, slot: &Slot) -> Result<(Object, Tree
     let made = slot.create()?;
     let file = made.file().try_clone()?;
     let blob = image.blob(i)?;
-    // What is compressed twice counts by what it was at first.
+    // In an archive that is compressed as a whole, a layer may expand less, so that the two
+    // expansions together stay within the limit.
     let expansion = (request.limits.expansion / image.expanded()).max(1);
     let limits = Limits { expansion, ..request.limits };
     let outcome = layer::compile(blob, layer.diff_id, file, &limits, budgets, &progress);

@@ -1,4 +1,4 @@
-//! A build, pass by pass.
+//! A build: image, layers, merge, fsmeta, patches, upper, index, in this order.
 
 mod context;
 mod layers;
@@ -23,7 +23,7 @@ use fsimage::io::dir::Dir;
 use fsimage::tree::extents::Extents;
 use fsimage::tree::merge::{Merger, on_device};
 use fsimage::tree::weight::Weigh as _;
-use fsimage::tree::{InodeId, Kind, Stat, Tree};
+use fsimage::tree::{InodeId, Kind, Stat, Tree, Xattr};
 use fsimage::units::DeviceId;
 use oci::{Access, Image, ImageKey, ImageRef, Platform};
 
@@ -37,7 +37,8 @@ use crate::layer::limits::{Budgets, take_sparse};
 use crate::patch::content::Disks;
 use crate::progress::{Event, LayerName, Reporter};
 
-/// An image whose layers are one tree.
+/// The result of the merge: the image as one tree, and what the later passes need to know of
+/// its layers.
 struct Linked {
     tree: Tree<Extents>,
     devices: Vec<LayerDevice>,
@@ -46,7 +47,7 @@ struct Linked {
     summary: Summary,
 }
 
-/// Builds what `request` asks for.
+/// Builds the bundle that `request` asks for.
 ///
 /// # Errors
 /// It fails when the image cannot be read or lacks a signature that the manifest asks for, when
@@ -56,7 +57,7 @@ pub fn build(request: &Request, reporter: &dyn Reporter) -> Result<Summary> {
     build_by(request, &|| Staging::new(&request.output, request.force), reporter)
 }
 
-/// As [`build`], in the directory `parent`: only the last name of the output counts.
+/// As [`build`], in the open directory `parent`: only the last name of the output's path counts.
 ///
 /// # Errors
 /// It fails as [`build`] does, and when the output has no last name.
@@ -82,14 +83,14 @@ fn build_by(
     let (image, cache, budgets) = (&image, &cache, &budgets);
     let build = Build { request, image, budgets, cache, staging: Some(&staging), reporter };
     let ready = all_layers(&build)?;
-    // From here on, every layer is in the bundle: what its diff ID says, or what a repository
-    // of --cache-from, which the user trusts, has for it.
+    // From here on, the object of every layer is in the bundle. Its content is that of the
+    // diff ID, or what a repository of --cache-from, which the user trusts, has for it.
     shared::send(request, &ready, cache, reporter);
 
     reporter.event(Event::Stage("merge"));
     let linked = link(&build, ready)?;
     let Linked { tree, devices, disks, entries, mut summary } = linked;
-    // From here on, there is one tree, and no layer matters to it.
+    // From here on, the image is one tree, and it does not matter from which layer a file came.
 
     reporter.event(Event::Stage("write"));
     let fsmeta =
@@ -97,7 +98,8 @@ fn build_by(
     let (fsmeta_hash, fsmeta_size) = (fsmeta.blake3, fsmeta.file.metadata()?.len());
     summary.inodes = fsmeta.inodes;
     summary.bytes_out += fsmeta_size;
-    // Where FUSE holds the bundle, a directory with an open file in it cannot be renamed.
+    // Closed, because some file systems of FUSE cannot rename a directory with an open file
+    // in it.
     drop(fsmeta);
 
     reporter.event(Event::Stage("patch"));
@@ -105,9 +107,9 @@ fn build_by(
     let upper = patched.lay_out(&request.manifest)?;
     let size = upper.size();
     let upper = upper.write(fsmeta_hash, staging.create(bundle::UPPER)?)?;
-    // It has layers open, which may be those of the bundle.
+    // Closed for the same reason: it may have the bundle's layers open.
     drop(patched);
-    // From here on, all that a machine reads is there.
+    // From here on, everything that a machine reads is written.
 
     let mut disk = vec![vmdk::Extent { path: bundle::FSMETA.into(), size: fsmeta_size }];
     let on_disk = entries.iter().zip(&devices);
@@ -153,11 +155,11 @@ fn build_by(
     let json = seal::to_json(index).context(bundle::INDEX)?;
     write_file(&staging, bundle::INDEX, &json)?;
     staging.publish(request.force)?;
-    // From here on, the bundle is there, whole, and opens as every reader opens it.
+    // From here on, the bundle is at its place, and was checked as readers check it.
     Ok(summary)
 }
 
-/// Says what the patches of `request` would do; makes no bundle.
+/// Tells what the patches of `request` would change, without making a bundle.
 ///
 /// # Errors
 /// It fails when the image cannot be read or lacks a signature that the manifest asks for, when
@@ -177,9 +179,10 @@ pub fn preview(request: &Request, reporter: &dyn Reporter) -> Result<Preview> {
     Ok(Preview { upper, changes: patched.changes })
 }
 
+/// Finds the image, and reports its warnings.
 fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Signed>)> {
     let say = |text: &str| reporter.event(Event::Warning(text.to_owned()));
-    // Those of a manifest that was made by code were never checked.
+    // A manifest that was read from a file was checked before, one that code made was not.
     for patch in &request.manifest.patches {
         patch.op.check().with_context(|| patch.to_string())?;
     }
@@ -193,7 +196,7 @@ fn open(request: &Request, reporter: &dyn Reporter) -> Result<(Image, Option<Sig
     Ok((image, signed))
 }
 
-/// The config of `image`, with which a machine can start.
+/// The config of `image`, checked and changed so that a machine can start with it.
 fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config> {
     let warn = &mut |text| reporter.event(Event::Warning(text));
     let config = start::usable(Config::of(&image.config), warn);
@@ -201,8 +204,8 @@ fn config(image: &Image, boot: &Boot, reporter: &dyn Reporter) -> Result<Config>
     Ok(config)
 }
 
-/// Which image `request` means now: the digest of its manifest, or of its config
-/// where it has none. `say` is told whom this waits for.
+/// Finds the image that `request` means now; returns the digest of its manifest, or of its
+/// config if it has none. `say` is told which process this waits for.
 ///
 /// # Errors
 /// It fails when the image cannot be read, lacks a signature that the manifest asks for, or is
@@ -212,7 +215,8 @@ pub fn resolve(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<Digest>
     Ok(image.manifest_digest.unwrap_or(image.config_digest))
 }
 
-/// The image that `request` means, and who signed it, if somebody must have.
+/// The image that `request` means, and the signature that was checked, if the manifest asks
+/// for one.
 fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option<Signed>)> {
     let wanted = request.platform.clone().or_else(|| request.manifest.platform.clone());
     let wanted = wanted.unwrap_or_else(Platform::host);
@@ -232,11 +236,12 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     let image =
         Image::open(&reference, &wanted, &access).with_context(|| match reference.pin() {
             Some(_) => {
-                format!("as {} has it (build --update asks again)", request.lock.path.display())
+                let lock = request.lock.path.display();
+                format!("as {lock} pins it (build --update asks the registry again)")
             }
             None => format!("for {wanted}"),
         })?;
-    // Before it is written down that this is the image.
+    // Checked before the lock file records that this is the image.
     let signed = signed(request, &image, &access)?;
     if let Some(digest) = image.manifest_digest {
         request.lock.save(&mut lock, &reference, &wanted, digest, say)?;
@@ -244,7 +249,7 @@ fn find(request: &Request, say: &(dyn Fn(&str) + Sync)) -> Result<(Image, Option
     Ok((image, signed))
 }
 
-/// Who signed `image`, if the manifest says who must have.
+/// Checks the signature of `image`, if the manifest asks for one.
 fn signed(request: &Request, image: &Image, access: &Access) -> Result<Option<Signed>> {
     let Some(verify) = &request.manifest.verify_image else {
         return Ok(None);
@@ -254,6 +259,7 @@ fn signed(request: &Request, image: &Image, access: &Access) -> Result<Option<Si
     Ok(Some(Signed { digest, key: key.digest }))
 }
 
+/// Compiles the layers of the image, and reports them.
 fn all_layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     let Build { request, image, reporter, .. } = build;
     let names = image.layers.iter().map(|l| LayerName { digest: l.label(), bytes: l.size });
@@ -261,13 +267,13 @@ fn all_layers(build: &Build<'_>) -> Result<BTreeMap<DiffId, Ready>> {
     let ready = layers(build);
     let reference = &request.manifest.image;
     match reference {
-        // Whose layer it is, where it came from afar.
+        // Errors of a layer from a registry name the image.
         ImageRef::Registry { .. } => ready.with_context(|| reference.to_string()),
         _ => ready,
     }
 }
 
-/// Merges the layers of `image`, which are `ready`.
+/// Merges the layers of the image, which are `ready`.
 fn link(build: &Build<'_>, mut ready: BTreeMap<DiffId, Ready>) -> Result<Linked> {
     let Build { request, budgets, image, reporter, .. } = *build;
     let mut summary = Summary { layers: image.layers.len(), ..Summary::default() };
@@ -288,8 +294,8 @@ fn link(build: &Build<'_>, mut ready: BTreeMap<DiffId, Ready>) -> Result<Linked>
             }
             false => std::mem::replace(&mut ready.tree, Tree::new(Stat::IMPLIED_DIR)),
         };
-        // Each layer again, also one that is there twice: symbolic links can lead the
-        // same entries to other directories.
+        // A layer that occurs twice counts twice: through symbolic links, the same entries can
+        // get to other directories.
         take_sparse(&budgets.sparse, indexes(&tree))
             .with_context(|| format!("layer {} ({})", i + 1, layer.label()))?;
         let device = DeviceId(u16::try_from(i + 1).context("more than 65535 layers")?);
@@ -332,7 +338,7 @@ fn link(build: &Build<'_>, mut ready: BTreeMap<DiffId, Ready>) -> Result<Linked>
     Ok(Linked { tree, devices, disks, entries, summary })
 }
 
-/// Bytes of the chunk indexes that the files of a layer have in fsmeta.
+/// Bytes of the chunk indexes that the files of the layer `tree` have in fsmeta.
 fn indexes(tree: &Tree<Extents>) -> u64 {
     let of = |id| match &tree.inode(id).kind {
         Kind::File(extents) => index_bytes(extents),
@@ -341,19 +347,22 @@ fn indexes(tree: &Tree<Extents>) -> u64 {
     tree.ids().map(of).fold(0, u64::saturating_add)
 }
 
-/// Xattrs of fewer bytes find their place in an ext4, however they are cut.
+/// Bytes of xattrs that always fit into an inode's block of xattrs in ext4.
 const SMALL_XATTRS: usize = 2048;
 
-/// Tells of files that no machine can write to, because their xattrs do not fit into its
-/// upper when the file is copied there.
+/// The most bytes of an xattr in ext4 beside its name and its value: a header and padding.
+const XATTR_ENTRY: usize = 24;
+
+/// Warns of files that a machine cannot write to, because their xattrs do not fit into its
+/// upper when the file is copied there (copy-up).
 fn warn_of_large_xattrs(tree: &Tree<Extents>, reporter: &dyn Reporter) {
     let too_large = |id: &InodeId| {
         let xattrs = &tree.inode(*id).xattrs;
-        let bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-        bytes > SMALL_XATTRS && ext4::check_xattrs(xattrs).is_err()
+        let size = |xattr: &Xattr| xattr.name.len() + xattr.value.len() + XATTR_ENTRY;
+        xattrs.iter().map(size).sum::<usize>() > SMALL_XATTRS && ext4::check_xattrs(xattrs).is_err()
     };
     let mut large = tree.ids().filter(too_large);
-    // What layers above have hidden has no path.
+    // An inode that layers above have hidden has no path.
     let Some(path) = large.find_map(|id| tree.path_of(id)) else {
         return;
     };
@@ -366,6 +375,7 @@ fn warn_of_large_xattrs(tree: &Tree<Extents>, reporter: &dyn Reporter) {
     )));
 }
 
+/// The extents of the disk, each with its offset.
 fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {
     let mut offset = 0;
     let at = |extent: &vmdk::Extent| {
@@ -374,4 +384,33 @@ fn disk_map(extents: &[vmdk::Extent]) -> Vec<DiskExtent> {
         this
     };
     extents.iter().map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use fsimage::tree::{DirId, Inode, Name};
+
+    use super::*;
+
+    #[test]
+    fn many_small_xattrs_are_warned_of_like_few_large_ones() {
+        let warnings = |count: usize, len: usize| {
+            let xattr = |i: usize| Xattr {
+                name: format!("user.{i}").into_bytes().into(),
+                value: vec![0; len].into(),
+            };
+            let xattrs = (0..count).map(xattr).collect();
+            let kind = Kind::File(Extents::default());
+            let mut tree = Tree::new(Stat::IMPLIED_DIR);
+            let file = Inode { stat: Stat::IMPLIED_DIR, xattrs, kind };
+            tree.add(DirId::ROOT, Name::new(b"file").unwrap(), file).unwrap();
+            let said = Mutex::new(0);
+            warn_of_large_xattrs(&tree, &|_| *said.lock().unwrap() += 1);
+            said.into_inner().unwrap()
+        };
+        assert_eq!((warnings(1, 100), warnings(100, 1)), (0, 0));
+        assert_eq!((warnings(1, 5000), warnings(200, 1)), (1, 1));
+    }
 }

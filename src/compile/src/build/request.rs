@@ -1,4 +1,4 @@
-//! What is asked of a build, and what it tells.
+//! The input of a build, and its results.
 
 use std::path::PathBuf;
 
@@ -11,37 +11,38 @@ use crate::manifest::types::Manifest;
 use crate::patch::change::Change;
 
 /// What to build, where, and how.
+#[derive(Debug)]
 pub struct Request {
     /// The checked manifest: image, patches, upper and boot options.
     pub manifest: Manifest,
-    /// The directory that the bundle is to be.
+    /// The path at which the bundle is published.
     pub output: PathBuf,
     /// Replace a bundle that is there.
     pub force: bool,
     /// The directory of the cache, which is made if it is missing.
     pub cache_dir: PathBuf,
-    /// Layers at once; 0 is one for each core.
+    /// How many layers are compiled at the same time; 0 is one for each core.
     pub jobs: usize,
-    /// In place of the manifest's.
+    /// The platform, in place of the manifest's.
     pub platform: Option<Platform>,
     /// What layers and patches may cost at most.
     pub limits: Limits,
-    /// Seconds since 1970: the time of what patches make, in place of the
-    /// image's own.
+    /// The time of files that patches make, in seconds since 1970, in place of the image's
+    /// own.
     pub source_date_epoch: Option<i64>,
-    /// How registries are reached; documents are kept in the cache.
+    /// How registries are reached. Its `documents` are ignored: the cache holds them.
     pub access: Access,
     /// The lock file, and how the build uses it.
     pub lock: LockUse,
-    /// Repositories with compiled layers: what they have is not compiled.
+    /// Repositories from which compiled layers are taken.
     pub cache_from: Vec<Reference>,
-    /// Repositories that get the layers of this build.
+    /// Repositories to which the compiled layers of this build are sent.
     pub cache_to: Vec<Reference>,
 }
 
 impl Request {
-    /// A build of `manifest` into `output`, with its layers cached in `cache_dir`, and
-    /// everything else as the program has it without options.
+    /// A build of `manifest` into `output`, with its layers cached in `cache_dir`, and the
+    /// defaults of the program for everything else.
     pub fn new(
         manifest: Manifest,
         output: impl Into<PathBuf>,
@@ -63,13 +64,13 @@ impl Request {
         }
     }
 
-    /// How registries are reached: as was asked, with their documents in the cache.
+    /// How registries are reached, with the documents in the cache.
     pub(super) fn registries(&self) -> Access {
         Access { documents: Cache::documents_dir(&self.cache_dir), ..self.access.clone() }
     }
 }
 
-/// What a build made.
+/// Numbers of a finished build.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Layers of the image.
@@ -87,8 +88,8 @@ pub struct Summary {
 /// What a build would change in the image.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// Of each patch of the manifest.
+    /// The changes of each patch of the manifest.
     pub changes: Vec<Vec<Change>>,
-    /// Bytes of the upper.
+    /// Bytes of the upper that the bundle would have.
     pub upper: u64,
 }

@@ -1,9 +1,10 @@
-//! Compiled layers in a registry, shared by machines that build the same ones.
+//! The remote layer cache: compiled layers in a registry, shared by machines that build the
+//! same ones.
 //!
-//! Each is an artifact of its own, whose tag is format version and diff ID. That
-//! the object is what its diff ID says cannot be checked without compiling it
-//! again: who names such a repository trusts whoever writes there. Everything
-//! else is checked, and what is not right is compiled.
+//! Each is an artifact of its own, whose tag consists of format version and diff ID. That an
+//! object has the content of its diff ID could only be checked by compiling the layer: whoever
+//! names such a repository trusts everybody who may write there. Everything else is checked,
+//! and a layer that fails a check is compiled.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +33,7 @@ use crate::progress::{Event, Reporter};
 const ARTIFACT_TYPE: &str = "application/vnd.rootfs-compile.layer.v1";
 const RECORD_TYPE: &str = "application/vnd.rootfs-compile.layer.record.v1+json";
 
-/// What is known of an object.
+/// The config of such an artifact: the description of an object.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SharedRecord {
@@ -46,12 +47,13 @@ struct SharedRecord {
     uncompressed: u64,
 }
 
-/// The name of a layer's object in `repository`.
+/// The reference to a layer's object in `repository`.
 fn name(repository: &Reference, diff_id: DiffId) -> Reference {
     repository.with_tag(format!("v{FORMAT_VERSION}-{}", diff_id.hex()))
 }
 
-/// A layer's object from the first repository that has it, whole.
+/// Gets a layer's object from the first repository that has it undamaged. What goes wrong is a
+/// warning.
 pub(super) fn fetch(
     build: &Build<'_>,
     diff_id: DiffId,
@@ -90,7 +92,7 @@ fn fetch_from(
         "it is the object of another layer"
     );
     let [descriptor] = &found.manifest.layers[..] else {
-        anyhow::bail!("it has {} blobs", found.manifest.layers.len());
+        anyhow::bail!("it has {} blobs, not 1", found.manifest.layers.len());
     };
     let (is, most) = (descriptor.size, artifact::largest_blob(record.size));
     ensure!(is <= most, "its blob has {is} bytes; {most} would be enough");
@@ -106,16 +108,17 @@ fn fetch_from(
     let (_, hash, copied) = sink::copy(&mut stream, record.size.saturating_add(1), file)?;
     drop(stream);
     io::copy(&mut blob, &mut io::sink())?;
-    ensure!(copied == record.size, "it has other than the {} bytes it should", record.size);
+    ensure!(copied == record.size, "its object does not have the {} bytes it should", record.size);
     ensure!(hash == record.blake3, "its content is damaged");
     let object = slot.publish(made, hash, record.uncompressed)?;
-    // Half of it is left to layers that are compiled meanwhile.
+    // Half of the memory that is left stays for layers that are compiled at the same time.
     let left = budgets.metadata.limit().saturating_sub(budgets.metadata.used());
     let tree = read_object(&object, budgets, left / 2)?;
     Ok((object, tree))
 }
 
-/// Sends what the repositories lack. That it fails is no reason for a build to.
+/// Sends the layers that the repositories lack. A failure is a warning, and does not end the
+/// build.
 pub(super) fn send(
     request: &Request,
     ready: &BTreeMap<DiffId, Ready>,

@@ -1,4 +1,4 @@
-//! The upper: patches applied, a size chosen, an ext4 written.
+//! The upper: applies the patches, chooses a size, and writes an ext4.
 
 use std::fs::File;
 use std::io;
@@ -20,25 +20,27 @@ use crate::patch::change::{Change, Environment};
 use crate::patch::content::{Content, Disks};
 use crate::progress::Event;
 
-/// An upper of which nobody said how large it is to be.
+/// Bytes of an upper without a size in the manifest.
 const USUAL_SIZE: u64 = 4 << 30;
 
-/// Bytes that such an upper leaves to the guest, however much patches take.
+/// Bytes that such an upper has free for the guest. It becomes larger if the patches need
+/// more than the rest.
 const FREE: u64 = 3 << 30;
 
-/// Bytes of the largest upper that is made without being asked for: a few bytes of an
-/// image can be files that take a hundred thousand times as much when patches copy them.
+/// The most bytes of an upper without a size in the manifest. A few bytes of an image can be
+/// files that take a hundred thousand times as much when patches copy them.
 const MOST_UNASKED: u64 = 64 << 30;
 
-/// What an upper is to hold.
+/// The content of an upper.
 pub(super) struct UpperTree {
     tree: Tree<OnDisks>,
+    /// The changes of each patch, if they are recorded.
     pub changes: Vec<Vec<Change>>,
-    /// Of the patches; none if there are none.
+    /// Fingerprint of the patches; None if there are none.
     fingerprint: Option<blake3::Hash>,
 }
 
-/// A content with what it lies on.
+/// The content of a file, with the disks that hold its bytes.
 struct OnDisks {
     content: Content,
     disks: std::sync::Arc<Disks>,
@@ -58,8 +60,8 @@ impl ext4::Content for OnDisks {
     }
 }
 
-/// The time of what patches make: what the user set, else when the image was
-/// made, else 1970.
+/// The time of files that patches make: the time that the user `set`, else that at which the
+/// image was `created`, else 1970.
 pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
     let created = created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
     match (set, created) {
@@ -67,15 +69,15 @@ pub fn patch_time(set: Option<i64>, created: Option<&str>) -> Timestamp {
         (None, Some(at)) => {
             let nanos = at.as_nanosecond();
             let (sec, nsec) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
-            // The crate's times lie within the years -9999 and 9999.
+            // Does not overflow: jiff's times lie between the years -9999 and 9999.
             Timestamp { sec: sec as i64, nsec: nsec as u32 }
         }
         (None, None) => Timestamp::EPOCH,
     }
 }
 
-/// Applies the patches of the manifest to `tree`, whose contents lie on `disks`. Where no
-/// bundle is made, what they change is told.
+/// Applies the patches of the manifest to `tree`, whose files lie on `disks`. In a preview, the
+/// changes are recorded.
 pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) -> Result<UpperTree> {
     let Build { request, image, budgets, cache, staging, reporter } = *build;
     let manifest = &request.manifest;
@@ -107,7 +109,7 @@ pub(super) fn patch(build: &Build<'_>, (tree, disks): (Tree<Extents>, Disks)) ->
     Ok(UpperTree { tree, changes: patched.changes, fingerprint })
 }
 
-/// Refuses an upper that needs `least` bytes if nobody said how large it is to be.
+/// Refuses an upper without a size in the manifest that needs more than [`MOST_UNASKED`].
 fn unasked(least: u64) -> Result<()> {
     ensure!(
         least <= MOST_UNASKED,
@@ -118,7 +120,8 @@ fn unasked(least: u64) -> Result<()> {
     Ok(())
 }
 
-/// `/upper` is `tree`, `/work` is empty.
+/// The tree of the ext4, in which `/upper` is `tree` and `/work` is empty, as overlayfs needs
+/// it.
 fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
     let mut whole = Tree::new(Stat::IMPLIED_DIR);
     let upper = whole.append(tree)?;
@@ -127,7 +130,8 @@ fn with_work<C>(tree: Tree<C>) -> Result<Tree<C>> {
     Ok(whole)
 }
 
-/// An error of the file system's writer, whose paths begin at its own root.
+/// Converts an error of the ext4 writer, whose paths begin at the root of the ext4 and not at
+/// that of the guest.
 fn guest_error(error: ext4::Error) -> anyhow::Error {
     let text = format!("{:#}", anyhow::Error::from(error));
     match text.strip_prefix("upper/") {
@@ -136,7 +140,7 @@ fn guest_error(error: ext4::Error) -> anyhow::Error {
     }
 }
 
-/// An upper that is decided, and not written.
+/// An upper that is laid out, but not written.
 pub(super) struct PlannedUpper<'p> {
     layout: Layout<'p, OnDisks>,
     fingerprint: Option<blake3::Hash>,
@@ -172,11 +176,11 @@ impl PlannedUpper<'_> {
         self.layout.size()
     }
 
-    /// Writes the file system into `file`, and returns the hash of it. `base` is
-    /// the hash of what the upper lies on.
+    /// Writes the file system into `file`, and returns its hash. `base` is the hash of fsmeta,
+    /// over which the upper lies.
     pub(super) fn write(&self, base: Blake3, file: File) -> Result<ContentHash> {
-        // A kept upper is known by its UUID: it must be another one whenever
-        // what it began with is.
+        // Whether an upper that a user kept belongs to a bundle is told by its UUID: it must
+        // change whenever fsmeta or the patches do.
         let mut seed = *base.as_bytes();
         if let Some(fingerprint) = self.fingerprint {
             let mut hasher = blake3::Hasher::new_derive_key("rootfs-compile patched upper");
@@ -190,7 +194,7 @@ impl PlannedUpper<'_> {
     }
 }
 
-/// Hashes what is written.
+/// A sink that hashes what it writes.
 struct HashedSink {
     sink: FileSink,
     hash: NonzeroBlocks,

@@ -22,6 +22,7 @@ use crate::bundle_cache::record::{
 use crate::bundle_cache::remove;
 
 /// The place of one question.
+#[derive(Debug)]
 pub struct BundleSlot {
     /// The cache that it is in.
     root: PathBuf,
@@ -131,6 +132,7 @@ pub(super) fn make(dir: &Dir, name: &OsStr) -> Result<Dir> {
 }
 
 /// A locked place: nobody else compiles for it.
+#[derive(Debug)]
 pub struct Guard<'p> {
     place: &'p BundleSlot,
     dir: Dir,
@@ -138,6 +140,7 @@ pub struct Guard<'p> {
 }
 
 /// Room for a new answer, and what its inputs are like before it is compiled.
+#[derive(Debug)]
 pub struct Attempt<'g> {
     place: &'g BundleSlot,
     dir: &'g Dir,

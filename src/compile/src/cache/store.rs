@@ -15,11 +15,13 @@ use fsimage::io::{flock, hash, regular};
 use crate::cache::record::{self, Record, Stamp};
 
 /// A directory of compiled layers. Any number of builds may share it.
+#[derive(Debug)]
 pub struct Cache {
     dir: Dir,
 }
 
 /// One layer's place in the cache, locked until it is dropped.
+#[derive(Debug)]
 pub struct Slot {
     pub(super) dir: Dir,
     pub(super) hex: String,
@@ -28,6 +30,7 @@ pub struct Slot {
 }
 
 /// An object that has the content its record says.
+#[derive(Debug)]
 pub struct Object {
     /// The EROFS image of the layer, open.
     pub file: File,

@@ -3,7 +3,9 @@
 use anyhow::{Result, ensure};
 use fsimage::budget::{Bounds, Budget, EXPANSION, Steps};
 
-/// What a layer may cost at most. Past one of them it is an error.
+/// What a layer may cost at most. Past one of them it is an error, which names the limit by the
+/// option of `rootfs-compile` that raises it: `--max-xattr-bytes` is [`Limits::xattr_bytes`], and
+/// so with the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of the uncompressed stream.
@@ -32,6 +34,7 @@ pub struct Limits {
 }
 
 /// What the layers of one build may use up together.
+#[derive(Debug)]
 pub struct Budgets {
     /// Bytes of memory, of [`Limits::metadata_bytes`].
     pub metadata: Budget<'static>,

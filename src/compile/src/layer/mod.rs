@@ -36,6 +36,7 @@ pub use self::stream::Outcome;
 use self::stream::{Allowed, Stream};
 
 /// A layer compiled.
+#[derive(Debug)]
 pub struct Compiled {
     /// The tree that the layer alone describes, with its whiteouts and opaque directories as
     /// marks.
@@ -73,6 +74,7 @@ pub fn compile(
 }
 
 /// A tar that was taken apart for a patch: its files without an object around them.
+#[derive(Debug)]
 pub struct Loose {
     /// The tree that the tar describes; the data of its files lie in `file`.
     pub tree: Tree<Extents>,

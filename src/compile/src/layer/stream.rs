@@ -26,6 +26,7 @@ const WAITING: usize = 2;
 const AHEAD: u64 = ((CHUNKS + WAITING) * CHUNK) as u64;
 
 /// What the blob itself turned out to be.
+#[derive(Debug)]
 pub(super) struct BlobSeen {
     /// SHA-256 of the blob as it was read, still compressed.
     pub digest: Digest,
@@ -39,6 +40,7 @@ pub(super) struct BlobSeen {
 
 /// What was made of a blob, and what the blob turned out to be: it is read to its end
 /// even where nothing could be made of it.
+#[derive(Debug)]
 #[must_use = "what was made counts only once the blob was checked"]
 pub struct Outcome<T> {
     pub(super) made: Result<T>,

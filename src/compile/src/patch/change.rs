@@ -1,5 +1,6 @@
 //! What patches are applied with, and what they report.
 
+use std::fmt;
 use std::fs::File;
 
 use anyhow::Result;
@@ -30,7 +31,16 @@ pub struct Environment<'e> {
     pub records_changes: bool,
 }
 
+/// Without the closures.
+impl fmt::Debug for Environment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Environment");
+        shown.field("time", &self.time).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
 /// What became of the image's tree.
+#[derive(Debug)]
 pub struct Patched {
     /// What the upper's `/upper` is to hold.
     pub upper: Tree<Content>,

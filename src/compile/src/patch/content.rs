@@ -77,7 +77,7 @@ impl Eq for HostFile {}
 /// Disks that extents lie on, by device: number 1 comes first.
 ///
 /// Shared: an open file is one of a few that a process may have, and layers are many.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Disks(pub Vec<Arc<File>>);
 
 /// Bytes copied at once.

@@ -17,6 +17,7 @@ use crate::artifact::unpack::ArtifactFile;
 use crate::cache::store::Cache;
 
 /// Where a bundle goes.
+#[derive(Debug)]
 pub struct PullTarget {
     /// The directory that the bundle is to be.
     pub output: PathBuf,

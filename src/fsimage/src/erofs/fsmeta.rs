@@ -32,6 +32,7 @@ pub struct LayerDevice {
 }
 
 /// An image, written but not yet synced.
+#[derive(Debug)]
 pub struct Written {
     /// The file that holds the image.
     pub file: File,

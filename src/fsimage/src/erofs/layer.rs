@@ -35,6 +35,7 @@ pub enum WriteError {
 }
 
 /// A layer's object while its data arrive.
+#[derive(Debug)]
 pub struct ObjectWriter {
     sink: FileSink,
 }

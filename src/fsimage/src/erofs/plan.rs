@@ -89,6 +89,7 @@ pub struct Node {
 }
 
 /// Addresses of all metadata of a tree.
+#[derive(Debug)]
 pub struct Plan<'t> {
     /// The tree whose metadata are placed.
     pub tree: &'t Tree<Extents>,

@@ -37,7 +37,7 @@ fn encode_entry(xattr: &Xattr, out: &mut Vec<u8>) {
 }
 
 /// Xattrs that several inodes have, stored once, in the order of first use.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct SharedXattrs {
     /// Id of each: a quarter of its offset in `bytes`.
     ids: HashMap<Xattr, u32>,

@@ -14,6 +14,7 @@ use crate::ext4::limits::MAX_SIZE;
 const STEP: u64 = 1 << 20;
 
 /// Where everything lies that belongs to an inode.
+#[derive(Debug)]
 pub(super) struct Place {
     /// Content, in the order of the file.
     pub runs: Vec<Run>,
@@ -24,6 +25,7 @@ pub(super) struct Place {
 }
 
 /// Where everything lies in a file system of a given size.
+#[derive(Debug)]
 pub(super) struct Blocks {
     pub geometry: Geometry,
     pub journal_blocks: u32,

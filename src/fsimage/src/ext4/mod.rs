@@ -38,6 +38,7 @@ use crate::tree::xattrs::Xattrs;
 /// A tree that is laid out in a file system: its inodes have numbers, and its contents have
 /// blocks. Whiteouts become character devices 0:0, opaque directories get overlayfs's xattr, as
 /// overlayfs itself leaves them.
+#[derive(Debug)]
 pub struct Layout<'t, C> {
     tree: &'t Tree<C>,
     nodes: Nodes,

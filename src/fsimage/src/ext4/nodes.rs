@@ -17,6 +17,7 @@ const MAX_LINKS: u32 = 65_000;
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// An inode of the tree, numbered. Without an id it is lost+found.
+#[derive(Debug)]
 pub(super) struct Node {
     pub id: Option<InodeId>,
     pub parent: u32,
@@ -36,6 +37,7 @@ impl Node {
 }
 
 /// All inodes that the root leads to.
+#[derive(Debug)]
 pub(super) struct Nodes {
     /// The root first, then lost+found, which e2fsck wants.
     pub list: Vec<Node>,

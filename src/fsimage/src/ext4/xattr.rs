@@ -36,7 +36,7 @@ impl XattrError {
 }
 
 /// An inode's xattrs, divided.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Placed {
     /// What stands in the inode.
     pub inode: Vec<u8>,

@@ -10,6 +10,7 @@ use crate::io::dir::Dir;
 use crate::io::shared_dir;
 
 /// Something wrong, and where.
+#[derive(Debug)]
 pub struct Problem {
     /// The file or directory that is wrong.
     pub path: PathBuf,
@@ -20,7 +21,7 @@ pub struct Problem {
 }
 
 /// What a check found.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Checked {
     /// Things that were looked at and are right.
     pub good: usize,

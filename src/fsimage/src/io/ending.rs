@@ -26,6 +26,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// An action that is taken when a signal ends the process; dropping it takes the
 /// action back.
+#[derive(Debug)]
 #[must_use]
 pub struct Undo(u64);
 

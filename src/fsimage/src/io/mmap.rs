@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Mode, OFlags};
 
 /// A file's bytes, or none for an empty file, which cannot be mapped.
+#[derive(Debug)]
 pub struct Mapped(Option<memmap2::Mmap>);
 
 impl Deref for Mapped {

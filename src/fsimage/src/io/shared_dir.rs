@@ -118,6 +118,7 @@ pub fn is_ours(dir: &Dir, name: &OsStr) -> io::Result<()> {
 }
 
 /// A file to be locked by whoever uses what it stands for.
+#[derive(Debug)]
 pub struct LockFile {
     /// None if there is none, and none can be made.
     pub file: Option<File>,

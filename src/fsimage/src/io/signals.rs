@@ -12,6 +12,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Signals that are caught, until this is dropped.
+#[derive(Debug)]
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     came: Pending<SignalOnly>,

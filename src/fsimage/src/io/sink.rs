@@ -56,6 +56,7 @@ const HOLE: u64 = PAGE_SIZE;
 ///
 /// With [`FileSink::hashed`] the file's BLAKE3 is taken on the way; its first
 /// bytes may then be set at the end, because a superblock is known last.
+#[derive(Debug)]
 pub struct FileSink {
     part: Part,
     /// Offset of the first byte that is not hashed.

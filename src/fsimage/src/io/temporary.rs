@@ -31,6 +31,7 @@ static CAN_NAME: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").is
 
 /// A new file that is gone when this value is dropped, unless it got a name by
 /// [`Temporary::persist_new`] or [`Temporary::replace`].
+#[derive(Debug)]
 pub struct Temporary {
     file: File,
     /// Its directory, where it gets its name, whatever the directory's name leads to
@@ -40,6 +41,7 @@ pub struct Temporary {
 }
 
 /// A name that is removed when this value is dropped.
+#[derive(Debug)]
 struct Named {
     dir: Arc<OwnedFd>,
     name: OsString,

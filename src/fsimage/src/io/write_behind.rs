@@ -1,6 +1,7 @@
 //! Write-behind: a thread writes to the disk, past the page cache (O_DIRECT), while more is being
 //! made.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -33,6 +34,13 @@ pub(super) struct Part {
     used: Range<usize>,
     /// Whether the part is read soon, and belongs in the page cache.
     cached: bool,
+}
+
+/// Without the bytes.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part").field("offset", &self.offset).finish_non_exhaustive()
+    }
 }
 
 impl Part {
@@ -83,12 +91,14 @@ impl Part {
 /// Writes a file's parts on a thread of its own, past the page cache if the file system supports
 /// O_DIRECT. Data that nobody reads soon would only be copied to the cache, and be written back
 /// when the file is synced.
+#[derive(Debug)]
 pub(super) struct Behind {
     file: File,
     cached: bool,
     thread: Option<Thread>,
 }
 
+#[derive(Debug)]
 struct Thread {
     parts: Option<Sender<Part>>,
     spent: Receiver<Part>,

@@ -31,6 +31,7 @@ pub const PLINKS: &[u8] = b".wh..wh.plnk";
 /// An entry of a tar. What hides lower content is a [`Kind::Whiteout`], or a
 /// directory that is opaque and has no description; a hard link is a
 /// [`Kind::LowerLink`].
+#[derive(Debug)]
 pub struct JournalEntry<C> {
     /// As bytes: components would take several times the memory.
     path: Box<[u8]>,
@@ -50,6 +51,7 @@ impl<C> JournalEntry<C> {
 
 /// The entries of one layer: those that its tree stood for when the journal began, in the
 /// tree's order, and from then on those of the tar, in the tar's order.
+#[derive(Debug)]
 pub struct Journal(Vec<InodeId>);
 
 impl Journal {

@@ -20,6 +20,7 @@ use crate::tree::xattrs::DROPPED_XATTRS;
 use crate::units::DeviceId;
 
 /// The tree of all layers so far.
+#[derive(Debug)]
 pub struct Merger<'b, C> {
     tree: Tree<C>,
     bounds: Bounds<'b>,

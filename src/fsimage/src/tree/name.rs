@@ -173,6 +173,7 @@ pub fn shown(bytes: &[u8]) -> Shown<'_> {
 }
 
 /// What [`shown`] returns.
+#[derive(Debug)]
 pub struct Shown<'b>(&'b [u8]);
 
 impl fmt::Display for Shown<'_> {

@@ -21,6 +21,7 @@ pub enum Stuck {
     Steps(#[from] TooManySteps),
 }
 
+#[derive(Debug)]
 enum Step {
     Into(Name),
     /// `..`, which leads from the root to the root.
@@ -36,6 +37,7 @@ enum Step {
 /// Terminates because each name consumes a component, and only links add some, of which there
 /// are at most [`MAX_LINKS`]. All that it costs is in proportion to the steps, of which a build
 /// has so many: forty links can have eighty thousand.
+#[derive(Debug)]
 pub struct Resolver<'s> {
     /// The directories on the way, without the root, each with its name.
     stack: Vec<(DirId, Name)>,

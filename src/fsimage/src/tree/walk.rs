@@ -9,6 +9,7 @@ use crate::tree::name::{GuestPath, Name};
 ///
 /// One path grows and shrinks: all of them, kept at once, could be many times as large as
 /// the tree.
+#[derive(Debug)]
 pub struct DirWalk<'t, C> {
     tree: &'t Tree<C>,
     /// The path of the directory that came last. Whoever adds names to it takes them away

@@ -9,7 +9,7 @@ use super::*;
 use crate::layout_file;
 
 /// A layout in memory.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Layout {
     files: HashMap<String, Vec<u8>>,
     entries: Vec<serde_json::Value>,

@@ -1,5 +1,6 @@
-//! How registries are reached: the user's choices, and who may log in where.
+//! How registries are reached: the user's choices, and which registry gets which login.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::compression::Spool;
@@ -7,7 +8,10 @@ use crate::pace::{LEAST, Pace};
 use crate::reference::ImageRef;
 
 /// How registries are reached.
-#[derive(Clone, Default)]
+///
+/// Errors name these fields by the options of `rootfs-compile` that set them, such as
+/// `--insecure-registry`, `--ca-cert`, `--offline`, `--max-archive-bytes` and `--min-rate`.
+#[derive(Clone, Debug, Default)]
 pub struct Access {
     /// `HOST[:PORT]` of registries that are spoken to without TLS.
     pub insecure: Vec<String>,
@@ -23,9 +27,9 @@ pub struct Access {
     /// Bytes that an archive which is compressed as a whole may decompress to, in
     /// place of the default.
     pub archive_bytes: Option<u64>,
-    /// Of [`Access::document_bytes`], in place of the default.
+    /// The result of [`Access::document_bytes`], in place of the default.
     pub max_document_bytes: Option<u64>,
-    /// Bytes that a blob must bring for each second of waiting, in place of the default.
+    /// The least bytes of a blob for each second of waiting, in place of the default.
     pub min_rate: Option<u64>,
     /// Take a tag for what it last led to, and ask only for one that was never seen.
     pub known_tags: bool,
@@ -38,14 +42,23 @@ pub struct Credentials {
     pub name: String,
     /// The password, or a token in its place.
     pub password: String,
-    /// `HOST[:PORT]` as references have it. None: nobody gets them yet.
+    /// `HOST[:PORT]` as references have it. None: no registry gets them yet.
     pub registry: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, password: _, registry } = self;
+        let mut shown = f.debug_struct("Credentials");
+        shown.field("name", name).field("registry", registry).finish_non_exhaustive()
+    }
 }
 
 impl Credentials {
     /// Whether they are for the registry `host`.
     pub(super) fn is_for(&self, host: &str) -> bool {
-        /// What docker calls its own registry elsewhere.
+        /// Docker's files and API call Docker Hub by two names.
         fn known(host: &str) -> &str {
             if host == "index.docker.io" { "docker.io" } else { host }
         }
@@ -53,13 +66,13 @@ impl Credentials {
     }
 }
 
-/// Bytes of documents: those of an image have some KiB.
+/// The default of [`Access::document_bytes`]. The documents of an image have some KiB.
 const MAX_DOCUMENTS: u64 = 512 << 20;
 
 impl Access {
-    /// Gives [`Access::credentials`] to the registry of `image`, unless they name a registry
-    /// themselves: those of mirrors, of shared layers and of what
-    /// else a build asks are not the user's to know.
+    /// Makes [`Access::credentials`] those of the registry of `image`, unless they name a
+    /// registry themselves. Other registries that a build asks, such as those of shared
+    /// layers, must not get them.
     pub fn are_for(&mut self, image: &ImageRef) {
         let registry = image.registry_name().map(|name| name.registry().to_owned());
         if let Some(given) = &mut self.credentials
@@ -74,13 +87,26 @@ impl Access {
         Spool { dir: self.documents.clone(), limit: self.archive_bytes }
     }
 
-    /// Bytes of indexes, manifests and configs that are read to find an image.
+    /// The most bytes of indexes, manifests and configs that are read to find an image.
     pub fn document_bytes(&self) -> u64 {
         self.max_document_bytes.unwrap_or(MAX_DOCUMENTS)
     }
 
-    /// How slowly bytes may come.
+    /// The limit on how slowly a registry may send.
     pub(crate) fn pace(&self) -> Pace {
         Pace::new(self.min_rate.unwrap_or(LEAST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let (name, password) = ("ursula".to_owned(), "secret".to_owned());
+        let credentials = Some(Credentials { name, password, registry: None });
+        let shown = format!("{:?}", Access { credentials, ..Access::default() });
+        assert!(shown.contains("ursula") && !shown.contains("secret"), "{shown}");
     }
 }

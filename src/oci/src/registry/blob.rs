@@ -1,4 +1,4 @@
-//! A blob as it comes from the wire.
+//! Reads a blob from a registry as a stream, which resumes after failures.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use crate::pace::Pace;
 
 type Chunk = bytes::Bytes;
 
-/// Chunks on the way from the wire: enough that neither side waits for each.
+/// Chunks that may wait between the thread of the client and the reader: enough that neither
+/// waits for each chunk of the other.
 const CHUNKS: usize = 64;
 
-/// So many bytes make up for earlier failures: fewer, and a server could hold a
-/// build for as long as it likes.
+/// Bytes without a failure after which earlier failures do not count any more. If fewer were
+/// enough, a server could hold a build for as long as it likes.
 const ENOUGH: u64 = 64 << 10;
 
-/// Reads a blob. Where the wire breaks, it goes on from there.
+/// A reader of a blob. When the connection breaks, it resumes where it was.
 pub(super) struct BlobReader {
     client: Arc<Client>,
     digest: Digest,
@@ -30,11 +31,11 @@ pub(super) struct BlobReader {
     offset: u64,
     wire: Option<Receiver<reqwest::Result<Chunk>>>,
     chunk: Chunk,
-    /// Failures since enough came without one.
+    /// Failures that count, see [`ENOUGH`].
     failures: u32,
     /// Bytes since the last failure.
     since: u64,
-    /// Why there will be no more.
+    /// The error that ended the stream, which every further read repeats.
     failed: Option<String>,
     pace: Pace,
 }
@@ -64,7 +65,8 @@ impl BlobReader {
                 Err(failure) => self.failure(failure)?,
             }
         };
-        // A server may not know of ranges: then what was read comes once more.
+        // A server that does not support ranges sends the blob from its start: what was read
+        // before is skipped.
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let mut skip = if partial { 0 } else { self.offset };
         let (send, receive) = mpsc::channel(CHUNKS);
@@ -79,8 +81,8 @@ impl BlobReader {
                     }
                     Err(error) => Err(error),
                 };
-                // Nobody takes it any more: the build has failed.
                 let ended = chunk.is_err();
+                // Sending fails when the reader is gone, because the build has failed.
                 if send.send(chunk).await.is_err() || ended {
                     return;
                 }
@@ -90,7 +92,7 @@ impl BlobReader {
         Ok(())
     }
 
-    /// Whatever is read from now on is this failure.
+    /// Ends the stream: this failure is the result of every read from now on.
     fn give_up(&mut self, failure: Failure) -> io::Error {
         let text = match self.offset {
             0 => format!("{:#}", failure.error),
@@ -102,7 +104,7 @@ impl BlobReader {
 
     /// Waits for another try, or gives up.
     fn failure(&mut self, failure: Failure) -> io::Result<()> {
-        // Who was there a moment ago is likely to come back.
+        // A server that has sent something before is likely to come back.
         let retries = match failure.retries {
             1.. if self.offset > 0 => RETRIES,
             retries => retries,
@@ -139,7 +141,7 @@ impl Read for BlobReader {
                         let failure = Failure::fatal(self.client.says(&slow.to_string()));
                         return Err(self.give_up(failure));
                     }
-                    // What comes beyond the size is not the blob's.
+                    // Bytes beyond the blob's size are ignored.
                     let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
                     chunk.truncate(left);
                     self.offset += chunk.len() as u64;

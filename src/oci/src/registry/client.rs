@@ -1,6 +1,7 @@
-//! The client, behind a face that blocks: requests with what the registry wants
-//! to see, and what is read by them.
+//! The client of a registry, with a blocking interface: sends requests with the login that
+//! the registry asks for, and reads manifests.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -33,10 +34,10 @@ const USER_AGENT: &str = concat!("rootfs-compile/", env!("CARGO_PKG_VERSION"));
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// For all of a manifest, and for all of a login.
+/// How long all of a manifest, or all of a login, may take.
 const SHORT_ANSWER: Duration = Duration::from_secs(120);
 
-/// Bytes of a manifest, as registries limit them, and more.
+/// The most bytes of a manifest. Registries allow 4 MiB.
 const MAX_MANIFEST: usize = 16 << 20;
 
 /// What a client is made for.
@@ -46,35 +47,42 @@ pub(super) enum Purpose {
     Write,
 }
 
-/// A registry, as one repository is asked for.
+/// A client for one repository of a registry.
 pub(super) struct Client {
     runtime: Runtime,
     http: reqwest::Client,
-    /// For bodies that may take their time to send: whoever sends them looks
-    /// after that.
+    /// For uploads, which may take long: it has no read timeout, and whoever sends watches
+    /// for stalls.
     slow: reqwest::Client,
-    /// For what a login's secret is in: follows no redirect.
+    /// For requests that hold the secret of a login: it does not follow redirects.
     logins: reqwest::Client,
     pub(super) reference: Reference,
     purpose: Purpose,
-    /// Where all that is asked for begins, with a slash at the end.
+    /// The URL of the repository, with a slash at the end.
     base: Url,
     /// Registries that the user wants to be spoken to without TLS.
     insecure: Vec<String>,
     login: Login,
-    /// What the registry wants to see, once it has asked for it.
+    /// The value of `Authorization`, once the registry has asked for it.
     shown: Mutex<Option<HeaderValue>>,
 }
 
-/// What is asked for.
+/// What a request asks for, on which the meaning of its status depends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Manifest,
     Blob,
-    /// That something may be written.
+    /// To write a manifest, or to begin an upload.
     Write,
-    /// That what was begun goes on.
+    /// To go on with an upload.
     Rest,
+}
+
+/// Without the login.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("reference", &self.reference).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -97,7 +105,7 @@ impl Client {
                 .user_agent(USER_AGENT)
                 .redirect(redirects())
                 .dns_resolver(Resolver)
-                // Upload URLs hold what lets others write.
+                // The URL of an upload may hold a secret that lets others write.
                 .referer(false)
                 .connect_timeout(CONNECT_TIMEOUT);
             if let (Some(only), Some(name)) = (&connection.only, base.host_str()) {
@@ -133,7 +141,7 @@ impl Client {
         self.runtime.handle()
     }
 
-    /// Asks until it succeeds, or no further try helps.
+    /// Repeats `ask` until it succeeds, or no further try helps.
     pub(super) fn tried<T>(&self, ask: impl AsyncFn() -> Result<T, Failure>) -> Result<T> {
         tried(|| self.runtime().block_on(ask()))
     }
@@ -180,13 +188,14 @@ impl Client {
         while let Some(chunk) = response.chunk().await.map_err(|error| self.silence(&error))? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_MANIFEST {
-                return Err(Failure::fatal(self.says("a manifest without an end")));
+                let what = format!("the manifest has more than {MAX_MANIFEST} bytes");
+                return Err(Failure::fatal(self.says(&what)));
             }
         }
         Ok((bytes, told))
     }
 
-    /// The index of what refers to `digest`; `None` if the registry makes none.
+    /// The index of what refers to `digest`; `None` if the registry does not have this API.
     pub(super) fn referrers(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let asked = self.tried(async || {
             let path = format!("referrers/{digest}");
@@ -250,7 +259,7 @@ impl Client {
         self.send(&self.http, make, wanted).await
     }
 
-    /// Sends a request whose body may take its time.
+    /// Sends a request whose body may take long.
     pub(super) async fn upload(
         &self,
         make: impl Fn() -> Request,
@@ -259,7 +268,8 @@ impl Client {
         self.send(&self.slow, make, wanted).await
     }
 
-    /// Sends what `make` gives, again if the registry wants to see a login first.
+    /// Sends the request that `make` gives, and once more with a login if the registry asks
+    /// for one.
     async fn send(
         &self,
         http: &reqwest::Client,
@@ -269,7 +279,7 @@ impl Client {
         let mut asked = false;
         loop {
             let mut request = make();
-            // What an upload goes on at may be another host.
+            // An upload may go on at another host, which must not get the login.
             let is_own = request.url().origin() == self.base.origin();
             let shown = self.shown.lock().expect("no holder panics").clone();
             if let Some(shown) = shown.filter(|_| is_own) {
@@ -277,9 +287,9 @@ impl Client {
             }
             let response = http.execute(request).await.map_err(|error| self.silence(&error))?;
             let status = response.status();
-            // Where a redirect led to, nobody is told who the user is.
+            // A host that a redirect led to must not get the login, either.
             let is_here = response.url().origin() == self.base.origin();
-            // A token may also have become too old.
+            // This may be the first request, or the token has expired.
             if status == StatusCode::UNAUTHORIZED && is_here && !asked {
                 self.log_in(response.headers()).await?;
                 asked = true;
@@ -299,7 +309,7 @@ impl Client {
         }
     }
 
-    /// Gets what the registry wants to see, by the headers of its answer.
+    /// Logs in as `headers`, those of an answer with the status 401, ask for.
     async fn log_in(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let denied = || Failure::fatal(self.denied());
         let challenge = Challenge::of(headers).ok_or_else(denied)?;
@@ -332,7 +342,7 @@ impl Client {
         Ok(())
     }
 
-    /// Why the answer is none that was wanted.
+    /// The failure that an `answer` without success means.
     fn failure(&self, answer: &Answer, wanted: Wanted) -> Failure {
         let failure = match (answer.code, wanted) {
             (404, Wanted::Blob | Wanted::Manifest) => {
@@ -346,7 +356,7 @@ impl Client {
             (404, Wanted::Rest) => Failure::new(self.says("it has forgotten the upload"), RETRIES),
             (401 | 403, _) => Failure::fatal(self.denied()),
             (400, _) if answer.text.windows(12).any(|part| part == b"HTTPS server") => {
-                let what = "it speaks TLS: leave --insecure-registry away";
+                let what = "it speaks TLS: leave out --insecure-registry";
                 Failure::fatal(self.says(what))
             }
             _ => Failure::answer(&self.who(), answer),
@@ -354,13 +364,13 @@ impl Client {
         failure.quoting(answer)
     }
 
-    /// Where `path` of the repository is.
+    /// The URL of `path` in the repository.
     pub(super) fn url(&self, path: &str) -> Result<Url, Failure> {
         let what = || self.says(&format!("{path} is not a path of a URL"));
         self.base.join(path).map_err(|_| Failure::fatal(what()))
     }
 
-    /// Where `response` says to go on.
+    /// The URL at which `response` says that an upload goes on.
     pub(super) fn location(&self, response: &Response) -> Result<Url, Failure> {
         let url = response.url();
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -382,7 +392,7 @@ impl Client {
         anyhow!("{}: {what}", self.who())
     }
 
-    /// A request to which there was no answer.
+    /// The failure of a request that got no answer.
     pub(super) fn silence(&self, error: &reqwest::Error) -> Failure {
         Failure::silence(&self.who(), error)
     }
@@ -406,7 +416,7 @@ fn header(text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|error| Failure::fatal(error.into()))
 }
 
-/// Follows redirects, but none that leaves TLS.
+/// Follows redirects, except those from TLS to plain HTTP.
 fn redirects() -> Policy {
     Policy::custom(|attempt| {
         let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");

@@ -1,4 +1,4 @@
-//! Who the user is to a registry: as docker and podman have stored it.
+//! The logins that docker and podman have stored.
 
 use std::env;
 use std::io::ErrorKind;
@@ -12,10 +12,10 @@ use super::login::Login;
 use crate::distribution::Reference;
 use crate::store::MAX_DOCUMENT;
 
-/// The name under which docker stores what is for its own registry.
+/// The key under which docker stores the login for Docker Hub.
 const DOCKER_IO: &str = "https://index.docker.io/v1/";
 
-/// What is known of the user at the registry of `reference`; nobody, if nothing is.
+/// The stored login for the registry of `reference`; anonymous if there is none.
 pub(super) fn find(reference: &Reference) -> Result<Login> {
     for (path, is_named) in files() {
         let shown = path.display();
@@ -26,7 +26,7 @@ pub(super) fn find(reference: &Reference) -> Result<Login> {
         let bytes = match read().map_err(|error| (error.kind(), error)) {
             Ok(bytes) => without_blanks(bytes),
             Err((ErrorKind::NotFound | ErrorKind::NotADirectory, _)) => continue,
-            // Such as another user's home.
+            // A default place may be unreadable, such as another user's home.
             Err((ErrorKind::PermissionDenied, _)) if !is_named => continue,
             Err((_, error)) => return Err(anyhow!("{shown}: {error}")),
         };
@@ -39,8 +39,8 @@ pub(super) fn find(reference: &Reference) -> Result<Login> {
                     return Ok(Login::IdentityToken(token));
                 }
                 Err(CredentialRetrievalError::NoCredentialConfigured) => {}
-                // Helpers end so when they know nothing of a registry, and what
-                // they say may hold what is secret.
+                // Helpers fail when they have no login for a registry, too. What they print
+                // is not shown, because it may hold a secret.
                 Err(CredentialRetrievalError::HelperFailure { .. }) => {}
                 Err(CredentialRetrievalError::HelperCommunicationError) => bail!(
                     "{shown} names a credential helper that cannot be run (docker-credential-… in PATH)"
@@ -52,12 +52,12 @@ pub(super) fn find(reference: &Reference) -> Result<Login> {
     Ok(Login::Anonymous)
 }
 
-/// What the user at the registry of `reference` may be stored under in the file
-/// `bytes`, the best first.
+/// The keys under which the file `bytes` may have a login for the repository of `reference`,
+/// the best first.
 fn names(reference: &Reference, bytes: &[u8]) -> Vec<String> {
     let host = reference.registry();
     let mut names = vec![];
-    // podman tells users apart by what follows the host, the longest first.
+    // podman's keys may hold a part of the repository's name; the longest one counts.
     let mut name = format!("{host}/{}", reference.repository());
     loop {
         names.push(name.clone());
@@ -67,22 +67,22 @@ fn names(reference: &Reference, bytes: &[u8]) -> Vec<String> {
         }
     }
     if host == "docker.io" {
-        // Before the host alone, which fits keys of docker's that are no logins.
+        // Before the host alone, which also matches keys of docker's that are not logins.
         names.insert(names.len() - 1, DOCKER_IO.into());
     }
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     let known = |name: &str| ["auths", "credHelpers"].iter().any(|key| !value[key][name].is_null());
-    // What no key is called would only go to the helper for all, which may ask.
+    // A name without a key would only go to the default helper, which may prompt the user.
     names.retain(|name| name == host || name == DOCKER_IO || known(name));
     names
 }
 
-/// The file, without logins that are empty: what counts is in a helper then.
+/// The file without its empty logins, which docker writes where a helper has the login.
 fn without_blanks(bytes: Vec<u8>) -> Vec<u8> {
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
         return bytes;
     };
-    // To index what is not an object would panic.
+    // Indexing a value that is not an object would panic.
     let entries = value.get_mut("auths").and_then(|all| all.as_object_mut());
     for entry in entries.into_iter().flat_map(|all| all.values_mut()) {
         if let Some(entry) = entry.as_object_mut() {
@@ -92,8 +92,8 @@ fn without_blanks(bytes: Vec<u8>) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// Where credentials may be stored, and whether the user named the place. The
-/// first that has some counts.
+/// The files that may hold logins, each with whether the user named it. The first one that
+/// has a login counts.
 fn files() -> Vec<(PathBuf, bool)> {
     let dir = |name: &str| env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = dir("HOME");

@@ -14,6 +14,7 @@ use crate::distribution::Reference;
 use crate::store::MAX_DOCUMENT;
 
 /// A directory of documents. Any number of builds may share it.
+#[derive(Debug)]
 pub struct Documents(PathBuf);
 
 impl Documents {
@@ -22,13 +23,13 @@ impl Documents {
         Self(dir.to_owned())
     }
 
-    /// The cache that it is in.
+    /// The directory of the cache that holds it.
     fn root(&self) -> &Path {
         self.0.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(&self.0)
     }
 
-    /// The bytes of a file; `None` if there is none that this user may read. What is
-    /// there and no file is replaced.
+    /// The bytes of a file; `None` if there is no regular file that this user may read.
+    /// Something else in its place is replaced by the next write.
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         let read = || -> io::Result<Vec<u8>> {
             let dir = shared_dir::open(self.root(), path.parent().unwrap_or(&self.0))?;
@@ -47,7 +48,7 @@ impl Documents {
         self.0.join("sha256").join(digest.hex())
     }
 
-    /// The document, if it is there and undamaged.
+    /// The document `digest`, if it is there and undamaged.
     ///
     /// # Errors
     /// When reading fails for another reason than that the file is absent or this user
@@ -57,7 +58,7 @@ impl Documents {
         Ok(bytes.filter(|bytes| Digest::of(bytes) == digest))
     }
 
-    /// Keeps `bytes` under their digest, which is returned.
+    /// Stores `bytes` under their digest, and returns it.
     ///
     /// # Errors
     /// When the file cannot be written, for another reason than that this user may only
@@ -68,13 +69,13 @@ impl Documents {
         Ok(digest)
     }
 
-    /// Where it is kept what `reference` led to.
+    /// The file that holds the digest to which `reference` last led.
     pub fn tag(&self, reference: &Reference) -> PathBuf {
-        // A name of any length and with any character, as one of a file.
+        // Hashed, because a file's name is shorter than references may be.
         self.0.join("tags").join(Digest::of(reference.to_string().as_bytes()).hex())
     }
 
-    /// The digest that the file `tag` holds; None if it holds none, or is not there.
+    /// The digest that the file `tag` holds; `None` if it does not hold one, or is not there.
     ///
     /// # Errors
     /// When reading fails for another reason than that the file is absent or this user
@@ -84,7 +85,7 @@ impl Documents {
         Ok(text.and_then(digest_of))
     }
 
-    /// Keeps `digest` as what the file `tag` holds.
+    /// Writes `digest` to the file `tag`.
     ///
     /// # Errors
     /// When the file cannot be written, for another reason than that this user may only
@@ -93,8 +94,7 @@ impl Documents {
         self.write(tag, format!("{digest}\n").as_bytes())
     }
 
-    /// Writes a file that appears whole. Where this user may only read, it is as if
-    /// nothing were kept.
+    /// Writes a file atomically. Does nothing in a directory that this user can only read.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let write = || -> io::Result<()> {
             let dir = shared_dir::create(self.root(), path.parent().unwrap_or(&self.0))?;
@@ -106,8 +106,8 @@ impl Documents {
         }
     }
 
-    /// Checks every document, and removes what is not what it is called if `remove` is
-    /// set, as well as files of killed runs.
+    /// Checks every document, and removes the damaged ones if `remove` is set. Temporary files
+    /// of killed runs are removed in any case.
     ///
     /// # Errors
     /// When a directory cannot be opened or listed; what is wrong with a document is
@@ -122,7 +122,7 @@ impl Documents {
             checked.leftovers += temporary::remove_left_in(dir.file()).unwrap_or(0);
             let Some(by_digest) = by_digest else { continue };
             for name in names {
-                // Whatever else is there is none of this program's.
+                // Files of other names are not this program's.
                 if name.len() != 64 || !name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit) {
                     continue;
                 }

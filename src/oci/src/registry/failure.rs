@@ -1,5 +1,4 @@
-//! Requests that did not succeed: what that means to people, and whether another
-//! try helps.
+//! Requests that did not succeed: the message for people, and whether another try may help.
 
 use std::error::Error as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +7,7 @@ use anyhow::anyhow;
 use reqwest::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// Waits before another try: twice as long each time.
+/// The wait before the second try. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// A server that wants to be left alone for longer is not asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -16,13 +15,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Tries after the first.
 pub(super) const RETRIES: u32 = 5;
 
-/// Tries after the first where there is no connection: what is not there will
-/// hardly come.
+/// Tries after the first where no connection could be made: a server that is not there is
+/// unlikely to appear.
 const CONNECT_RETRIES: u32 = 2;
 
-/// Bytes of an answer that an error may need.
+/// The most bytes that are read of an answer without success, for the message in it.
 const MAX_TEXT: usize = 64 << 10;
-/// How long it may take to come.
+/// How long reading them may take.
 const TEXT_TIME: Duration = Duration::from_secs(10);
 
 /// A request that did not succeed.
@@ -40,12 +39,12 @@ impl Failure {
         Self { error, retries, after: None }
     }
 
-    /// One that no further try helps.
+    /// A failure for which no further try helps.
     pub(super) fn fatal(error: anyhow::Error) -> Self {
         Self::new(error, 0)
     }
 
-    /// There was no answer. `who` is whom was asked.
+    /// The failure of a request that got no answer from `who`.
     pub(super) fn silence(who: &str, error: &reqwest::Error) -> Self {
         // The last cause says most; the first would show a URL, which may have
         // secrets in it.
@@ -74,7 +73,7 @@ impl Failure {
         Self::new(anyhow!("{who}: there is no answer{cause}{hint}"), retries)
     }
 
-    /// The answer was this, which is no success and has no meaning of its own.
+    /// The failure of a request to `who`, by nothing but the status of the answer.
     pub(super) fn answer(who: &str, answer: &Answer) -> Self {
         let code = answer.code;
         let error = anyhow!("{who}: it answers {code}");
@@ -98,14 +97,14 @@ impl Failure {
         self
     }
 
-    /// Waits before try number `tries` is made again.
+    /// Waits before the next try, when `tries` were made after the first.
     pub(super) fn wait(&self, tries: u32) {
         let usual = FIRST_WAIT * 2u32.saturating_pow(tries.min(RETRIES));
         std::thread::sleep(self.after.unwrap_or_default().max(usual));
     }
 }
 
-/// Asks, and asks again as long as a failure may pass.
+/// Repeats `ask` until it succeeds, or fails in a way that no further try helps.
 pub(super) fn tried<T>(ask: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
     let mut tries = 0;
     loop {
@@ -118,13 +117,13 @@ pub(super) fn tried<T>(ask: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T
     }
 }
 
-/// An answer that is no success.
+/// An answer without success.
 pub(super) struct Answer {
     pub code: u16,
-    /// What the registry says of it.
+    /// The registry's own message.
     message: Option<String>,
     after: Option<Duration>,
-    /// The beginning of its text.
+    /// The beginning of its body.
     pub text: Vec<u8>,
 }
 
@@ -139,7 +138,7 @@ impl Answer {
                 text.extend_from_slice(&chunk);
             }
         };
-        // What has come by then will do.
+        // What came before the timeout is enough for a message.
         let _ = tokio::time::timeout(TEXT_TIME, read).await;
         let value = crate::foreign_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
         let message = value["errors"][0]["message"].as_str().filter(|text| !text.is_empty());
@@ -147,7 +146,8 @@ impl Answer {
     }
 }
 
-/// How long the server wants to be left alone: seconds, or until a time.
+/// How long the server wants to be left alone, by its header Retry-After: a number of
+/// seconds, or a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {

@@ -1,4 +1,4 @@
-//! Logins: what a registry wants to see of a request, and where it is got.
+//! Logins: answers a registry's challenge, by a password or by a token of a token server.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::failure::{Answer, Failure};
 
-/// Bytes of a token server's answer.
+/// The most bytes of a token server's answer.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// Who the user is to a registry.
@@ -32,7 +32,7 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    /// What these headers ask for, if it is known here.
+    /// The challenge in `headers`; `None` if there is none of a known scheme.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
         let mut basic = None;
@@ -57,20 +57,20 @@ fn param(challenge: &ChallengeRef<'_>, name: &str) -> Option<String> {
     Some(found.1.to_unescaped())
 }
 
-/// Why there is nothing to show.
+/// Why a challenge was not answered.
 pub(super) enum Refusal {
-    /// The login is not good enough.
+    /// The login was refused, or is not of the kind that the registry asks for.
     Denied,
     Failed(Failure),
 }
 
 impl Login {
-    /// What answers `challenge`, as the header Authorization: for the actions of
-    /// `scope`, if a token server gives it. `who` is the registry in errors.
+    /// The value of the header Authorization that answers `challenge`. A token server is
+    /// asked for a token with the actions of `scope`. `who` is the registry in errors.
     ///
-    /// Unless the user is anonymous, `http` must follow no redirect: whatever a token
-    /// server's answer names would get the body of a POST again, and the identity
-    /// token is in there.
+    /// Unless the user is anonymous, `http` must not follow redirects: the body of a POST,
+    /// which holds the identity token, would be sent again to wherever the server's answer
+    /// leads.
     pub(super) async fn answer(
         &self,
         challenge: &Challenge,
@@ -86,7 +86,7 @@ impl Login {
                 format!("Bearer {token}")
             }
         };
-        header(&text).ok_or_else(|| failed(who, "its token is none"))
+        header(&text).ok_or_else(|| failed(who, "its token is not a valid header value"))
     }
 
     async fn token(
@@ -142,7 +142,8 @@ impl Login {
         while let Some(chunk) = response.chunk().await.map_err(silent)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_ANSWER {
-                return Err(failed(&who, "an answer without an end"));
+                let what = format!("its answer has more than {MAX_ANSWER} bytes");
+                return Err(failed(&who, &what));
             }
         }
         let given = crate::foreign_json::from_slice::<Given>(&bytes).ok();
@@ -151,7 +152,7 @@ impl Login {
         tokens.next().ok_or_else(|| failed(&who, "it gives no token"))
     }
 
-    /// The token server to which an answer to `challenge` would go without TLS.
+    /// The token server to which answering `challenge` would send the login without TLS.
     pub(super) fn exposed_by<'c>(&self, challenge: &'c Challenge) -> Option<&'c Url> {
         match challenge {
             Challenge::Bearer { realm, .. } if *self != Self::Anonymous => {

@@ -1,8 +1,8 @@
 //! Images in a registry: manifests and configs by digest, layers as streams.
 //!
-//! To whoever reads it, a registry is a layout with blobs and one entry, which is
-//! what the reference names. What was read of an image, its layers
-//! apart, is kept on disk, so that it can be built again without a connection.
+//! The rest of the crate reads an image in a registry like a layout with one entry, which is
+//! what the reference names. Manifests and configs are kept on disk, so that an image whose
+//! layers are cached can be built again without a connection.
 
 pub(super) mod access;
 mod blob;

@@ -1,10 +1,9 @@
 //! Which registries are spoken to without TLS.
 //!
-//! Those that the user names, and those on loopback that do not speak TLS: docker
-//! and podman take these, too, and nobody but this machine hears what is said
-//! there. Whether a registry on loopback speaks TLS is found out by a handshake
-//! that is begun and dropped. So a certificate that is not trusted stays an error,
-//! and no login is sent before it is clear how.
+//! Those that the user names, and those on loopback that do not speak TLS: docker and podman
+//! accept these, too, and what is sent there does not leave the machine. Whether a registry
+//! on loopback speaks TLS is found out by a handshake that is begun and dropped. So a
+//! certificate that is not trusted stays an error, and no login is sent before that is known.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -22,21 +21,21 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Connection {
     pub scheme: &'static str,
-    /// On loopback and without TLS: the only addresses to connect to, and no proxy.
+    /// On loopback and without TLS, the only addresses to connect to, without a proxy.
     pub only: Option<Vec<SocketAddr>>,
 }
 
 const HTTPS: Connection = Connection { scheme: "https", only: None };
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For the first byte of an answer to a handshake, on this very machine.
+/// How long the first byte of an answer to a handshake may take, on this very machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How to connect to the registry `host`, `HOST[:PORT]`; `insecure` are those that
-/// the user named.
+/// How to connect to the registry `host`, `HOST[:PORT]`. `insecure` are the registries that
+/// the user wants to be spoken to without TLS.
 ///
 /// # Errors
-/// When it is not clear who that is.
+/// When several servers on loopback answer without TLS, and are not known to be one user's.
 pub(super) fn connection(host: &str, insecure: &[String]) -> Result<Connection> {
     if insecure.iter().any(|insecure| insecure == host) {
         return Ok(Connection { scheme: "http", only: None });
@@ -49,8 +48,8 @@ pub(super) fn connection(host: &str, insecure: &[String]) -> Result<Connection> 
 
 /// How to connect to the registry `url`, whose `addresses` are all on loopback.
 ///
-/// Any user of this machine may listen on an address that the registry leaves free. So
-/// each is asked, and one that answers by TLS settles it for all of them.
+/// Any user of this machine may listen on an address that the registry leaves free. So each
+/// address is asked, and if one answers by TLS, TLS is used.
 fn to(url: &Url, addresses: Vec<SocketAddr>) -> Result<Connection> {
     let mut plain = Vec::new();
     for address in &addresses {
@@ -60,7 +59,7 @@ fn to(url: &Url, addresses: Vec<SocketAddr>) -> Result<Connection> {
             HelloAnswer::None => {}
         }
     }
-    // Without a port, each scheme has one of its own.
+    // The addresses that were asked have the port of HTTPS; plain HTTP has another one.
     if plain.is_empty() && url.port().is_none() {
         plain = addresses.into_iter().map(|a| SocketAddr::new(a.ip(), 80)).collect();
         plain.retain(|address| TcpStream::connect_timeout(address, CONNECT_TIMEOUT).is_ok());
@@ -74,14 +73,14 @@ fn to(url: &Url, addresses: Vec<SocketAddr>) -> Result<Connection> {
 
 /// Refuses `servers` that are not known to be one user's.
 fn of_one_user(servers: &[SocketAddr]) -> Result<()> {
-    /// Bytes of a table of connections.
+    /// The most bytes of a table of connections.
     const MAX_TABLE: u64 = 64 << 20;
     let [_, _, ..] = servers else {
         return Ok(());
     };
     let mut table = String::new();
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        // Without it, nothing is known.
+        // If it cannot be read, no listener is known, and the servers are refused.
         let _ = File::open(path).and_then(|f| f.take(MAX_TABLE).read_to_string(&mut table));
     }
     let known: Vec<Vec<u32>> = servers.iter().map(|server| listeners(&table, *server)).collect();
@@ -99,7 +98,7 @@ fn of_one_user(servers: &[SocketAddr]) -> Result<()> {
     Ok(())
 }
 
-/// The users who listen on `address`, as a `table` of the kernel's has them
+/// The users who listen on `address`, by the kernel's `table` of connections
 /// (`/proc/net/tcp`).
 fn listeners(table: &str, address: SocketAddr) -> Vec<u32> {
     const LISTEN: &str = "0A";
@@ -112,7 +111,7 @@ fn listeners(table: &str, address: SocketAddr) -> Vec<u32> {
         let is_there = match ip {
             _ if ip.to_canonical() == address.ip() => true,
             IpAddr::V4(ip) => ip.is_unspecified() && address.is_ipv4(),
-            // On all addresses of both kinds, mostly.
+            // A socket on `::` mostly gets connections over IPv4 as well.
             IpAddr::V6(ip) => ip.is_unspecified(),
         };
         let port = u16::from_str_radix(port, 16).ok()?;
@@ -121,7 +120,7 @@ fn listeners(table: &str, address: SocketAddr) -> Vec<u32> {
     table.lines().filter_map(user).collect()
 }
 
-/// An address as the kernel's tables have it: words of the machine, in hex.
+/// Parses an address as the kernel's tables have it: words in the machine's byte order, in hex.
 fn table_ip(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| -> Option<[u8; 4]> {
         Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.to_ne_bytes())
@@ -139,7 +138,7 @@ fn table_ip(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// The addresses of `host`, if it is on loopback with all of them.
+/// The URL and the addresses of `host`, if all of these are on loopback.
 fn loopback(host: &str) -> Option<(Url, Vec<SocketAddr>)> {
     let url: Url = format!("https://{host}/").parse().ok()?;
     let name = url.host_str()?;
@@ -181,7 +180,7 @@ fn ask(url: &Url, address: &SocketAddr) -> HelloAnswer {
     let mut first = [0];
     let answered = hello(url).and_then(|hello| {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).ok()?;
-        // Whoever closes at once may do so before all is sent.
+        // A server may close the connection before all is sent, having answered or not.
         let _ = stream.write_all(&hello);
         Some(stream.read(&mut first))
     });
@@ -212,8 +211,8 @@ fn hello(url: &Url) -> Option<Vec<u8>> {
     Some(hello)
 }
 
-/// Whether a login may be sent to `realm` without TLS, for a registry that is
-/// itself spoken to without: on this machine, or where the user allowed that.
+/// Whether a login may be sent to the token server `realm` without TLS, for a `registry` that
+/// is itself spoken to without: on this machine, or where the user allowed that.
 pub(super) fn may_have_login(realm: &Url, registry: &Url, insecure: &[String]) -> bool {
     let Some(host) = realm.host_str() else {
         return false;

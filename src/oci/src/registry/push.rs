@@ -1,4 +1,4 @@
-//! Blobs and manifests to a registry.
+//! Sends blobs and manifests to a registry.
 
 use std::fs::File;
 use std::io;
@@ -24,12 +24,14 @@ use crate::not_there::NotThere;
 /// Bytes of one piece on the wire.
 const PIECE: u64 = 256 << 10;
 
-/// How long a registry may take no further piece.
+/// The time without progress after which an upload has stalled.
 const STALL: Duration = Duration::from_secs(60);
-/// Bytes that it looks at in a second at least, once it has a blob whole.
+/// Bytes a second at which a registry at least checks a blob that it has got whole, which
+/// takes time before it answers.
 const DIGESTION: u64 = 2 << 20;
 
 /// A repository that is written to.
+#[derive(Debug)]
 pub struct Repository(Client);
 
 impl Repository {
@@ -69,7 +71,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Puts a body of `size` bytes to `url`, for as long as something of it goes.
+    /// Puts a body of `size` bytes to `url`; fails when the upload stalls.
     async fn put(
         &self,
         url: &Url,
@@ -102,14 +104,14 @@ impl Repository {
         tokio::select! {
             answer = self.0.upload(make, wanted) => answer,
             at = stalled => {
-                let what = format!("it takes nothing any more (at byte {at} of {size})");
+                let what = format!("the upload stalled at byte {at} of {size}");
                 Err(Failure::new(self.0.says(&what), 1))
             }
         }
     }
 
-    /// Gives the manifest `bytes` the name that the repository was opened by. If it
-    /// has a `subject`, it can be found from there.
+    /// Puts the manifest `bytes` under the tag that the repository was opened by. If it has a
+    /// `subject`, it becomes one of the subject's referrers.
     ///
     /// # Errors
     /// When the registry cannot be reached or does not take the manifest, or the list of
@@ -119,8 +121,8 @@ impl Repository {
         self.put_and_list(tag, bytes, media_type)
     }
 
-    /// Puts the manifest `bytes`, which has a `subject`, without a name: it is found from
-    /// there.
+    /// Puts the manifest `bytes` without a tag: it has a `subject`, and is found as one of the
+    /// subject's referrers.
     ///
     /// # Errors
     /// When the registry cannot be reached or does not take the manifest, or the list of
@@ -150,8 +152,9 @@ impl Repository {
         })
     }
 
-    /// Registries that do not look for subjects themselves have a tag for each,
-    /// made of its digest, that lists what refers to it (OCI distribution 1.1).
+    /// Adds the manifest `bytes` to the list of `subject`'s referrers. A registry without the
+    /// API for referrers has this list as an index, under a tag that is made of the subject's
+    /// digest (OCI distribution 1.1).
     fn list_referrer(&self, subject: &str, bytes: &[u8], manifest: &Value) -> Result<()> {
         let tag = subject.replacen(':', "-", 1);
         let mut list = match if_there(self.0.manifest(&self.0.reference.with_tag(&*tag)))? {
@@ -159,7 +162,7 @@ impl Repository {
             None => json!({ "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [] }),
         };
         let Some(entries) = list["manifests"].as_array_mut() else {
-            // Somebody else has that name for something else.
+            // Somebody else uses that tag for something other than an index.
             return Ok(());
         };
         let digest = Digest::of(bytes).to_string();
@@ -175,7 +178,7 @@ impl Repository {
         self.put_manifest(&tag, &serde_json::to_vec(&list)?, media_type::INDEX).map(drop)
     }
 
-    /// Whether the name leads to something already.
+    /// Whether the tag that the repository was opened by exists already.
     ///
     /// # Errors
     /// When the registry cannot be reached, or answers with something other than a
@@ -203,7 +206,7 @@ fn if_there<T>(asked: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// The `size` bytes of `file`, which count in `sent` as they are taken.
+/// The `size` bytes of `file` as a stream, which notes in `sent` how many were taken.
 fn pieces(
     file: Arc<File>,
     size: u64,

@@ -1,5 +1,5 @@
-//! What drives requests: one thread, which is started here because tokio panics
-//! where it cannot start its own.
+//! The async runtime that drives requests. Its threads are started here, because tokio
+//! panics where it cannot start one.
 
 use std::net::ToSocketAddrs as _;
 
@@ -9,8 +9,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// A runtime on a thread of its own, until it is dropped. Nobody waits then for what
-/// is still on the wire.
+/// A runtime on a thread of its own. Dropping it does not wait for requests that still run.
 pub(super) struct Runtime {
     handle: Handle,
     /// Dropped to end the thread.
@@ -25,7 +24,7 @@ impl Runtime {
             let handle = runtime.handle().clone();
             let (running, ended) = oneshot::channel();
             threads::spawn("registry", move || {
-                // The other end is dropped, and sends nothing.
+                // Returns when the sender is dropped; nothing is ever sent.
                 let _ = runtime.block_on(ended);
                 runtime.shutdown_background();
             })?;
@@ -34,13 +33,13 @@ impl Runtime {
         start().context("starting the registry client")
     }
 
-    /// Requests go on there.
+    /// The handle by which requests are run.
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
 }
 
-/// The system's resolver, on a thread for each name.
+/// The system's resolver, which blocks: each name gets a thread.
 pub(super) struct Resolver;
 
 impl Resolve for Resolver {
@@ -48,9 +47,9 @@ impl Resolve for Resolver {
         Box::pin(async move {
             let (tell, told) = oneshot::channel();
             threads::spawn("resolver", move || {
-                // The port is put in by whoever asks.
+                // The caller puts in the port.
                 let found = (name.as_str(), 0).to_socket_addrs();
-                // Whoever asked may have gone.
+                // The caller may have given up.
                 let _ = tell.send(found);
             })?;
             let addresses: Addrs = Box::new(told.await??);

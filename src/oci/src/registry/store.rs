@@ -1,4 +1,4 @@
-//! One image of a registry, as what reads layouts sees it.
+//! An image in a registry as a store, to be read like a layout.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -18,30 +18,31 @@ use crate::pace::{LEAST, Pace};
 use crate::store::{Key, MAX_DOCUMENT, Store};
 use crate::{json, layout};
 
-/// One image of a registry, as a store of a layout.
+/// The store of what one reference to a registry names.
+#[derive(Debug)]
 pub struct RegistryStore {
     reference: Reference,
     client: Option<Arc<Client>>,
     documents: Documents,
-    /// What the reference led to.
+    /// Digest of what the reference led to.
     named: Digest,
-    /// The entry of what the reference led to, once that was read.
+    /// The descriptor of what the reference led to, once that was read.
     entry: Option<Descriptor>,
     known: Mutex<Known>,
     min_rate: u64,
 }
 
-/// What the documents so far tell of others.
-#[derive(Default)]
+/// What the documents that were read say of other blobs.
+#[derive(Debug, Default)]
 struct Known {
     /// Digests that are manifests or indexes.
     manifests: HashSet<Digest>,
-    /// Bytes of what a digest is of.
+    /// The size of each blob.
     sizes: HashMap<Digest, u64>,
 }
 
 impl RegistryStore {
-    /// Asks for what `reference` names.
+    /// Opens what `reference` names.
     ///
     /// # Errors
     /// When the registry does not have it or cannot be reached, it is not cached while
@@ -107,8 +108,8 @@ impl RegistryStore {
         }
     }
 
-    /// The index of what refers to `digest`: the registry's own, or that which a tag made
-    /// of the digest leads to, where a registry makes none (OCI distribution 1.1).
+    /// The index of what refers to `digest`: by the registry's API for referrers or, where it
+    /// has none, by the tag that is made of the digest (OCI distribution 1.1).
     ///
     /// # Errors
     /// When the registry cannot be reached or answers with something other than a
@@ -141,7 +142,7 @@ impl RegistryStore {
         Ok(is_there.then(|| Digest::of(&bytes)))
     }
 
-    /// Keeps what `reference` led to, for when there is no connection.
+    /// Stores what `reference` led to, for when there is no connection.
     fn keep(&self, reference: &Reference, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let digest = self.documents.put(&bytes)?;
         self.documents.set_tag(&self.documents.tag(reference), digest)?;
@@ -149,7 +150,7 @@ impl RegistryStore {
         Ok(bytes)
     }
 
-    /// What was kept of `reference`.
+    /// The stored answer for `reference`.
     fn known_tag(&self, reference: &Reference) -> Result<Option<Vec<u8>>> {
         let digest = self.documents.get_tag(&self.documents.tag(reference))?;
         digest.map(|digest| self.by_digest(digest)).transpose()
@@ -208,8 +209,8 @@ impl RegistryStore {
         self.known.lock().expect("no holder panics")
     }
 
-    /// Takes down what `document` says of others. What is no document of an
-    /// image says nothing; the layout's reader tells why.
+    /// Records what `document` says of other blobs. Bytes that are not a manifest or an index
+    /// are ignored here, and refused by whoever reads the layout.
     fn learn(&self, document: &[u8]) {
         let Ok(value) = crate::foreign_json::from_slice::<serde_json::Value>(document) else {
             return;
@@ -248,12 +249,12 @@ impl Store for RegistryStore {
     fn has(&self, key: &Key) -> Result<bool> {
         match (&self.client, key) {
             (Some(client), Key::Blob(digest)) => client.has_blob(*digest),
-            // Without a connection nobody can tell; reading it says so.
+            // Not known without a connection; opening the blob fails then.
             _ => Ok(true),
         }
     }
 
-    /// Each would be asked for by a request of its own.
+    /// Not told, because each size would take a request.
     fn size(&self, _key: &Key) -> Result<Option<u64>> {
         Ok(None)
     }

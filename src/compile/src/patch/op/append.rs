@@ -1,6 +1,6 @@
 //! `append`: more at the end of a file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use fsimage::tree::Kind;
@@ -30,14 +30,6 @@ pub struct Append {
 impl Operation for Append {
     fn title(&self) -> (&'static str, String) {
         ("append", self.path.clone())
-    }
-
-    fn host_path(&self) -> Option<&Path> {
-        self.from.as_deref()
-    }
-
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        self.from.as_mut()
     }
 
     fn check(&self) -> Result<()> {

@@ -52,14 +52,6 @@ impl Operation for Copy {
         ("copy", self.path.clone())
     }
 
-    fn host_path(&self) -> Option<&Path> {
-        Some(&self.from)
-    }
-
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        Some(&mut self.from)
-    }
-
     fn check(&self) -> Result<()> {
         guest_path(&self.path)?;
         self.exclude.iter().try_for_each(|pattern| {

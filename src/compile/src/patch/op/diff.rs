@@ -1,6 +1,6 @@
 //! `diff`: files changed, made and deleted as a unified diff says.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bundle::boot::lenient::Int;
@@ -45,14 +45,6 @@ fn one() -> Int<u32> {
 impl Operation for Diff {
     fn title(&self) -> (&'static str, String) {
         ("diff", self.path.clone())
-    }
-
-    fn host_path(&self) -> Option<&Path> {
-        self.from.as_deref()
-    }
-
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        self.from.as_mut()
     }
 
     fn check(&self) -> Result<()> {

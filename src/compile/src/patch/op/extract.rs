@@ -1,7 +1,7 @@
 //! `extract`: a tar as a layer on top of the tree.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use fsimage::io::regular;
@@ -34,14 +34,6 @@ pub struct Extract {
 impl Operation for Extract {
     fn title(&self) -> (&'static str, String) {
         ("extract", self.path.clone())
-    }
-
-    fn host_path(&self) -> Option<&Path> {
-        Some(&self.from)
-    }
-
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        Some(&mut self.from)
     }
 
     fn check(&self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! `include`: the patches of another file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
@@ -16,14 +16,6 @@ pub struct Include(pub PathBuf);
 impl Operation for Include {
     fn title(&self) -> (&'static str, String) {
         ("include", self.0.display().to_string())
-    }
-
-    fn host_path(&self) -> Option<&Path> {
-        Some(&self.0)
-    }
-
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        Some(&mut self.0)
     }
 
     fn check(&self) -> Result<()> {

@@ -90,34 +90,27 @@ pub enum Op {
     Include(#[schemars(with = "PathBuf")] Include),
 }
 
-/// The one operation that `$op` holds, as what all of them are.
-macro_rules! operation {
-    ($op:expr) => {
-        match $op {
-            Op::Write(op) => op,
-            Op::Append(op) => op,
-            Op::Copy(op) => op,
-            Op::Extract(op) => op,
-            Op::Diff(op) => op,
-            Op::Replace(op) => op,
-            Op::Mkdir(op) => op,
-            Op::Symlink(op) => op,
-            Op::Link(op) => op,
-            Op::Remove(op) => op,
-            Op::Rename(op) => op,
-            Op::Chmod(op) => op,
-            Op::Chown(op) => op,
-            Op::Xattr(op) => op,
-            Op::Mknod(op) => op,
-            Op::User(op) => op,
-            Op::Include(op) => op,
-        }
-    };
-}
-
 impl Op {
     fn operation(&self) -> &dyn Operation {
-        operation!(self)
+        match self {
+            Self::Write(op) => op,
+            Self::Append(op) => op,
+            Self::Copy(op) => op,
+            Self::Extract(op) => op,
+            Self::Diff(op) => op,
+            Self::Replace(op) => op,
+            Self::Mkdir(op) => op,
+            Self::Symlink(op) => op,
+            Self::Link(op) => op,
+            Self::Remove(op) => op,
+            Self::Rename(op) => op,
+            Self::Chmod(op) => op,
+            Self::Chown(op) => op,
+            Self::Xattr(op) => op,
+            Self::Mknod(op) => op,
+            Self::User(op) => op,
+            Self::Include(op) => op,
+        }
     }
 
     /// The key that names the operation, and what it is about.
@@ -127,13 +120,28 @@ impl Op {
 
     /// The host's file that the operation reads, if it reads one.
     pub fn host_path(&self) -> Option<&Path> {
-        self.operation().host_path()
+        match self {
+            Self::Write(Write { from, .. })
+            | Self::Append(Append { from, .. })
+            | Self::Diff(Diff { from, .. }) => from.as_deref(),
+            Self::Copy(Copy { from, .. })
+            | Self::Extract(Extract { from, .. })
+            | Self::Include(Include(from)) => Some(from),
+            _ => None,
+        }
     }
 
     /// The same, to change it.
     pub fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        let operation: &mut dyn Operation = operation!(self);
-        operation.host_path_mut()
+        match self {
+            Self::Write(Write { from, .. })
+            | Self::Append(Append { from, .. })
+            | Self::Diff(Diff { from, .. }) => from.as_mut(),
+            Self::Copy(Copy { from, .. })
+            | Self::Extract(Extract { from, .. })
+            | Self::Include(Include(from)) => Some(from),
+            _ => None,
+        }
     }
 
     /// Finds what is wrong before any image is opened.

@@ -1,6 +1,6 @@
 //! What all operations have in common.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 
@@ -10,16 +10,6 @@ use crate::patch::work::Work;
 pub(in crate::patch) trait Operation {
     /// The key that names the operation, and what it is about.
     fn title(&self) -> (&'static str, String);
-
-    /// The host's file that the operation reads, if it reads one.
-    fn host_path(&self) -> Option<&Path> {
-        None
-    }
-
-    /// The same, to change it.
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        None
-    }
 
     /// Finds what is wrong before any image is opened: each field by itself, and all
     /// of them together.

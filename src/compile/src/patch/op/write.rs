@@ -1,6 +1,6 @@
 //! `write`: a file with this content.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use bundle::boot::lenient::Flag;
@@ -42,14 +42,6 @@ pub struct Write {
 impl Operation for Write {
     fn title(&self) -> (&'static str, String) {
         ("write", self.path.clone())
-    }
-
-    fn host_path(&self) -> Option<&Path> {
-        self.from.as_deref()
-    }
-
-    fn host_path_mut(&mut self) -> Option<&mut PathBuf> {
-        self.from.as_mut()
     }
 
     fn check(&self) -> Result<()> {

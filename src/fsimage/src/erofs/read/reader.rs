@@ -1,5 +1,7 @@
 //! An open EROFS image: its superblock and its device table, checked.
 
+use std::fmt;
+
 use crate::erofs::disk::{
     self, BadSuperBlock, DEVICE_SLOT_SIZE, DeviceSlot, HEAD_SIZE, INCOMPAT_DEVICE_TABLE,
     SUPER_OFFSET, SUPER_SIZE, SuperBlock,
@@ -13,6 +15,13 @@ pub struct Reader<'d> {
     pub(super) data: &'d [u8],
     pub(super) superblock: SuperBlock,
     pub(super) devices: Vec<DeviceSlot>,
+}
+
+/// Without the bytes of the device.
+impl fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("superblock", &self.superblock).finish_non_exhaustive()
+    }
 }
 
 impl<'d> Reader<'d> {

@@ -92,6 +92,7 @@ impl Reader<'_> {
 }
 
 /// A file of a file system, as the writer takes content.
+#[derive(Debug)]
 pub struct OnDisk<'r, 'f> {
     /// The file system that has the file.
     pub reader: &'r Reader<'f>,

@@ -5,10 +5,10 @@ use rustc_hash::FxHashMap;
 pub(super) const MAGIC: u32 = 0xc03b_3998;
 
 /// Where the newest content of some blocks of the file system lies.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Overlay(pub(super) FxHashMap<u64, Copy>);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Copy {
     /// The journal's block on the disk.
     pub(super) block: u64,

@@ -15,6 +15,7 @@ use crate::ext4::read::superblock::Superblock;
 pub(super) const LEAST_BUDGET: u64 = 65_536;
 
 /// An ext4 whose superblock is sound.
+#[derive(Debug)]
 pub struct Reader<'f> {
     pub(super) file: &'f File,
     pub(super) superblock: Superblock,
