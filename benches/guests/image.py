@@ -24,20 +24,21 @@ NODE = 'for (const m of ["assert","crypto","fs","http","https","net","os","path"
 
 
 class Kind:
-    """What an image holds that the rows take: a library, its sources, and a runtime that is started."""
+    """What an image holds that the rows take: a library, its sources, and a runtime that is started. All rows of a state take less
+    than half of `seconds`."""
 
-    def __init__(self, library, suffix, command):
-        self.library, self.suffix, self.command = library, suffix, command
+    def __init__(self, library, suffix, command, seconds):
+        self.library, self.suffix, self.command, self.seconds = library, suffix, command, seconds
 
 
 def kind(tree):
     """The kind of an unpacked image."""
     python = [os.path.basename(path) for path in glob.glob(tree + '/usr/lib/python3.*')]
-    known = [('home/node/app/node_modules', '.js', ['/usr/bin/node', '-e', NODE])]
-    known += [('usr/lib/' + name, '.py', ['/usr/bin/python3', '-I', '-B', '-c', PYTHON]) for name in python]
-    for library, suffix, command in known:
+    known = [('home/node/app/node_modules', '.js', ['/usr/bin/node', '-e', NODE], 30)]
+    known += [('usr/lib/' + name, '.py', ['/usr/bin/python3', '-I', '-B', '-c', PYTHON], 8) for name in python]
+    for library, suffix, command, seconds in known:
         if os.path.isdir(os.path.join(tree, library)) and os.path.exists(os.path.join(tree, command[0].lstrip('/'))):
-            return Kind(library, suffix, command)
+            return Kind(library, suffix, command, seconds)
     raise RuntimeError('%s is no image whose library and runtime this benchmark knows' % tree)
 
 

@@ -85,7 +85,7 @@ def in_a_machine(side, kind, state, args):
     side.files['workloads'] = args.workloads
     for hung in range(TRIES):
         try:
-            printed = sides.boot(side, [start, workloads])
+            printed = sides.boot(side, [start, workloads], kind.seconds)
             return [line.split() for line in printed.splitlines() if line.startswith(('row ', 'first-line '))], hung
         except sides.Hung as error:
             last = error

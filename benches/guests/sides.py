@@ -117,16 +117,15 @@ class Hung(RuntimeError):
     """A machine did not end: the emulation of SVM loses an interrupt now and then."""
 
 
-# Seconds of the outer machine's own clock, which runs on fast where all sleep. No command takes a sixth of that.
-HUNG, SLOW_HUNG = 60, 600
 # Seconds for the outer machine as a whole, on a busy machine too.
 WALL = 4 * nest.PATIENCE
 
 
-def boot(side, commands, memory=6000):
-    """What the commands print in an outer machine that holds what the side needs, in its memory already."""
+def boot(side, commands, seconds, memory=6000):
+    """What the commands print in an outer machine that holds what the side needs, in its memory already. One that takes more
+    than so many seconds of that machine's clock is hung."""
     warm = 'find /data -type f ! -name upper.ext4 -exec cat {} + >/dev/null'
-    limit = SLOW_HUNG if side.slow else HUNG
+    limit = 10 * seconds if side.slow else seconds
     bounded = ['timeout %d sh -c %s' % (limit, shlex.quote(command)) for command in commands]
     script = '\n'.join(['set -e', 'mkdir -p /root', 'ulimit -n 65536', side.before, warm, *bounded])
     code, printed = nest.run(script, side.files, libraries_of=side.libraries_of, memory=memory, timeout=WALL, counted=True)

@@ -140,6 +140,9 @@ pub struct Cli {
     /// one of the keys must have signed it. Implies --verify
     #[arg(long, value_name = "FILE", help_heading = CHECKS)]
     pub key: Vec<PathBuf>,
+    /// Memory for the metadata of each file system that is checked [default: 1280MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = CHECKS)]
+    pub max_metadata_bytes: Option<u64>,
 
     /// Print what was left out, and why
     #[arg(long, help_heading = DIAGNOSTICS)]
@@ -225,6 +228,7 @@ impl Cli {
             stop_timeout: self.stop_timeout,
             console_log: self.console_log,
             verify: self.verify,
+            metadata_bytes: self.max_metadata_bytes,
             keys: self.key.iter().map(|path| Key::load(path)).collect::<Result<_>>()?,
             timings: self.timings,
             verbose: self.verbose,

@@ -74,6 +74,8 @@ pub struct Options {
     pub console_log: Option<PathBuf>,
     /// Hash every file of the bundle before it is used.
     pub verify: bool,
+    /// Memory for the metadata of each file system that is checked.
+    pub metadata_bytes: Option<u64>,
     /// Public keys of which one must have signed the bundle.
     pub keys: Vec<Key>,
     /// Say how long each phase of the start took.

@@ -107,10 +107,15 @@ fn open(options: &Options) -> Result<OpenBundle> {
     // A signature covers the files only if they are what the index says.
     let all = options.verify || !asked.is_empty();
     let depth = if all { Depth::Full } else { Depth::Boot };
-    let bundle = match options.bundle_fd {
-        None => OpenBundle::open(&options.bundle, depth)?,
-        Some(fd) => OpenBundle::open_found(Place::given(options.bundle.clone(), fd)?, depth)?,
+    let place = match options.bundle_fd {
+        None => Place::find(&options.bundle)?,
+        Some(fd) => Place::given(options.bundle.clone(), fd)?,
     };
+    let place = match options.metadata_bytes {
+        None => place,
+        Some(most) => place.within(most),
+    };
+    let bundle = OpenBundle::open_found(place, depth)?;
     let signed = || -> Result<()> {
         let signature = bundle.signature()?;
         asked.iter().try_for_each(|keys| signature::check(&bundle.json, signature.as_deref(), keys))

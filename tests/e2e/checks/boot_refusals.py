@@ -217,6 +217,9 @@ def hostile():
         [],
         ['riscv64'],
     )
+    # The option that the error names is one that this program has.
+    limit = ['--verify', '--max-metadata-bytes', '1k']
+    yield 'more metadata than is allowed', lambda d: None, limit, ['raise --max-metadata-bytes']
 
 
 @check('boot-hostile')
