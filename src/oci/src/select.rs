@@ -5,7 +5,7 @@
 //! as there is one; if there is none, an error says what was there. What cannot be read
 //! stops the build instead, so that the choice never depends on a failing network.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::{Result, bail, ensure};
 use fsimage::digest::Digest;
@@ -44,8 +44,10 @@ struct Collected {
     others: Vec<Digest>,
     /// What was visited already, each with whether it has the pinned digest or is below it.
     seen: HashSet<(Digest, bool)>,
-    /// Descriptors met, some perhaps of the same document.
+    /// How many descriptors were visited, some perhaps of the same document.
     visits: usize,
+    /// What documents are whose descriptors do not say it. Each is read once for that.
+    kinds: HashMap<Digest, Option<Kind>>,
     /// Whether anything has the pinned digest.
     is_pinned: bool,
     /// What is not an image for the platform, and why.
@@ -150,8 +152,8 @@ pub(crate) fn choose(
 }
 
 impl Collected {
-    /// Collects the manifests below `descriptor`. Terminates because each digest is visited
-    /// at most twice: below the pinned one and elsewhere.
+    /// Collects the manifests below `descriptor`. Terminates because the entries of each index
+    /// are visited at most twice: below the pinned digest and elsewhere.
     fn walk(
         &mut self,
         store: &dyn Store,
@@ -173,9 +175,12 @@ impl Collected {
         let media_type = &descriptor.media_type;
         let kind = match Kind::of(media_type) {
             // If the descriptor has no media type, the document itself tells its kind.
-            None if media_type.is_empty() => match self.document(store, descriptor)? {
-                Some(document) => document.kind,
-                None => return Ok(()),
+            None if media_type.is_empty() => match self.kinds.get(&digest) {
+                Some(known) => *known,
+                None => match self.document(store, descriptor)? {
+                    Some(document) => *self.kinds.entry(digest).or_insert(document.kind),
+                    None => return Ok(()),
+                },
             },
             kind => kind,
         };
