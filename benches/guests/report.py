@@ -18,7 +18,7 @@ INTRODUCTION = '''# What a program in a machine waits for
 %(date)s, rootfs-compile %(version)s. Each side runs the same program, [workloads.rs](../../src/compile/benches/workloads.rs), in its own
 microVM, with one processor and 1 GiB. The microVMs run inside one emulated machine, whose processor has SVM in software
 and whose **clock counts instructions: one is a nanosecond**, whatever else the host does. So the figures of one
-row compare with each other, and to few per mille with those of another day; they compare with no clock on a
+row compare with each other and with those of another day, to a few per cent; they compare with no clock on a
 wall. What they leave out: caches and branches of a real processor, which make long walks dearer, and the cost of a real
 world switch, which makes each request to the host dearer. Disks are files in that machine's memory.
 

@@ -20,7 +20,7 @@ CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt'
 class Side:
     """`files` is {path below /data: path here}. `before` is a shell line that the outer machine runs first, `words` what runs a
     command in a machine, in front of that command. There the image is mounted at `root`. One that is `slow`, each system call
-    of which leaves its machine, is started in one round only: another would tell the same within few per mille."""
+    of which leaves its machine, is started in one round only: another would tell much the same."""
 
     def __init__(self, name, files, words, before=':', libraries_of=(), root='/', slow=False):
         self.name, self.files, self.before, self.libraries_of, self.root = name, files, before, list(libraries_of), root
