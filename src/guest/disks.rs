@@ -61,7 +61,7 @@ impl Metadata {
         let len = WINDOW.min(self.bytes - self.kept);
         let done = sys::populate(self.at + self.kept, len);
         self.kept += len;
-        // An old kernel cannot do that, and is only slower.
+        // Before Linux 5.14 there is no such call, and metadata is only slower.
         done.is_ok() && self.kept < self.bytes
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use signal_hook::iterator::backend::{Pending, SignalDelivery};
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-/// How often is looked for signals where the socket that tells of them fails.
+/// The time between two looks for signals while the socket that tells of them fails.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Signals that are caught, until this is dropped.
@@ -39,7 +39,8 @@ impl Signals {
             if let Some(signal) = self.came.next() {
                 return signal;
             }
-            // The iterator of the crate panics here.
+            // The crate's own iterator panics on an error here. What the handlers noted is in memory,
+            // so it is found without the socket too.
             if self.delivery.get_read_mut().read(&mut [0]).is_err() {
                 thread::sleep(LOOK_AGAIN);
             }
